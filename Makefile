@@ -1,0 +1,47 @@
+# Two commands matter: `make quickstart` and `make test`. Both install what they need; a second run installs nothing.
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/installed-$(shell cat requirements/cpu.lock setup.py install/* | sha256sum | cut -c1-16)
+
+.PHONY: install quickstart policy referee test test-fast lint clean
+
+install: $(INSTALLED)
+
+$(INSTALLED):
+	PYTHON=$(PYTHON) install/install.sh
+	@rm -f .venv/installed-*
+	@touch $@
+
+run_dir ?= runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
+
+quickstart: install data/shapes  ## smoke=true: three steps only
+	$(BIN)/ser train configs/experiment/quickstart.yaml run_dir=$(run_dir) \
+		$(if $(filter true,$(smoke)),steps=3 eval.samples=16)
+
+# Made anew when the world has changed.
+data/shapes: rollout/shapes.py | install
+	rm -rf $@
+	$(BIN)/ser data make-shapes $@ --train 1500 --val 64 --test 512 --questions 1 --seed 7
+
+# The embedded weights: what their model cards name. A training already begun in runs/ goes on from its checkpoint.
+policy referee: install data/shapes-sft
+	$(BIN)/ser sft configs/sft/$@.yaml
+	install -m 644 runs/sft-$@/model/* assets/$@/
+
+data/shapes-sft: rollout/shapes.py | install
+	rm -rf $@
+	$(BIN)/ser data make-shapes $@ --train 20000 --val 512 --test 1024
+
+test: install
+	$(BIN)/python -m pytest
+
+test-fast: install
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,228 @@
+"""What the frame store costs and saves, as ratios measured in one run, beside memcpy on the same bytes.
+
+    python -m benchmarks.frames [--rounds 3]
+
+Prints JSON. Makes its files in data/benchmarks the first time: 10 minutes of 720p H.264 by x264's defaults, where 10 s
+are encoded and repeated, and the same with a key frame every 2 s, as streaming has it: the cheaper a seek, the more the
+digest and the table of times weigh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import ray
+from ray._private.internal_api import memory_summary
+
+from evidence.sampling import SamplingContract, most_bytes
+from orchestration.frame_store import FrameStore
+from orchestration.settings import FramesConfig
+from rollout.decoders import decord
+from rollout.frames import decode, examine
+
+FOLDER = Path("data/benchmarks")
+SHORT = FOLDER / "short.mp4"
+# Frames from key frame to key frame (x264's default and a streaming service's), by name of the measurement.
+LONG = {"": 250, "_key_frame_every_2_s": 50}
+FPS, PIECE_FRAMES, PIECES = 25, 250, 60
+CONTRACT = SamplingContract(frames=16)
+CONFIG = FramesConfig(workers=1, timeout_s=300)
+SIZES_MB = (1, 10, 100, 500)
+G = 8
+
+
+def make_clip(path: Path, pieces: int, group_of_pictures: int) -> None:
+    """A slowly moving picture: `pieces` times the same 10 s, as packets."""
+    wide = cv2.resize(np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8), (1600, 900))
+    packets: list[Any] = []
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"g": str(group_of_pictures)})
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        for k in range(PIECE_FRAMES):
+            image = np.ascontiguousarray(wide[k // 2 : k // 2 + 720, k : k + 1280])
+            packets += stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
+        packets += stream.encode(None)
+        stored = [(bytes(p), p.pts, p.dts, p.is_keyframe, p.time_base) for p in packets]
+        for piece in range(pieces):
+            for content, pts, dts, is_key, time_base in stored:
+                packet = av.Packet(content)
+                packet.time_base, packet.is_keyframe, packet.stream = time_base, is_key, stream
+                shift = round(piece * PIECE_FRAMES / FPS / time_base)
+                packet.pts, packet.dts = pts + shift, dts + shift
+                container.mux(packet)
+
+
+def seconds(what: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    what()
+    return time.perf_counter() - start
+
+
+def memcpy_s(size: int) -> float:
+    source, target = np.ones(size, np.uint8), np.ones(size, np.uint8)
+    return min(seconds(lambda: np.copyto(target, source)) for _ in range(5))
+
+
+def long(name: str) -> Path:
+    return FOLDER / f"720p{name}.mp4"
+
+
+def bare_decord(path: Path) -> None:
+    """The same 16 frames, at full size."""
+    reader = decord.VideoReader(str(path), num_threads=1)
+    reader.get_batch(np.linspace(0, len(reader) - 1, 16).round().astype(int).tolist()).asnumpy()
+
+
+async def reads(name: str, rounds: int) -> dict[str, Any]:
+    """First and repeated reads through the store, next to bare decord, in turn so that both meet the same load."""
+    path = long(name)
+    first, again, bare = [], [], []
+    for _ in range(rounds):
+        store = FrameStore(CONTRACT, 2**28, CONFIG)
+        (await store.lease(str(SHORT))).release()  # starts its decoder
+        bare.append(seconds(lambda: bare_decord(path)))
+        start = time.perf_counter()
+        lease = await store.lease(str(path))
+        frames = ray.get(lease.frames)
+        first.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        ray.get((await store.lease(str(path))).frames)
+        again.append(time.perf_counter() - start)
+        assert store.counters()["decoded"] == 2
+    found = {
+        "first_read_over_bare_decord": median(a / b for a, b in zip(first, bare)),
+        "first_read_over_bare_decord_wanted": "at most 1.2",
+        "decoding_over_repeated_read": median(a / b for a, b in zip(first, again)),
+        "decoding_over_repeated_read_wanted": "at least 50",
+        "first_read_s": first,
+        "bare_decord_s": bare,
+        "repeated_read_s": again,
+        "digest_s": seconds(lambda: examine(str(path))),
+        "file_mb": path.stat().st_size / 1e6,
+        "frames_mb": frames.nbytes / 1e6,
+        "memcpy_frames_s": memcpy_s(frames.nbytes),
+    }
+    return {f"{key}{name}": value for key, value in found.items()}
+
+
+@ray.remote(num_cpus=0)
+class Consumer:
+    """Policy, referee or learner, as far as frames go."""
+
+    def __init__(self) -> None:
+        self.decoded = 0
+
+    def use(self, frames: np.ndarray) -> bool:
+        """Whether the array is read-only shared memory, not a copy. Reads its first and last byte."""
+        address = frames.__array_interface__["data"][0]
+        _ = frames.flat[0], frames.flat[-1]
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            low, high = (int(part, 16) for part in line.split()[0].split("-"))
+            if low <= address < high:
+                return "/dev/shm" in line and not frames.flags.writeable
+        return False
+
+    def decode(self, path: str) -> None:
+        decode(path, CONTRACT)
+        self.decoded += 1
+
+    def decodes(self) -> int:
+        return self.decoded
+
+
+async def decodes_per_group() -> dict[str, int]:
+    """One group of 8: each completion is drawn with the frames, then the referee and the learner use them."""
+    policy, referee, learner = (Consumer.remote() for _ in range(3))
+    store = FrameStore(CONTRACT, 2**28, CONFIG)
+    lease = await store.lease(str(SHORT))
+    users = [policy] * G + [referee, learner]
+    assert all(ray.get([user.use.remote(lease.frames) for user in users])), "frames were copied"
+    ray.get([user.decode.remote(str(SHORT)) for user in users])
+    apart = sum(ray.get([user.decodes.remote() for user in (policy, referee, learner)]))
+    return {"decodes_per_group_store": store.counters()["decoded"], "decodes_per_group_per_consumer": apart}
+
+
+def hand_over() -> dict[str, Any]:
+    """Arrays of the object store given to an actor of this node, each for the first time."""
+    consumer = Consumer.remote()
+    ray.get(consumer.use.remote(ray.put(np.zeros(10**6, np.uint8))))
+    times: dict[int, float] = {}
+    for size in SIZES_MB:
+        measured = []
+        for _ in range(7):
+            frames = ray.put(np.zeros(size * 10**6, np.uint8))
+            start = time.perf_counter()
+            assert ray.get(consumer.use.remote(frames)), "the array was copied"
+            measured.append(time.perf_counter() - start)
+            del frames
+        times[size] = median(measured)
+    return {
+        "hand_over_500_mb_over_1_mb": times[500] / times[1],
+        "hand_over_500_mb_over_1_mb_wanted": "about 1, no copy",
+        "hand_over_s_by_mb": times,
+        "memcpy_s_by_mb": {size: memcpy_s(size * 10**6) for size in SIZES_MB},
+    }
+
+
+async def over_budget() -> dict[str, Any]:
+    """Twelve groups under way whose frames fit three at a time: they wait, and nothing spills."""
+    contract = SamplingContract(frames=16, max_pixels=921_600, min_pixels=921_600 // 2)
+    budget = 3 * most_bytes(contract)
+    store = FrameStore(contract, budget, CONFIG, holders=2)
+    most = 0
+
+    async def group(path: str) -> None:
+        nonlocal most
+        with await store.lease(path) as lease:
+            ray.get(lease.frames)
+            await asyncio.sleep(0.2)
+            most = max(most, store.counters()["bytes"])
+
+    paths = []
+    for k in range(12):
+        paths.append(SHORT.with_name(f"short{k}.mp4"))
+        paths[-1].write_bytes(SHORT.read_bytes() + bytes(k))  # another content, the same frames
+    await asyncio.gather(*(group(str(path)) for path in paths))
+    for path in paths:
+        path.unlink()
+    return {
+        "over_budget_waits": store.counters()["waits"],
+        "over_budget_evicted": store.counters()["evicted"],
+        "over_budget_most_live_over_budget": most / budget,
+        "over_budget_spilled": "Spilled" in memory_summary(ray.get_runtime_context().gcs_address, stats_only=True),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    if not SHORT.exists():
+        make_clip(SHORT, 1, 50)
+    for name, group_of_pictures in LONG.items():
+        if not long(name).exists():
+            make_clip(long(name), PIECES, group_of_pictures)
+    ray.init(num_cpus=2, object_store_memory=1200 * 2**20, include_dashboard=False, log_to_driver=False)
+    found: dict[str, Any] = {}
+    for name in LONG:
+        found |= asyncio.run(reads(name, rounds))
+    found |= asyncio.run(decodes_per_group())
+    found |= hand_over()
+    found |= asyncio.run(over_budget())
+    ray.shutdown()
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

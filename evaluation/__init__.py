@@ -1,0 +1,1 @@
+"""Measuring a policy: held-out evidence, benchmarks, election."""

@@ -1,0 +1,71 @@
+"""A policy's evidence on held-out clips: its reward, and what the reward never saw (answers and boxes).
+
+Pure: completions and verdicts in, one record per clip out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evidence.geometry import area, convert, iou, nearest_frame
+from evidence.grammar import parse
+from evidence.types import NORMALISED, Box, Claim, FrameInfo, Sample, Verdict
+from referee.claims import asked_phrase
+from referee.reward import SerConfig, accuracy, score
+
+
+@dataclass(frozen=True)
+class ClipRecord:
+    """One completion about one clip.
+
+    reward: r_SER, NaN if a verdict is missing. iou: mean IoU of the valid claims' boxes with the asked object's
+    labelled box at the frame they name, 0 where it is absent there or nothing is claimed. box_area: mean share of
+    the frame, NaN without a valid claim. claim_ious: of each valid claim, in order.
+    """
+
+    clip: str
+    text: str
+    reward: float
+    accuracy: float
+    iou: float
+    claims: int
+    valid_claims: int
+    box_area: float
+    claim_ious: tuple[float, ...]
+
+
+def labelled_boxes(sample: Sample, info: FrameInfo, time: float) -> tuple[Box, ...]:
+    """The asked object's boxes, in pixels of the resized frame, at the key frame nearest to the shown frame that
+    `time` names; empty where it is absent."""
+    phrase = asked_phrase(sample)
+    shown = info.times[nearest_frame(info.times, time)]
+    key = sample.key_frames[nearest_frame([k.time for k in sample.key_frames], shown)]
+    boxes = sample.key_items.get(key.idx, {}).get(phrase, ()) if phrase else ()
+    return tuple(convert(box, NORMALISED, info.resized_space) for box in boxes)
+
+
+def claim_iou(claim: Claim, sample: Sample, info: FrameInfo) -> float:
+    boxes = labelled_boxes(sample, info, claim.time or 0.0) if sample.key_frames else ()
+    return max((iou(claim.box, box) for box in boxes), default=0.0) if claim.box else 0.0
+
+
+def record(sample: Sample, info: FrameInfo, text: str, verdicts: list[Verdict | None], cfg: SerConfig) -> ClipRecord:
+    """`verdicts`: those of `claims_to_verify(parse(text), info, cfg)`, in its order."""
+    completion = parse(text)
+    _, reward = score(completion, verdicts, info, cfg)
+    valid = [claim for claim in completion.claims if claim.valid]
+    ious = tuple(claim_iou(claim, sample, info) for claim in valid)
+    frame_area = info.size[0] * info.size[1]
+    return ClipRecord(
+        clip=sample.id,
+        text=text,
+        reward=np.nan if reward is None else reward,
+        accuracy=accuracy(completion.answer, sample.answer),
+        iou=float(np.mean(ious)) if ious else 0.0,
+        claims=len(completion.claims),
+        valid_claims=len(valid),
+        box_area=float(np.mean([area(c.box) / frame_area for c in valid if c.box])) if valid else np.nan,
+        claim_ious=ious,
+    )

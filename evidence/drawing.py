@@ -1,0 +1,55 @@
+"""What a referee is shown of a claim: the frame with its box drawn, and the crop. numpy in, numpy out.
+
+Frames are uint8 [H, W, 3], boxes are in pixels of the frame; nothing given is changed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from evidence.geometry import clip
+from evidence.types import Box
+
+MAGENTA = (255, 0, 255)  # rare in natural scenes and absent from the embedded world
+OUTSIDE = 127  # grey, for what a crop shows beyond the frame
+
+
+def draw_box(
+    frame: np.ndarray, box: Box, colour: tuple[int, int, int] = MAGENTA, thickness: int | None = None
+) -> np.ndarray:
+    """A copy of `frame` with the outline of `box`, drawn inwards from its edges, cut to the frame.
+
+    `thickness` in pixels; by default 1 for every 112 pixels of the shorter side, at least 1.
+    """
+    height, width = frame.shape[:2]
+    thickness = thickness or max(1, round(min(height, width) / 112))
+    drawn = frame.copy()
+    x1, y1, x2, y2 = (round(v) for v in clip(box, (width, height)))
+    drawn[y1 : min(y1 + thickness, y2), x1:x2] = colour
+    drawn[max(y2 - thickness, y1) : y2, x1:x2] = colour
+    drawn[y1:y2, x1 : min(x1 + thickness, x2)] = colour
+    drawn[y1:y2, max(x2 - thickness, x1) : x2] = colour
+    return drawn
+
+
+def crop(frame: np.ndarray, box: Box, pad_share: float, size: tuple[int, int]) -> np.ndarray:
+    """`box` with a margin of `pad_share` of its sides all round, resized to `size` (width, height): uint8 [h, w, 3].
+
+    The margin is kept at the frame's borders too, filled with grey, so that the box lies at the same place in every
+    crop: how well it fits can be read off the crop alone. Raises ValueError for a box without area in the frame.
+    """
+    height, width = frame.shape[:2]
+    x1, y1, x2, y2 = clip(box, (width, height))
+    if x2 <= x1 or y2 <= y1:
+        raise ValueError(f"box {box} has no area in a frame of {width}x{height}")
+    dx, dy = pad_share * (x2 - x1), pad_share * (y2 - y1)
+    left, top = int(max(0.0, x1 - dx)), int(max(0.0, y1 - dy))
+    right, bottom = int(np.ceil(min(width, x2 + dx))), int(np.ceil(min(height, y2 + dy)))
+    # Only the part looked at is padded: a frame may be large and the box small.
+    margin_x, margin_y = int(np.ceil(dx)) + 1, int(np.ceil(dy)) + 1
+    margins = ((margin_y, margin_y), (margin_x, margin_x), (0, 0))
+    part = np.pad(frame[top:bottom, left:right], margins, constant_values=OUTSIDE)
+    to_part_x, to_part_y = margin_x - left, margin_y - top
+    region = (x1 - dx + to_part_x, y1 - dy + to_part_y, x2 + dx + to_part_x, y2 + dy + to_part_y)
+    return np.asarray(Image.fromarray(part).resize(size, Image.Resampling.BILINEAR, box=region))

@@ -1,0 +1,231 @@
+"""The tag grammar: a completion's text becomes its thought, its answer and its claims (domain.md section 2).
+
+    <think> … <obj>name</obj><box>[x1,y1,x2,y2]</box>at<t>12.0</t>s … </think><answer>…</answer>
+
+Guarantees: `parse` never raises, whatever the text, and takes time linear in its length: one scan for tags, each
+character between tags looked at a bounded number of times. Equal texts give equal claims.
+
+What is read, beyond the form above:
+- one object's several boxes, each a claim of its own, with the next time that is written;
+- boxes without one or both brackets, numbers with decimals and signs;
+- times as `12`, `12.0`, `12.0s`, `1:02` (62 s), `1:02:03`; intervals as `<t>3.0-5.0</t>`, `<t>3.0 to 5.0</t>` and
+  `<t>3.0</t>s to <t>5.0</t>s`.
+
+What is not, so that nothing can be claimed in a form that no person would read so: exponents, inf, nan, digits other
+than 0-9, more than nine digits before the point, clocks with 60 seconds or more, boxes of other than four numbers. An
+evidence tag counts as closed only if its own closing tag is the very next evidence tag: of nested tags, only the
+innermost are read, and the outer ones are not closed. Each makes its claim invalid, with a reason.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from evidence.types import Box, Claim
+
+TAG = re.compile(r"<(/?)(think|answer|obj|box|t)>")
+FRAME_TAGS = ("think", "answer")
+WELL_FORMED = ["<think>", "</think>", "<answer>", "</answer>"]
+# Bounded digits: a longer number is noise, and float() of it could be infinite.
+DIGITS = r"(?:[0-9]{1,9}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})"
+NUMBER = re.compile(rf"\s*([+-]?{DIGITS})\s*")
+CLOCK = r"(?:[0-9]{1,3}:[0-5][0-9]|[0-9]{1,4}):[0-5][0-9](?:\.[0-9]{0,20})?"
+# No two runs of whitespace can meet, or a long one would be divided among them in quadratically many ways.
+MOMENT = rf"({CLOCK}|[+-]?{DIGITS})(?:\s*s)?"
+TO = r"\s*(?:to|[-–])\s*"
+TIME = re.compile(rf"\s*{MOMENT}(?:{TO}{MOMENT})?\s*")
+BETWEEN_TIMES = re.compile(rf"(?:\s*s)?{TO}")
+PHRASE_PUNCTUATION = frozenset("-',.&/()%")
+
+DEGENERATE = "degenerate box"
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a completion says. `think` and `answer` are None where their tags are absent or not closed.
+
+    `claims`: every claim begun inside the thought, in order, invalid ones with their reason; none without a thought.
+    `well_formed`: exactly one closed thought, then exactly one closed answer, and inside the thought as many evidence
+    tags closed as opened, of each kind.
+    """
+
+    think: str | None
+    answer: str | None
+    claims: tuple[Claim, ...]
+    well_formed: bool
+
+
+# Plain tuples: there are many of them, and NamedTuples cost a quarter of the speed (benchmarks/grammar.py).
+_Tag = tuple[str, bool, int, int]  # name, whether it closes, start, end
+# An evidence tag and what it encloses, None if it is not closed: name, content, start and end, tags included.
+_Element = tuple[str, str | None, int, int]
+
+
+class _Box(NamedTuple):
+    """A box as read, or why it could not be."""
+
+    box: Box | None
+    fault: str | None
+
+
+class _Time(NamedTuple):
+    """A moment or, with its end, an interval, in seconds; or why it could not be read."""
+
+    time: float | None
+    until: float | None
+    fault: str | None
+
+
+NO_BOX = _Box(None, "no box")
+NO_TIME = _Time(None, None, "no time")
+
+
+def parse(text: str) -> Completion:
+    """Read one completion. Linear time, never raises."""
+    tags = [(m[2], m[1] == "/", m.start(), m.end()) for m in TAG.finditer(text)]
+    frame = [tag for tag in tags if tag[0] in FRAME_TAGS]
+    think = _section(frame, "think", 0)
+    answer = _section(frame, "answer", think[1] if think else 0)
+    low, high = think or (0, 0)
+    inside = [tag for tag in tags if low <= tag[2] < high and tag[0] not in FRAME_TAGS]
+    return Completion(
+        think=text[slice(*think)] if think else None,
+        answer=text[slice(*answer)] if answer else None,
+        claims=tuple(_claims(_joined(text, _elements(text, inside)))),
+        well_formed=[text[start:end] for _, _, start, end in frame] == WELL_FORMED and _balanced(inside),
+    )
+
+
+def plain_phrase(phrase: str, max_chars: int = 64) -> str:
+    """The phrase as plain words, at most `max_chars` characters: what a referee may be shown of untrusted text.
+
+    Only letters, digits, spaces and a little punctuation survive (no `<`, `|`, `[`, quotes or control characters), so
+    that no chat or vision control token can be spelt and the phrase cannot leave its quotation marks.
+    """
+    kept = (
+        char if unicodedata.category(char)[0] in "LMN" or char in PHRASE_PUNCTUATION else " "
+        for char in phrase[: 4 * max_chars]
+    )
+    return " ".join("".join(kept).split())[:max_chars].rstrip()
+
+
+def _section(tags: list[_Tag], name: str, start: int) -> tuple[int, int] | None:
+    """Offsets of the content of the first closed `name` section that opens at or after `start`."""
+    opened: int | None = None
+    for tag, closing, begins, ends in tags:
+        if tag != name or begins < start:
+            continue
+        if opened is None and not closing:
+            opened = ends
+        elif opened is not None and closing:
+            return opened, begins
+    return None
+
+
+def _balanced(tags: list[_Tag]) -> bool:
+    """As many closed as opened, of each kind."""
+    return sorted(name for name, closing, _, _ in tags if closing) == sorted(
+        name for name, closing, _, _ in tags if not closing
+    )
+
+
+def _elements(text: str, tags: list[_Tag]) -> Iterator[_Element]:
+    """Every opened tag, in order; a closing tag that closes nothing is passed over."""
+    opened: tuple[str, int, int] | None = None
+    for name, closing, start, end in tags:
+        if opened is not None:
+            if closing and name == opened[0]:
+                yield name, text[opened[2] : start], opened[1], end
+            else:
+                yield opened[0], None, *opened[1:]
+        opened = None if closing else (name, start, end)
+    if opened is not None:
+        yield opened[0], None, *opened[1:]
+
+
+def _joined(text: str, elements: Iterable[_Element]) -> Iterator[_Element]:
+    """The elements, with `<t>3.0</t>s to <t>5.0</t>` as the one element `<t>3.0 to 5.0</t>`."""
+    last: _Element | None = None
+    for element in elements:
+        name, content, start, end = element
+        if last is None:
+            last = element
+        elif (
+            name == last[0] == "t"
+            and last[1] is not None
+            and content is not None
+            and BETWEEN_TIMES.fullmatch(text, last[3], start)
+        ):
+            yield name, f"{last[1]} to {content}", last[2], end
+            last = None
+        else:
+            yield last
+            last = element
+    if last is not None:
+        yield last
+
+
+def _claims(elements: Iterable[_Element]) -> Iterator[Claim]:
+    """Boxes wait for the next time; each becomes one claim of the latest object. A time without a box is prose, unless
+    its object has no box at all."""
+    phrase, fault = "", "no object"  # the latest object's, and what is wrong with it
+    waiting: list[_Box] = []
+    start = end = 0  # of the claims now being written: from their object, or from the first box after a time
+
+    for name, content, opens, closes in elements:
+        if name == "box":
+            start = start if waiting else opens
+            waiting = [] if waiting == [NO_BOX] else waiting
+            waiting.append(_read_box(content))
+            end = closes
+        elif name == "t":
+            time = _read_time(content)
+            yield from [_claim(phrase, fault, box, time, (start, closes)) for box in waiting]
+            waiting = []
+        else:
+            yield from [_claim(phrase, fault, box, NO_TIME, (start, end)) for box in waiting]
+            phrase = (content or "").strip()
+            fault = "object not closed" if content is None else "" if phrase else "no phrase"
+            waiting, start, end = [NO_BOX], opens, closes
+    yield from [_claim(phrase, fault, box, NO_TIME, (start, end)) for box in waiting]
+
+
+def _claim(phrase: str, fault: str, read: _Box, time: _Time, span: tuple[int, int]) -> Claim:
+    """A degenerate box is named last: such a claim is complete in all else."""
+    box = read.box
+    degenerate = DEGENERATE if box and (box[2] <= box[0] or box[3] <= box[1]) else None
+    return Claim(phrase, box, time.time, span, fault or read.fault or time.fault or degenerate, time.until)
+
+
+def _read_box(text: str | None) -> _Box:
+    if text is None:
+        return _Box(None, "box not closed")
+    numbers = [NUMBER.fullmatch(part) for part in text.strip().removeprefix("[").removesuffix("]").split(",")]
+    values = [float(number[1]) for number in numbers if number]
+    if len(values) < len(numbers):
+        return _Box(None, "unreadable box")
+    if len(values) != 4:
+        return _Box(None, f"box has {len(values)} numbers")
+    return _Box((values[0], values[1], values[2], values[3]), None)
+
+
+def _read_time(text: str | None) -> _Time:
+    if text is None:
+        return _Time(None, None, "time not closed")
+    read = TIME.fullmatch(text)
+    if not read:
+        return _Time(None, None, "unreadable time")
+    time, until = _seconds(read[1]), _seconds(read[2]) if read[2] else None
+    return _Time(time, until, "reversed interval" if until is not None and until < time else None)
+
+
+def _seconds(moment: str) -> float:
+    """Of a clock, hours:minutes:seconds or minutes:seconds, or of a plain number."""
+    seconds = 0.0
+    for part in moment.split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds

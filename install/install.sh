@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Builds or completes .venv with exactly what requirements/cpu.lock names. Safe to run again after an interruption.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python3.11}
+CPU_INDEX=https://download.pytorch.org/whl/cpu
+
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || {
+    echo "install: $PYTHON is not Python 3.11; install it, or name it: make PYTHON=/path/to/python3.11" >&2
+    exit 2
+}
+[ -x .venv/bin/pip ] || "$PYTHON" -m venv .venv
+
+# CPU builds of torch and torchvision: PyTorch's own index where it can be reached; otherwise torch has to come from
+# wherever pip is configured to look, and install/torchvision_ops.py copes with PyPI's CUDA build of torchvision.
+index=()
+if .venv/bin/python -c "import urllib.request as r; r.urlopen('$CPU_INDEX/torch/', timeout=10)" 2>/dev/null; then
+    index=(--extra-index-url "$CPU_INDEX")
+fi
+
+# --no-deps: the lock is complete, and it leaves out torchaudio and torchcodec on purpose. vLLM asks for them, PyPI has
+# them for CUDA only, and where they cannot load they take transformers and vLLM down with them.
+echo "install: building .venv from requirements/cpu.lock; this takes a few minutes the first time" >&2
+.venv/bin/pip install -qq --no-deps "${index[@]}" -r requirements/cpu.lock
+.venv/bin/python install/torchvision_ops.py
+.venv/bin/pip install -qq --no-deps --no-build-isolation -e .
+
+.venv/bin/python -c 'import torch; assert torch.version.cuda is None' 2>/dev/null || {
+    echo "install: pip found no CPU build of torch; make $CPU_INDEX reachable," \
+        "or set PIP_FIND_LINKS to a folder that holds the wheel" >&2
+    exit 1
+}

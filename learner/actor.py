@@ -1,0 +1,157 @@
+"""One ZeRO-3 rank. The gang of ranks is driven in step: every call goes to all of them.
+
+Guarantees: a step's loss is a sum over tokens whose weights sum to 1 over all ranks, so the number of ranks does not
+change it; weights and checkpoints belong to the step they were asked at, since an actor runs its calls in order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from evidence.manifest import pack_bucket
+from learner import zero
+from learner.losses import Loss, LossResult, TokenTargets, cross_entropy, grpo
+from learner.packing import Batch
+from learner.patches import Patcher
+from learner.settings import LossConfig, RankConfig
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One forward: rows, the images of each row in order (object refs or arrays, uint8 [n, H, W, 3]), and the loss's
+    token values, float32 [N] each."""
+
+    batch: Batch
+    images: tuple[Any, ...]
+    weights: np.ndarray
+    advantages: np.ndarray
+    behaviour: np.ndarray
+
+
+def make_loss(config: LossConfig) -> Loss:
+    return {"grpo": grpo(config.clip), "cross_entropy": cross_entropy}[config.name]
+
+
+@ray.remote
+class LearnerRank:
+    """A rank of the learner. `join` first, on all ranks at once."""
+
+    def __init__(self, config: RankConfig, rank: int, world: int):
+        torch.set_num_threads(config.threads)
+        self.config, self.rank, self.world = config, rank, world
+        self.loss = make_loss(config.loss)
+        self.patcher = Patcher.of_model(config.model)
+
+    def address(self) -> tuple[str, int]:
+        """(host, free port) for the process group, asked of rank 0."""
+        return zero.free_address()
+
+    def join(self, address: str, port: int) -> int:
+        """Form the process group and load the model; returns the number of trained parameters."""
+        zero.join_group(self.rank, self.world, address, port, self.config.timeout_s)
+        config = self.config
+        self.engine = zero.build_engine(config.model, config.zero, config.banned_ids, config.train_vision)
+        return sum(p.ds_numel for p in zero.named_parameters(self.engine, frozen=False).values())
+
+    def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, float]:
+        """One optimizer step. Returns this rank's part of the metrics (they add up), `grad_norm` and `seconds`."""
+        start = time.monotonic()
+        metrics: dict[str, float] = {}
+
+        def run(micro: MicroBatch) -> torch.Tensor:
+            result = self._forward(micro)
+            for name, value in {"loss": result.loss.item(), **result.metrics}.items():
+                metrics[name] = metrics.get(name, 0.0) + value
+            # DeepSpeed averages gradients over ranks; the weights already hold the mean.
+            return result.loss * self.world
+
+        norm = zero.train_step(self.engine, [partial(run, m) for m in micro_batches], learning_rate)
+        return metrics | {"grad_norm": norm / self.world, "seconds": (time.monotonic() - start) / self.world}
+
+    @torch.no_grad()
+    def logprobs(self, micro_batches: Sequence[MicroBatch]) -> list[np.ndarray]:
+        """float32 [N] of each micro-batch under the current weights; every rank must call it equally often."""
+        return [self._logprobs(micro).cpu().numpy() for micro in micro_batches]
+
+    def _logprobs(self, micro: MicroBatch) -> torch.Tensor:
+        batch = micro.batch
+        patches = self.patcher.patches(map(self._pixels, micro.images), batch.frame_counts)
+        arrays = (batch.token_ids, batch.positions, batch.branch, batch.predict_from, batch.targets)
+        return self.engine(
+            *(self._tensor(a) for a in arrays),
+            patches.to(self.engine.device),
+            self._tensor(batch.grids),
+            self.config.loss.temperature,
+        )
+
+    def _forward(self, micro: MicroBatch) -> LossResult:
+        targets = TokenTargets(*(self._tensor(a) for a in (micro.weights, micro.advantages, micro.behaviour)))
+        return self.loss(self._logprobs(micro), targets)
+
+    def _pixels(self, image: Any) -> np.ndarray:
+        return ray.get(image, timeout=self.config.timeout_s) if isinstance(image, ray.ObjectRef) else image
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        # np.array copies: arrays that came through the object store are read-only.
+        return torch.from_numpy(np.array(array)).to(self.engine.device)
+
+    def weight_buckets(self, version: int, frozen: bool = False) -> Iterator[Any]:
+        """Yield header, data, header, data … of the buckets of this rank (call with num_returns="streaming").
+
+        Returned, not put: the caller owns them, so they outlive this actor. `version` names the call in logs only.
+        """
+        parameters = zero.named_parameters(self.engine, frozen)
+        for index, arrays in zero.gather_buckets(parameters, self.rank, self.world, self.config.bucket_mib << 20):
+            header, data = pack_bucket(index, arrays)
+            yield header
+            yield data
+
+    def save(self, folder: str, tag: str, state: dict[str, Any]) -> None:
+        """Sharded checkpoint `folder/tag`, with the driver's `state` beside it; visible only when whole."""
+        zero.save_checkpoint(self.engine, Path(folder), tag)
+        if self.rank == 0:
+            part = Path(folder, f"{tag}.json.part")
+            part.write_text(json.dumps(state))
+            os.replace(part, Path(folder, f"{tag}.json"))
+
+    def load(self, folder: str, tag: str) -> None:
+        zero.load_checkpoint(self.engine, Path(folder), tag)
+
+    def export(self, folder: str, dtype: str) -> None:
+        """Write a Hugging Face folder that transformers and vLLM load: weights in `dtype`, tokenizer and processor."""
+        parameters = zero.named_parameters(self.engine, frozen=True)
+        state: dict[str, torch.Tensor] = {}
+        # Rank 0 of a world of 1 is handed every bucket; the others only take part in the gathers.
+        for _, arrays in zero.gather_buckets(parameters, self.rank, 1, self.config.bucket_mib << 20):
+            for name, array in arrays.items():
+                tensor = torch.from_numpy(array)
+                state[name] = (tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor).to(
+                    getattr(torch, dtype)
+                )
+        if self.rank != 0:
+            return
+        zero.save_hugging_face(state, Path(folder), Path(self.config.model))
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints, each a folder `tag` with its `tag.json`."""
+    for record in checkpoints(folder)[:-keep]:
+        record.unlink()
+        shutil.rmtree(folder / record.stem)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The records of whole checkpoints, oldest first."""
+    return sorted(folder.glob("step-*.json"))

@@ -1,0 +1,60 @@
+"""From scored groups to what each learner rank is handed: advantages, rows, micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from evidence.types import Group, ScoredGroup
+from learner.actor import MicroBatch
+from learner.advantages import group_advantages
+from learner.losses import sequence_mean_weights
+from learner.packing import pack_row, split_by_tokens, stack_rows
+
+
+def train_batches(
+    groups: Sequence[ScoredGroup], frames: Sequence[Any], ranks: int, budget: int, divide_by_std: bool
+) -> list[list[MicroBatch]]:
+    """Each rank's micro-batches of one step: one row per group, the prompt and its video shared by its completions.
+
+    `frames[i]`: ref to the frames of groups[i]; `divide_by_std`: as in group_advantages. The loss is a mean over all
+    completions of the step of token means.
+    """
+    advantages = [group_advantages(scored.rewards, divide_by_std) for scored in groups]
+    return _micro_batches([scored.group for scored in groups], advantages, frames, ranks, budget)
+
+
+def scoring_batches(groups: Sequence[Group], frames: Sequence[Any], ranks: int, budget: int) -> list[list[MicroBatch]]:
+    """As `train_batches`, to compute log-probs only."""
+    zeros = [np.zeros(len(group.trajectories), np.float32) for group in groups]
+    return _micro_batches(groups, zeros, frames, ranks, budget)
+
+
+def _micro_batches(
+    groups: Sequence[Group], advantages: Sequence[np.ndarray], frames: Sequence[Any], ranks: int, budget: int
+) -> list[list[MicroBatch]]:
+    rows = [pack_row([g.prompt] * len(g.trajectories), [t.token_ids for t in g.trajectories]) for g in groups]
+    lengths = np.array([len(t.token_ids) for g in groups for t in g.trajectories])
+    # One weight a token, cut back into groups: the mean is over the whole step, whoever computes which part.
+    weights = np.split(sequence_mean_weights(lengths), np.cumsum([len(row.targets) for row in rows])[:-1])
+    behaviour = [np.concatenate([t.logprobs for t in g.trajectories]) for g in groups]
+    per_token = [advantage[row.sequence] for advantage, row in zip(advantages, rows)]
+
+    def join(arrays: Sequence[np.ndarray], indices: list[int]) -> np.ndarray:
+        return np.concatenate([arrays[i] for i in indices]).astype(np.float32)
+
+    return [
+        [
+            MicroBatch(
+                batch=stack_rows([rows[i] for i in indices]),
+                images=tuple(frames[i] for i in indices),
+                weights=join(weights, indices),
+                advantages=join(per_token, indices),
+                behaviour=join(behaviour, indices),
+            )
+            for indices in rank
+        ]
+        for rank in split_by_tokens(rows, ranks, budget)
+    ]

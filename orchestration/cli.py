@@ -1,0 +1,174 @@
+"""The command line: `ser …`, or `python -m orchestration …`.
+
+Exit codes: 0 done, 1 failed run, 2 bad input, which is told in one line on stderr and never as a stack trace. Each
+command imports what it needs when it runs, so that the light ones stay quick. Only `main` reads the arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+from evidence.errors import BadInput, RunFailed
+
+# Commands that take a config: the module whose main(config) does the work, and the schema of that config.
+CONFIGURED = {
+    "train": ("orchestration.train", "orchestration.settings:TrainConfig"),
+    "sft": ("orchestration.sft", "orchestration.sft:SftConfig"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. `argv` is without the program's name; None means the process's own."""
+    try:
+        args = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+        args.run(args)
+    except BadInput as error:
+        # An actor's BadInput arrives wrapped by Ray: its text then holds the actor's stack trace, its cause does not.
+        print(f"ser: {getattr(error, 'cause', error)}", file=sys.stderr)
+        return 2
+    except RunFailed as error:
+        print(f"ser: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ser: interrupted", file=sys.stderr)
+        return 1
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="ser", description="Semantic Evidence Reward: train video models to give evidence.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    for name, what in (("train", "train with the evidence reward"), ("sft", "train on labelled completions")):
+        command = commands.add_parser(name, help=what)
+        _add_config(command)
+        command.set_defaults(run=_run_configured, command=name)
+
+    command = commands.add_parser("config", help="print a resolved config")
+    _add_config(command)
+    command.add_argument(
+        "--for", dest="command", choices=CONFIGURED, default="train", help="the command it is meant for"
+    )
+    command.set_defaults(run=_print_config)
+
+    command = commands.add_parser("doctor", help="say what this machine has and what is missing")
+    command.set_defaults(run=_doctor)
+
+    data = commands.add_parser("data", help="make, check and convert datasets").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    command = data.add_parser("make-shapes", help="write the embedded world: clips and questions")
+    command.add_argument("out", type=Path, help="a new folder")
+    for name, default, what in (
+        ("train", 2000, "clips to train on"),
+        ("val", 256, "clips to choose by"),
+        ("test", 512, "clips held out"),
+        ("questions", 4, "questions about each training clip"),
+        ("seed", 0, "equal seeds give equal files"),
+        ("workers", 2, "processes"),
+    ):
+        command.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default {default})")
+    command.set_defaults(run=_make_shapes)
+    command = data.add_parser("check", help="read a dataset and say what is wrong with it")
+    _add_dataset(command)
+    command.add_argument("--media", action="store_true", help="also decode every video and image")
+    command.add_argument("--against", type=Path, metavar="TEST", help="a dataset that must share no media with it")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    command.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes (default 2)")
+    command.set_defaults(run=_check)
+
+    command = data.add_parser("convert", help="write a dataset in another format, if nothing is lost by it")
+    _add_dataset(command)
+    command.add_argument("target", type=Path, help="a new file, .jsonl or .json")
+    command.add_argument("--to", required=True, metavar="FORMAT", help="the format to write")
+    command.set_defaults(run=_convert)
+    return parser
+
+
+def _add_dataset(command: argparse.ArgumentParser) -> None:
+    command.add_argument("dataset", type=Path)
+    command.add_argument("--format", help="the format it is in (default: told from its keys)")
+    command.add_argument("--media-root", type=Path, metavar="DIR", help="its media lie below (default: its own folder)")
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, metavar="FILE", help="a YAML file")
+    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that win over the file's")
+
+
+def _load(args: argparse.Namespace) -> Any:
+    from orchestration.config import load_config
+
+    module, schema = CONFIGURED[args.command][1].split(":")
+    return load_config(getattr(import_module(module), schema), args.config, args.overrides)
+
+
+def _run_configured(args: argparse.Namespace) -> None:
+    config = _load(args)
+    import_module(CONFIGURED[args.command][0]).main(config)
+
+
+def _print_config(args: argparse.Namespace) -> None:
+    from orchestration.config import to_yaml
+
+    print(to_yaml(_load(args)), end="")
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from orchestration.doctor import report
+
+    lines, wrong = report()
+    print("\n".join(lines))
+    if wrong:
+        raise BadInput("; ".join(wrong))
+
+
+def _make_shapes(args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from orchestration.preflight import require_folder
+    from rollout.shapes import make_shapes
+
+    require_folder("out", args.out)
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        bars = {name: progress.add_task(name, total=getattr(args, name)) for name in ("train", "val", "test")}
+        counts = make_shapes(
+            args.out,
+            train=args.train,
+            val=args.val,
+            test=args.test,
+            questions=args.questions,
+            seed=args.seed,
+            workers=args.workers,
+            progress=lambda split, done, total: progress.update(bars[split], completed=done, total=total),
+        )
+    print(f"{args.out}: " + ", ".join(f"{count} {split} samples" for split, count in counts.items()))
+
+
+def _check(args: argparse.Namespace) -> None:
+    from orchestration.data import check_file
+
+    check_file(_opened(args), args.media, args.against, args.workers, args.json)
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from orchestration.data import convert_file
+
+    convert_file(_opened(args), args.target, args.to)
+
+
+def _opened(args: argparse.Namespace) -> Any:
+    from rollout.dataset.read import DatasetFile
+
+    return DatasetFile(args.dataset, args.format, args.media_root)

@@ -1,0 +1,198 @@
+"""From YAML files and `key=value` overrides to one instance of a typed dataclass.
+
+Guarantees: every value has the type that its field declares; a key that no field declares, a value of the wrong type,
+a missing file, a missing value and a circle of includes are each refused by a BadInput of one line naming where it
+was said, what was said and what would be right. The schemas live beside the code they configure.
+
+A section whose class names a key as `SHORT` may be written as that key's value alone, and a list of such sections as
+one of them: `data.train=a.json` is `data.train=[{path: a.json}]`.
+
+A file may start from others: `include: [base.yaml]`, relative to itself; what comes later wins, and the file itself
+wins over what it includes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+from evidence.errors import BadInput
+
+Schema = TypeVar("Schema")
+
+
+def load_config(schema: type[Schema], path: str | Path | None, overrides: Sequence[str] = ()) -> Schema:
+    """An instance of the dataclass `schema`: its defaults, then the file with its includes, then the overrides.
+
+    Without a path the defaults and overrides stand alone. Raises BadInput, also for what a `__post_init__` of the
+    schema refuses: such a message begins with its key, as in "learner.ranks = 0: it has to be 1 or more".
+    """
+    layers = list(_read(Path(path), ())) if path is not None else []
+    layers += [_parse_override(text) for text in overrides]
+    layers = [(source, _written_out(schema, layer)) for source, layer in layers]
+    said_by: dict[str, str] = {}
+    for source, layer in layers:
+        said_by |= dict.fromkeys(_checked(schema, layer, source), source)
+    name = str(path) if path is not None else "overrides"
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(schema, *(layer for _, layer in layers)))  # type: ignore[return-value]
+    except MissingMandatoryValue as error:
+        raise BadInput(f"{name}: {error.full_key} has no value; set it there or with {error.full_key}=…") from None
+    except OmegaConfBaseException as error:  # what only shows when ${references} are followed
+        raise BadInput(f"{name}: {error.full_key}: {str(error).splitlines()[0]}") from None
+    except BadInput as error:
+        refused = str(error).split()[0].rstrip(":")
+        said = [source for key, source in said_by.items() if key == refused or key.endswith(f".{refused}")]
+        raise BadInput(f"{said[-1] if said else name}: {error}") from None
+
+
+def to_yaml(config: Any) -> str:
+    """The resolved config as YAML that `load_config` reads back to an equal instance."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _read(path: Path, parents: tuple[Path, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(source, layer) of the files that `path` includes, in their order, and last of `path` itself."""
+    here = path.resolve()
+    if here in parents:
+        circle = " -> ".join(p.name for p in (*parents[parents.index(here) :], here))
+        raise BadInput(f"{parents[-1]}: its include goes round in a circle: {circle}; take one of them out")
+    try:
+        layer = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; {_nearby(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read ({error}); give a YAML file") from None
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise BadInput(f"{path}: not valid YAML: {_one_line(error)}") from None
+    if not isinstance(layer, dict):
+        raise BadInput(f"{path}: holds a list; a config is a mapping of keys to values")
+    includes = layer.pop("include", [])
+    if not isinstance(includes, list) or not all(isinstance(name, str) for name in includes):
+        raise BadInput(f"{path}: include = {includes!r}: it has to be a list of file names")
+    for name in includes:
+        yield from _read(path.parent / name, (*parents, here))
+    yield str(path), layer  # type: ignore[misc]
+
+
+def _parse_override(text: str) -> tuple[str, dict[str, Any]]:
+    source = f"override {text!r}"
+    key, equals, _ = text.partition("=")
+    if not equals or not key:
+        raise BadInput(f"{source}: write it as key=value")
+    try:
+        return source, OmegaConf.to_container(OmegaConf.from_dotlist([text]))  # type: ignore[return-value]
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise BadInput(f"{source}: the value is not valid YAML: {_one_line(error)}") from None
+
+
+def _written_out(hint: Any, value: Any) -> Any:
+    """`value`, which `hint` declares, with every section in it that is written short (see the module's docstring)."""
+    section, short = _section(hint), getattr(_section(hint), "SHORT", None)
+    if get_origin(hint) is list:
+        one = get_args(hint)[0]
+        listed = [value] if hasattr(_section(one), "SHORT") and isinstance(value, str | dict) else value
+        return [_written_out(one, each) for each in listed] if isinstance(listed, list) else listed
+    if short and isinstance(value, str):
+        return {short: value}
+    if section and isinstance(value, dict):
+        hints = get_type_hints(section)
+        return {name: _written_out(hints.get(name), each) for name, each in value.items()}
+    return value
+
+
+def _checked(hint: Any, value: Any, source: str, key: str = "") -> Iterator[str]:
+    """The dotted keys within `value`, each known and each of its declared type; `hint` is declared for `key` itself."""
+    section, origin = _section(hint), get_origin(hint)
+    within = f"{key}." if key else ""
+    if section and isinstance(value, dict):
+        hints = get_type_hints(section)
+        for name, each in value.items():
+            if name not in section.__dataclass_fields__:
+                nearest = _nearest(f"{within}{name}", [within + path for path in _paths(section)])
+                raise BadInput(f"{source}: unknown key {within}{name}; the nearest known one is {nearest}")
+            yield from _checked(hints[name], each, source, f"{within}{name}")
+    elif origin in (list, tuple) and isinstance(value, list) and value:
+        for index, each in enumerate(value):
+            yield from _checked(get_args(hint)[0], each, source, f"{within}{index}")
+    elif origin is dict and isinstance(value, dict):
+        for name, each in value.items():
+            yield from _checked(get_args(hint)[1], each, source, f"{within}{name}")
+    elif not _fits(value, hint):
+        raise BadInput(f"{source}: {key} = {value!r}: it has to be {_describe(hint)}")
+    else:
+        yield key
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value has the declared type; of sections only the absent one is a plain value."""
+    if section := _section(hint):
+        return value is None and hint is not section
+    field = dataclasses.make_dataclass("Field", [("value", hint, MISSING)])
+    try:
+        OmegaConf.merge(OmegaConf.structured(field), {"value": value})
+    except (OmegaConfBaseException, TypeError):  # the latter for a mapping where a list is declared
+        return False
+    return True
+
+
+def _section(hint: Any) -> Any:
+    """The dataclass that `hint` declares, also behind `| None`; None for a plain value."""
+    options = [o for o in get_args(hint) if o is not NoneType] if get_origin(hint) in (Union, UnionType) else [hint]
+    return options[0] if len(options) == 1 and dataclasses.is_dataclass(options[0]) else None
+
+
+def _paths(schema: Any) -> Iterator[str]:
+    hints = get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        yield field.name
+        section = _section(hints[field.name])
+        yield from (f"{field.name}.{path}" for path in _paths(section)) if section else ()
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    """The known key that is most like `key`, as a whole and by its last part, so that `lr` finds `learner.lr`."""
+
+    def likeness(candidate: str) -> float:
+        pairs = ((key, candidate), (key.rpartition(".")[2], candidate.rpartition(".")[2]))
+        return sum(difflib.SequenceMatcher(None, a, b).ratio() for a, b in pairs)
+
+    return max(known, key=likeness)
+
+
+def _describe(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
+    if hint in names:
+        return names[hint]
+    if dataclasses.is_dataclass(hint):
+        short = f"text (the {hint.SHORT}) or " if hasattr(hint, "SHORT") else ""
+        return f"{short}a section with the keys {', '.join(field.name for field in dataclasses.fields(hint))}"
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(map(_describe, get_args(hint)))
+    if get_origin(hint) in (list, tuple):
+        return f"a list, each {_describe(get_args(hint)[0])}"
+    if get_origin(hint) is dict:
+        return f"a mapping, each value {_describe(get_args(hint)[1])}"
+    return str(hint).replace("typing.Literal", "one of ")
+
+
+def _nearby(path: Path) -> str:
+    """What to try instead of a file that is not there."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"the folder {folder} does not exist either"
+    names = sorted(p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml"))
+    close = difflib.get_close_matches(path.name, names, n=3, cutoff=0) if names else []
+    return f"nearby: {', '.join(str(folder / name) for name in close)}" if close else f"{folder} holds no YAML file"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

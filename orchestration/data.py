@@ -1,0 +1,88 @@
+"""`ser data check` and `ser data convert`: what a person sees of rollout/dataset."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from evidence.errors import BadInput
+from rollout.dataset.check import add_media, check, media_of
+from rollout.dataset.convert import convert
+from rollout.dataset.read import DatasetFile
+
+T = TypeVar("T")
+SHOWN = 5  # of what may be long; --json has all
+
+
+def check_file(file: DatasetFile, media: bool, against: Path | None, workers: int, as_json: bool) -> None:
+    """Print the report. Raises BadInput, after it, if media are missing or unreadable."""
+    if workers < 1:
+        raise BadInput(f"--workers {workers}: it has to be 1 or more")
+    report, samples = check(file)
+    paths = media_of(samples)
+    if media:
+        from rollout.dataset.media import decoded  # loads the decoder
+
+        there = [path for path in paths if path not in set(report.missing_media)]
+        add_media(report, samples, dict(_with_progress("decoding", decoded(there, workers), len(there))))
+    found: dict[str, Any] = asdict(report)
+    if against is not None:
+        from rollout.dataset.media import shared
+
+        found["overlap"] = shared(paths, media_of(list(DatasetFile(against))))
+    if as_json:
+        print(json.dumps(found))
+    else:
+        _print_table(found, file.path)
+    broken = [*report.missing_media, *report.unreadable_media]
+    if broken:
+        raise BadInput(
+            f"{file.path}: {len(broken)} of its media files cannot be read, the first is {broken[0]}; "
+            "mend or remove the samples that name them"
+        )
+
+
+def convert_file(file: DatasetFile, target: Path, to: str) -> None:
+    done = convert(file, target, to)
+    print(f"{target}: {done.samples} samples, from {file.format.name} to {to}")
+    if done.unread:
+        keys = ", ".join(f"{key} ({rows})" for key, rows in sorted(done.unread.items()))
+        print(f"keys that are not part of a sample, left out (rows that had them): {keys}")
+
+
+def _with_progress(what: str, items: Iterable[T], total: int) -> Iterator[T]:
+    # No refreshing thread: new processes are forked meanwhile.
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, auto_refresh=False, disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task(what, total=total)
+        for item in items:
+            progress.advance(bar)
+            progress.refresh()
+            yield item
+
+
+def _print_table(found: dict[str, Any], path: Path) -> None:
+    table = Table(title=escape(str(path)), show_header=False)
+    for name, value in found.items():
+        table.add_row(name, escape(_cell(value)))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, dict | list):
+        return str(value)
+    lines = [f"{each}: {value[each]}" for each in value] if isinstance(value, dict) else value
+    counts = isinstance(value, dict) and all(isinstance(each, int) for each in value.values())
+    if not lines or counts:
+        return "\n".join(lines) or "none"
+    more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return "\n".join([f"{len(lines)}:", *lines[:SHOWN], *more])

@@ -1,0 +1,114 @@
+"""Decoding in processes that can be lost: a file that hangs or bloats its decoder costs its sample, not the run.
+
+Guarantees: at most `size` files are decoded at once; each call ends within its timeout, and what it occupied is free
+then, since the process is killed; a process cannot allocate beyond its limit; frames belong to the caller, since the
+decoder returns them, and outlive it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import ray
+
+from evidence.sampling import SamplingContract, frame_key
+from evidence.types import FrameInfo
+from rollout.decoders import VERSIONS
+from rollout.frame_cache import FrameCache
+from rollout.frames import DecoderFailed, MediaFile, decode_with, examine, limit_memory
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 120.0
+
+
+@ray.remote(num_cpus=0)
+class Decoder:
+    """One process that does nothing but decode."""
+
+    def __init__(self, memory_bytes: int, cache: FrameCache | None):
+        self.cache = cache
+        limit_memory(memory_bytes)
+
+    def ready(self) -> None:
+        pass
+
+    def examine(self, path: str) -> MediaFile:
+        return examine(path)
+
+    def decode(
+        self, name: str, media: MediaFile, contract: SamplingContract, key_times: Sequence[float]
+    ) -> tuple[np.ndarray, tuple[FrameInfo, bool]]:
+        """(frames, (info, whether they came from the cache)); see decode_with. Call with num_returns=2."""
+        if self.cache is None:
+            frames, info = decode_with(name, media, contract, key_times)
+            return frames, (info, False)
+        found = self.cache.get(frame_key(media.digest, contract, VERSIONS[name], key_times))
+        if found is not None:
+            return found[0], (found[1], True)
+        frames, info = decode_with(name, media, contract, key_times)
+        try:
+            self.cache.put(frames, info)
+        except OSError as error:  # a full disk costs later runs their time, not this one its frames
+            print(f"{self.cache.folder}: frames are not kept: {error}", file=sys.stderr)
+        return frames, (info, False)
+
+
+class DecoderPool:
+    """Decoders, started when first needed. To be used from one event loop.
+
+    Its methods raise UnreadableMedia: DecoderFailed where another decoder is worth trying, as after a timeout or death.
+    """
+
+    def __init__(self, size: int, timeout_s: float, memory_bytes: int, cache: FrameCache | None = None):
+        self.timeout_s = timeout_s
+        self.deaths = 0
+        self._new = lambda: Decoder.remote(memory_bytes, cache)
+        self._free: asyncio.LifoQueue[Any] = asyncio.LifoQueue()  # None is a decoder yet to be started
+        for _ in range(size):
+            self._free.put_nowait(None)
+
+    async def examine(self, path: str) -> MediaFile:
+        return await self._call(path, "examine", path)
+
+    async def decode(
+        self, name: str, media: MediaFile, contract: SamplingContract, key_times: Sequence[float]
+    ) -> tuple[ray.ObjectRef, FrameInfo, bool]:
+        """(ref to the frames, info, whether they came from the cache); see decode_with."""
+        frames, about = await self._call(media.path, "decode", name, media, contract, key_times, returns=2)
+        return frames, *about
+
+    async def _call(self, path: str, method: str, *args: Any, returns: int = 1) -> Any:
+        decoder = await self._free.get()
+        try:
+            if decoder is None:
+                decoder = self._new()
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    await decoder.ready.remote()
+            async with asyncio.timeout(self.timeout_s):
+                refs = getattr(decoder, method).options(num_returns=returns).remote(*args)
+                return (refs[0], await refs[1]) if returns == 2 else await refs
+        except ray.exceptions.RayTaskError as error:
+            # Ray's own wrapper holds the worker's stack trace; the cause is the error that was raised there.
+            raise error.cause from None
+        except (TimeoutError, ray.exceptions.RayError) as error:
+            self.deaths += 1
+            decoder = _kill(decoder)
+            took = f"took more than {self.timeout_s:g} s" if isinstance(error, TimeoutError) else "died"
+            log.warning("%s: the decoder %s; it is started anew", path, took)
+            raise DecoderFailed(path, f"the decoder {took}") from None
+        except BaseException:  # the caller gave up: what still runs must not delay the next file
+            decoder = _kill(decoder)
+            raise
+        finally:
+            self._free.put_nowait(decoder)
+
+
+def _kill(decoder: Any) -> None:
+    if decoder is not None:
+        ray.kill(decoder)

@@ -1,0 +1,196 @@
+"""Decoded frames in the object store, each video once (promise 6).
+
+Guarantees: frames are named by the file's content, so however many groups ask for it, under whatever path, it is
+decoded once while it is kept; a file that has changed is decoded anew; whoever holds a lease has its bytes, reserved
+before decoding, so the store stays within its budget: who asks for more waits, oldest first, and waits for no younger
+one (orchestration/budget); frames belong to the driver, and a decoder that fails costs its sample (decoder_pool).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from evidence.errors import UnreadableMedia
+from evidence.sampling import SamplingContract, most_bytes
+from evidence.types import FrameInfo
+from orchestration.budget import Budget
+from orchestration.decoder_pool import DecoderPool
+from orchestration.settings import FramesConfig
+from rollout.frame_cache import FrameCache
+from rollout.frames import DecoderFailed, MediaFile, all_failed, decoders_for, identify
+
+log = logging.getLogger(__name__)
+
+# What is decoded: (file digest, key times). The contract and the order of decoders are the store's.
+Key = tuple[str, tuple[float, ...]]
+Frames = tuple[ray.ObjectRef, FrameInfo]
+
+
+class Lease:
+    """Frames that stay in the object store until `release`: a ref to uint8 [n, H, W, 3], and what is known of them."""
+
+    def __init__(self, frames: ray.ObjectRef, info: FrameInfo, budget: Budget, number: int):
+        self.frames: ray.ObjectRef | None = frames
+        self.info = info
+        self._budget, self._number = budget, number
+
+    def release(self) -> None:
+        self.frames = None  # the last reference keeps the bytes, whoever holds it
+        self._budget.release(self._number)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.release()
+
+
+class FrameStore:
+    """Frames by content, least recently used first out. To be used from one event loop."""
+
+    def __init__(self, contract: SamplingContract, budget_bytes: int, config: FramesConfig, holders: int = 1):
+        """`holders`: how many leases have to fit the budget at once; a video that could take more than its share of
+        it is refused."""
+        self.contract, self.config, self.share_bytes = contract, config, budget_bytes // holders
+        self.counts: Counter[str] = Counter()
+        cache = (
+            FrameCache(Path(config.cache_dir).absolute(), int(config.cache_gib * 2**30)) if config.cache_dir else None
+        )
+        self._pool = DecoderPool(config.workers, config.timeout_s, int(config.worker_gib * 2**30), cache)
+        self._budget = Budget(budget_bytes, self._on_grant, self._on_evict)
+        self._numbers = count()
+        self._grants: dict[int, asyncio.Future[None]] = {}
+        self._files: dict[str, MediaFile] = {}
+        self._held: dict[Key, Frames] = {}
+        self._decoding: dict[Key, asyncio.Task[Frames]] = {}
+        self._wanted: deque[tuple[str, tuple[float, ...]]] = deque()
+        self._ahead: dict[int, asyncio.Task[None]] = {}
+
+    async def lease(self, path: str, key_times: tuple[float, ...] = ()) -> Lease:
+        """The frames of a file, decoded if they are not there. Leases are granted in the order of the calls.
+
+        Raises UnreadableMedia, and tries again when asked again.
+        """
+        bound, file = self._bound(path, key_times), self._known(path)
+        number = next(self._numbers)
+        granted = self._grants[number] = asyncio.get_running_loop().create_future()
+        self._budget.ask(number, bound, file and (file.digest, key_times))
+        self.counts["waits"] += not granted.done()
+        try:
+            await granted
+            frames, info = await self._load(number, path, file, key_times)
+        except BaseException:
+            self._budget.release(number)
+            raise
+        finally:
+            del self._grants[number]
+        return Lease(frames, info, self._budget, number)
+
+    def prefetch(self, wanted: Iterable[tuple[str, tuple[float, ...]]]) -> None:
+        """Decode ahead of need what fits beside what is in use. `wanted`: (path, key times), soonest first; it replaces
+        what was wanted before."""
+        self._wanted = deque(wanted)
+        for path, key_times in reversed(self._wanted):  # what is needed soonest is evicted last
+            if path in self._files:
+                self._budget.touch((self._files[path].digest, key_times))
+        self._prefetch_next()
+
+    def _prefetch_next(self) -> None:
+        # One decoder stays free for who cannot wait.
+        while self._wanted and len(self._ahead) < max(1, self.config.workers - 1):
+            path, key_times = self._wanted[0]
+            try:
+                bound, file = self._bound(path, key_times), self._known(path)
+            except UnreadableMedia:  # said again to whoever asks for a lease
+                self._wanted.popleft()
+                continue
+            if file is not None and (file.digest, key_times) in (*self._held, *self._decoding):
+                self._wanted.popleft()
+                continue
+            number = next(self._numbers)
+            if not self._budget.try_now(number, bound):
+                return
+            self._wanted.popleft()
+            self._ahead[number] = asyncio.create_task(self._load_ahead(number, path, file, key_times))
+
+    async def _load_ahead(self, number: int, path: str, file: MediaFile | None, key_times: tuple[float, ...]) -> None:
+        try:
+            await self._load(number, path, file, key_times)
+            self.counts["prefetched"] += 1
+        except UnreadableMedia as error:  # said again to whoever asks for a lease
+            log.info("prefetch: %s", error)
+        finally:
+            self._budget.release(number)
+            del self._ahead[number]
+        self._prefetch_next()
+
+    def counters(self) -> dict[str, int]:
+        names = ("decoded", "second_decoder", "from_disk", "prefetched", "waits", "evicted")
+        return {
+            **{name: self.counts[name] for name in names},
+            "decoder_deaths": self._pool.deaths,
+            "bytes": self._budget.live,
+        }
+
+    def _bound(self, path: str, key_times: Sequence[float]) -> int:
+        bound = most_bytes(self.contract, key_times)
+        if bound > self.share_bytes:
+            raise UnreadableMedia(
+                path, f"its frames may take {bound} bytes, above its share ({self.share_bytes}) of cluster.frames_gib"
+            )
+        return bound
+
+    def _known(self, path: str) -> MediaFile | None:
+        """The file, if it was digested and has not changed since. Raises UnreadableMedia if it is not there."""
+        identity = identify(path)
+        file = self._files.get(path)
+        return file if file is not None and file.identity == identity else None
+
+    async def _load(self, number: int, path: str, file: MediaFile | None, key_times: tuple[float, ...]) -> Frames:
+        """The frames for a granted lease, which then holds them."""
+        if file is None:
+            file = self._files[path] = await self._pool.examine(path)
+        key = (file.digest, key_times)
+        if key not in self._held:
+            if key not in self._decoding:
+                self._decoding[key] = asyncio.create_task(self._decode(file, key_times))
+                self._decoding[key].add_done_callback(lambda done: self._decoded(key, done))
+            decoded = await asyncio.shield(self._decoding[key])
+            self._held.setdefault(key, decoded)
+        frames, info = self._held[key]
+        self._budget.settle(number, key, 3 * len(info.times) * info.size[0] * info.size[1])
+        return frames, info
+
+    async def _decode(self, media: MediaFile, key_times: tuple[float, ...]) -> Frames:
+        failures = []
+        for attempt, name in enumerate(decoders_for(media.path, self.config.decoder)):
+            try:
+                frames, info, cached = await self._pool.decode(name, media, self.contract, key_times)
+            except DecoderFailed as error:
+                failures.append(error)
+                continue
+            self.counts["from_disk" if cached else "decoded"] += 1
+            self.counts["second_decoder"] += bool(attempt)
+            return frames, info
+        raise all_failed(failures)
+
+    def _decoded(self, key: Key, done: asyncio.Task[Frames]) -> None:
+        del self._decoding[key]
+        if not done.cancelled():
+            done.exception()  # seen, also if everybody who waited for it has given up
+
+    def _on_grant(self, lease: int) -> None:
+        if lease in self._grants and not self._grants[lease].done():
+            self._grants[lease].set_result(None)
+
+    def _on_evict(self, key: Any) -> None:
+        del self._held[key]
+        self.counts["evicted"] += 1

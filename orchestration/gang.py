@@ -1,0 +1,62 @@
+"""The gang of learner ranks as its driver sees it: every call goes to all ranks, every wait has an end.
+
+Guarantees: a rank that dies or hangs ends the call with an error naming it, so that no rank is left waiting in a
+collective for ever.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from learner.actor import LearnerRank, checkpoints, prune_checkpoints
+from learner.settings import RankConfig
+
+KEPT_CHECKPOINTS = 2
+
+
+class Gang:
+    """Starts `world` ranks on the cluster, `gpus` each, and drives them in step."""
+
+    def __init__(self, config: RankConfig, world: int, gpus: float = 0.0):
+        self.timeout_s = config.timeout_s
+        self.ranks = [LearnerRank.options(num_cpus=0, num_gpus=gpus).remote(config, r, world) for r in range(world)]
+        address, port = ray.get(self.ranks[0].address.remote(), timeout=self.timeout_s)
+        self.trained_parameters = self._all("join", address, port)[0]
+
+    def _all(self, method: str, *args: Any) -> list[Any]:
+        return ray.get([getattr(rank, method).remote(*args) for rank in self.ranks], timeout=self.timeout_s)
+
+    def train_step(self, micro_batches: Sequence[Any], learning_rate: float) -> dict[str, float]:
+        """One optimizer step; `micro_batches[r]` are those of rank r, or a ref to them. Returns the whole step's
+        metrics, summed over ranks."""
+        calls = [rank.train_step.remote(part, learning_rate) for rank, part in zip(self.ranks, micro_batches)]
+        parts = ray.get(calls, timeout=self.timeout_s)
+        return {name: sum(part[name] for part in parts) for name in parts[0]}
+
+    def logprobs(self, micro_batches: Sequence[Any]) -> list[list[Any]]:
+        """Log-probs of each rank's micro-batches under the current weights."""
+        calls = [rank.logprobs.remote(part) for rank, part in zip(self.ranks, micro_batches)]
+        return ray.get(calls, timeout=self.timeout_s)
+
+    def save(self, folder: Path, step: int, state: dict[str, Any]) -> None:
+        """Checkpoint of this step; older ones than the newest two go."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._all("save", str(folder), f"step-{step:06d}", {"step": step, **state})
+        prune_checkpoints(folder, KEPT_CHECKPOINTS)
+
+    def resume(self, folder: Path) -> dict[str, Any] | None:
+        """Load the newest whole checkpoint and return the state saved with it; None if there is none."""
+        records = checkpoints(folder)
+        if not records:
+            return None
+        self._all("load", str(folder), records[-1].stem)
+        return json.loads(records[-1].read_text())
+
+    def export(self, folder: Path, dtype: str) -> None:
+        """Write the weights as a Hugging Face folder."""
+        self._all("export", str(folder), dtype)

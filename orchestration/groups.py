@@ -1,0 +1,176 @@
+"""One prompt's way through the house: frames, prompt, trajectories, claims, verdicts, rewards.
+
+Guarantees: every group that is begun ends ready or rejected with a reason, in the ledger and for admission alike; a
+generation that fails is tried again until the ledger calls it poison; nothing made up ever enters a reward.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import ray
+
+from evidence.errors import UnreadableMedia
+from evidence.grammar import Completion, parse
+from evidence.sampling import shown_key_times
+from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory, Verdict
+from orchestration.admission import Admission
+from orchestration.fleet import Fleet, Referee
+from orchestration.frame_store import FrameStore, Lease
+from orchestration.ledger import Ledger, State
+from referee.reward import SerConfig, claims_to_verify, group_rewards
+from rollout.prompt import ChatEncoder, build_prompt
+from rollout.template import PromptTemplate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How completions are drawn: `n` of them, at `temperature` (0 is greedy), of at most `max_tokens` tokens."""
+
+    n: int
+    temperature: float
+    max_tokens: int
+
+
+@dataclass
+class House:
+    """The parts that a group passes through, and what is counted on the way."""
+
+    fleet: Fleet
+    referee: Referee
+    store: FrameStore
+    encoder: ChatEncoder
+    template: PromptTemplate
+    reward: SerConfig
+    counts: Counter[str] = field(default_factory=Counter)
+
+    async def look(self, sample: Sample) -> tuple[Lease, Prompt]:
+        """The frames of a sample, to be released by the caller, and its prompt. Raises UnreadableMedia."""
+        lease = await self.store.lease(sample.media_path, shown_key_times(sample, self.store.contract))
+        try:
+            return lease, build_prompt(self.encoder, self.template, sample, lease.info)
+        except BaseException:
+            lease.release()
+            raise
+
+    def look_ahead(self, samples: Iterable[Sample]) -> None:
+        """Samples that will be looked at soon, in their order."""
+        self.store.prefetch((s.media_path, shown_key_times(s, self.store.contract)) for s in samples)
+
+    async def verify(
+        self, sample: Sample, completions: list[Completion], info: FrameInfo, frames: ray.ObjectRef
+    ) -> list[list[Verdict | None]]:
+        """The referee's verdicts on the claims of each completion that it has to be asked about."""
+        asked = [claims_to_verify(completion, info, self.reward) for completion in completions]
+        flat = [claim for claims in asked for claim in claims]
+        if not flat:
+            return [[] for _ in completions]
+        verdicts = iter(await self.referee.verify(sample.asked, flat, info, frames))
+        return [[next(verdicts) for _ in claims] for claims in asked]
+
+
+@dataclass(frozen=True)
+class ReadyGroup:
+    """A scored group with its frames, to be released once it is trained."""
+
+    scored: ScoredGroup
+    lease: Lease
+
+
+class GroupMaker:
+    """Brings admitted groups to ready or to rejected. To be used from one event loop."""
+
+    def __init__(self, house: House, admission: Admission, ledger: Ledger, draw: Draw, seed: int):
+        self.house, self.admission, self.ledger = house, admission, ledger
+        self.draw, self.seed = draw, seed
+        self.begun = 0
+        self.ready: dict[int, ReadyGroup] = {}
+        self.progress = asyncio.Event()  # set whenever a group became ready or was rejected
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    def begin(self, group: int, sample: Sample) -> None:
+        """Admit the group and start its way; its end is told by `ready`, the ledger and `progress`."""
+        self.begun += 1
+        self.ledger.add(group)
+        self.admission.admit(group)
+        self._tasks[group] = asyncio.create_task(self._make(group, sample))
+
+    async def wait(self, timeout_s: float) -> None:
+        """Until some group ends. Raises what a group's task raised, which only a defect does, and TimeoutError, with
+        the states of the groups under way, after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.progress.wait()
+        except TimeoutError:
+            raise TimeoutError(f"no group ended in {timeout_s:.0f} s; the ledger: {self.ledger.counts()}") from None
+        self.progress.clear()
+        for group in [g for g, task in self._tasks.items() if task.done()]:
+            self._tasks.pop(group).result()
+
+    async def stop(self) -> None:
+        """Give up what is under way; it ends rejected("run ended")."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        for ready in self.ready.values():
+            ready.lease.release()
+        for state in (State.PENDING, State.GENERATING, State.SCORING, State.READY):
+            for group in self.ledger.groups(state):
+                self.ledger.reject(group, "run ended")
+
+    async def _make(self, group: int, sample: Sample) -> None:
+        lease = None
+        try:
+            # Held across attempts: a group that is generated anew keeps its place in the queue for frames, too.
+            lease, prompt = await self.house.look(sample)
+            while self.ledger.state(group) is State.PENDING:
+                await self._attempt(group, sample, prompt, lease)
+        except UnreadableMedia as error:
+            log.warning("group %d: %s", group, error)
+            self._reject(group, "unreadable media")
+        finally:
+            if lease is not None and group not in self.ready:
+                lease.release()
+            self.progress.set()
+
+    async def _attempt(self, group: int, sample: Sample, prompt: Prompt, lease: Lease) -> None:
+        frames, info = lease.frames, lease.info
+        self.ledger.generate(group)
+        try:
+            trajectories, oldest = await self._generate(group, prompt, frames)
+            self.ledger.score(group)
+            completions = [parse(t.text) for t in trajectories]
+            verdicts = await self.house.verify(sample, completions, info, frames)
+        except (ray.exceptions.RayActorError, TimeoutError) as error:
+            # A death or a delay can be chance; anything else, such as a prompt mismatch, is a defect and ends the run.
+            self.house.counts["failed generations"] += 1
+            log.warning("group %d: %s", group, error)
+            if self.ledger.fail(group, type(error).__name__) is State.REJECTED:
+                self.admission.reject(group)
+            return
+        reward = group_rewards(completions, verdicts, sample.answer, info, self.house.reward)
+        self.house.counts.update(reward.counts)
+        self.house.counts["groups without SER"] += reward.ser_left_out
+        made = Group(group, sample, info, prompt, trajectories, oldest)
+        self.ready[group] = ReadyGroup(ScoredGroup(made, reward.rewards, reward.terms, reward.evidence), lease)
+        self.ledger.ready(group)
+        self.admission.ready(group, oldest)
+
+    async def _generate(self, group: int, prompt: Prompt, frames: ray.ObjectRef) -> tuple[tuple[Trajectory, ...], int]:
+        draw = self.draw
+        # The seed is the group's, so that what is drawn does not depend on when.
+        seed = self.seed * 1_000_003 + group
+        may_start: Callable[[int], bool] = self.admission.may_start
+        return await self.house.fleet.generate(
+            may_start, prompt, frames, draw.n, draw.temperature, draw.max_tokens, seed
+        )
+
+    def _reject(self, group: int, reason: str) -> None:
+        self.ledger.reject(group, reason)
+        self.admission.reject(group)

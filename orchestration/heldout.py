@@ -1,0 +1,98 @@
+"""The held-out evaluation of the policy that the engines hold: completions, verdicts, records, and their summary."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import ray
+
+from evaluation.heldout import ClipRecord, record
+from evidence.errors import BadInput, UnreadableMedia
+from evidence.grammar import parse
+from evidence.types import Sample
+from orchestration.groups import Draw, House
+from orchestration.summary import Evaluation
+
+log = logging.getLogger(__name__)
+AT_ONCE = 64
+ATTEMPTS = 3
+
+
+async def evaluate(house: House, samples: Sequence[Sample], draw: Draw, seed: int) -> list[ClipRecord]:
+    """One completion per sample, judged anew: the referee forgets what it said before.
+
+    Left out are clips that cannot be read, or that got no completion or verdict in ATTEMPTS. Raises BadInput if that
+    leaves none.
+    """
+    await house.referee.forget()
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(number: int, sample: Sample) -> ClipRecord | None:
+        for _ in range(ATTEMPTS):
+            try:
+                found = await attempt(number, sample)
+            except UnreadableMedia:
+                return None
+            except (ray.exceptions.RayActorError, TimeoutError) as error:  # an engine that died is started anew
+                log.warning("held-out clip %s: %s", sample.id, error)
+                continue
+            if not np.isnan(found.reward):
+                return found
+        return None
+
+    async def attempt(number: int, sample: Sample) -> ClipRecord:
+        async with gate:
+            lease, prompt = await house.look(sample)
+            with lease:
+                (trajectory,), _ = await house.fleet.generate(
+                    lambda version: version == house.fleet.published,
+                    prompt,
+                    lease.frames,
+                    1,
+                    draw.temperature,
+                    draw.max_tokens,
+                    seed * 1_000_003 + number,
+                )
+                completion = parse(trajectory.text)
+                (verdicts,) = await house.verify(sample, [completion], lease.info, lease.frames)
+            return record(sample, lease.info, trajectory.text, verdicts, house.reward)
+
+    found = await asyncio.gather(*(one(n, s) for n, s in enumerate(samples)))
+    records = [r for r in found if r is not None]
+    if samples and not records:
+        raise BadInput("data.heldout: none of its clips can be evaluated; `ser data check FILE --media` says why")
+    return records
+
+
+def write_records(path: Path, records: Sequence[ClipRecord]) -> None:
+    """One JSON line per clip: the completion, its reward and what the reward never saw."""
+    with path.open("w", encoding="utf-8") as file:
+        for one in records:
+            plain = {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in asdict(one).items()}
+            file.write(json.dumps(plain) + "\n")
+
+
+def as_evaluation(records: Sequence[ClipRecord]) -> Evaluation:
+    """Raises ValueError if a verdict is missing: means over fewer clips would not compare."""
+    missing = [r.clip for r in records if np.isnan(r.reward)]
+    if missing:
+        raise ValueError(f"{len(missing)} held-out clips have no verdict, {missing[0]} first; is the referee alive?")
+
+    def column(name: str) -> np.ndarray:
+        return np.array([getattr(r, name) for r in records], np.float64)
+
+    return Evaluation(
+        clips=tuple(r.clip for r in records),
+        reward=column("reward"),
+        accuracy=column("accuracy"),
+        iou=column("iou"),
+        claims=column("claims"),
+        valid_claims=column("valid_claims"),
+        box_area=column("box_area"),
+    )

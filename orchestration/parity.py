@@ -1,0 +1,85 @@
+"""The parity gate (promise 5): engine and learner must see the same prompts and compute the same log-probs, or the run
+does not start. The engine compares prompt ids at every request; what it finds at the first ones is reported here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+
+from evidence.errors import BadInput, RunFailed, UnreadableMedia
+from evidence.types import Group, Sample
+from orchestration.batches import scoring_batches
+from orchestration.gang import Gang
+from orchestration.groups import Draw, House
+from orchestration.settings import TrainConfig
+from rollout.engine import PromptMismatch
+
+
+class ParityError(RunFailed):
+    """Engine and learner disagree: training would use a wrong importance ratio."""
+
+
+async def check_parity(house: House, gang: Gang, samples: Iterable[Sample], draw: Draw, config: TrainConfig) -> float:
+    """The largest difference of log-probs over one group per rank.
+
+    Raises ParityError where prompts differ, naming the first differing token, and where log-probs differ by more than
+    `learner.parity_bound`, naming the earliest token at which they do.
+    """
+    ranks, budget = config.learner.ranks, config.learner.token_budget
+    with ExitStack() as held:
+        groups, frames = [], []
+        for number, sample in enumerate(samples):
+            if len(groups) == ranks:
+                break
+            try:
+                lease, prompt = await house.look(sample)
+            except UnreadableMedia:
+                continue
+            held.enter_context(lease)
+            try:
+                trajectories, oldest = await house.fleet.generate(
+                    lambda version: True, prompt, lease.frames, draw.n, draw.temperature, draw.max_tokens, number
+                )
+            except PromptMismatch as error:
+                # Wrapped by Ray: its text then holds the actor's stack trace, its cause does not.
+                raise ParityError(f"sample {sample.id}: {getattr(error, 'cause', error)}") from None
+            groups.append(Group(number, sample, lease.info, prompt, trajectories, oldest))
+            frames.append(lease.frames)
+        if not groups:
+            raise BadInput("data.train: none of its videos can be decoded; `ser data check FILE --media` says why")
+        # A rank without a row would miss the collectives of the others.
+        groups, frames = (groups * ranks)[:ranks], (frames * ranks)[:ranks]
+        parts = [scoring_batches([group], [ref], 1, budget)[0] for group, ref in zip(groups, frames)]
+        scored = await asyncio.to_thread(gang.logprobs, parts)
+    ours = [logprobs for rank in scored for logprobs in rank]
+    return worst_difference(groups, ours, config.learner.parity_bound, house.encoder.tokenizer.decode)
+
+
+def worst_difference(
+    groups: Sequence[Group], ours: Sequence[np.ndarray], bound: float, decode: Callable[[list[int]], str]
+) -> float:
+    """The largest difference between the engine's log-probs and `ours`, float32 [N] per group: its completions one
+    after another. Raises ParityError if one is above `bound` or not a number."""
+    theirs = [np.concatenate([t.logprobs for t in group.trajectories]) for group in groups]
+    differences = [np.abs(a - b) for a, b in zip(ours, theirs)]
+    # numpy's max keeps a NaN, and a NaN is within no bound.
+    worst = float(np.max([each.max() for each in differences]))
+    for group, difference, learner, engine in zip(groups, differences, ours, theirs):
+        beyond = np.flatnonzero(~(difference <= bound))
+        if not len(beyond):
+            continue
+        lengths = [len(t.token_ids) for t in group.trajectories]
+        token = np.concatenate([np.arange(n) for n in lengths])
+        completion = np.repeat(np.arange(len(lengths)), lengths)
+        # The earliest in its own completion tells most: at token 0 the prompts already differ, later ones did not.
+        at = beyond[token[beyond].argmin()]
+        drawn = int(group.trajectories[completion[at]].token_ids[token[at]])
+        raise ParityError(
+            f"engine and learner disagree by up to {worst:.2g} in log-prob (learner.parity_bound = {bound}), first at "
+            f"token {token[at]} of completion {completion[at]} to sample {group.sample.id}: id {drawn} "
+            f"({decode([drawn])!r}) has {engine[at]:.4f} in the engine and {learner[at]:.4f} in the learner"
+        )
+    return worst

@@ -1,0 +1,86 @@
+"""What can be found wrong with a run before anything starts: pure reading, each refusal a BadInput."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from evidence.errors import BadInput, UnreadableMedia
+from evidence.sampling import SamplingContract, most_frames, resized_size, shown_key_times
+from evidence.types import FrameInfo, Sample
+from referee.verification import VerificationConfig
+from rollout.dataset.mix import DataFile
+from rollout.frames import decode
+from rollout.prompt import ChatEncoder, build_prompt
+from rollout.template import PromptTemplate
+
+
+def readable_samples(file: DataFile, contract: SamplingContract) -> list[Sample]:
+    """The samples of a dataset of which at least one media file can be decoded; usually the first tells."""
+    samples = file.read()
+    reasons = []
+    for path in dict.fromkeys(sample.media_path for sample in samples):
+        try:
+            decode(path, contract)
+            return samples
+        except UnreadableMedia as error:
+            reasons.append(str(error))
+    raise BadInput(
+        f"{file.path}: none of its media files can be read, the first is {reasons[0]}; "
+        f"`ser data check {file.path} --media` names all"
+    )
+
+
+def most_images(contract: SamplingContract, samples: Sequence[Sample]) -> int:
+    """The most frames that one prompt shows."""
+    return max(most_frames(contract, shown_key_times(sample, contract)) for sample in samples)
+
+
+def require_tiles(tile: int, contract: SamplingContract, role: str) -> None:
+    """Frames must be made of whole tiles of the model's vision tower."""
+    if contract.multiple % tile:
+        raise BadInput(
+            f"contract.multiple = {contract.multiple}: the {role} sees tiles of {tile} pixels; "
+            f"make it a multiple of {tile}"
+        )
+
+
+def require_crop_tiles(tile: int, verification: VerificationConfig) -> None:
+    """And so must the referee's crops."""
+    if any(side < 1 or side % tile for side in verification.crop_size):
+        raise BadInput(
+            f"verification.crop_size = {list(verification.crop_size)}: the referee sees tiles of {tile} "
+            f"pixels; make both sides multiples of {tile}"
+        )
+
+
+def require_length(
+    encoder: ChatEncoder,
+    contract: SamplingContract,
+    template: PromptTemplate,
+    samples: Sequence[Sample],
+    max_tokens: int,
+    max_model_len: int,
+) -> None:
+    """A prompt of full-sized frames, the longest question and a completion have to fit the engine's context."""
+    images = most_images(contract, samples)
+    size = resized_size(1000, 1000, contract, images)
+    info = FrameInfo("", tuple(map(float, range(images))), size, size, float(images))
+    longest = max(samples, key=lambda sample: len(template.ask(sample, info.duration)))
+    length = len(build_prompt(encoder, template, longest, info).token_ids) + max_tokens
+    if length > max_model_len:
+        raise BadInput(
+            f"sampling.max_model_len = {max_model_len}: a prompt of {images} frames and its completion can take "
+            f"{length} tokens; raise it, or lower contract.frames or contract.max_pixels"
+        )
+
+
+def require_folder(key: str, name: str | Path) -> Path:
+    """`name` as an absolute path at which a folder is or can be made."""
+    path = Path(name).absolute()
+    there = next(p for p in (path, *path.parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        what = "cannot be written to" if there.is_dir() else "is a file"
+        raise BadInput(f"{key} = {name}: {there} {what}; name a folder that can be made")
+    return path

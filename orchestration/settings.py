@@ -1,0 +1,251 @@
+"""What `ser train` can be told. Sections whose code has a schema of its own are composed from there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from evidence.errors import BadInput
+from evidence.sampling import SamplingContract, most_bytes
+from learner.settings import LossConfig, ZeroConfig, require_dtype
+from orchestration.admission import Pacing
+from referee.reward import SerConfig
+from referee.verification import VerificationConfig
+from rollout.dataset.mix import DataFile, DataShare
+from rollout.template import PromptTemplate
+
+WANDB_MODES = ("offline", "online", "disabled")
+DECODERS = ("decord", "pyav")
+
+
+def _require(right: bool, key: str, value: object, wanted: str) -> None:
+    if not right:
+        raise BadInput(f"{key} = {value}: it has to be {wanted}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """train: one dataset file, or several with their weights. heldout: one, of which the first samples are used.
+    A file is its path, or a section with its format, filters and so on (docs/data.md)."""
+
+    train: list[DataShare] = MISSING
+    heldout: DataFile = MISSING
+
+    def __post_init__(self) -> None:
+        _require(bool(self.train), "data.train", self.train, "at least one dataset file")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Folders with weights, tokenizer and processor files."""
+
+    policy: str = MISSING
+    referee: str = MISSING
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How completions are drawn. `max_tokens` bounds one completion, `max_model_len` it and its prompt together;
+    `max_num_seqs` completions are decoded at once.
+
+    The keys from `top_p` on exist to be refused (promise 4): the learner's softmax is over the whole vocabulary, so a
+    log-prob normalised over a truncated or penalised one would make a wrong ratio.
+    """
+
+    group_size: int = 8
+    temperature: float = 1.0
+    max_tokens: int = 256
+    max_model_len: int = 2048
+    max_num_seqs: int = 64
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.group_size >= 2, "sampling.group_size", self.group_size, "2 or more: advantages compare a group")
+        _require(
+            # Banned tokens are kept out by a bias of -100, which is divided by the temperature.
+            0 < self.temperature <= 2,
+            "sampling.temperature",
+            self.temperature,
+            "above 0, and at most 2: a hotter one lets banned tokens in",
+        )
+        for key in ("max_tokens", "max_num_seqs"):
+            _require(getattr(self, key) >= 1, f"sampling.{key}", getattr(self, key), "1 or more")
+        for key in ("top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"):
+            value, neutral = getattr(self, key), SamplingConfig.__dataclass_fields__[key].default
+            _require(
+                value == neutral,
+                f"sampling.{key}",
+                value,
+                f"{neutral} while training: the engine's log-probs would not be those of the learner's softmax",
+            )
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """How the policy is trained.
+
+    ranks: ZeRO-3 processes.
+    lr: the learning rate after `warmup` steps; a cosine takes it to 0 from there (Open-o3-Video's schedule).
+    clip: eps of the clipped importance ratio.
+    divide_by_std: advantages over the group's standard deviation (GRPO), not just centred (Dr.GRPO).
+    token_budget: padded tokens of one micro-batch.
+    parity_bound: the largest difference of log-probs between engine and learner at start.
+    export_dtype: of the weights written at the end.
+    """
+
+    ranks: int = 2
+    lr: float = 1e-6
+    warmup: int = 5
+    clip: float = 0.2
+    divide_by_std: bool = False
+    token_budget: int = 16384
+    parity_bound: float = 1e-3
+    export_dtype: str = "bfloat16"
+    zero: ZeroConfig = field(default_factory=ZeroConfig)
+
+    def __post_init__(self) -> None:
+        for key in ("ranks", "token_budget"):
+            _require(getattr(self, key) >= 1, f"learner.{key}", getattr(self, key), "1 or more")
+        for key in ("lr", "clip", "parity_bound"):
+            value = getattr(self, key)
+            _require(0 < value < math.inf, f"learner.{key}", value, "above 0, and finite")
+        _require(self.warmup >= 0, "learner.warmup", self.warmup, "0 or more")
+        require_dtype("learner.export_dtype", self.export_dtype)
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """Of the step that starts from version `step`, of `steps` in all: linear warm-up, then a cosine to 0."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, steps - self.warmup)))
+
+    def loss(self, temperature: float) -> LossConfig:
+        return LossConfig(name="grpo", clip=self.clip, temperature=temperature)
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """object_store_gib: Ray's shared memory, which must hold frames_gib of frames (who needs more waits) and two weight
+    versions.
+    kv_cache_gib: of each engine. gpus_per_*: 0 on a machine without any. timeout_s: of every single wait.
+    referee_deadline_s: after it a verdict counts as missing."""
+
+    object_store_gib: float = 2.0
+    frames_gib: float = 1.0
+    rollout_engines: int = 1
+    kv_cache_gib: float = 1.0
+    gpus_per_engine: float = 0.0
+    gpus_per_rank: float = 0.0
+    timeout_s: float = 600.0
+    referee_deadline_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        _require(self.rollout_engines >= 1, "cluster.rollout_engines", self.rollout_engines, "1 or more")
+        for key in ("object_store_gib", "frames_gib", "kv_cache_gib", "timeout_s", "referee_deadline_s"):
+            value = getattr(self, key)
+            _require(0 < value < math.inf, f"cluster.{key}", value, "above 0, and finite")
+        for key in ("gpus_per_engine", "gpus_per_rank"):
+            _require(getattr(self, key) >= 0, f"cluster.{key}", getattr(self, key), "0 or more")
+        _require(
+            self.frames_gib < self.object_store_gib,
+            "cluster.frames_gib",
+            self.frames_gib,
+            f"below object_store_gib ({self.object_store_gib})",
+        )
+
+
+@dataclass(frozen=True)
+class FramesConfig:
+    """How media files are decoded.
+
+    decoder: decord or pyav, tried first; the other one reads what it cannot.
+    workers: files decoded at once, each in a process of its own with `worker_gib` of memory and `timeout_s` for a file.
+    cache_dir: a folder that keeps decoded frames from run to run, up to cache_gib; none if empty.
+    """
+
+    decoder: str = "decord"
+    workers: int = 2
+    worker_gib: float = 4.0
+    timeout_s: float = 60.0
+    cache_dir: str = ""
+    cache_gib: float = 20.0
+
+    def __post_init__(self) -> None:
+        _require(self.decoder in DECODERS, "frames.decoder", self.decoder, " or ".join(DECODERS))
+        _require(self.workers >= 1, "frames.workers", self.workers, "1 or more")
+        for key in ("worker_gib", "timeout_s", "cache_gib"):
+            _require(getattr(self, key) > 0, f"frames.{key}", getattr(self, key), "above 0")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """The held-out comparison before and after: `samples` clips, greedy and at the training
+    temperature. 0 leaves it out."""
+
+    samples: int = 512
+
+    def __post_init__(self) -> None:
+        _require(self.samples >= 0, "eval.samples", self.samples, "0 or more")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run: `steps` optimizer steps, everything it leaves behind in `run_dir`.
+
+    shuffle_rewards: the control that should learn nothing: each group's rewards are dealt to its completions at random.
+    wandb: offline (no account needed), online or disabled.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    pacing: Pacing = field(default_factory=lambda: Pacing(groups_per_step=8))
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    frames: FramesConfig = field(default_factory=FramesConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    contract: SamplingContract = field(default_factory=SamplingContract)
+    template: PromptTemplate = field(default_factory=PromptTemplate)
+    verification: VerificationConfig = field(default_factory=VerificationConfig)
+    reward: SerConfig = field(default_factory=SerConfig)
+    shuffle_rewards: bool = False
+    steps: int = MISSING
+    seed: int = 0
+    run_dir: str = MISSING
+    wandb: str = "offline"
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, "steps", self.steps, "1 or more")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(
+            self.pacing.groups_per_step >= self.learner.ranks,
+            "learner.ranks",
+            self.learner.ranks,
+            f"at most pacing.groups_per_step ({self.pacing.groups_per_step}): each rank trains a group at least",
+        )
+        _require(
+            self.sampling.max_tokens < self.sampling.max_model_len,
+            "sampling.max_tokens",
+            self.sampling.max_tokens,
+            f"below max_model_len ({self.sampling.max_model_len})",
+        )
+        step_gib = self.pacing.groups_per_step * most_bytes(self.contract) / 2**30
+        _require(
+            step_gib <= self.cluster.frames_gib,
+            "cluster.frames_gib",
+            self.cluster.frames_gib,
+            f"at least {step_gib:.3g}, what the frames of a step's groups can take; or lower contract.frames",
+        )
+        _require(self.wandb in WANDB_MODES, "wandb", self.wandb, " or ".join(WANDB_MODES))
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of all engines, the referee's included, and all ranks."""
+        cluster = self.cluster
+        return (cluster.rollout_engines + 1) * cluster.gpus_per_engine + self.learner.ranks * cluster.gpus_per_rank

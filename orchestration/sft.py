@@ -1,0 +1,226 @@
+"""`ser sft`: supervised warm start on the ZeRO-3 ranks, resumable.
+
+Guarantees: run again with the same config, it goes on from the last checkpoint, seeing the batches that an
+uninterrupted run would have seen; the exported model appears only when training is done.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+import ray
+
+from evidence.errors import BadInput
+from evidence.sampling import SamplingContract
+from learner.settings import LossConfig, RankConfig, ZeroConfig, require_dtype
+from learner.tiny import TinySpec, create_tiny_model
+from orchestration.cluster import run_directory, start_ray
+from orchestration.config import load_config, to_yaml
+from orchestration.doctor import require_memory
+from orchestration.gang import Gang
+from orchestration.metrics import Progress, RunLog
+from orchestration.preflight import require_crop_tiles, require_folder, require_tiles
+from orchestration.settings import WANDB_MODES
+from orchestration.sft_rows import RowsConfig, RowSource, by_clip
+from referee.verification import VerificationConfig
+from rollout.dataset.mix import DataShare
+from rollout.prompt import ChatEncoder
+from rollout.template import PromptTemplate
+
+# What a run may be resumed with another value of: nothing that the weights depend on.
+MAY_CHANGE = ("run_dir", "out", "dtype", "stop_after", "checkpoint_every", "object_store_gib", "wandb")
+AHEAD = 3  # steps whose rows are made while the ranks train
+
+
+@dataclass
+class Stage:
+    """A part of a curriculum: `steps` optimizer steps on `data`, one dataset file or several with their weights."""
+
+    data: list[DataShare]
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise BadInput("data = []: it has to name at least one dataset file")
+        if self.steps < 1:
+            raise BadInput(f"steps = {self.steps}: it has to be 1 or more")
+
+
+@dataclass
+class SftConfig:
+    """One supervised run.
+
+    model: folder to start from; null creates a random one of the sizes in `tiny`, with a tokenizer of the data's text.
+    task: `answer` (a policy, on the samples' reasoning) or `verify` (a referee, on claims made from boxes).
+    out: where the trained model is exported to, in `dtype`.
+    stop_after: steps after which to end early, the learning rate's schedule kept; null trains all stages.
+    """
+
+    stages: list[Stage] = field(default_factory=list)
+    task: str = "answer"
+    model: str | None = None
+    tiny: TinySpec = field(default_factory=TinySpec)
+    run_dir: str = "runs/sft"
+    out: str = "runs/sft/model"
+    dtype: str = "bfloat16"
+    contract: SamplingContract = field(default_factory=SamplingContract)
+    template: PromptTemplate = field(default_factory=PromptTemplate)
+    verification: VerificationConfig = field(default_factory=VerificationConfig)
+    clips: int = 16
+    claims: int = 8
+    ranks: int = 2
+    token_budget: int = 16384
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    stop_after: int | None = None
+    train_vision: bool = True
+    zero: ZeroConfig = field(default_factory=ZeroConfig)
+    checkpoint_every: int = 200
+    object_store_gib: float = 1.0
+    seed: int = 0
+    wandb: str = "offline"
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise BadInput("stages = []: it has to name at least one {data, steps}")
+        if self.task not in ("answer", "verify"):
+            raise BadInput(f"task = {self.task}: it has to be answer or verify")
+        require_dtype("dtype", self.dtype)
+        for key, least in (("claims", 1), ("warmup", 0), ("seed", 0), ("checkpoint_every", 1), ("token_budget", 1)):
+            if getattr(self, key) < least:
+                raise BadInput(f"{key} = {getattr(self, key)}: it has to be {least} or more")
+        if self.stop_after is not None and self.stop_after < 1:
+            raise BadInput(f"stop_after = {self.stop_after}: it has to be 1 or more, or null for all stages")
+        if self.wandb not in WANDB_MODES:
+            raise BadInput(f"wandb = {self.wandb}: it has to be {' or '.join(WANDB_MODES)}")
+        if self.ranks < 1 or self.clips < self.ranks:
+            raise BadInput(f"ranks = {self.ranks}: it has to be 1 or more, and at most clips ({self.clips})")
+
+    @property
+    def schedule(self) -> int:
+        """Steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def steps(self) -> int:
+        """Steps to be taken."""
+        return min(self.schedule, self.stop_after or self.schedule)
+
+
+def learning_rate(step: int, config: SftConfig) -> float:
+    """Linear warm-up, then cosine decay to a tenth."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.schedule - config.warmup)
+    return config.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def locate(step: int, stages: list[Stage]) -> tuple[int, int]:
+    """(stage, step within it) of a step of the whole run."""
+    for number, stage in enumerate(stages):
+        if step < stage.steps:
+            return number, step
+        step -= stage.steps
+    raise IndexError(f"step {step} is after the last stage")
+
+
+def initial_model(config: SftConfig, run_dir: Path) -> str:
+    """The folder to start from, created from nothing if the config names none."""
+    if config.model:
+        return config.model
+    folder = run_dir / "initial"
+    if not folder.is_dir():
+        samples = [sample for share in config.stages[0].data for sample in share.read()][:20_000]
+        corpus = [f"{s.question} {s.answer} {s.reasoning}" for s in samples]
+        wording = config.verification.wording
+        asked = [config.template.frame, config.template.question, *config.template.tasks.values()]
+        corpus += [*asked, wording.relevance, wording.localization] * 1000
+        part = run_dir / "initial.part"
+        create_tiny_model(part, config.tiny, corpus, config.seed)
+        part.rename(folder)  # a run that is interrupted before this makes it anew
+    return str(folder)
+
+
+def require_same_run(config: SftConfig, run_dir: Path) -> None:
+    """Raises BadInput if another run lies in `run_dir`: going on from its checkpoint would mix the two."""
+    file = run_dir / "config.yaml"
+    if not file.is_file():
+        return
+    begun = load_config(SftConfig, file)
+    for each in fields(SftConfig):
+        was, now = getattr(begun, each.name), getattr(config, each.name)
+        if each.name not in MAY_CHANGE and was != now:
+            raise BadInput(
+                f"{each.name} = {now}: the run in {config.run_dir} was begun with {was}; name another run_dir, or "
+                "remove that one to begin anew"
+            )
+
+
+def main(config: SftConfig) -> None:
+    run_dir = run_directory(config.run_dir)
+    require_same_run(config, run_dir)
+    require_folder("out", config.out)
+    # Whatever can be refused is, before anything is written.
+    tile = ChatEncoder(config.model).tile if config.model else config.tiny.patch * config.tiny.merge
+    require_tiles(tile, config.contract, "model")
+    if config.task == "verify":
+        require_crop_tiles(tile, config.verification)
+    for stage in config.stages:
+        by_clip(stage.data, config.task, config.seed)
+    if "RAY_ADDRESS" not in os.environ:
+        require_memory(config.object_store_gib)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    model = initial_model(config, run_dir)
+    rows = RowsConfig(
+        task=config.task,
+        clips=config.clips,
+        claims=config.claims,
+        token_budget=config.token_budget,
+        contract=config.contract,
+        template=config.template,
+        verification=config.verification,
+    )
+    with start_ray(config.object_store_gib):
+        # Absolute: the source's process has a working directory of its own.
+        data = [[replace(share, **share.absolute) for share in stage.data] for stage in config.stages]
+        source = RowSource.options(num_cpus=0).remote(model, rows, data, config.ranks, config.seed)
+        rank_config = RankConfig(
+            model=model,
+            banned_ids=ChatEncoder(model).banned_ids,
+            train_vision=config.train_vision,
+            zero=config.zero,
+            loss=LossConfig(name="cross_entropy"),
+        )
+        gang = Gang(rank_config, config.ranks)
+        (run_dir / "config.yaml").write_text(to_yaml(config))
+        state = gang.resume(run_dir / "checkpoints")
+        start = state["step"] if state else 0
+        _train(config, run_dir, gang, source, start)
+        gang.export(Path(config.out).absolute(), config.dtype)
+        unreadable = ray.get(source.unreadable_clips.remote(), timeout=rank_config.timeout_s)
+    print(f"{config.out}: {gang.trained_parameters:,} parameters after {config.steps} steps; {unreadable} bad clips")
+
+
+def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.ActorHandle, start: int) -> None:
+    make = source.micro_batches.options(num_returns=config.ranks)
+
+    def rows_of(step: int) -> list[ray.ObjectRef]:
+        refs = make.remote(*locate(step, config.stages))
+        return refs if config.ranks > 1 else [refs]
+
+    waiting = deque(rows_of(step) for step in range(start, min(start + AHEAD, config.steps)))
+    with RunLog(run_dir, asdict(config), config.wandb, start) as log, Progress(config.steps, start) as progress:
+        for step in range(start, config.steps):
+            parts = waiting.popleft()
+            if step + AHEAD < config.steps:
+                waiting.append(rows_of(step + AHEAD))
+            rate = learning_rate(step, config)
+            metrics = gang.train_step(parts, rate)
+            log.log(step + 1, {**metrics, "learning_rate": rate})
+            progress.update(step + 1, f"loss {metrics['loss']:.4f}  {metrics['seconds']:.2f} s")
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                gang.save(run_dir / "checkpoints", step + 1, {})

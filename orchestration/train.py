@@ -1,0 +1,308 @@
+"""`ser train`: asynchronous evidence RL, from the start of the parts to summary.json.
+
+The algorithm is `_steps`, to be read from top to bottom. Synchronous training is the same loop with staleness 0
+(promise 1): admission then lets nothing start before the step has ended and its weights have arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from evidence.errors import BadInput, RunFailed
+from evidence.types import Sample
+from learner.settings import RankConfig
+from orchestration import metrics as reporting
+from orchestration.admission import Admission, Batch
+from orchestration.batches import train_batches
+from orchestration.cluster import NAMESPACE, run_directory, start_ray
+from orchestration.config import to_yaml
+from orchestration.fleet import Fleet, Referee
+from orchestration.frame_store import FrameStore
+from orchestration.gang import Gang
+from orchestration.groups import Draw, GroupMaker, House, ReadyGroup
+from orchestration.heldout import as_evaluation, evaluate, write_records
+from orchestration.ledger import Ledger
+from orchestration.parity import check_parity
+from orchestration.preflight import (
+    most_images,
+    readable_samples,
+    require_crop_tiles,
+    require_folder,
+    require_length,
+    require_tiles,
+)
+from orchestration.samples import write_samples
+from orchestration.settings import TrainConfig
+from orchestration.summary import Evaluation, RunFacts, comparison, in_both, installed_versions, training, write_summary
+from orchestration.weights import WeightsActor
+from referee.actor import RefereeConfig, scale_token_ids
+from rollout.dataset.mix import Mixture
+from rollout.engine import EngineConfig, WeightStore
+from rollout.prompt import ChatEncoder
+
+# A data set may hold broken videos; one that is mostly broken is a mistake to be told, not worked around.
+MAX_REJECTED_SHARE = 0.5
+
+
+class TooManyRejected(RunFailed):
+    """More groups end rejected than trained."""
+
+
+def main(config: TrainConfig) -> None:
+    """Check everything that can be checked before anything starts or is written, then run. Raises BadInput."""
+    run_dir = run_directory(config.run_dir)
+    if (run_dir / "config.yaml").exists():
+        raise BadInput(f"run_dir = {config.run_dir}: a run lies there already; name another folder or remove it")
+    shares = config.data.train
+    parts = [readable_samples(share, config.contract) for share in shares]
+    train = Mixture(parts, [share.weight for share in shares], config.seed)
+    heldout = readable_samples(config.data.heldout, config.contract)[: config.eval.samples]
+    if len(heldout) < config.eval.samples:
+        file = config.data.heldout.path
+        raise BadInput(f"eval.samples = {config.eval.samples}: {file} has {len(heldout)}; ask for fewer")
+    encoder, judge = ChatEncoder(config.model.policy), ChatEncoder(config.model.referee)
+    scale_token_ids(judge)
+    require_tiles(encoder.tile, config.contract, "policy")
+    require_tiles(judge.tile, config.contract, "referee")
+    require_crop_tiles(judge.tile, config.verification)
+    lengths = config.sampling.max_tokens, config.sampling.max_model_len
+    require_length(encoder, config.contract, config.template, [*train.items, *heldout], *lengths)
+    if config.frames.cache_dir:
+        require_folder("frames.cache_dir", config.frames.cache_dir)
+    with start_ray(config.cluster.object_store_gib, config.gpus):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "config.yaml").write_text(to_yaml(config))
+        asyncio.run(Run(config, run_dir, encoder).run(train, heldout))
+
+
+class Run:
+    """One training run and the parts it owns."""
+
+    def __init__(self, config: TrainConfig, run_dir: Path, encoder: ChatEncoder):
+        self.config, self.run_dir, self.encoder = config, run_dir, encoder
+        self.admission = Admission(config.pacing)
+        self.ledger = Ledger()
+        self.ages: list[int] = []
+
+    async def run(self, train: Mixture[Sample], heldout: list[Sample]) -> None:
+        config = self.config
+        print(f"{self.run_dir}: starting engines and learner (about a minute on a CPU)", flush=True)
+        await self._start_parts(most_images(config.contract, [*train.items, *heldout]))
+        await check_parity(self.house, self.gang, train.items, self._draw(), config)
+        before = await self._evaluate("before", heldout)
+        start = time.monotonic()
+        await self._steps(train)
+        wall_s = time.monotonic() - start
+        self.gang.export(self.run_dir / "model", config.learner.export_dtype)
+        after = await self._evaluate("after", heldout)
+        self._report(before, after, wall_s)
+
+    async def _start_parts(self, images: int) -> None:
+        """All actors at once: engines take longest to start. `images`: the most that one prompt shows."""
+        config, cluster = self.config, self.config.cluster
+        context = ray.get_runtime_context()
+        name = f"ser-weights-{context.get_job_id()}"  # two runs may share a cluster
+        self.weights = WeightsActor.options(name=name).remote()
+        store = WeightStore(context.gcs_address, NAMESPACE, name)
+        engine = EngineConfig(
+            model=str(Path(config.model.policy).absolute()),
+            dtype=config.learner.zero.precision,
+            max_model_len=config.sampling.max_model_len,
+            max_num_seqs=config.sampling.max_num_seqs,
+            max_images=images,
+            native_video=config.template.native_video,
+            seed=config.seed,
+            kv_cache_gib=cluster.kv_cache_gib,
+        )
+        judge = EngineConfig(
+            model=str(Path(config.model.referee).absolute()),
+            dtype=config.learner.zero.precision,
+            max_model_len=config.sampling.max_model_len,
+            max_num_seqs=config.sampling.max_num_seqs,
+            max_images=2,
+            kv_cache_gib=cluster.kv_cache_gib,
+        )
+        fleet = Fleet(
+            engine,
+            self.encoder.banned_ids,
+            store,
+            cluster.rollout_engines,
+            cluster.gpus_per_engine,
+            cluster.timeout_s,
+        )
+        referee_config = RefereeConfig(judge, config.verification, cluster.referee_deadline_s)
+        referee = Referee(referee_config, cluster.gpus_per_engine, cluster.timeout_s)
+        frames_bytes = int(cluster.frames_gib * 2**30)
+        self.house = House(
+            fleet=fleet,
+            referee=referee,
+            store=FrameStore(config.contract, frames_bytes, config.frames, holders=config.pacing.groups_per_step),
+            encoder=self.encoder,
+            template=config.template,
+            reward=config.reward,
+        )
+        ranks = RankConfig(
+            model=engine.model,
+            banned_ids=self.encoder.banned_ids,
+            zero=config.learner.zero,
+            loss=config.learner.loss(config.sampling.temperature),
+            timeout_s=cluster.timeout_s,
+        )
+        _, _, self.gang = await asyncio.gather(
+            fleet.start(),
+            referee.start(),
+            asyncio.to_thread(Gang, ranks, config.learner.ranks, cluster.gpus_per_rank),
+        )
+
+    async def _steps(self, train: Mixture[Sample]) -> None:
+        """The algorithm."""
+        config, admission = self.config, self.admission
+        maker = GroupMaker(self.house, admission, self.ledger, self._draw(), config.seed)
+        with (
+            reporting.RunLog(self.run_dir, asdict(config), config.wandb) as log,
+            reporting.Progress(config.steps) as progress,
+        ):
+            for step in range(1, config.steps + 1):
+                started = time.monotonic()
+                while (batch := admission.take_batch()) is None:
+                    self._fill(maker, train)
+                    await maker.wait(config.cluster.timeout_s)
+                waited = time.monotonic() - started
+                groups = [maker.ready.pop(group) for group in batch.groups]
+                metrics = await asyncio.to_thread(self._train, groups)
+                for group, ready in zip(batch.groups, groups):
+                    self.ledger.train(group, step)
+                    ready.lease.release()
+                version = admission.step_ended()
+                self._fill(maker, train)
+                await self._publish(version, last=step == config.steps)
+                self._record(log, progress, batch, groups, metrics, waited, time.monotonic() - started)
+        await maker.stop()
+        await self.house.fleet.settled()
+        self.ledger.check()
+
+    def _fill(self, maker: GroupMaker, train: Mixture[Sample]) -> None:
+        """Begin groups while slots are free and the steps left need them: one for each that was rejected, too. Have the
+        frames of those after them decoded ahead."""
+        rejected = self.ledger.counts()["rejected"]
+        if rejected > MAX_REJECTED_SHARE * maker.begun + self.config.pacing.slots:
+            raise TooManyRejected(f"{rejected} of {maker.begun} groups were rejected: {self.ledger.rejections()}")
+        wanted = self.config.steps * self.config.pacing.groups_per_step + rejected
+        while self.admission.free and maker.begun < wanted:
+            maker.begin(maker.begun, train[maker.begun])
+        ahead = range(maker.begun, min(maker.begun + self.config.pacing.groups_per_step, wanted))
+        self.house.look_ahead(train[group] for group in ahead)
+
+    def _train(self, groups: list[ReadyGroup]) -> dict[str, float]:
+        config = self.config
+        scored = [ready.scored for ready in groups]
+        if config.shuffle_rewards:
+            scored = shuffled(scored, config.seed + self.admission.version)
+        learner = config.learner
+        frames = [ready.lease.frames for ready in groups]
+        parts = train_batches(scored, frames, learner.ranks, learner.token_budget, learner.divide_by_std)
+        return self.gang.train_step(parts, config.learner.learning_rate(self.admission.version, config.steps))
+
+    async def _publish(self, version: int, last: bool) -> None:
+        """Copy the weights out, which the next step must wait for; the engines load them while it runs.
+
+        An engine that still loads the version before is waited for: only two versions are held.
+        """
+        if not (self.admission.publish_due or last):
+            return
+        await self.house.fleet.settled()
+        timeout_s = self.config.cluster.timeout_s
+        async with asyncio.timeout(timeout_s):
+            await self.weights.publish.remote(version, self.gang.ranks, timeout_s)
+        self.house.fleet.update(version)
+
+    def _record(
+        self,
+        log: reporting.RunLog,
+        progress: reporting.Progress,
+        batch: Batch,
+        groups: list[ReadyGroup],
+        metrics: dict[str, float],
+        waited: float,
+        seconds: float,
+    ) -> None:
+        self.ages += batch.ages
+        step = self.admission.version
+        terms = {
+            f"reward/{name}": float(np.nanmean(np.concatenate([ready.scored.terms[name] for ready in groups])))
+            for name in groups[0].scored.terms
+        }
+        rewards = np.concatenate([ready.scored.rewards for ready in groups])
+        trajectories = [t for ready in groups for t in ready.scored.group.trajectories]
+        log.log(
+            step,
+            {
+                "reward": float(rewards.mean()),
+                **terms,
+                **{f"learner/{name}": value for name, value in metrics.items()},
+                "staleness/mean": float(np.mean(batch.ages)),
+                "staleness/max": max(batch.ages),
+                "staleness/bound": self.config.pacing.worst_age,
+                "time/step_s": seconds,
+                "time/wait_s": waited,
+                "rollout/tokens": float(np.mean([len(t.token_ids) for t in trajectories])),
+                "rollout/cut_short": float(np.mean([t.finish_reason == "length" for t in trajectories])),
+                "rollout/versions": float(np.mean([len(t.version_spans) for t in trajectories])),
+                **{f"frames/{name}": n for name, n in self.house.store.counters().items()},
+                "engines/restarts": self.house.fleet.restarts + self.house.referee.restarts,
+                **{f"ledger/{name}": n for name, n in self.ledger.counts().items()},
+                **{f"rejected/{name}": n for name, n in self.ledger.rejections().items()},
+                **{f"evidence/{name}": n for name, n in self.house.counts.items()},
+            },
+        )
+        write_samples(self.run_dir / "samples.jsonl", step, groups[0].scored)
+        progress.update(
+            step,
+            f"reward {rewards.mean():.3f}  r_SER {terms['reward/ser']:.3f}  staleness {np.mean(batch.ages):.2f}"
+            f"  {len(rewards) / seconds:.1f} samples/s",
+        )
+
+    async def _evaluate(self, when: str, heldout: list[Sample]) -> list[Evaluation]:
+        """Greedy, and at the training temperature; nothing if the config asks for no samples."""
+        if not heldout:
+            return []
+        started = time.monotonic()
+        draw, found = self._draw(), []
+        for name, temperature in (("greedy", 0.0), ("sampled", draw.temperature)):
+            records = await evaluate(self.house, heldout, Draw(1, temperature, draw.max_tokens), self.config.seed)
+            write_records(self.run_dir / f"heldout_{when}_{name}.jsonl", records)
+            found.append(as_evaluation(records))
+        print(
+            f"held-out clips {when}: r_SER {found[0].reward.mean():.3f}, box IoU {found[0].iou.mean():.3f}, accuracy "
+            f"{found[0].accuracy.mean():.3f} (greedy, {len(found[0].clips)} of {len(heldout)} clips readable, "
+            f"{time.monotonic() - started:.0f} s)",
+            flush=True,
+        )
+        return found
+
+    def _report(self, before: list[Evaluation], after: list[Evaluation], wall_s: float) -> None:
+        facts = RunFacts(self.ages, self.config.pacing.worst_age, wall_s, installed_versions())
+        report = training(facts)
+        if before and after:
+            report |= comparison(*in_both(before[0], after[0]))
+            report["sampled"] = comparison(*in_both(before[1], after[1]))
+        report["outcomes"] = self.ledger.counts() | {f"rejected: {k}": n for k, n in self.ledger.rejections().items()}
+        write_summary(self.run_dir / "summary.json", report)
+        reporting.print_summary(report, self.run_dir)
+
+    def _draw(self) -> Draw:
+        sampling = self.config.sampling
+        return Draw(sampling.group_size, sampling.temperature, sampling.max_tokens)
+
+
+def shuffled(scored: list[Any], seed: int) -> list[Any]:
+    """The control: each group's rewards dealt to its trajectories at random, so that they say nothing."""
+    rng = np.random.default_rng(seed)
+    return [replace(one, rewards=rng.permutation(one.rewards)) for one in scored]

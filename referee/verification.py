@@ -1,0 +1,108 @@
+"""What a referee is asked of a claim: two questions with a one-token answer on the scale 0, 1, 2, and two images.
+
+Guarantees: the referee sees the question, the claim's phrase and time, the frame with the box drawn and the crop, and
+never the policy's reasoning or the reference answer; the phrase enters as plain words between quotation marks; text and
+images depend on nothing but the arguments, so that training, calibration and scoring ask the very same.
+"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evidence.drawing import crop, draw_box
+from evidence.errors import BadInput
+from evidence.geometry import clip
+from evidence.grammar import plain_phrase
+from evidence.types import Box
+
+KINDS = ("relevance", "localization")
+SCALE = ("0", "1", "2")
+READINGS = ("expected", "argmax")
+IMAGES = "<images>"  # where the frame and then the crop stand in a wording
+
+
+@dataclass
+class Wording:
+    """The two questions. Each names `<images>` once and may use {question}, {phrase} and {time} (seconds).
+
+    The images come first, so that the two questions of a claim share them. Relevance is asked of what is in the box,
+    whatever the policy called it; localisation of the thing it named.
+    """
+
+    version: str = "1"
+    relevance: str = "<images>Question: {question}\nDoes the box at {time} s show what is asked? 0 no 1 partly 2 yes"
+    localization: str = '<images>Does the box tightly hold "{phrase}"? 0 no 1 loosely 2 yes'
+
+    def __post_init__(self) -> None:
+        for kind in KINDS:
+            template = getattr(self, kind)
+            try:
+                fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+            except ValueError as error:
+                raise BadInput(f"wording.{kind}: {error}; a brace itself is written twice: {template!r}") from None
+            if template.count(IMAGES) != 1 or not fields <= {"question", "phrase", "time"}:
+                raise BadInput(
+                    f"wording.{kind}: needs {IMAGES} once, and no field but {{question}}, {{phrase}}, {{time}}: "
+                    f"{template!r}"
+                )
+
+
+@dataclass
+class VerificationConfig:
+    """How claims are put to the referee. `crop_size` is (width, height); `pad_share` the crop's margin as a share of
+    the box's sides; `reading` how three probabilities become one number."""
+
+    wording: Wording = field(default_factory=Wording)
+    crop_size: tuple[int, int] = (56, 56)
+    pad_share: float = 0.25
+    max_phrase_chars: int = 64
+    reading: str = "expected"  # expected | argmax
+
+    def __post_init__(self) -> None:
+        if self.reading not in READINGS:
+            raise BadInput(f"verification.reading: {self.reading!r} is none of {', '.join(READINGS)}")
+
+
+def parts(
+    kind: str, question: str, phrase: str, time: float, frame_size: tuple[int, int], cfg: VerificationConfig
+) -> list[str | tuple[int, int]]:
+    """The turn put to the referee, for `ChatEncoder.encode`: texts, and (width, height) for the frame, then the crop.
+
+    `kind` is one of KINDS; `time` is that of the frame looked at, in seconds.
+    """
+    template = getattr(cfg.wording, kind)
+    values = {"question": question, "phrase": plain_phrase(phrase, cfg.max_phrase_chars), "time": f"{time:.1f}"}
+    # Split before filling in: what the policy wrote must not be able to place images.
+    before, after = (text.format(**values) for text in template.split(IMAGES))
+    turn: list[str | tuple[int, int]] = [before, frame_size, cfg.crop_size, after]
+    return [part for part in turn if part]
+
+
+def images(frame: np.ndarray, box: Box, cfg: VerificationConfig) -> list[np.ndarray]:
+    """[frame with the box drawn, crop], uint8 [h, w, 3] each; `frame` is uint8 [H, W, 3], `box` in its pixels."""
+    box = drawn_box(box, (frame.shape[1], frame.shape[0]))
+    return [draw_box(frame, box), crop(frame, box, cfg.pad_share, cfg.crop_size)]
+
+
+def drawn_box(box: Box, frame_size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The box as a referee sees it: whole pixels inside the frame, at least one wide and high.
+
+    Boxes equal after this get equal verdicts, so this is what the cache knows a box by.
+    """
+    width, height = frame_size
+    x1, y1, x2, y2 = (round(v) for v in clip(box, frame_size))
+    x1, y1 = min(x1, width - 1), min(y1, height - 1)
+    return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
+
+
+def read_scale(probabilities: np.ndarray, reading: str) -> float:
+    """A verdict in [0, 1] from the probabilities, float [3], of the scale's tokens 0, 1, 2.
+
+    `argmax` is the likeliest token over 2; `expected` the probability-weighted mean over 2: smooth, and calibratable.
+    """
+    if reading == "argmax":
+        return float(np.argmax(probabilities)) / 2
+    return float(np.dot(probabilities, np.arange(3)) / np.sum(probabilities)) / 2

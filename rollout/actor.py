@@ -1,0 +1,65 @@
+"""The rollout actor: one vLLM engine behind Ray, and nothing else.
+
+Guarantees: many groups are generated at once (all methods are asynchronous); frames arrive as zero-copy views of the
+object store; every wait ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import ray
+
+from evidence.types import Prompt, Trajectory
+from rollout.engine import Engine, EngineConfig, WeightStore
+
+
+@ray.remote
+class RolloutActor:
+    """`start` must have returned before anything else is asked."""
+
+    def __init__(self, config: EngineConfig, banned_ids: Sequence[int], store: WeightStore | None = None):
+        self.config, self.banned_ids, self.store = config, banned_ids, store
+
+    async def start(self, version: int = 0) -> None:
+        """Load the model folder as weights `version`; takes about 20 s on a CPU."""
+        self.engine = await Engine.start(self.config, self.banned_ids, version, self.store)
+
+    async def generate(
+        self,
+        prompt: Prompt,
+        frames: np.ndarray,
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        timeout_s: float,
+    ) -> tuple[tuple[Trajectory, ...], int]:
+        """`n` trajectories (see Engine.generate), and the oldest version that drew a token or computed KV of theirs.
+
+        Raises TimeoutError after `timeout_s`; the engine then drops the request.
+        """
+        oldest = self.engine.version
+        async with asyncio.timeout(timeout_s):
+            try:
+                return await self.engine.generate(prompt, frames, n, temperature, max_tokens, seed), oldest
+            except Exception:
+                self.engine.leave_if_dead()
+                raise
+
+    async def update_weights(self, version: int) -> None:
+        try:
+            await self.engine.update_weights(version)
+        except Exception:
+            self.engine.leave_if_dead()
+            raise
+
+    async def ping(self) -> int:
+        """The version, if the engine is alive; raises otherwise."""
+        await self.engine.check_health()
+        return self.engine.version
+
+    async def stop(self) -> None:
+        await self.engine.stop()

@@ -1,0 +1,118 @@
+"""What is wrong with a dataset, found before a run finds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from evidence.types import Box, FrameInfo, Sample
+from rollout.dataset.read import DatasetFile
+from rollout.dataset.row import box
+
+# A container says its video's length to a frame at best.
+SLACK_S = 0.05
+ANSWERED_BOX = re.compile(r"<box>(\[[^\[\]]*\])</box>")
+
+
+@dataclass
+class Report:
+    """What `ser data check` prints.
+
+    duplicates: ids of samples that repeat an earlier one's id, or its question about the same media.
+    unreadable_media: path -> reason; empty files, and if the media were decoded, what failed.
+    boxes_outside: labelled boxes that leave 0-1, and boxes in answers that leave image_size, or that have no area.
+    times_outside: key frames and spans before 0, reversed, or after the end of the video where its duration is known.
+    """
+
+    n: int
+    format: str
+    by_task: dict[str, int]
+    by_source: dict[str, int]
+    duplicates: list[str]
+    missing_media: list[str]
+    unreadable_media: dict[str, str]
+    boxes_outside: int
+    times_outside: int
+
+
+def check(file: DatasetFile) -> tuple[Report, list[Sample]]:
+    """The report on what can be told without opening the media, and the samples. Raises BadInput as reading does."""
+    samples = list(file)
+    return Report(
+        n=len(samples),
+        format=file.format.name,
+        by_task=dict(Counter(sample.task for sample in samples)),
+        by_source=dict(Counter(sample.source for sample in samples)),
+        duplicates=_duplicates(samples),
+        missing_media=[path for path in media_of(samples) if not os.path.isfile(path)],
+        unreadable_media={path: "the file is empty" for path in media_of(samples) if _is_empty(path)},
+        boxes_outside=sum(map(_boxes_outside, samples)),
+        times_outside=sum(_times_outside(sample, sample.duration) for sample in samples),
+    ), samples
+
+
+def add_media(report: Report, samples: list[Sample], decoded: Mapping[str, FrameInfo | str]) -> None:
+    """Add what the media themselves say: `decoded` holds of each file what is known of it, or why it is unreadable.
+
+    Durations are then those of the files.
+    """
+    report.unreadable_media = {path: found for path, found in decoded.items() if isinstance(found, str)}
+    durations = {path: found.duration for path, found in decoded.items() if isinstance(found, FrameInfo)}
+    report.times_outside = sum(_times_outside(s, durations.get(s.media_path, s.duration)) for s in samples)
+
+
+def _is_empty(path: str) -> bool:
+    return os.path.isfile(path) and os.path.getsize(path) == 0
+
+
+def media_of(samples: list[Sample]) -> list[str]:
+    return sorted({sample.media_path for sample in samples})
+
+
+def _duplicates(samples: list[Sample]) -> list[str]:
+    ids: set[str] = set()
+    questions: set[tuple[str, str]] = set()
+    again = set()
+    for sample in samples:
+        question = (sample.media_path, sample.asked)
+        if sample.id in ids or question in questions:
+            again.add(sample.id)
+        ids.add(sample.id)
+        questions.add(question)
+    return sorted(again)
+
+
+def _boxes_outside(sample: Sample) -> int:
+    labelled = [each for items in sample.key_items.values() for boxes in items.values() for each in boxes]
+    outside = sum(not _inside(each, (1, 1)) for each in labelled)
+    if sample.image_size:  # the space of a visual QA's answer
+        outside += sum(not _inside(each, sample.image_size) for each in _answered_boxes(sample.answer))
+    return outside
+
+
+def _answered_boxes(answer: str) -> list[Box]:
+    """The boxes written in an answer; four zeros for one that cannot be read."""
+    boxes = []
+    for text in ANSWERED_BOX.findall(answer):
+        try:
+            boxes.append(box(json.loads(text)))
+        except ValueError:
+            boxes.append((0.0, 0.0, 0.0, 0.0))
+    return boxes
+
+
+def _inside(box: Box, size: tuple[int, int]) -> bool:
+    x1, y1, x2, y2 = box
+    return 0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1]
+
+
+def _times_outside(sample: Sample, duration: float | None) -> int:
+    if sample.video_path is None:
+        return 0
+    end = float("inf") if duration is None else duration + SLACK_S
+    spans = [(frame.time, frame.time) for frame in sample.key_frames] + list(sample.spans)
+    return sum(not 0 <= start <= stop <= end for start, stop in spans)

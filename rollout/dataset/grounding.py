@@ -1,0 +1,85 @@
+"""Time-R1's training file and its TVGBench (arXiv 2503.13377): when does what a sentence describes happen?
+
+Both become Open-o3-Video's "temporal QA", the sentence put as a question. Times are those of the file that a row names;
+Time-R1's `video_start` and `video_end` say what its authors cut that file from, and are not read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from evidence.types import Sample
+from rollout.dataset.format import Format, Relative
+from rollout.dataset.open_o3 import TEMPORAL_QA
+from rollout.dataset.row import Row, span
+
+WHEN = "When does this happen in the video? "
+START_END = re.compile(r"\s*([0-9.]+)\s*-\s*([0-9.]+)\s*")
+
+
+def read_time_r1(row: Row) -> Sample:
+    return _sample(row, row.media("video"), row.text("sentence"), row.span("timestamp"))
+
+
+def read_tvgbench(row: Row) -> Sample:
+    answer = row.text("answer")
+    numbers = START_END.fullmatch(answer)
+    if numbers is None:
+        raise ValueError(f"the key 'answer' must be \"start-end\" in seconds, not {answer!r:.40}")
+    row.value("question_type")  # the same in all rows
+    return _sample(row, row.media("path"), row.text("question"), span(list(numbers.groups()), "the key 'answer'"))
+
+
+def _sample(row: Row, video: str | None, sentence: str, when: tuple[float, float]) -> Sample:
+    if video is None:
+        raise ValueError("the path of its video is missing or null")
+    return Sample(
+        id=str(row.index) if row.value("qid") is None else row.text("qid"),
+        source=row.optional_text("dataset_name") or "unknown",
+        task=TEMPORAL_QA,
+        question=WHEN + sentence,
+        answer=json.dumps(when),
+        video_path=video,
+        spans=(when,),
+        duration=row.optional_number("duration"),
+        domain=row.optional_text("qsemtype"),
+    )
+
+
+def write_time_r1(sample: Sample, relative: Relative) -> dict[str, Any]:
+    return {
+        "video": relative(sample.media_path),
+        "duration": sample.duration,
+        "timestamp": _span(sample),
+        "sentence": sample.question.removeprefix(WHEN),
+        **_shared(sample),
+    }
+
+
+def write_tvgbench(sample: Sample, relative: Relative) -> dict[str, Any]:
+    start, end = _span(sample)
+    return {
+        "path": relative(sample.media_path),
+        "question": sample.question.removeprefix(WHEN),
+        "answer": f"{start}-{end}",
+        "duration": sample.duration,
+        "question_type": "video temporal grounding",
+        **_shared(sample),
+    }
+
+
+def _span(sample: Sample) -> tuple[float, float]:
+    if not sample.spans:
+        raise ValueError("it has no time span")
+    return sample.spans[0]
+
+
+def _shared(sample: Sample) -> dict[str, Any]:
+    known = {"qid": sample.id, "dataset_name": sample.source, "qsemtype": sample.domain}
+    return {key: value for key, value in known.items() if value is not None}
+
+
+TIME_R1 = Format("time-r1", (("video",), ("sentence",)), read_time_r1, write_time_r1)
+TVGBENCH = Format("tvgbench", (("path",), ("question",)), read_tvgbench, write_tvgbench)

@@ -1,0 +1,114 @@
+"""Video-R1 (arXiv 2503.21776) and EasyVideoR1 (arXiv 2604.16893): a problem with its type, options and solution.
+
+The task of a sample is the file's `problem_type`. An answer in <answer> tags is read without them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from evidence.types import Sample
+from rollout.dataset.format import Format, Relative
+from rollout.dataset.row import Row, span
+
+ANSWER = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
+# Where EasyVideoR1's loader puts the media into the text. Here frames come before every question.
+PLACEHOLDER = re.compile(r"(?:\s*<(?:video|image)>)+\s*")
+
+
+def _answer(text: str) -> str:
+    tagged = ANSWER.fullmatch(text)
+    return tagged[1].strip() if tagged else text
+
+
+def _grounded(answer: str) -> tuple[tuple[float, float], ...]:
+    """The span of an answer {"time": [start, end], …}, which the grounding types have."""
+    if not answer.startswith("{"):
+        return ()
+    try:
+        return (span(json.loads(answer)["time"], "time"),)
+    except (KeyError, ValueError, RecursionError):
+        return ()
+
+
+def read_video_r1(row: Row) -> Sample:
+    kind = row.text("data_type")
+    if kind not in ("video", "image"):
+        raise ValueError(f"the key 'data_type' must be video or image, not {kind!r:.40}")
+    path, answer, process = row.media("path"), _answer(row.text("solution")), row.optional_text("process")
+    if path is None:
+        raise KeyError("path")
+    return Sample(
+        id=_id(row),
+        source=row.optional_text("data_source") or "unknown",
+        task=row.text("problem_type"),
+        question=row.text("problem"),
+        answer=answer,
+        video_path=path if kind == "video" else None,
+        image_path=path if kind == "image" else None,
+        reasoning=process and process + _conclusion(answer),
+        options=row.texts("options"),
+        spans=_grounded(answer),
+    )
+
+
+def write_video_r1(sample: Sample, relative: Relative) -> dict[str, Any]:
+    process = sample.reasoning and sample.reasoning.removesuffix(_conclusion(sample.answer))
+    return {
+        "problem_id": sample.id,
+        "problem": sample.question,
+        "data_type": "video" if sample.video_path else "image",
+        "problem_type": sample.task,
+        "options": sample.options,
+        **({"process": process} if process else {}),
+        "solution": _conclusion(sample.answer),
+        "path": relative(sample.media_path),
+        "data_source": sample.source,
+    }
+
+
+def _conclusion(answer: str) -> str:
+    return f"<answer>{answer}</answer>"
+
+
+def read_easy_video_r1(row: Row) -> Sample:
+    videos, images = row.texts("videos"), row.texts("images")
+    if len(videos) + len(images) != 1:
+        raise ValueError(f"a sample shows one video or one image, not {len(videos)} videos and {len(images)} images")
+    question, answer = row.text("problem"), _answer(row.text("answer"))
+    row.value("data_type")  # says again which of videos and images there is
+    return Sample(
+        id=_id(row),
+        source=row.optional_text("data_source") or "unknown",
+        task=row.text("problem_type"),
+        question=PLACEHOLDER.sub("", question, count=1) if PLACEHOLDER.match(question) else question,
+        answer=answer,
+        video_path=row.below_root(videos[0], "videos") if videos else None,
+        image_path=row.below_root(images[0], "images") if images else None,
+        options=row.texts("options"),
+        spans=_grounded(answer),
+    )
+
+
+def write_easy_video_r1(sample: Sample, relative: Relative) -> dict[str, Any]:
+    kind = "video" if sample.video_path else "image"
+    return {
+        "problem_id": sample.id,
+        "problem": f"<{kind}>{sample.question}",
+        "answer": sample.answer,
+        f"{kind}s": [relative(sample.media_path)],
+        "data_type": kind,
+        "problem_type": sample.task,
+        "options": sample.options,
+        "data_source": sample.source,
+    }
+
+
+def _id(row: Row) -> str:
+    return str(row.index) if row.value("problem_id") is None else row.text("problem_id")
+
+
+VIDEO_R1 = Format("video-r1", (("problem",), ("path",)), read_video_r1, write_video_r1)
+EASY_VIDEO_R1 = Format("easyvideor1", (("problem",), ("videos", "images")), read_easy_video_r1, write_easy_video_r1)

@@ -1,0 +1,118 @@
+"""Reading a dataset file: every row becomes a Sample, or a BadInput names the file, the place and the mend.
+
+A file is a JSON list or one JSON object a line. Lines are read as they are asked for; a list is parsed as a whole.
+Media are never opened here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from evidence.errors import BadInput
+from evidence.types import Sample
+from rollout.dataset.formats import detect, named
+from rollout.dataset.row import Row, resolved
+
+FIRST_ROWS = 20  # whose keys tell the format: a key may be null in some
+Placed = tuple[str, dict[str, Any]]  # where it stands, and the row
+
+
+class DatasetFile:
+    """A dataset file, opened: its format and media root, and, once, its samples in their order.
+
+    format: None detects it. media_root: below which all media lie; None is where the format keeps them.
+    unread: rows that hold a key which the format does not read, by key, of the rows read so far.
+    Raises BadInput for anything that is not a dataset, now or while it is iterated over.
+    """
+
+    def __init__(self, path: str | Path, format: str | None = None, media_root: str | Path | None = None):
+        self.path = Path(path)
+        rows = _rows(self.path)
+        first = list(islice(rows, FIRST_ROWS))
+        if not first:
+            raise BadInput(f"{path}: the dataset is empty; it needs at least one sample")
+        try:
+            self.format = named(format) if format else detect(row for _, row in first)
+            root = Path(media_root or self.path.parent / self.format.media_folder)
+            self.media_root = resolved(root, "the media root")
+        except BadInput as error:
+            raise BadInput(f"{path}: {describe(error)}") from None
+        self.unread: Counter[str] = Counter()
+        self._rows = chain(first, rows)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index, (where, values) in enumerate(self._rows):
+            row = Row(values, index, self.media_root)
+            try:
+                sample = self.format.read(row)
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise BadInput(f"{self.path}: {where}: {describe(error)}") from None
+            self.unread.update(row.unread)
+            yield sample
+
+
+def read_dataset(path: str | Path, format: str | None = None, media_root: str | Path | None = None) -> list[Sample]:
+    """All samples of a dataset file, in its order. Raises BadInput for anything that is not a dataset."""
+    return list(DatasetFile(path, format, media_root))
+
+
+def describe(error: Exception) -> str:
+    """What a format's reader or writer says is wrong, in one line, whatever it quotes from the file."""
+    said = f"the key {error} is missing or null" if isinstance(error, KeyError) else str(error)
+    return " ".join(said.split())
+
+
+def _rows(path: Path) -> Iterator[Placed]:
+    if os.path.isdir(path):
+        inside = ", ".join(sorted(p.name for p in path.glob("*.json*"))[:5]) or "none"
+        raise BadInput(f"{path}: is a folder; name a dataset file, in it are: {inside}")
+    if not os.path.isfile(path):  # which, unlike Path's, is just False for a name that cannot be
+        near = sorted(p.name for p in path.parent.glob("*.json*")) if os.path.isdir(path.parent) else []
+        hint = f"; in that folder: {', '.join(near[:5])}" if near else "; `ser data make-shapes` makes one"
+        raise BadInput(f"{path}: no such dataset file{hint}")
+    for where, row in _list(path) if _holds_list(path) else _lines(path):
+        if not isinstance(row, dict):
+            raise BadInput(f"{path}: {where}: a sample must be a JSON object, not {type(row).__name__}")
+        yield where, row
+
+
+def _holds_list(path: Path) -> bool:
+    with path.open("rb") as file:
+        stripped = (line.strip(b"\xef\xbb\xbf \t\r\n") for line in file)
+        return next(filter(None, stripped), b"").startswith(b"[")
+
+
+def _list(path: Path) -> Iterator[tuple[str, Any]]:
+    rows = _json(_text(path.read_bytes(), path, ""), path, 1)
+    yield from ((f"sample {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open("rb") as file:  # a JSON text may hold other line separators than the newline
+        for number, line in enumerate(file, 1):
+            text = _text(line, path, f"line {number}: ")
+            if text.strip():
+                yield f"line {number}", _json(text, path, number)
+
+
+def _text(data: bytes, path: Path, where: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: {where}not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def _json(text: str, path: Path, line: int) -> Any:
+    """`text`, which begins at `line` of the file."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}: line {line + error.lineno - 1}: not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # a number of too many digits, brackets too deep
+        raise BadInput(f"{path}: line {line}: JSON that cannot be read ({error})") from None

@@ -1,0 +1,163 @@
+"""One row of a dataset file, with typed access to its keys: what is wrong with a value is said by the key's name.
+
+Guarantees: null and absent are the same; every number is finite; every text can be written as UTF-8; a media path stays
+below the media root, through links and absolute paths too; the row knows which of its keys were asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from evidence.errors import BadInput
+from evidence.types import Box
+
+# JSON may hold half of a character's two escapes, which is no character.
+HALF = re.compile(r"[\ud800-\udfff]")
+
+
+class Row:
+    """`values` at position `index` (from 0) of a file whose media lie below `media_root`, a resolved path.
+
+    The methods raise KeyError for a key that is needed and missing, ValueError for a value that is not what it must be.
+    """
+
+    def __init__(self, values: dict[str, Any], index: int, media_root: Path):
+        self.values, self.index, self.media_root = values, index, media_root
+        self._read: set[str] = set()
+
+    @property
+    def unread(self) -> list[str]:
+        """Keys that hold something and that no method was asked for."""
+        return [key for key, value in self.values.items() if value is not None and key not in self._read]
+
+    def value(self, key: str) -> Any:
+        self._read.add(key)
+        value = self.values.get(key)
+        _require_characters(value, key)
+        return value
+
+    def needed(self, key: str) -> Any:
+        value = self.value(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def text(self, key: str) -> str:
+        """A text that is not empty; a number is taken as one."""
+        value = self.needed(key)
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+            raise ValueError(f"the key '{key}' must be a text that is not empty, not {value!r:.40}")
+        return str(value)
+
+    def optional_text(self, key: str) -> str | None:
+        """None for an empty text, too."""
+        return _of_type(self.value(key), str, key, "a text") or None
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.sequence(key)
+        if not all(isinstance(each, str) for each in value):
+            raise ValueError(f"the key '{key}' must be a list of texts, not {value!r:.40}")
+        return tuple(value)
+
+    def sequence(self, key: str) -> list[Any]:
+        return _of_type(self.value(key), list, key, "a list") or []
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        return _of_type(self.value(key), dict, key, "an object") or {}
+
+    def inner(self, value: Any, what: str) -> Row:
+        """An object inside this row."""
+        if not isinstance(value, dict):
+            raise ValueError(f"{what}, not {value!r:.40}")
+        return Row(value, self.index, self.media_root)
+
+    def number(self, key: str) -> float:
+        return number(self.needed(key), f"the key '{key}'")
+
+    def optional_number(self, key: str) -> float | None:
+        value = self.value(key)
+        return None if value is None else number(value, f"the key '{key}'")
+
+    def span(self, key: str) -> tuple[float, float]:
+        """[start, end] in seconds."""
+        return span(self.needed(key), f"the key '{key}'")
+
+    def size(self, key: str) -> tuple[int, int] | None:
+        """[width, height], or None if it is absent or empty."""
+        value = self.sequence(key)
+        if value and len(value) != 2:
+            raise ValueError(f"the key '{key}' must be [width, height], not {value!r:.40}")
+        width, height = (int(number(side, f"the key '{key}'")) for side in value or (0, 0))
+        return (width, height) if value else None
+
+    def media(self, key: str) -> str | None:
+        """The absolute path of the file that the key names, relative to the media root; None for an empty text, too."""
+        path = _of_type(self.value(key), str, key, "a path")
+        return self.below_root(path, key) if path else None
+
+    def below_root(self, path: str, key: str) -> str:
+        media = resolved(self.media_root / path, f"the {key}")
+        if media == self.media_root:
+            raise ValueError(f"the {key} {path!r} is the media root {self.media_root} itself; name a file below it")
+        if not media.is_relative_to(self.media_root):
+            raise ValueError(
+                f"the {key} {path!r} leaves the media root {self.media_root}; move the file below it, or name another"
+            )
+        return str(media)
+
+
+def resolved(path: Path, what: str) -> Path:
+    """The absolute path without links. Raises BadInput for one that cannot be followed, as a link to itself."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BadInput(f"{what} {str(path)!r} cannot be followed ({error}); mend its links or name another") from None
+
+
+def number(value: Any, what: str) -> float:
+    """A finite number, also one that is written as a text."""
+    try:
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise ValueError(f"{what} must be a number, not {value!r:.40}")
+    return found
+
+
+def span(value: Any, what: str) -> tuple[float, float]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"{what} must be [start, end] in seconds, not {value!r:.40}")
+    start, end = (number(each, what) for each in value)
+    return start, end
+
+
+def box(value: Any) -> Box:
+    if not isinstance(value, list) or len(value) != 4:
+        raise ValueError(f"a box must be four numbers, not {value!r:.60}")
+    x1, y1, x2, y2 = (number(each, "a box") for each in value)
+    return (x1, y1, x2, y2)
+
+
+def _require_characters(value: Any, key: str) -> None:
+    """Of every text in the value. Not by recursion: a value may be nested as deep as JSON can be read."""
+    todo = [value]
+    while todo:
+        each = todo.pop()
+        if isinstance(each, dict):
+            todo += [*each, *each.values()]
+        elif isinstance(each, list):
+            todo += each
+        elif isinstance(each, str) and (half := HALF.search(each)):
+            raise ValueError(
+                f"the key '{key}' holds {half[0]!r}, which is half a character (a lone surrogate); write it whole"
+            )
+
+
+def _of_type(value: Any, kind: type, key: str, wanted: str) -> Any:
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"the key '{key}' must be {wanted}, not {value!r:.40}")
+    return value

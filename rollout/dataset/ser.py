@@ -1,0 +1,58 @@
+"""Our own format: a row is a Sample by the names of its fields (docs/data.md), so every Sample can be written and read.
+
+`video` and `image` stand for `video_path` and `image_path`, relative to the media root. A key that no Sample has is
+refused: it is more likely misspelt than meant to be passed over.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, fields
+from typing import Any
+
+from evidence.types import Sample
+from rollout.dataset.format import Format, Relative
+from rollout.dataset.open_o3 import read_key_frames, read_key_items
+from rollout.dataset.row import Row, span
+
+MEDIA = {"video_path": "video", "image_path": "image"}
+KEYS = [MEDIA.get(field.name, field.name) for field in fields(Sample)]
+
+
+def read(row: Row) -> Sample:
+    for key in row.unread:
+        if key not in KEYS:
+            nearest = difflib.get_close_matches(key, KEYS, n=1, cutoff=0)[0]
+            raise ValueError(f"unknown key '{key}'; the nearest known one is '{nearest}'")
+    video, image = row.media("video"), row.media("image")
+    if video is None and image is None:
+        raise KeyError("video")
+    return Sample(
+        id=str(row.index) if row.value("id") is None else row.text("id"),
+        source=row.optional_text("source") or "unknown",
+        task=row.text("task"),
+        question=row.text("question"),
+        answer=row.text("answer"),
+        video_path=video,
+        image_path=image,
+        image_size=row.size("image_size"),
+        key_frames=read_key_frames(row),
+        key_items=read_key_items(row),
+        reasoning=row.optional_text("reasoning"),
+        options=row.texts("options"),
+        spans=tuple(span(each, "a span") for each in row.sequence("spans")),
+        duration=row.optional_number("duration"),
+        fps=row.optional_number("fps"),
+        domain=row.optional_text("domain"),
+        follow_ups={key: str(text) for key, text in row.mapping("follow_ups").items()},
+    )
+
+
+def write(sample: Sample, relative: Relative) -> dict[str, Any]:
+    values = asdict(sample)
+    for field in MEDIA:
+        values[field] = values[field] and relative(values[field])
+    return {MEDIA.get(name, name): value for name, value in values.items() if value not in (None, (), {})}
+
+
+SER = Format("ser", (("video", "image"), ("question",)), read, write)

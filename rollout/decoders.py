@@ -1,0 +1,184 @@
+"""Decoders behind one small interface: the track of a video, and the pixels of the frames one asks for.
+
+Guarantees: frame i is the i-th in display order, upright as a player shows it, and begins at `Track.times[i]`, whatever
+the frame rate does; a decoder that cannot promise that for a file raises instead. Time 0 is the first frame's. (AVI
+stores no times; there they are FFmpeg's guess.)
+
+What a damaged file makes a decoder raise is one of FAILURES. Damage that a codec conceals, as in a block of a
+predicted frame, is shown as the codec shows it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+# decord reads these when it is loaded. By itself it shows other frames in place of up to 16 that it cannot decode, and
+# on a busy machine it gives up on the last frames of a sound file.
+os.environ |= {"DECORD_REWIND_RETRY_MAX": "0", "DECORD_EOF_RETRY_MAX": "102400"}
+
+import av
+import av.error
+import cv2
+import decord
+import numpy as np
+import PIL
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from PIL import Image, ImageOps
+
+# What is wrong with a file is told by the exception.
+decord.logging.set_level(decord.logging.QUIET)
+av.logging.set_level(None)
+
+FAILURES = (
+    decord.DECORDError,
+    av.error.FFmpegError,
+    RuntimeError,
+    OSError,  # Pillow's UnidentifiedImageError is one
+    ValueError,
+    IndexError,
+    SyntaxError,  # Pillow, of a broken PNG
+    MemoryError,
+    Image.DecompressionBombError,
+)
+# decord hands out frames in batches; so much of them at once, in bytes, whatever their size.
+BATCH_BYTES = 64 * 2**20
+# Containers that find a frame by its time. In others decord's seeks end elsewhere and it does not notice.
+EXACT_SEEKS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+
+
+@dataclass(frozen=True)
+class Track:
+    """What the container says of its frames, in display order.
+
+    times: float64 [n], seconds, when each begins; duration: seconds to the end of the last.
+    pts: int64 [n], the same in units of the stream; keys: int64, increasing, which of them can be decoded alone.
+    format: the container's, as FFmpeg calls it.
+    """
+
+    times: np.ndarray
+    duration: float
+    pts: np.ndarray
+    keys: np.ndarray
+    format: str
+
+
+def read_track(path: str) -> Track:
+    """Reads all packets, decoding none. Raises one of FAILURES, also for a file that ends before its last frame."""
+    with av.open(path) as container:
+        stream = _video_stream(container)
+        # An MP4 says beforehand where its frames lie; cut between two packets, nothing else would show it.
+        if any(entry.pos + entry.size > Path(path).stat().st_size for entry in stream.index_entries):
+            raise ValueError("the file is cut short")
+        # One pass over tens of thousands of packets: what is kept of them are numbers.
+        packets = [
+            (p.pts, p.duration or 0, p.is_keyframe, p.is_corrupt)
+            for p in container.demux(stream)
+            if p.size and not p.is_discard
+        ]
+        base, format = float(stream.time_base or 1), container.format.name
+    if not packets:
+        raise ValueError("it holds no frame")
+    stored, durations, are_keys, are_corrupt = zip(*packets)
+    if None in stored:
+        raise ValueError("its frames carry no times")
+    if any(are_corrupt):
+        raise ValueError("the file is damaged or cut short")
+    pts, order = np.unique(np.array(stored, np.int64), return_index=True)
+    return Track(
+        times=(pts - pts[0]) * base,
+        duration=float(pts[-1] - pts[0] + durations[order[-1]]) * base,
+        pts=pts,
+        keys=np.flatnonzero(np.array(are_keys)[order]),
+        format=format,
+    )
+
+
+def _video_stream(container: InputContainer) -> VideoStream:
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:  # a cover is no video
+        raise ValueError("it has no video")
+    if stream.codec_context is None:
+        raise ValueError("its video has an unknown codec")
+    return stream
+
+
+def _decord_frames(path: str, track: Track, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    if track.format not in EXACT_SEEKS:
+        raise ValueError(f"decord seeks wrongly in {track.format}")
+    reader = decord.VideoReader(path, num_threads=1)
+    if len(reader) != len(track.times):
+        raise ValueError(f"decord finds {len(reader)} frames, the container has {len(track.times)}")
+    # decord numbers key frames as they are stored. Where others are shown before them (open groups of pictures, as
+    # x265 makes them), its seeks end on a neighbouring frame.
+    if not np.array_equal(reader.get_key_indices(), track.keys):
+        raise ValueError("decord seeks wrongly where key frames are not stored in display order")
+    first = reader[indices[0]].asnumpy()
+    yield first
+    batch = max(1, BATCH_BYTES // first.nbytes)
+    for start in range(1, len(indices), batch):
+        yield from reader.get_batch(list(indices[start : start + batch])).asnumpy()
+
+
+def _pyav_frames(path: str, track: Track, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    with ExitStack() as opened:
+        frames: Iterator[VideoFrame] = iter(())
+        at = -1  # the frame that was decoded last
+        for index in indices:
+            wanted = int(track.pts[index])
+            before = track.keys[track.keys <= index]
+            if at < 0 or (len(before) and before[-1] > at):
+                frames = _from(path, opened, track.pts[before[::-1]].tolist(), wanted)
+            frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= wanted), None)
+            if frame is None or frame.pts != wanted or frame.is_corrupt:
+                raise ValueError(f"the frame at {track.times[index]:.3f} s cannot be decoded")
+            at = index
+            yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+
+
+def _from(path: str, opened: ExitStack, keys: Sequence[int], wanted: int) -> Iterator[VideoFrame]:
+    """Frames from the first of the key frames (pts, latest first) that a seek really reaches, else from the beginning:
+    containers seek by the time of decoding, or by bytes, and may go too far."""
+
+    def start() -> tuple[InputContainer, VideoStream]:
+        opened.close()
+        container = opened.enter_context(av.open(path))
+        stream = _video_stream(container)
+        stream.codec_context.thread_count = 1
+        return container, stream
+
+    for pts in keys:
+        container, stream = start()
+        container.seek(pts, stream=stream)
+        frames = container.decode(stream)
+        # What is decoded before a key frame lacks the frames that it is predicted from.
+        first = next((f for f in frames if f.pts is not None and (f.pts in keys or f.pts > wanted)), None)
+        if first is not None and first.pts is not None and first.pts <= wanted:
+            return chain([first], frames)
+    container, stream = start()
+    return container.decode(stream)
+
+
+def read_image(path: str) -> np.ndarray:
+    """uint8 [H, W, 3], RGB, upright as its EXIF data say."""
+    with Image.open(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+# Name and version of what makes pixels of bytes: frame keys hold it. OpenCV resizes.
+VERSIONS = {
+    name: f"{name} {version}, opencv {cv2.__version__}"
+    for name, version in (("decord", decord.__version__), ("pyav", av.__version__), ("pillow", PIL.__version__))
+}
+# Each gives the frames at increasing `indices`, uint8 [H, W, 3] RGB, in turn.
+VIDEO: dict[str, Callable[[str, Track, Sequence[int]], Iterator[np.ndarray]]] = {
+    "decord": _decord_frames,
+    "pyav": _pyav_frames,
+}

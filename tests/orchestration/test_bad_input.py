@@ -1,0 +1,194 @@
+"""What a person can get wrong: one line on stderr saying what, where and the mend, exit code 2, and no trace left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestration import cli
+from rollout.shapes import make_shapes
+
+ROOT = Path(__file__).parents[2]
+Refused = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("world") / "shapes"
+    make_shapes(out, train=4, val=0, test=4, questions=1, workers=1)
+    return out
+
+
+@pytest.fixture
+def world(shapes: Path, tmp_path: Path) -> Path:
+    """A copy to be broken."""
+    return shutil.copytree(shapes, tmp_path / "world")
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """Runs `ser …`, which has to be refused; returns its one line."""
+    import ray
+
+    def start(*args: object, **kwargs: object) -> None:
+        raise AssertionError("Ray was started for input that is bad")
+
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def run(*argv: object) -> str:
+        capsys.readouterr()
+        assert cli.main([str(part) for part in argv]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("ser: ")
+        assert error.count("\n") == 1
+        assert error.endswith("\n")
+        return error
+
+    return run
+
+
+@pytest.fixture
+def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
+    """Runs the quickstart on `world` with overrides, which has to be refused before anything is written."""
+
+    def run(*overrides: str) -> str:
+        config = ROOT / "configs/experiment/quickstart.yaml"
+        good = [
+            f"data.train={world}/train.json",
+            f"data.heldout={world}/test.json",
+            f"model.policy={ROOT}/assets/policy",
+            f"model.referee={ROOT}/assets/referee",
+            f"run_dir={tmp_path}/run",
+            "eval.samples=4",
+        ]
+        before = sorted(tmp_path.rglob("*"))
+        error = refused("train", config, *good, *overrides)
+        assert sorted(tmp_path.rglob("*")) == before
+        return error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("learner.lrr=1", ["learner.lrr", "the nearest known one is learner.lr"]),
+        ("steps=many", ["steps = 'many'", "a whole number"]),
+        ("learner=fast", ["learner = 'fast'", "a section with the keys"]),
+        ("steps=0", ["steps = 0", "1 or more"]),
+        ("learner.ranks=0", ["learner.ranks = 0", "1 or more"]),
+        ("learner.ranks=9", ["learner.ranks = 9", "at most pacing.groups_per_step (8)"]),
+        ("cluster.rollout_engines=0", ["cluster.rollout_engines = 0", "1 or more"]),
+        ("cluster.frames_gib=5", ["cluster.frames_gib = 5", "below object_store_gib (1.0)"]),
+        ("cluster.frames_gib=1e-5", ["cluster.frames_gib = 1e-05", "at least", "lower contract.frames"]),
+        ("frames.decoder=ffmpeg", ["frames.decoder = ffmpeg", "decord or pyav"]),
+        ("frames.workers=0", ["frames.workers = 0", "1 or more"]),
+        ("contract.total_pixels=1000", ["contract.total_pixels = 1000", "raise it"]),
+        ("cluster.object_store_gib=100000", ["cluster.object_store_gib = 100000", "GiB free", "ask for less"]),
+        ("sampling.max_model_len=120", ["sampling.max_model_len = 120", "raise it"]),
+        ("contract.multiple=14", ["contract.multiple = 14", "the policy sees tiles of 28 pixels"]),
+        ("verification.crop_size=[56,30]", ["verification.crop_size = [56, 30]", "multiples of 28"]),
+        ("frames.cache_dir=/dev/null/none", ["frames.cache_dir = /dev/null/none", "/dev/null is a file"]),
+        ("reward.m_min=0", ["override 'reward.m_min=0'", "is not at least 1"]),
+        ("pacing.staleness=-1", ["pacing.staleness = -1", "0 or more"]),
+        ("seed=-1", ["seed = -1", "0 or more"]),
+        ("learner.lr=inf", ["learner.lr = inf", "finite"]),
+        ("learner.warmup=-1", ["learner.warmup = -1", "0 or more"]),
+        ("learner.zero.betas=[1.5,2]", ["betas = [1.5, 2.0]", "below 1"]),
+        ("sampling.max_num_seqs=0", ["sampling.max_num_seqs = 0", "1 or more"]),
+        ("eval.samples=5", ["eval.samples = 5", "test.json has 4", "ask for fewer"]),
+    ],
+)
+def test_a_value_that_cannot_be(train: Refused, override: str, parts: list[str]) -> None:
+    error = train(override)
+    assert all(part in error for part in parts), error
+
+
+def test_a_config_file_that_is_not_there(refused: Refused) -> None:
+    error = refused("train", ROOT / "configs/experiment/quickstrat.yaml")
+    assert "quickstrat.yaml: no such file; nearby: " in error
+    assert "quickstart.yaml" in error
+
+
+@pytest.mark.parametrize("key", ["data.train", "data.heldout"])
+def test_a_dataset_that_is_not_there(train: Refused, world: Path, key: str) -> None:
+    error = train(f"{key}={world}/trian.json")
+    assert f"{world}/trian.json: no such dataset file; in that folder: " in error
+
+
+BROKEN = {
+    "[]": ["the dataset is empty", "at least one sample"],
+    "": ["the dataset is empty", "at least one sample"],
+    '{"id": 1}\n{id: 2}': ["line 2: not JSON"],
+    '[{"id": 1, "task": "general", "answer": "left", "video_path": "a.mp4"}]': ["sample 1", "'question'", "missing"],
+    "[3]": ["sample 1", "a JSON object"],
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_broken_dataset(train: Refused, refused: Refused, world: Path, text: str) -> None:
+    (world / "train.json").write_text(text)
+    for error in (train(), refused("data", "check", world / "train.json")):
+        assert error.startswith(f"ser: {world}/train.json: ")
+        assert all(part in error for part in BROKEN[text]), error
+
+
+def test_a_dataset_without_its_media(train: Refused, refused: Refused, world: Path) -> None:
+    shutil.rmtree(world / "videos")
+    for error in (train(), refused("data", "check", world / "train.json")):
+        assert f"{world}/train.json" in error
+        assert ".mp4" in error
+
+
+@pytest.mark.parametrize("key", ["model.policy", "model.referee"])
+def test_a_folder_that_holds_no_model(train: Refused, world: Path, key: str) -> None:
+    error = train(f"{key}={world}")
+    assert f"{world}: no model here" in error
+    assert "Hugging Face" in error
+
+
+@pytest.mark.parametrize("content", [b"", b"not a video"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_dataset_of_which_no_video_can_be_read(train: Refused, world: Path, split: str, content: bytes) -> None:
+    for video in (world / "videos" / split).rglob("*.mp4"):
+        video.write_bytes(content)
+    error = train()
+    assert f"{world}/{split}.json: none of its media files can be read" in error
+    assert "--media` names all" in error
+
+
+def test_a_run_directory_that_holds_a_run(train: Refused, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").touch()
+    assert "a run lies there already; name another folder" in train()
+
+
+def test_a_run_directory_that_is_a_file(train: Refused, tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    error = train(f"run_dir={tmp_path}/run/within")
+    assert f"{tmp_path}/run is a file; name a folder" in error
+
+
+@pytest.mark.parametrize("content", [b"", b"not a video", None])
+def test_data_check_finds_a_video_that_cannot_be_decoded(
+    refused: Refused, capsys: pytest.CaptureFixture[str], world: Path, content: bytes | None
+) -> None:
+    video = world / json.loads((world / "test.json").read_text())[2]["video_path"]
+    video.write_bytes(video.read_bytes()[:3000] if content is None else content)
+    assert cli.main(["data", "check", str(world / "test.json")]) == (2 if content == b"" else 0)
+    error = refused("data", "check", world / "test.json", "--media")
+    assert f"{world}/test.json: 1 of its media files" in error
+    assert str(video) in error
+    assert "mend or remove" in error
+
+
+@pytest.mark.parametrize("numbers", [("--train", "-1"), ("--questions", "0"), ("--workers", "0"), ("--seed", "-1")])
+def test_make_shapes_refuses_a_senseless_number(refused: Refused, tmp_path: Path, numbers: tuple[str, str]) -> None:
+    error = refused("data", "make-shapes", tmp_path / "new", *numbers)
+    assert "make-shapes" in error
+    assert list(tmp_path.iterdir()) == []

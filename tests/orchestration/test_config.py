@@ -1,0 +1,261 @@
+"""Configs: what is composed, and each way in which a person can get one wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import MISSING
+
+from evidence.errors import BadInput
+from orchestration.config import load_config, to_yaml
+from orchestration.settings import TrainConfig
+
+
+@dataclass(frozen=True)
+class Engine:
+    count: int = 1
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise BadInput(f"engine.count = {self.count}: it has to be 1 or more")
+
+
+@dataclass(frozen=True)
+class Stage:
+    data: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str = MISSING
+    engine: Engine = field(default_factory=Engine)
+    spare: Engine | None = None
+    mode: Literal["fast", "exact"] = "fast"
+    weights: dict[str, float] = field(default_factory=dict)
+    bounds: tuple[float, ...] = (0.0, 1.0)
+    limit: float | None = None
+    stages: list[Stage] = field(default_factory=list)
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_later_wins_default_include_file_override(tmp_path):
+    write(tmp_path, "parts/a.yaml", "name: a\nengine: {count: 2, share: 0.2}\nlimit: 1\n")
+    write(tmp_path, "parts/b.yaml", "engine: {count: 3}\nmode: exact\nstages: [{data: x, steps: 5}]\n")
+    path = write(tmp_path, "run.yaml", "include: [parts/a.yaml, parts/b.yaml]\nname: run\nweights: {acc: 1}\n")
+    config = load_config(Run, path, ["engine.share=0.7", "weights.fmt=2e-1", "limit=null"])
+    assert config == Run(
+        "run", Engine(3, 0.7), None, "exact", {"acc": 1.0, "fmt": 0.2}, (0.0, 1.0), None, [Stage("x", 5)]
+    )
+
+
+def test_includes_are_relative_to_the_file_that_names_them(tmp_path, monkeypatch):
+    write(tmp_path, "deep/base.yaml", "name: base\n")
+    write(tmp_path, "deep/mid.yaml", "include: [base.yaml]\n")
+    path = write(tmp_path, "run.yaml", "include: [deep/mid.yaml]\n")
+    monkeypatch.chdir("/")
+    assert load_config(Run, path).name == "base"
+
+
+def test_two_files_may_include_the_same_third(tmp_path):
+    write(tmp_path, "base.yaml", "name: base\nengine: {count: 9}\n")
+    write(tmp_path, "a.yaml", "include: [base.yaml]\nengine: {count: 2}\n")
+    write(tmp_path, "b.yaml", "include: [base.yaml]\n")
+    assert load_config(Run, write(tmp_path, "run.yaml", "include: [a.yaml, b.yaml]\n")).engine.count == 9
+
+
+def test_resolved_yaml_reads_back_equal(tmp_path):
+    config = load_config(Run, None, ["name='a b: c'", "spare.count=4", "weights={ser: 1.5}", "limit=${engine.share}"])
+    assert config.limit == 0.5
+    assert config.spare == Engine(4)
+    assert load_config(Run, write(tmp_path, "resolved.yaml", to_yaml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("engine.cuont=2", ["engine.cuont", "engine.count"]),
+        ("count=2", ["unknown key count", ".count"]),
+        ("engine.count=two", ["engine.count", "'two'", "a whole number"]),
+        ("engine.count=1.5", ["engine.count", "1.5", "a whole number"]),
+        ("engine.count=", ["engine.count", "None", "a whole number"]),
+        ("engine=2", ["engine", "2", "section", "count, share"]),
+        ("engine=null", ["engine", "None", "section"]),
+        ("mode=quick", ["mode", "'quick'", "'fast', 'exact'"]),
+        ("weights.acc=x", ["weights.acc", "'x'", "a number"]),
+        ("bounds=[1, a]", ["bounds.1", "'a'", "a number"]),
+        ("bounds=1", ["bounds", "1", "a list, each a number"]),
+        ("stages=[{data: a, stpes: 1}]", ["stages.0.stpes", "stages.0.steps"]),
+        ("stages=[{data: a, steps: 1}, {data: b, steps: x}]", ["stages.1.steps", "'x'", "a whole number"]),
+        ("stages.0=1", ["stages", "{'0': 1}", "a list"]),
+        ("stages=[a]", ["stages.0", "'a'", "a section with the keys data, steps"]),
+        ("limit=x", ["limit", "'x'", "a number or null"]),
+        ("engine.count=0", ["engine.count = 0", "1 or more"]),
+        ("engine.count", ["key=value"]),
+        ("mode=[1", ["not valid YAML"]),
+    ],
+)
+def test_an_override_is_refused_in_one_line_naming_it(tmp_path, override, parts):
+    path = write(tmp_path, "run.yaml", "name: run\n")
+    with pytest.raises(BadInput) as refused:
+        load_config(Run, path, ["engine.share=0.1", override])
+    message = str(refused.value)
+    assert "\n" not in message
+    assert all(part in message for part in [f"override {override!r}", *parts]), message
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("name: run\nengine:\n  cuont: 2\n", ["engine.cuont", "engine.count"]),
+        ("name: run\nlimit: [1]\n", ["limit", "[1]", "a number or null"]),
+        ("engine: {count: 2}\n", ["name", "no value"]),
+        ("name: run\nstages: [{data: a}]\n", ["stages[0].steps", "no value"]),
+        ("name: ${nane}\n", ["name", "nane"]),
+        ("name: [\n", ["not valid YAML", "line 2"]),
+        ("name: a\nname: b\n", ["not valid YAML", "duplicate", "name"]),
+        ("- name\n", ["mapping"]),
+        ("include: base.yaml\n", ["include", "list of file names"]),
+        ("name: run\nengine: {count: -1}\n", ["engine.count = -1", "1 or more"]),
+    ],
+)
+def test_a_file_is_refused_in_one_line_naming_it(tmp_path, text, parts):
+    path = write(tmp_path, "run.yaml", text)
+    with pytest.raises(BadInput) as refused:
+        load_config(Run, path)
+    message = str(refused.value)
+    assert "\n" not in message
+    assert all(part in message for part in [str(path), *parts]), message
+
+
+def test_a_mistake_in_an_included_file_is_laid_at_its_door(tmp_path):
+    base = write(tmp_path, "base.yaml", "engine: {count: 0}\n")
+    with pytest.raises(BadInput, match=str(base)):
+        load_config(Run, write(tmp_path, "run.yaml", "include: [base.yaml]\nname: run\n"))
+
+
+def test_a_missing_file_is_named_with_its_neighbours(tmp_path):
+    path = write(tmp_path, "quickstart.yaml", "name: run\n")
+    with pytest.raises(BadInput, match=rf"quickstrat\.yaml: no such file; nearby: {path}"):
+        load_config(Run, tmp_path / "quickstrat.yaml")
+    with pytest.raises(BadInput, match=r"the folder .*/nowhere does not exist either"):
+        load_config(Run, tmp_path / "nowhere" / "run.yaml")
+    with pytest.raises(BadInput, match=r"bse\.yaml: no such file; nearby: .*quickstart"):
+        load_config(Run, write(tmp_path, "run.yaml", "include: [bse.yaml]\n"))
+
+
+def test_a_circle_of_includes_is_refused(tmp_path):
+    write(tmp_path, "a.yaml", "include: [b.yaml]\n")
+    write(tmp_path, "b.yaml", "include: [c.yaml]\n")
+    write(tmp_path, "c.yaml", "include: [b.yaml]\n")
+    with pytest.raises(BadInput, match=r"circle: b\.yaml -> c\.yaml -> b\.yaml"):
+        load_config(Run, tmp_path / "a.yaml")
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats(-2, 2)
+    | st.sampled_from(["a", "exact", "${name}", "???"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["count", "share", "data", "steps", "acc", "0"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+keys = st.sampled_from([*Run.__dataclass_fields__, "engine.count", "stages.0", "weights.acc", "bounds[0]", "nane"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(keys, values), max_size=3))
+def test_whatever_is_written_gives_a_config_or_one_line(pairs):
+    overrides = [f"{key}={yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}" for key, value in pairs]
+    try:
+        config = load_config(Run, None, ["name=run", *overrides])
+    except BadInput as error:
+        lines, config = str(error).count("\n") + 1, Run()
+        assert lines == 1
+    assert isinstance(config.engine, Engine)
+    assert all(isinstance(stage, Stage) for stage in config.stages)
+
+
+@pytest.mark.parametrize(
+    ("override", "files"),
+    [
+        ("data.train=b.json", [("b.json", 1.0)]),
+        ("data.train=[b.json, {path: c.json, weight: 2}]", [("b.json", 1.0), ("c.json", 2.0)]),
+        ("data.train={path: c.json, weight: 2}", [("c.json", 2.0)]),
+    ],
+)
+def test_a_dataset_may_be_its_path_alone(tmp_path, override, files):
+    path = write(tmp_path, "run.yaml", "data: {train: [x.json, y.json], heldout: h.json}\n")
+    config = load_config(TrainConfig, path, [*NEEDED[2:], override])
+    assert [(file.path, file.weight) for file in config.data.train] == files
+    assert config.data.heldout.path == "h.json"
+    assert load_config(TrainConfig, write(tmp_path, "resolved.yaml", to_yaml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("data.train=3", ["data.train = 3", "a list, each text (the path) or a section with the keys path"]),
+        ("data.train=[]", ["data.train = []", "at least one dataset file"]),
+        ("data.train=[3]", ["data.train.0 = 3", "text (the path) or a section"]),
+        ("data.train={pth: a}", ["unknown key data.train.0.pth", "data.train.0.path"]),
+        ("data.train={weight: 2}", ["data.train[0].path", "no value"]),
+        ("data.train=[{path: a, weight: 0}]", ["weight = 0", "above 0"]),
+        ("data.heldout.format=openo3", ["format = openo3", "one of ser, open-o3"]),
+        ("data.heldout=[a, b]", ["data.heldout", "text (the path) or a section"]),
+    ],
+)
+def test_a_dataset_that_cannot_be(override, parts):
+    with pytest.raises(BadInput) as refused:
+        load_config(TrainConfig, None, [*NEEDED, override])
+    assert all(part in str(refused.value) for part in parts), refused.value
+
+
+NEEDED = ["data.train=a", "data.heldout=b", "model.policy=p", "model.referee=r", "steps=3", "run_dir=runs/x"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "sampling.top_p=0.95",
+        "sampling.top_k=20",
+        "sampling.min_p=0.1",
+        "sampling.presence_penalty=1",
+        "sampling.frequency_penalty=1",
+        "sampling.repetition_penalty=1.1",
+    ],
+)
+def test_training_refuses_any_distribution_but_the_learners(override):
+    with pytest.raises(BadInput, match="softmax"):
+        load_config(TrainConfig, None, [*NEEDED, override])
+
+
+@pytest.mark.parametrize("temperature", [0, 2.5])
+def test_temperatures_that_let_banned_tokens_in_are_refused(temperature):
+    with pytest.raises(BadInput, match=r"sampling\.temperature = .* at most 2"):
+        load_config(TrainConfig, None, [*NEEDED, f"sampling.temperature={temperature}"])
+
+
+@pytest.mark.parametrize(
+    "override", ["learner.ranks=0", "cluster.rollout_engines=0", "pacing.groups_per_step=0", "steps=0"]
+)
+def test_impossible_sizes_are_refused(override):
+    with pytest.raises(BadInput, match=override.split("=")[0].split(".")[-1]):
+        load_config(TrainConfig, None, [*NEEDED, override])

@@ -1,0 +1,47 @@
+"""`ser sft` on two real ZeRO-3 ranks: an interrupted run goes on as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from rollout.shapes import make_shapes
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+
+def sft(folder: Path, data: Path, *more: str) -> None:
+    command = [
+        *(sys.executable, "-m", "orchestration", "sft", "configs/sft/policy.yaml"),
+        f"run_dir={folder}",
+        f"out={folder}/model",
+        f"stages=[{{data: {data}, steps: 4}}]",
+        *("clips=2", "ranks=2", "checkpoint_every=2", "warmup=1", "dtype=float32", "wandb=disabled", *more),
+    ]
+    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300, env=env)
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    make_shapes(tmp_path / "data", train=6, val=0, test=0, workers=1)
+    data = tmp_path / "data/train.json"
+    sft(tmp_path / "whole", data)
+    sft(tmp_path / "parts", data, "stop_after=2")
+    with pytest.raises(subprocess.CalledProcessError) as refused:  # not the run that was begun there
+        sft(tmp_path / "parts", data, "learning_rate=0.1")
+    assert refused.value.returncode == 2
+    sft(tmp_path / "parts", data)
+    whole, parts = (load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "parts"))
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)
+    lines = [json.loads(line) for line in (tmp_path / "parts/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert lines[-1]["loss"] < lines[0]["loss"]

@@ -1,0 +1,41 @@
+"""Samples of the embedded world, drawn without writing a video."""
+
+import numpy as np
+import pytest
+
+from evidence.types import FrameInfo, KeyFrame, Sample
+from rollout.shapes import COLOURS, DURATION, FRAME_SIDE, MOMENTS, SHAPES, SIDE, draw_shapes, questions
+
+
+@pytest.fixture(scope="session")
+def info() -> FrameInfo:
+    return FrameInfo("toy", tuple(map(float, range(MOMENTS))), (FRAME_SIDE, FRAME_SIDE), (SIDE, SIDE), DURATION)
+
+
+@pytest.fixture(scope="session")
+def phrases() -> list[str]:
+    return [f"{colour} {form}" for colour in COLOURS for form in SHAPES]
+
+
+@pytest.fixture(scope="session")
+def samples() -> list[Sample]:
+    made = []
+    for number in range(200):
+        rng = np.random.default_rng([7, number])
+        for raw in questions(str(number), "clip.mp4", draw_shapes(rng), 1, rng):
+            made.append(
+                Sample(
+                    id=raw["id"],
+                    source=raw["source"],
+                    task=raw["task"],
+                    question=raw["question"],
+                    answer=raw["answer"],
+                    video_path=raw["video_path"],
+                    key_frames=tuple(KeyFrame(str(k["idx"]), k["time"]) for k in raw["key_frames"]),
+                    key_items={
+                        idx: {phrase: tuple(map(tuple, boxes)) for phrase, boxes in items.items()}
+                        for idx, items in raw["key_items"].items()
+                    },
+                )
+            )
+    return made

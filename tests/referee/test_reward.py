@@ -1,0 +1,241 @@
+import math
+
+import numpy as np
+import pytest
+
+from evidence.errors import BadInput
+from evidence.grammar import DEGENERATE, parse
+from evidence.types import Claim, FrameInfo, Verdict
+from referee.reward import (
+    NO_VERDICT,
+    NO_WORDS,
+    OUT_OF_FRAME,
+    OUTSIDE_VIDEO,
+    OVER_CAP,
+    TOO_LOOSE,
+    WHOLE_FRAME,
+    SerConfig,
+    accuracy,
+    claims_to_verify,
+    format_term,
+    group_rewards,
+    score,
+    temporal_penalty,
+)
+
+INFO = FrameInfo("k", tuple(map(float, range(8))), (56, 56), (112, 112), 7.25)
+CFG = SerConfig()
+GOOD = Verdict(1.0, 1.0)
+
+
+def at(time: float, until: float | None = None) -> Claim:
+    return Claim("red circle", (10, 10, 30, 30), time, (0, 0), until=until)
+
+
+def claim(box="10,10,30,30", time="3.0", phrase="red circle") -> str:
+    return f"<obj>{phrase}</obj><box>[{box}]</box>at<t>{time}</t>s "
+
+
+def completion(*claims: str, answer: str = "top left"):
+    return parse(f"<think>{''.join(claims)}</think><answer>{answer}</answer>")
+
+
+def r_ser(verdicts, *claims: str, cfg: SerConfig = CFG) -> float:
+    return score(completion(*claims), verdicts, INFO, cfg)[1]
+
+
+def test_the_formula_on_three_claims():
+    verdicts = [Verdict(1.0, 0.5), Verdict(0.5, 0.5), Verdict(0.0, 1.0)]
+    claims = [claim(time="1.0"), claim(time="3.0"), claim(time="5.5")]
+    penalty = 1 - math.exp(-(0.5**2) / 2)
+    scores, total = score(completion(*claims), verdicts, INFO, CFG)
+    assert [s.score for s in scores] == pytest.approx([0.5, 0.25, 0])
+    assert scores[2].temporal_penalty == pytest.approx(penalty)
+    assert total == pytest.approx(0.75 / 3)
+
+
+@pytest.mark.parametrize(
+    ("combine", "expected"), [("product", 0.4), ("mean", 0.65), ("min", 0.5), ("weighted", 0.25 * 0.8 + 0.75 * 0.5)]
+)
+def test_combinations(combine: str, expected: float):
+    cfg = SerConfig(combine=combine, relevance_weight=0.25, m_min=1)
+    assert r_ser([Verdict(0.8, 0.5)], claim(), cfg=cfg) == pytest.approx(expected)
+
+
+def test_temporal_penalty_grows_between_frames_and_is_whole_outside():
+    near, far = temporal_penalty(at(3.1), INFO, 1.0), temporal_penalty(at(3.5), INFO, 1.0)
+    assert temporal_penalty(at(3.0), INFO, 1.0) == 0
+    assert 0 < near < far < 1
+    assert far == pytest.approx(1 - math.exp(-0.125))
+    assert temporal_penalty(at(3.5), INFO, 0.5) > far
+    assert temporal_penalty(at(-0.1), INFO, 1.0) == temporal_penalty(at(7.3), INFO, 1.0) == 1
+
+
+def test_an_interval_is_charged_for_its_width_beside_its_distance():
+    moment, width = temporal_penalty(at(3.5), INFO, 1.0), 2.9 / 7.25
+    assert temporal_penalty(at(3.0, 3.0), INFO, 1.0) == 0
+    assert temporal_penalty(at(3.0, 5.9), INFO, 1.0) == pytest.approx(width)
+    assert temporal_penalty(at(3.5, 6.4), INFO, 1.0) == pytest.approx(1 - (1 - moment) * (1 - width))
+    assert temporal_penalty(at(0.0, 7.25), INFO, 1.0) == 1
+    assert temporal_penalty(at(3.0, 7.3), INFO, 1.0) == temporal_penalty(at(-0.1, 3.0), INFO, 1.0) == 1
+
+
+def test_a_moment_of_an_image_is_not_loose():
+    image = FrameInfo("k", (0.0,), (56, 56), (112, 112), 0.0)
+    assert temporal_penalty(at(0.0), image, 1.0) == temporal_penalty(at(0.0, 0.0), image, 1.0) == 0
+
+
+def test_a_wide_interval_earns_less_than_the_moment_it_begins_with():
+    cfg = SerConfig(m_min=1)
+    assert r_ser([GOOD], claim(time="1.0"), cfg=cfg) == 1
+    assert r_ser([GOOD], claim(time="1.0-3.9"), cfg=cfg) == pytest.approx(0.6)
+
+
+def test_lambda_is_the_share_that_loose_timing_takes():
+    cfg = SerConfig(lambda_t=0.5, m_min=1)
+    assert r_ser([GOOD], claim(time="99.0"), cfg=cfg) == pytest.approx(0.5)
+
+
+def test_no_claims_no_reward():
+    assert r_ser([]) == 0
+
+
+def test_one_safe_claim_is_not_optimal():
+    one = r_ser([GOOD], claim(time="1.0"))
+    two = r_ser([GOOD, GOOD], claim(time="1.0"), claim(time="4.0"))
+    assert one == 0.5
+    assert two == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (claim(box="30,10,30,30"), DEGENERATE),
+        (claim(box="30,10,10,30"), DEGENERATE),
+        (claim(box="10,10,10.5,30"), DEGENERATE),
+        (claim(box="-5,10,30,30"), OUT_OF_FRAME),
+        (claim(box="10,10,30,60"), OUT_OF_FRAME),
+        (claim(box="100,100,130,130"), OUT_OF_FRAME),
+        (claim(box="0,0,56,46"), WHOLE_FRAME),
+        (claim(phrase="?!"), NO_WORDS),
+        (claim(time="7.5"), OUTSIDE_VIDEO),
+        (claim(time="6.0-7.5"), OUTSIDE_VIDEO),
+        (claim(box="30,30,50,50", time="0.0-7.25"), TOO_LOOSE),
+    ],
+)
+def test_guarded_claims_earn_nothing_and_are_not_asked(text: str, why: str):
+    good = claim(time="1.0")
+    guarded = completion(text, good)
+    assert [c.time for c in claims_to_verify(guarded, INFO, CFG)] == [1.0]
+    scores, total = score(guarded, [GOOD], INFO, CFG)
+    assert (scores[0].verdict, scores[0].score) == (Verdict(0.0, 0.0, why), 0)
+    assert total == 0.5
+    cfg = SerConfig(m_min=1)
+    assert score(guarded, [GOOD], INFO, cfg)[1] == 0.5  # it counts in M: writing it is not free
+
+
+def test_box_within_rounding_of_the_edge_and_of_the_area_is_asked():
+    texts = [claim(box="-1,10,57,30"), claim(box="0,0,56,44", time="1.0")]
+    assert len(claims_to_verify(completion(*texts), INFO, CFG)) == 2
+
+
+def test_claims_beyond_the_cap_are_not_asked_and_cost():
+    cfg = SerConfig(max_claims=2)
+    claims = [claim(time=f"{2 * k}.0") for k in range(4)]
+    assert len(claims_to_verify(completion(*claims), INFO, cfg)) == 2
+    scores, total = score(completion(*claims), [GOOD, GOOD], INFO, cfg)
+    assert [s.verdict.flag for s in scores] == [None, None, OVER_CAP, OVER_CAP]
+    assert total == 0.5
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [claim(), claim(box="11,10,31,30", time="4.0"), claim(phrase=" Red\n circle"), claim(phrase="the red-circle.")],
+)
+def test_a_near_copy_is_the_same_claim_at_its_lowest_score(copy: str):
+    far = claim(time="6.0")
+    assert r_ser([GOOD, GOOD, GOOD], claim(), copy, far) == 1  # two claims, not three
+    assert r_ser([GOOD, GOOD], claim(), copy) == r_ser([GOOD, GOOD], copy, claim()) == r_ser([GOOD], claim()) == 0.5
+    assert r_ser([GOOD, Verdict(0.5, 0.5)], claim(), copy) == pytest.approx(0.125)
+    assert r_ser([Verdict(0.5, 0.5), GOOD], claim(), copy) == pytest.approx(0.125)
+
+
+@pytest.mark.parametrize("other", [claim(time="4.5"), claim(box="20,10,40,30"), claim(phrase="blue circle")])
+def test_another_time_place_or_thing_is_another_claim(other: str):
+    cfg = SerConfig(lambda_t=0.0)
+    assert r_ser([GOOD, GOOD], claim(), other, cfg=cfg) == 1
+
+
+def test_incomplete_claims_are_no_claims():
+    text = completion(claim(time="1.0"), "<obj>red circle</obj><box>[1,2,3]</box>at<t>1.0</t>s")
+    assert score(text, [GOOD], INFO, SerConfig(m_min=1))[1] == 1
+
+
+def test_more_or_fewer_verdicts_than_questions_is_an_error():
+    with pytest.raises(ValueError, match="2 verdicts for 1 claims"):
+        score(completion(claim()), [GOOD, GOOD], INFO, CFG)
+
+
+def test_accuracy_ignores_case_space_and_the_full_stop():
+    assert accuracy(" Top  left.\n", "top left") == 1
+    assert accuracy("top right", "top left") == 0
+    assert accuracy(None, "top left") == 0
+
+
+def test_format():
+    assert format_term(completion(claim())) == 1
+    assert format_term(completion("nothing")) == 0.5
+    assert format_term(completion("<obj>a</obj>")) == 0.5
+    assert format_term(parse("<think>" + claim() + "</think>")) == 0
+
+
+def test_group_rewards_add_up():
+    cfg = SerConfig(w_acc=1.0, w_ser=2.0, w_fmt=0.5)
+    group = [completion(claim(time="1.0"), claim(time="4.0")), completion("x", answer="bottom left")]
+    result = group_rewards(group, [[GOOD, Verdict(0.5, 1.0)], []], "top left", INFO, cfg)
+    assert result.rewards.dtype == np.float32
+    assert result.rewards.tolist() == pytest.approx([1 + 2 * 0.75 + 0.5, 0.25])
+    assert result.terms["ser"].tolist() == pytest.approx([0.75, 0])
+    assert [len(e) for e in result.evidence] == [2, 0]
+    assert not result.ser_left_out
+
+
+def test_one_missing_verdict_leaves_the_ser_term_out_for_the_whole_group():
+    group = [completion(claim()), completion(claim(), claim(time="6.0"))]
+    result = group_rewards(group, [[GOOD], [GOOD, None]], "top left", INFO, CFG)
+    assert result.rewards.tolist() == [2, 2]
+    assert np.isnan(result.terms["ser"]).all()
+    assert result.ser_left_out
+    assert result.counts["missing"] == 1
+    assert result.evidence[1][1].verdict.flag == NO_VERDICT
+
+
+def test_gates_pay_evidence_only_to_the_right_and_the_well_formed():
+    right, wrong = completion(claim()), completion(claim(), answer="no")
+    loose = parse(f"<think>{claim()}</think>top left")
+    verdicts = [[GOOD]] * 3
+    acc = group_rewards([right, wrong, loose], verdicts, "top left", INFO, SerConfig(gate_acc=True))
+    fmt = group_rewards([right, wrong, loose], verdicts, "top left", INFO, SerConfig(gate_fmt=True))
+    assert acc.rewards.tolist() == [2.5, 1, 0]
+    assert fmt.rewards.tolist() == [2.5, 1.5, 0]
+
+
+def test_counts():
+    group = [completion(claim(), claim(box="0,0,56,56"), "<obj>a</obj>"), completion(claim(time="3.5"))]
+    counts = group_rewards(group, [[GOOD], [GOOD]], "x", INFO, CFG).counts
+    assert counts == {
+        "claims": 3,
+        "invalid": 1,
+        "asked": 2,
+        "missing": 0,
+        "loose_time": 1,
+        f"guard: {WHOLE_FRAME}": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("combine", "sum"), ("sigma", 0.0), ("lambda_t", 1.5), ("m_min", 0), ("max_claims", 0)]
+)
+def test_impossible_settings_are_refused_by_name(key: str, value):
+    with pytest.raises(BadInput, match=f"reward.{key}"):
+        SerConfig(**{key: value})

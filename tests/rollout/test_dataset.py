@@ -1,0 +1,212 @@
+"""A dataset file becomes samples, or one line that says what to mend."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from evidence.errors import BadInput
+from rollout.dataset import read_dataset
+
+ROW = {"id": "a", "task": "t", "question": "What?", "answer": "It.", "video_path": "v.mp4"}
+LABELLED: dict[str, Any] = ROW | {
+    "source": "shapes",
+    "image_path": None,
+    "image_size": [640, 360],
+    "key_frames": [{"idx": "4", "time": 1.0, "path": None}],
+    "key_items": {"4": {"red ball": [[0.1, 0.2, 0.3, 0.4]]}},
+    "reasoning_process": "<think>I see</think>",
+}
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "data.json"
+    file.write_text(text)
+    return file
+
+
+def test_lists_and_lines_are_read_alike_and_null_is_absent(tmp_path: Path) -> None:
+    rows = [ROW | {"key_frames": None, "key_items": None, "image_path": None, "source": None}, ROW | {"id": "b"}]
+    as_list = read_dataset(write(tmp_path, json.dumps(rows)))
+    as_lines = read_dataset(write(tmp_path, "\n".join(map(json.dumps, rows)) + "\n\n"))
+    assert as_list == as_lines
+    assert as_list[0].key_frames == ()
+    assert as_list[0].media_path == str(tmp_path / "v.mp4")
+
+
+def without(key: str) -> dict[str, Any]:
+    return {k: v for k, v in ROW.items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["empty"]),
+        ("[]", ["empty"]),
+        ('{"id": 1}\n{oops', ["line 2", "not JSON"]),
+        (json.dumps(ROW) + "\n[1]", ["line 2", "JSON object"]),
+        (json.dumps([ROW, without("question")]), ["sample 2", "question"]),
+        (json.dumps([ROW | {"question": " "}]), ["sample 1", "question", "not empty"]),
+        (json.dumps([ROW, without("video_path")]), ["sample 2", "video_path"]),
+        (json.dumps([ROW | {"video_path": "../../etc/passwd"}]), ["leaves the media root", "name another"]),
+        (json.dumps([ROW | {"key_items": {"0": {"x": [[1, 2, 3]]}}}]), ["four numbers"]),
+    ],
+)
+def test_bad_datasets_are_refused_in_one_line(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(BadInput) as refusal:
+        read_dataset(write(tmp_path, text))
+    message = str(refusal.value)
+    assert "\n" not in message
+    for word in ["data.json", *words]:
+        assert word in message
+
+
+def test_a_missing_file_names_those_beside_it(tmp_path: Path) -> None:
+    write(tmp_path, "[]")
+    with pytest.raises(BadInput, match=r"no such dataset file; in that folder: data\.json"):
+        read_dataset(tmp_path / "date.json")
+
+
+def refusal_of(path: Path) -> str:
+    with pytest.raises(BadInput) as refusal:
+        read_dataset(path)
+    message = str(refusal.value)
+    assert message.startswith(f"{path}: ")
+    assert len(message.splitlines()) == 1
+    return message
+
+
+@pytest.mark.parametrize("before", ["", "\ufeff", "\n "])
+def test_labels_are_read_whatever_the_layout(tmp_path: Path, before: str) -> None:
+    for text in (json.dumps([LABELLED], indent=1), json.dumps(LABELLED) + "\r\n"):
+        (sample,) = read_dataset(write(tmp_path, before + text))
+        assert sample.image_size == (640, 360)
+        assert [(frame.idx, frame.time) for frame in sample.key_frames] == [("4", 1.0)]
+        assert sample.key_items == {"4": {"red ball": ((0.1, 0.2, 0.3, 0.4),)}}
+        assert sample.reasoning == "<think>I see</think>"
+
+
+def test_a_line_ends_at_a_newline_and_nowhere_else(tmp_path: Path) -> None:
+    row = ROW | {"question": "one\u2028two\x85three"}
+    assert read_dataset(write(tmp_path, json.dumps(row, ensure_ascii=False)))[0].question == row["question"]
+
+
+@pytest.mark.parametrize("key", LABELLED.keys() - ROW.keys())
+def test_null_is_absent(tmp_path: Path, key: str) -> None:
+    absent = {k: v for k, v in LABELLED.items() if k != key}
+    null, without_it = read_dataset(write(tmp_path, json.dumps([LABELLED | {key: None}, absent])))
+    assert null == without_it
+
+
+def test_null_within_the_labels_is_absent(tmp_path: Path) -> None:
+    row = ROW | {"key_items": {"4": None, "8": {"red ball": None}}}
+    assert read_dataset(write(tmp_path, json.dumps([row])))[0].key_items == {"4": {}, "8": {"red ball": ()}}
+
+
+def test_the_line_that_is_not_json_is_counted_in_the_file(tmp_path: Path) -> None:
+    assert ": line 3: not JSON" in refusal_of(write(tmp_path, f"{json.dumps(ROW)}\n\n{{'id': 1}}\n"))
+    assert ": line 4: not JSON" in refusal_of(write(tmp_path, '[\n{"id": 1},\n{"id": 2},\n{"id" 3}\n]'))
+
+
+def test_json_that_python_cannot_read(tmp_path: Path) -> None:
+    too_deep, too_long = '{"a":' * 100_000, '{"id": ' + "1" * 5000 + "}"
+    assert ": line 2: " in refusal_of(write(tmp_path, f"{json.dumps(ROW)}\n{too_deep}"))
+    assert ": line 1: " in refusal_of(write(tmp_path, too_long))
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_bytes(b'[{"id": "\xff"}]')
+    assert "not UTF-8" in refusal_of(path)
+
+
+def test_a_missing_file_with_nothing_beside_it(tmp_path: Path) -> None:
+    assert "`ser data make-shapes` makes one" in refusal_of(tmp_path / "train.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"question": ["a"]}, ["'question'", "a text"]),
+        ({"answer": None}, ["'answer'", "missing or null"]),
+        ({"video_path": 5}, ["'video_path'", "a path"]),
+        ({"video_path": "../a\nb"}, ["leaves the media root", "name another"]),
+        ({"image_size": [640]}, ["'image_size'", "[width, height]"]),
+        ({"key_frames": {"idx": 1}}, ["'key_frames'", "a list"]),
+        ({"key_frames": [3]}, ["a key frame", "idx and time"]),
+        ({"key_frames": [{"idx": None, "time": 1}]}, ["'idx'"]),
+        ({"key_frames": [{"idx": 1, "time": "soon"}]}, ["'time'", "soon"]),
+        ({"key_frames": [{"idx": 1, "time": float("nan")}]}, ["'time'", "a number", "nan"]),
+        ({"video_path": "/etc/passwd"}, ["'/etc/passwd'", "leaves the media root"]),
+        ({"key_items": [1]}, ["'key_items'", "an object"]),
+        ({"key_items": {"4": [1]}}, ["'4'", "an object"]),
+        ({"key_items": {"4": {"ball": 1}}}, ["'ball'", "a list"]),
+        ({"reasoning_process": 5}, ["'reasoning_process'", "a text"]),
+        ({"question": "a\ud800"}, ["'question'", r"'\ud800'", "half a character"]),
+        ({"video_path": "\udc80.mp4"}, ["'video_path'", r"'\udc80'", "half a character"]),
+        ({"key_items": {"4": {"\ud800": []}}}, ["'key_items'", r"'\ud800'", "half a character"]),
+        ({"video_path": "."}, ["video_path '.'", "is the media root", "name a file"]),
+        ({"video_path": ""}, ["'video_path'", "missing or null"]),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], words: list[str]) -> None:
+    message = refusal_of(write(tmp_path, json.dumps([LABELLED, LABELLED | changes])))
+    assert all(word in message for word in [": sample 2: ", *words]), message
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    data, outside = tmp_path / "data", tmp_path / "outside"
+    data.mkdir()
+    outside.mkdir()
+    (data / "videos").symlink_to(outside)
+    row = ROW | {"video_path": "videos/v.mp4"}
+    assert "leaves the media root" in refusal_of(write(data, json.dumps([row])))
+
+
+def test_a_link_to_itself_cannot_be_followed(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    path = write(tmp_path, json.dumps([ROW | {"video_path": "loop/v.mp4"}]))
+    message = refusal_of(path)
+    assert "sample 1: the video_path " in message
+    assert "cannot be followed" in message
+    with pytest.raises(BadInput, match=r"data\.json: the media root .*loop' cannot be followed"):
+        read_dataset(path, media_root=tmp_path / "loop")
+
+
+def test_a_name_that_cannot_be_is_not_there(tmp_path: Path) -> None:
+    assert "no such dataset file" in refusal_of(tmp_path / f"{'x' * 300}.json")
+    assert "no such dataset file" in refusal_of(tmp_path / ("x" * 300) / "a.json")
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    return [p for key in keys for p in [(*path, key), *places(value[key], (*path, key))]]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["idx", "time", "4"]), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(places(LABELLED)), json_values)
+def test_any_value_anywhere_gives_a_sample_or_one_line(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
+    row: Any = copy.deepcopy(LABELLED)
+    holder = row
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    path = write(tmp_path, json.dumps([row]))
+    try:
+        read = len(read_dataset(path))
+    except BadInput as error:
+        read = len(str(error).splitlines())
+    assert read == 1

@@ -1,0 +1,144 @@
+"""What a check finds, with and without opening the media."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from evidence.types import FrameInfo
+from rollout.dataset import media
+from rollout.dataset.check import Report, add_media, check
+from rollout.dataset.media import decoded, shared
+from rollout.dataset.read import DatasetFile
+
+ROW = {"id": "a", "task": "t", "question": "What?", "answer": "It.", "video": "v.mp4"}
+
+
+def checked(folder: Path, *rows: dict[str, Any]) -> Report:
+    (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return check(DatasetFile(folder / "data.jsonl", "ser"))[0]
+
+
+def test_counts_and_missing_media(tmp_path: Path) -> None:
+    (tmp_path / "v.mp4").write_bytes(b"anything")
+    found = checked(
+        tmp_path, ROW, ROW | {"id": "b", "question": "Who?", "source": "s"}, ROW | {"id": "c", "video": "w"}
+    )
+    assert (found.n, found.format, found.by_task, found.by_source) == (3, "ser", {"t": 3}, {"unknown": 2, "s": 1})
+    assert found.missing_media == [str(tmp_path / "w")]
+    long = "x" * 300
+    assert checked(tmp_path, ROW | {"video": long}).missing_media == [str(tmp_path / long)]
+    assert (found.duplicates, found.unreadable_media, found.boxes_outside, found.times_outside) == ([], {}, 0, 0)
+
+
+def test_an_empty_file_is_unreadable_without_decoding(tmp_path: Path) -> None:
+    (tmp_path / "v.mp4").touch()
+    assert checked(tmp_path, ROW).unreadable_media == {str(tmp_path / "v.mp4"): "the file is empty"}
+
+
+def test_duplicates_are_told_by_id_and_by_question(tmp_path: Path) -> None:
+    others = [
+        ROW | {"id": "b"},  # the same question about the same video
+        ROW | {"question": "Who?"},  # the same id
+        ROW | {"id": "c", "video": "w.mp4"},
+        ROW | {"id": "d", "options": ["A. it"]},
+    ]
+    assert checked(tmp_path, ROW, *others).duplicates == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "outside"),
+    [
+        ({"key_items": {"0": {"x": [[0, 0, 1, 1]], "y": [[0.1, 0.1, 0.2, 0.2]]}}}, 0),
+        ({"key_items": {"0": {"x": [[0.5, 0.5, 1.5, 0.9], [-0.1, 0, 1, 1]], "y": [[0.5, 0.1, 0.4, 0.2]]}}}, 3),
+        ({"key_items": {"0": {"x": [[0.5, 0.5, 0.5, 0.9]]}}}, 1),
+        ({"answer": "<obj>x</obj><box>[10, 10, 640, 480]</box>", "image_size": [640, 480]}, 0),
+        ({"answer": "<obj>x</obj><box>[10, 10, 641, 480]</box>", "image_size": [640, 480]}, 1),
+        ({"answer": "<box>[10, 10]</box> <box>[a]</box>", "image_size": [640, 480]}, 2),
+        ({"answer": "<obj>x</obj><box>[10, 10, 641, 480]</box>"}, 0),  # in a space that is not known
+    ],
+)
+def test_boxes_outside_their_space(tmp_path: Path, changes: dict[str, Any], outside: int) -> None:
+    assert checked(tmp_path, ROW | changes).boxes_outside == outside
+
+
+@pytest.mark.parametrize(
+    ("changes", "outside"),
+    [
+        ({"spans": [[0, 5]], "duration": 5}, 0),
+        ({"spans": [[0, 5.2], [4, 3]], "duration": 5}, 2),
+        ({"spans": [[-1, 5], [0, 1e9]]}, 1),  # the end is not known
+        ({"key_frames": [{"idx": "1", "time": 6}, {"idx": "2", "time": 4}], "duration": 5}, 1),
+        ({"video": None, "image": "a.png", "key_frames": [{"idx": "0", "time": 1}], "duration": 0}, 0),
+    ],
+)
+def test_times_outside_the_video(tmp_path: Path, changes: dict[str, Any], outside: int) -> None:
+    assert checked(tmp_path, ROW | changes).times_outside == outside
+
+
+def write_video(path: Path, frames: int, shade: int = 0) -> str:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 48))
+    for n in range(frames):
+        writer.write(np.full((48, 64, 3), (shade + n) % 255, np.uint8))
+    writer.release()
+    return str(path)
+
+
+def test_the_media_say_what_the_data_do_not(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", 20)
+    (tmp_path / "w.mp4").write_text("not a video")
+    rows = [ROW | {"spans": [[0, 2], [1, 3]], "duration": 9}, ROW | {"id": "b", "video": "w.mp4", "spans": [[0, 99]]}]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    report, samples = check(DatasetFile(tmp_path / "data.jsonl"))
+    assert report.times_outside == 0
+    found = dict(decoded([sample.media_path for sample in samples], workers=2))
+    add_media(report, samples, found)
+    assert report.times_outside == 1
+    assert list(report.unreadable_media) == [str(tmp_path / "w.mp4")]
+    assert found[str(tmp_path / "v.mp4")].duration == pytest.approx(2.0)
+
+
+def test_a_decoder_that_hangs_or_dies_costs_its_file_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = FrameInfo("key", (0.0,), (28, 28), (28, 28), 1.0)
+
+    def decode(path: str, contract: object) -> tuple[None, FrameInfo]:
+        if path == "hangs":
+            time.sleep(60)
+        if path == "dies":
+            os._exit(139)
+        return None, info
+
+    monkeypatch.setattr(media, "decode", decode)
+    started = time.monotonic()
+    found = dict(decoded(["hangs", "dies", "good", "also good"], workers=2, timeout_s=4.0))
+    assert found == {
+        "hangs": "the decoder took more than 4 s",
+        "dies": "the decoder died",
+        "good": info,
+        "also good": info,
+    }
+    assert time.monotonic() - started < 30
+
+
+def test_media_shared_by_content_whatever_their_names(tmp_path: Path) -> None:
+    one, two, three = (write_video(tmp_path / f"{n}.mp4", 5, shade=n) for n in range(3))
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(Path(one).read_bytes())
+    ((digest, files),) = shared([one, two], [str(copy), three, "missing.mp4"]).items()
+    assert (len(digest), files) == (64, sorted([one, str(copy)]))
+    assert shared([one], [three]) == {}
+
+
+def test_an_empty_file_is_left_out_of_the_comparison(tmp_path: Path) -> None:
+    empty = [str(tmp_path / name) for name in ("a.mp4", "b.mp4")]
+    for path in empty:
+        Path(path).touch()
+    video = write_video(tmp_path / "v.mp4", 5)
+    assert [*shared([empty[0], video], [empty[1], video]).values()] == [[video]]

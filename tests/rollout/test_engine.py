@@ -1,0 +1,126 @@
+"""The engine against transformers: same prompt, same distribution, whoever else is in the batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoImageProcessor, Qwen2_5_VLForConditionalGeneration
+
+from evidence.sampling import BANNED_LOGIT_BIAS
+from evidence.types import Prompt, Trajectory
+from rollout.engine import Engine, PromptMismatch
+
+TOLERANCE = 1e-5
+
+
+class Reference:
+    """Transformers' own forward, fed with the Prompt's ids and positions and transformers' own image processor."""
+
+    def __init__(self, folder: Path, banned_ids: Sequence[int]):
+        self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+        self.processor = AutoImageProcessor.from_pretrained(folder)
+        self.banned_ids = list(banned_ids)
+
+    @torch.no_grad()
+    def logits(self, prompt: Prompt, images: Sequence[np.ndarray], completion: np.ndarray) -> torch.Tensor:
+        """float32 [C + 1, V]: the logits that predict each token of the completion, and the one after it."""
+        pixels = self.processor(list(images), return_tensors="pt")
+        assert np.array_equal(pixels["image_grid_thw"].numpy(), prompt.grids)
+        ids = np.concatenate([prompt.token_ids, completion]).astype(np.int64)
+        after = prompt.positions.max() + 1 + np.arange(len(completion))
+        positions = np.concatenate([prompt.positions, np.tile(after, (3, 1))], axis=1).astype(np.int64)
+        out = self.model(
+            input_ids=torch.from_numpy(ids)[None],
+            position_ids=torch.from_numpy(positions)[:, None],
+            mm_token_type_ids=torch.from_numpy((ids == self.model.config.image_token_id).astype(np.int64))[None],
+            **pixels,
+        )
+        return out.logits[0, len(prompt.token_ids) - 1 :]
+
+    def logprobs(
+        self, prompt: Prompt, images: Sequence[np.ndarray], completion: np.ndarray, temperature: float
+    ) -> np.ndarray:
+        """float32 [C], with the banned tokens banned."""
+        logits = self.logits(prompt, images, completion)[:-1]
+        logits[:, self.banned_ids] += BANNED_LOGIT_BIAS
+        picked = torch.from_numpy(completion.astype(np.int64))[:, None]
+        return (logits / temperature).log_softmax(-1).gather(1, picked)[:, 0].numpy()
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_model: Path, encoder: Any) -> Reference:
+    return Reference(tiny_model, encoder.banned_ids)
+
+
+def same(a: Trajectory, b: Trajectory) -> bool:
+    return np.array_equal(a.token_ids, b.token_ids) and np.array_equal(a.logprobs, b.logprobs)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
+def test_logprobs_are_those_of_transformers(
+    engine: Engine, run: Callable, reference: Reference, video_prompt: tuple, temperature: float
+) -> None:
+    prompt, frames = video_prompt
+    for trajectory in run(engine.generate(prompt, frames, 4 if temperature else 1, temperature, 48, seed=1)):
+        expected = reference.logprobs(prompt, frames, trajectory.token_ids, temperature or 1.0)
+        assert np.abs(trajectory.logprobs - expected).max() < TOLERANCE
+        assert not set(trajectory.token_ids.tolist()) & set(reference.banned_ids)
+        if temperature == 0:
+            best = reference.logits(prompt, frames, trajectory.token_ids)[:-1].argmax(-1).numpy()
+            assert np.array_equal(best, trajectory.token_ids)
+
+
+def test_completions_depend_on_their_seed_alone(engine: Engine, run: Callable, video_prompt: tuple) -> None:
+    prompt, frames = video_prompt
+
+    async def crowd() -> list[tuple[Trajectory, ...]]:
+        others = [engine.generate(prompt, frames[::-1], 3, 1.0, 40, seed=i) for i in range(4)]
+        return await asyncio.gather(*others, engine.generate(prompt, frames, 4, 1.0, 64, seed=5))
+
+    alone = run(engine.generate(prompt, frames, 4, 1.0, 64, seed=5))
+    crowded = run(crowd())[-1]
+    assert all(same(a, b) for a, b in zip(alone, crowded, strict=True))
+    assert len({trajectory.token_ids.tobytes() for trajectory in alone}) == 4
+    assert not same(alone[0], run(engine.generate(prompt, frames, 1, 1.0, 64, seed=6))[0])
+
+
+def test_a_trajectory_is_complete(engine: Engine, run: Callable, encoder: Any, video_prompt: tuple) -> None:
+    prompt, frames = video_prompt
+    trajectories = run(engine.generate(prompt, frames, 16, 1.0, 300, seed=2))
+    assert {trajectory.finish_reason for trajectory in trajectories} == {"stop", "length"}
+    for trajectory in trajectories:
+        stopped = trajectory.finish_reason == "stop"
+        assert trajectory.token_ids.dtype == np.int32
+        assert trajectory.logprobs.dtype == np.float32
+        assert trajectory.version_spans == ((engine.version, 0, len(trajectory.token_ids)),)
+        assert (int(trajectory.token_ids[-1]) in encoder.stop_ids) == stopped
+        assert trajectory.text == encoder.tokenizer.decode(trajectory.token_ids, skip_special_tokens=True)
+
+
+def test_choose_is_the_softmax_over_the_allowed(
+    engine: Engine, run: Callable, reference: Reference, encoder: Any
+) -> None:
+    images = list(np.random.default_rng(3).integers(0, 256, (2, 56, 56, 3), np.uint8))
+    prompt = encoder.encode(["Claim: ", (56, 56), "a red circle ", (56, 56), " Score: "])
+    allowed = encoder.tokenizer.convert_tokens_to_ids(["2", "0", "1"])
+    probabilities = run(engine.choose(prompt, images, allowed))
+    expected = reference.logits(prompt, images, np.empty(0, np.int32))[-1][allowed].softmax(0).numpy()
+    assert np.abs(probabilities - expected).max() < TOLERANCE
+    assert abs(probabilities.sum() - 1) < TOLERANCE
+
+
+def test_a_prompt_that_the_engine_sees_otherwise_is_refused(engine: Engine, run: Callable, encoder: Any) -> None:
+    prompt = encoder.encode(["Look: ", (56, 56), " what is it?"])
+    first_image_token = int(np.flatnonzero(prompt.token_ids == encoder.image_token)[0])
+    larger = np.zeros((1, 84, 56, 3), np.uint8)
+    ours = len(prompt.token_ids)
+    names = f"{encoder.image_token} \\('<\\|image_pad\\|>'\\) in the engine, \\d+ \\('<\\|vision_end\\|>'\\) here"
+    complaint = f"{ours + 2} tokens, ours {ours}; .* position {first_image_token + 4}: {names}"
+    with pytest.raises(PromptMismatch, match=complaint):
+        run(engine.generate(prompt, larger, 1, 1.0, 4, seed=0))

@@ -1,0 +1,140 @@
+"""Both families: engine and learner see the same, images and native videos, and the learner's weights take effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from transformers import AutoModelForImageTextToText
+
+from evidence.manifest import Bucket, pack_bucket
+from evidence.types import Prompt, Trajectory
+from learner.packing import pack_row, stack_rows
+from learner.patches import Patcher
+from learner.policy import Policy
+from rollout.engine import Engine, EngineConfig, WeightStore
+from rollout.prompt import ChatEncoder, NativeVideo
+
+pytestmark = pytest.mark.slow
+TOLERANCE = 1e-5
+TIMEOUT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def qwen3_engine(tiny_qwen3: Path, run: Callable, weight_store: WeightStore) -> Iterator[Engine]:
+    banned_ids = ChatEncoder(tiny_qwen3).banned_ids
+    engine = run(Engine.start(EngineConfig(str(tiny_qwen3), native_video=True), banned_ids, 0, weight_store))
+    yield engine
+    run(engine.stop())
+
+
+@pytest.fixture
+def either_engine(either_model: Path, tiny_qwen3: Path, request: pytest.FixtureRequest) -> Engine:
+    return request.getfixturevalue("qwen3_engine" if either_model == tiny_qwen3 else "engine")
+
+
+@pytest.fixture
+def policy(either_model: Path, either_encoder: ChatEncoder) -> Policy:
+    model = AutoModelForImageTextToText.from_pretrained(either_model, dtype=torch.float32)
+    return Policy(model, either_encoder.banned_ids, train_vision=False)
+
+
+@torch.no_grad()
+def learner_logprobs(
+    policy: Policy, folder: Path, prompt: Prompt, frames: np.ndarray, group: tuple[Trajectory, ...]
+) -> np.ndarray:
+    """float32 [N]: the group in one row, as the learner runs it."""
+    batch = stack_rows([pack_row([prompt] * len(group), [t.token_ids for t in group])])
+    arrays = (batch.token_ids, batch.positions, batch.branch, batch.predict_from, batch.targets)
+    patches = Patcher.of_model(folder).patches([frames], batch.frame_counts)
+    return policy(*map(torch.from_numpy, arrays), patches, torch.from_numpy(batch.grids), 0.8).numpy()
+
+
+def engine_logprobs(group: tuple[Trajectory, ...]) -> np.ndarray:
+    return np.concatenate([trajectory.logprobs for trajectory in group])
+
+
+def clip(encoder: ChatEncoder, n: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """n frames of noise of 3 x 2 tokens each, and their (width, height)."""
+    side = encoder.patch * encoder.merge
+    return np.random.default_rng(n).integers(0, 256, (n, 2 * side, 3 * side, 3), np.uint8), (3 * side, 2 * side)
+
+
+def test_images_look_alike_to_engine_and_learner(
+    either_engine: Engine, run: Callable, either_encoder: ChatEncoder, policy: Policy, either_model: Path
+) -> None:
+    frames, size = clip(either_encoder, 6)
+    parts = [part for i in range(6) for part in (f"Frame {i + 1} at {i / 2}s: ", size)]
+    prompt = either_encoder.encode([*parts, "\nWhich circle is red, and where does it move?"])
+    group = run(either_engine.generate(prompt, frames, 4, 0.8, 48, seed=1))
+    ours = learner_logprobs(policy, either_model, prompt, frames, group)
+    assert np.abs(ours - engine_logprobs(group)).max() < TOLERANCE
+
+
+def test_no_banned_token_is_sampled(either_engine: Engine, run: Callable, either_encoder: ChatEncoder) -> None:
+    """A random model draws almost evenly: of some 4,000 tokens, 30 would be banned ones. Stop tokens it may draw."""
+    frames, size = clip(either_encoder, 2)
+    prompt = either_encoder.encode([*[size] * 2, "Why?"])
+    group = run(either_engine.generate(prompt, frames, 16, 1.0, 300, seed=3))
+    drawn = set(np.concatenate([trajectory.token_ids for trajectory in group]).tolist())
+    assert len(drawn) > 500
+    assert not drawn & set(either_encoder.banned_ids)
+    assert drawn & set(either_encoder.stop_ids)
+
+
+@pytest.mark.parametrize("n", [8, 7])
+def test_native_videos_look_alike_at_every_rate(
+    either_engine: Engine, run: Callable, either_encoder: ChatEncoder, policy: Policy, either_model: Path, n: int
+) -> None:
+    frames, size = clip(either_encoder, n)
+    for spacing in (4.0, 2.0, 1.0, 0.7, 0.5, 1 / 3, 0.1, 1 / 24):
+        times = tuple(0.2 + spacing * i for i in range(n))
+        prompt = either_encoder.encode([NativeVideo(size, times), "\nWhich circle is red, and where does it move?"])
+        group = run(either_engine.generate(prompt, frames, 4, 0.8, 32, seed=1))
+        ours = learner_logprobs(policy, either_model, prompt, frames, group)
+        assert np.abs(ours - engine_logprobs(group)).max() < TOLERANCE, spacing
+
+
+@ray.remote(num_cpus=0)
+class Rank:
+    """Hands out its tensors as one bucket."""
+
+    def __init__(self, tensors: dict[str, np.ndarray]):
+        self.tensors = tensors
+
+    def weight_buckets(self, version: int) -> Iterator[Bucket | np.ndarray]:
+        header, data = pack_bucket(0, self.tensors)
+        yield header
+        yield data
+
+
+@pytest.mark.parametrize("either_model", ["tiny_qwen3"], indirect=True)
+def test_the_learners_weights_take_effect(
+    qwen3_engine: Engine,
+    run: Callable,
+    either_encoder: ChatEncoder,
+    policy: Policy,
+    tiny_qwen3: Path,
+    weights_actor: Any,
+) -> None:
+    """By the learner's own names, with the frozen tower left out and the tied head among the changes. The same is shown
+    of Qwen2.5-VL in test_weight_exchange."""
+    trained = {name: p for name, p in policy.model.named_parameters() if p.requires_grad}
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter += torch.randn_like(parameter) * 0.02
+    version = (ray.get(weights_actor.latest.remote()) or 0) + 1
+    rank = Rank.remote({name: p.detach().numpy() for name, p in trained.items()})
+    ray.get(weights_actor.publish.remote(version, [rank], TIMEOUT_S), timeout=TIMEOUT_S)
+    run(qwen3_engine.update_weights(version))
+    frames, size = clip(either_encoder, 4)
+    prompt = either_encoder.encode([*[size] * 4, "Which circle is red?"])
+    group = run(qwen3_engine.generate(prompt, frames, 4, 0.8, 48, seed=2))
+    ours = learner_logprobs(policy, tiny_qwen3, prompt, frames, group)
+    assert np.abs(ours - engine_logprobs(group)).max() < TOLERANCE

@@ -1,0 +1,99 @@
+"""The weights in assets/: small enough, loadable, byte-complete, and a referee that meets its bar on unseen clips."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout.shapes import make_shapes
+
+ASSETS = Path(__file__).parents[1] / "assets"
+NAMES = ("policy", "referee")
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> dict[str, Any]:
+    from transformers import AutoTokenizer
+
+    return {name: AutoTokenizer.from_pretrained(ASSETS / name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the referee says of claims about 100 clips made here, from a seed that no training used."""
+    from benchmarks.asset_quality import PlainReferee, load_world, make_cases, quality
+
+    data = tmp_path_factory.mktemp("heldout") / "shapes"
+    make_shapes(data, train=0, val=0, test=100, seed=20_000, workers=1)
+    world = load_world()
+    cases = make_cases(data / "test.json", clips=100, per_clip=6, seed=1, world=world)
+    return quality(cases, PlainReferee(ASSETS / "referee", world.verification).judge(cases))
+
+
+def test_under_10_mb_in_all():
+    assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) < 10e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loads_and_has_the_size_its_card_states(name):
+    from transformers import AutoModelForImageTextToText
+
+    model, loading = AutoModelForImageTextToText.from_pretrained(ASSETS / name, output_loading_info=True)
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    parameters = sum(p.numel() for p in model.parameters())
+    assert f"{parameters:,} parameters" in (ASSETS / name / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_finite(name):
+    raw = (ASSETS / name / "model.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", raw[:8])
+    assert {t["dtype"] for k, t in json.loads(raw[8 : 8 + length]).items() if k != "__metadata__"} == {"BF16"}
+    exponents = np.frombuffer(raw, np.uint16, offset=8 + length) & 0x7F80
+    assert not (exponents == 0x7F80).any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_byte_has_a_token_of_its_own(tokenizers, name):
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    vocabulary = tokenizers[name].get_vocab()
+    assert [byte for byte in ByteLevel.alphabet() if byte not in vocabulary] == []
+
+
+@given(st.text(max_size=60))
+def test_any_text_comes_back_as_it_was(tokenizers, text):
+    for name in NAMES:
+        tokenizer = tokenizers[name]
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_the_referee_meets_its_bar_on_claims_that_are_not_easy(judged):
+    from benchmarks.asset_quality import QUOTAS
+
+    assert all(share >= least for share, least in zip(judged["quotas"].values(), QUOTAS)), judged["quotas"]
+    assert judged["relevance"]["auroc"] >= 0.9
+    assert judged["localization"]["auroc"] >= 0.9
+
+
+def test_a_right_box_at_a_time_when_the_object_is_absent_scores_next_to_nothing(judged):
+    assert judged["relevance"]["strata"]["absent"]["n"] >= 10
+    assert judged["product"]["absent"] < 0.1
+
+
+def test_a_right_claim_scores_far_above_every_corrupted_one(judged):
+    """The order that training climbs by: exact over jittered over loose, and all over what is not there."""
+    product = judged["product"]
+    assert product["exact"] > product["jittered"] > product["iou .4-.7"] > product["iou .2-.4"]
+    assert product["jittered"] > 0.7
+    wrong = ("absent", "background", "other, asked name", "other, own name", "wrong name: colour")
+    assert max(product[name] for name in wrong) < 0.1
