@@ -1,0 +1,1 @@
+"""Reward terms: pure functions from a group's completions to one number each (docs/reward.md)."""
