@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(shell cat requirements/cpu.lock setup.py install/* | sha256sum | cut -c1-16)
 
-.PHONY: install quickstart policy referee test test-fast lint clean
+.PHONY: install quickstart policy referee referee-small test test-fast lint clean
 
 install: $(INSTALLED)
 
@@ -24,7 +24,7 @@ data/shapes: rollout/shapes.py | install
 	$(BIN)/ser data make-shapes $@ --train 1500 --val 64 --test 512 --questions 1 --seed 7
 
 # The embedded weights: what their model cards name. A training already begun in runs/ goes on from its checkpoint.
-policy referee: install data/shapes-sft
+policy referee referee-small: install data/shapes-sft
 	$(BIN)/ser sft configs/sft/$@.yaml
 	install -m 644 runs/sft-$@/model/* assets/$@/
 

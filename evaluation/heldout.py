@@ -13,7 +13,8 @@ from evidence.geometry import area, convert, iou, nearest_frame
 from evidence.grammar import parse
 from evidence.types import NORMALISED, Box, Claim, FrameInfo, Sample, Verdict
 from referee.claims import asked_phrase
-from referee.reward import SerConfig, accuracy, score
+from referee.ser import Ser, label_spans, score
+from referee.terms.answers import exact
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ def claim_iou(claim: Claim, sample: Sample, info: FrameInfo) -> float:
     return max((iou(claim.box, box) for box in boxes), default=0.0) if claim.box else 0.0
 
 
-def record(sample: Sample, info: FrameInfo, text: str, verdicts: list[Verdict | None], cfg: SerConfig) -> ClipRecord:
-    """`verdicts`: those of `claims_to_verify(parse(text), info, cfg)`, in its order."""
+def record(sample: Sample, info: FrameInfo, text: str, verdicts: list[Verdict | None], ser: Ser) -> ClipRecord:
+    """`verdicts`: those of `ser.claims_to_verify(parse(text), sample, info)`, in its order."""
     completion = parse(text)
-    _, reward = score(completion, verdicts, info, cfg)
+    _, reward = score(completion, verdicts, info, ser, label_spans(sample))
     valid = [claim for claim in completion.claims if claim.valid]
     ious = tuple(claim_iou(claim, sample, info) for claim in valid)
     frame_area = info.size[0] * info.size[1]
@@ -62,7 +63,7 @@ def record(sample: Sample, info: FrameInfo, text: str, verdicts: list[Verdict | 
         clip=sample.id,
         text=text,
         reward=np.nan if reward is None else reward,
-        accuracy=accuracy(completion.answer, sample.answer),
+        accuracy=exact(completion.answer, sample.answer),
         iou=float(np.mean(ious)) if ious else 0.0,
         claims=len(completion.claims),
         valid_claims=len(valid),

@@ -199,9 +199,15 @@ class ClaimScore:
 
 @dataclass(frozen=True)
 class ScoredGroup:
-    """A group with one reward per trajectory. `terms`: each reward term's raw values, float32 [G]."""
+    """A group with one reward per trajectory, the sum over `paid` of weights * paid.
+
+    `terms`: each reward term's raw values, float32 [G], NaN where a value could not be had. `paid`: what its gates
+    leave of it, without the terms that were left out for want of a value; `weights`: of each term paid.
+    """
 
     group: Group
     rewards: np.ndarray
     terms: dict[str, np.ndarray]
+    paid: dict[str, np.ndarray]
+    weights: dict[str, float]
     evidence: tuple[tuple[ClaimScore, ...], ...]

@@ -1,8 +1,16 @@
-"""Group-relative advantages."""
+"""Group-relative advantages: how the rewards of a step become what each completion is pushed by."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from evidence.types import ScoredGroup
+
+EPSILON = 1e-4
+# Of the running moments: about the last hundred groups of a task.
+DECAY = 0.99
 
 
 def group_advantages(rewards: np.ndarray, divide_by_std: bool) -> np.ndarray:
@@ -13,4 +21,53 @@ def group_advantages(rewards: np.ndarray, divide_by_std: bool) -> np.ndarray:
     right, or wrong, alike.
     """
     centred = rewards - rewards.mean()
-    return (centred / (rewards.std(ddof=1) + 1e-4) if divide_by_std else centred).astype(np.float32)
+    return (centred / (rewards.std(ddof=1) + EPSILON) if divide_by_std else centred).astype(np.float32)
+
+
+class Advantages:
+    """The advantages of a run's groups, step by step. `normalise`: as in RewardConfig."""
+
+    def __init__(self, normalise: str, divide_by_std: bool):
+        self.normalise, self.divide_by_std = normalise, divide_by_std
+        self._moments: dict[str, tuple[float, float]] = {}  # task -> running mean and mean square of its rewards
+
+    def of_step(self, groups: Sequence[ScoredGroup]) -> list[np.ndarray]:
+        """float32 [G] for each group of a step, in order.
+
+        `sum`: group_advantages of the rewards. `each` (GDPO, arXiv 2601.05242): each term paid is normalised within
+        its group, these are summed by their weights, and the step's sums divided by their standard deviation (their
+        mean is 0 already). `task_std`: rewards centred in their group, over the running standard deviation of their
+        task (EMA-GRPO; our reading: exponential moving averages of the rewards' first two moments, group by group,
+        this step's included).
+        """
+        if self.normalise == "each":
+            return _each(groups)
+        if self.normalise == "task_std":
+            for scored in groups:
+                self._watch(scored.group.sample.task, scored.rewards)
+            return [
+                (group_advantages(s.rewards, False) / (self._std(s.group.sample.task) + EPSILON)).astype(np.float32)
+                for s in groups
+            ]
+        return [group_advantages(scored.rewards, self.divide_by_std) for scored in groups]
+
+    def _watch(self, task: str, rewards: np.ndarray) -> None:
+        new = float(rewards.mean()), float(np.square(rewards, dtype=np.float64).mean())
+        old = self._moments.get(task, new)
+        self._moments[task] = (DECAY * old[0] + (1 - DECAY) * new[0], DECAY * old[1] + (1 - DECAY) * new[1])
+
+    def _std(self, task: str) -> float:
+        mean, square = self._moments[task]
+        return max(0.0, square - mean * mean) ** 0.5
+
+
+def _each(groups: Sequence[ScoredGroup]) -> list[np.ndarray]:
+    sums = [
+        sum(
+            (scored.weights[name] * group_advantages(values, True) for name, values in scored.paid.items()),
+            np.zeros(len(scored.rewards), np.float32),
+        )
+        for scored in groups
+    ]
+    spread = float(np.concatenate(sums).std()) + EPSILON
+    return [(one / spread).astype(np.float32) for one in sums]

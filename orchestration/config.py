@@ -7,6 +7,10 @@ was said, what was said and what would be right. The schemas live beside the cod
 A section whose class names a key as `SHORT` may be written as that key's value alone, and a list of such sections as
 one of them: `data.train=a.json` is `data.train=[{path: a.json}]`.
 
+A section whose class names a `FOLDER` may start from a recipe, a file `configs/FOLDER/NAME.yaml` or a path to one that
+holds the section's keys: `reward: NAME`, or `recipe: NAME` beside keys that come on top. A later recipe takes the place
+of all that was said of the section before. In the resolved config the recipe's content stands, and not its name.
+
 A file may start from others: `include: [base.yaml]`, relative to itself; what comes later wins, and the file itself
 wins over what it includes.
 """
@@ -27,6 +31,7 @@ from yaml import YAMLError
 from evidence.errors import BadInput
 
 Schema = TypeVar("Schema")
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 def load_config(schema: type[Schema], path: str | Path | None, overrides: Sequence[str] = ()) -> Schema:
@@ -38,6 +43,7 @@ def load_config(schema: type[Schema], path: str | Path | None, overrides: Sequen
     layers = list(_read(Path(path), ())) if path is not None else []
     layers += [_parse_override(text) for text in overrides]
     layers = [(source, _written_out(schema, layer)) for source, layer in layers]
+    layers = _with_recipes(schema, layers)
     said_by: dict[str, str] = {}
     for source, layer in layers:
         said_by |= dict.fromkeys(_checked(schema, layer, source), source)
@@ -107,6 +113,40 @@ def _written_out(hint: Any, value: Any) -> Any:
         hints = get_type_hints(section)
         return {name: _written_out(hints.get(name), each) for name, each in value.items()}
     return value
+
+
+def _with_recipes(schema: Any, layers: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """The layers, with each recipe that a section of `schema` names laid under what names it, instead of what came
+    before."""
+    hints = get_type_hints(schema)
+    folders = {name: section.FOLDER for name, hint in hints.items() if hasattr(section := _section(hint), "FOLDER")}
+    found: list[tuple[str, dict[str, Any]]] = []
+    for source, layer in layers:
+        for key, folder in folders.items():
+            section = layer.get(key)
+            recipe = section.get("recipe") if isinstance(section, dict) else None
+            if recipe and isinstance(recipe, str):
+                del section["recipe"]
+                found = [(earlier, {k: v for k, v in said.items() if k != key}) for earlier, said in found]
+                for file, content in _read(recipe_file(folder, recipe, source), ()):
+                    found.append((file, {key: _written_out(hints[key], content)}))
+        found.append((source, layer))
+    return found
+
+
+def recipe_file(folder: str, name: str, source: str) -> Path:
+    """The YAML file that `name` means: a path to one, or a name in configs/`folder`. Raises BadInput."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    home = CONFIGS / folder
+    known = sorted(path.stem for path in home.glob("*.yaml"))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+        raise BadInput(
+            f"{source}: {home} holds no {name}.yaml; the nearest is {near[0] if near else 'none'}, all are: "
+            f"{', '.join(known)}; or give a path that ends in .yaml"
+        )
+    return home / f"{name}.yaml"
 
 
 def _checked(hint: Any, value: Any, source: str, key: str = "") -> Iterator[str]:

@@ -75,9 +75,11 @@ class Fleet:
         temperature: float,
         max_tokens: int,
         seed: int,
+        order: tuple[int, ...] | None = None,
     ) -> tuple[tuple[Trajectory, ...], int]:
         """`n` trajectories and the oldest version that had a part in them, on the least busy engine that may start.
 
+        `order`: which frame is shown at each frame's place; as they are if None.
         Raises what the generation raised; an engine that died is replaced in the background. Raises FleetLost.
         """
 
@@ -94,7 +96,9 @@ class Fleet:
         try:
             # The actor times itself out; the margin is for one that no longer can.
             async with asyncio.timeout(self._timeout_s + 60):
-                return await actor.generate.remote(prompt, frames, n, temperature, max_tokens, seed, self._timeout_s)
+                return await actor.generate.remote(
+                    prompt, frames, n, temperature, max_tokens, seed, self._timeout_s, order
+                )
         except ray.exceptions.RayActorError:
             self._replace(engine, actor)
             raise

@@ -10,8 +10,9 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import ray
 
 from evidence.errors import UnreadableMedia
@@ -22,7 +23,9 @@ from orchestration.admission import Admission
 from orchestration.fleet import Fleet, Referee
 from orchestration.frame_store import FrameStore, Lease
 from orchestration.ledger import Ledger, State
-from referee.reward import SerConfig, claims_to_verify, group_rewards
+from referee.reward.graph import RewardGraph
+from referee.ser import Ser
+from referee.terms.view import GroupView
 from rollout.prompt import ChatEncoder, build_prompt
 from rollout.template import PromptTemplate
 
@@ -47,7 +50,7 @@ class House:
     store: FrameStore
     encoder: ChatEncoder
     template: PromptTemplate
-    reward: SerConfig
+    reward: RewardGraph
     counts: Counter[str] = field(default_factory=Counter)
 
     async def look(self, sample: Sample) -> tuple[Lease, Prompt]:
@@ -64,10 +67,10 @@ class House:
         self.store.prefetch((s.media_path, shown_key_times(s, self.store.contract)) for s in samples)
 
     async def verify(
-        self, sample: Sample, completions: list[Completion], info: FrameInfo, frames: ray.ObjectRef
+        self, ser: Ser, sample: Sample, completions: list[Completion], info: FrameInfo, frames: ray.ObjectRef
     ) -> list[list[Verdict | None]]:
-        """The referee's verdicts on the claims of each completion that it has to be asked about."""
-        asked = [claims_to_verify(completion, info, self.reward) for completion in completions]
+        """The referee's verdicts on the claims of each completion that `ser` has to ask about."""
+        asked = [ser.claims_to_verify(completion, sample, info) for completion in completions]
         flat = [claim for claims in asked for claim in claims]
         if not flat:
             return [[] for _ in completions]
@@ -86,9 +89,10 @@ class ReadyGroup:
 class GroupMaker:
     """Brings admitted groups to ready or to rejected. To be used from one event loop."""
 
-    def __init__(self, house: House, admission: Admission, ledger: Ledger, draw: Draw, seed: int):
+    def __init__(self, house: House, admission: Admission, ledger: Ledger, draw: Draw, seed: int, groups: int):
+        """`groups`: how many the run will train; a group's place among them is its training progress."""
         self.house, self.admission, self.ledger = house, admission, ledger
-        self.draw, self.seed = draw, seed
+        self.draw, self.seed, self.groups = draw, seed, groups
         self.begun = 0
         self.ready: dict[int, ReadyGroup] = {}
         self.progress = asyncio.Event()  # set whenever a group became ready or was rejected
@@ -143,10 +147,9 @@ class GroupMaker:
         frames, info = lease.frames, lease.info
         self.ledger.generate(group)
         try:
-            trajectories, oldest = await self._generate(group, prompt, frames)
+            trajectories, oldest = await self._generate(group, prompt, frames, self.draw.n)
             self.ledger.score(group)
-            completions = [parse(t.text) for t in trajectories]
-            verdicts = await self.house.verify(sample, completions, info, frames)
+            view = await self._view(group, sample, prompt, lease, trajectories)
         except (ray.exceptions.RayActorError, TimeoutError) as error:
             # A death or a delay can be chance; anything else, such as a prompt mismatch, is a defect and ends the run.
             self.house.counts["failed generations"] += 1
@@ -154,23 +157,53 @@ class GroupMaker:
             if self.ledger.fail(group, type(error).__name__) is State.REJECTED:
                 self.admission.reject(group)
             return
-        reward = group_rewards(completions, verdicts, sample.answer, info, self.house.reward)
+        reward = self.house.reward.score(view)
         self.house.counts.update(reward.counts)
-        self.house.counts["groups without SER"] += reward.ser_left_out
         made = Group(group, sample, info, prompt, trajectories, oldest)
-        self.ready[group] = ReadyGroup(ScoredGroup(made, reward.rewards, reward.terms, reward.evidence), lease)
+        scored = ScoredGroup(made, reward.rewards, reward.terms, reward.paid, reward.weights, reward.evidence)
+        self.ready[group] = ReadyGroup(scored, lease)
         self.ledger.ready(group)
         self.admission.ready(group, oldest)
 
-    async def _generate(self, group: int, prompt: Prompt, frames: ray.ObjectRef) -> tuple[tuple[Trajectory, ...], int]:
+    async def _generate(
+        self, group: int, prompt: Prompt, frames: ray.ObjectRef, n: int, order: tuple[int, ...] | None = None
+    ) -> tuple[tuple[Trajectory, ...], int]:
         draw = self.draw
         # The seed is the group's, so that what is drawn does not depend on when.
         seed = self.seed * 1_000_003 + group
         may_start: Callable[[int], bool] = self.admission.may_start
         return await self.house.fleet.generate(
-            may_start, prompt, frames, draw.n, draw.temperature, draw.max_tokens, seed
+            may_start, prompt, frames, n, draw.temperature, draw.max_tokens, seed, order
         )
+
+    async def _view(
+        self, group: int, sample: Sample, prompt: Prompt, lease: Lease, trajectories: tuple[Trajectory, ...]
+    ) -> GroupView:
+        """What the reward may see of a group, with all that its terms need."""
+        house = self.house
+        view = _view_of(sample, lease.info, trajectories, min(1.0, group / self.groups))
+        if "contrast" in house.reward.needs:
+            # T-GRPO: half as many completions on the frames in another order; they are never trained on.
+            order = np.random.default_rng([self.seed, group]).permutation(len(lease.info.times))
+            half = max(1, self.draw.n // 2)
+            others, _ = await self._generate(group, prompt, lease.frames, half, tuple(order.tolist()))
+            view = replace(view, contrast=_view_of(sample, lease.info, others, view.progress))
+        if house.reward.ser is not None:
+            verdicts = await house.verify(house.reward.ser, sample, list(view.completions), lease.info, lease.frames)
+            view = replace(view, verdicts=tuple(verdicts))
+        return view
 
     def _reject(self, group: int, reason: str) -> None:
         self.ledger.reject(group, reason)
         self.admission.reject(group)
+
+
+def _view_of(sample: Sample, info: FrameInfo, trajectories: tuple[Trajectory, ...], progress: float) -> GroupView:
+    return GroupView(
+        sample=sample,
+        texts=tuple(t.text for t in trajectories),
+        completions=tuple(parse(t.text) for t in trajectories),
+        frames=info,
+        lengths=tuple(len(t.token_ids) for t in trajectories),
+        progress=progress,
+    )

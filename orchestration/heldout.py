@@ -18,14 +18,15 @@ from evidence.grammar import parse
 from evidence.types import Sample
 from orchestration.groups import Draw, House
 from orchestration.summary import Evaluation
+from referee.ser import Ser
 
 log = logging.getLogger(__name__)
 AT_ONCE = 64
 ATTEMPTS = 3
 
 
-async def evaluate(house: House, samples: Sequence[Sample], draw: Draw, seed: int) -> list[ClipRecord]:
-    """One completion per sample, judged anew: the referee forgets what it said before.
+async def evaluate(house: House, ser: Ser, samples: Sequence[Sample], draw: Draw, seed: int) -> list[ClipRecord]:
+    """One completion per sample, judged anew by `ser`: the referee forgets what it said before.
 
     Left out are clips that cannot be read, or that got no completion or verdict in ATTEMPTS. Raises BadInput if that
     leaves none.
@@ -60,8 +61,8 @@ async def evaluate(house: House, samples: Sequence[Sample], draw: Draw, seed: in
                     seed * 1_000_003 + number,
                 )
                 completion = parse(trajectory.text)
-                (verdicts,) = await house.verify(sample, [completion], lease.info, lease.frames)
-            return record(sample, lease.info, trajectory.text, verdicts, house.reward)
+                (verdicts,) = await house.verify(ser, sample, [completion], lease.info, lease.frames)
+            return record(sample, lease.info, trajectory.text, verdicts, ser)
 
     found = await asyncio.gather(*(one(n, s) for n, s in enumerate(samples)))
     records = [r for r in found if r is not None]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
-from evidence.types import ScoredGroup
+from evidence.types import Claim, ClaimScore, ScoredGroup
 
 
 def write_samples(path: Path, step: int, scored: ScoredGroup) -> None:
@@ -21,19 +23,28 @@ def write_samples(path: Path, step: int, scored: ScoredGroup) -> None:
                 "text": trajectory.text,
                 "reward": round(float(scored.rewards[index]), 4),
                 "versions": [version for version, _, _ in trajectory.version_spans],
-                "claims": [
-                    {
-                        "phrase": one.claim.phrase,
-                        "box": one.claim.box,
-                        "time": one.claim.time,
-                        "until": one.claim.until,
-                        "relevance": round(one.verdict.relevance, 4),
-                        "localization": round(one.verdict.localization, 4),
-                        "temporal_penalty": round(one.temporal_penalty, 4),
-                        "score": round(one.score, 4),
-                        "flag": one.verdict.flag,
-                    }
-                    for one in scored.evidence[index]
-                ],
+                "terms": {name: finite(values[index]) for name, values in scored.terms.items()},
+                "claims": [scored_claim(one) for one in scored.evidence[index]],
             }
             file.write(json.dumps(line) + "\n")
+
+
+def claim_line(claim: Claim) -> dict[str, Any]:
+    """A claim as it was read, for a JSON line: `box` in pixels of the resized frame, `time` and `until` in seconds."""
+    return {"phrase": claim.phrase, "box": claim.box, "time": claim.time, "until": claim.until}
+
+
+def scored_claim(one: ClaimScore) -> dict[str, Any]:
+    """A claim with its verdict, penalty and score, all in [0, 1], and what went wrong with it, if anything did."""
+    return claim_line(one.claim) | {
+        "relevance": round(one.verdict.relevance, 4),
+        "localization": round(one.verdict.localization, 4),
+        "temporal_penalty": round(one.temporal_penalty, 4),
+        "score": round(one.score, 4),
+        "flag": one.verdict.flag,
+    }
+
+
+def finite(value: float, places: int = 4) -> float | None:
+    """`value` to so many decimal places, None for NaN."""
+    return None if math.isnan(value) else round(float(value), places)

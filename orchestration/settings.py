@@ -11,7 +11,9 @@ from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes
 from learner.settings import LossConfig, ZeroConfig, require_dtype
 from orchestration.admission import Pacing
-from referee.reward import SerConfig
+from referee.reward.graph import RewardGraph
+from referee.reward.settings import RewardConfig
+from referee.ser import Ser
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataFile, DataShare
 from rollout.template import PromptTemplate
@@ -186,9 +188,12 @@ class FramesConfig:
 @dataclass(frozen=True)
 class EvalConfig:
     """The held-out comparison before and after: `samples` clips, greedy and at the training
-    temperature. 0 leaves it out."""
+    temperature. 0 leaves it out.
+
+    ser: by what their evidence is judged, whatever the training's reward, so that runs compare."""
 
     samples: int = 512
+    ser: Ser = field(default_factory=Ser)
 
     def __post_init__(self) -> None:
         _require(self.samples >= 0, "eval.samples", self.samples, "0 or more")
@@ -213,7 +218,7 @@ class TrainConfig:
     contract: SamplingContract = field(default_factory=SamplingContract)
     template: PromptTemplate = field(default_factory=PromptTemplate)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
-    reward: SerConfig = field(default_factory=SerConfig)
+    reward: RewardConfig = MISSING
     shuffle_rewards: bool = False
     steps: int = MISSING
     seed: int = 0
@@ -243,6 +248,8 @@ class TrainConfig:
             f"at least {step_gib:.3g}, what the frames of a step's groups can take; or lower contract.frames",
         )
         _require(self.wandb in WANDB_MODES, "wandb", self.wandb, " or ".join(WANDB_MODES))
+
+        RewardGraph(self.reward)
 
     @property
     def gpus(self) -> float:

@@ -17,6 +17,7 @@ import ray
 
 from evidence.errors import BadInput, RunFailed
 from evidence.types import Sample
+from learner.advantages import Advantages
 from learner.settings import RankConfig
 from orchestration import metrics as reporting
 from orchestration.admission import Admission, Batch
@@ -38,11 +39,13 @@ from orchestration.preflight import (
     require_length,
     require_tiles,
 )
+from orchestration.reward_log import LeftOutWatch, reward_metrics
 from orchestration.samples import write_samples
 from orchestration.settings import TrainConfig
 from orchestration.summary import Evaluation, RunFacts, comparison, in_both, installed_versions, training, write_summary
 from orchestration.weights import WeightsActor
 from referee.actor import RefereeConfig, scale_token_ids
+from referee.reward.graph import RewardGraph
 from rollout.dataset.mix import Mixture
 from rollout.engine import EngineConfig, WeightStore
 from rollout.prompt import ChatEncoder
@@ -89,6 +92,8 @@ class Run:
         self.config, self.run_dir, self.encoder = config, run_dir, encoder
         self.admission = Admission(config.pacing)
         self.ledger = Ledger()
+        self.advantages = Advantages(config.reward.normalise, config.learner.divide_by_std)
+        self.left_out = LeftOutWatch(config.reward)
         self.ages: list[int] = []
 
     async def run(self, train: Mixture[Sample], heldout: list[Sample]) -> None:
@@ -146,7 +151,7 @@ class Run:
             store=FrameStore(config.contract, frames_bytes, config.frames, holders=config.pacing.groups_per_step),
             encoder=self.encoder,
             template=config.template,
-            reward=config.reward,
+            reward=RewardGraph(config.reward),
         )
         ranks = RankConfig(
             model=engine.model,
@@ -164,7 +169,8 @@ class Run:
     async def _steps(self, train: Mixture[Sample]) -> None:
         """The algorithm."""
         config, admission = self.config, self.admission
-        maker = GroupMaker(self.house, admission, self.ledger, self._draw(), config.seed)
+        groups = config.steps * config.pacing.groups_per_step
+        maker = GroupMaker(self.house, admission, self.ledger, self._draw(), config.seed, groups)
         with (
             reporting.RunLog(self.run_dir, asdict(config), config.wandb) as log,
             reporting.Progress(config.steps) as progress,
@@ -207,7 +213,7 @@ class Run:
             scored = shuffled(scored, config.seed + self.admission.version)
         learner = config.learner
         frames = [ready.lease.frames for ready in groups]
-        parts = train_batches(scored, frames, learner.ranks, learner.token_budget, learner.divide_by_std)
+        parts = train_batches(scored, frames, learner.ranks, learner.token_budget, self.advantages)
         return self.gang.train_step(parts, config.learner.learning_rate(self.admission.version, config.steps))
 
     async def _publish(self, version: int, last: bool) -> None:
@@ -235,17 +241,14 @@ class Run:
     ) -> None:
         self.ages += batch.ages
         step = self.admission.version
-        terms = {
-            f"reward/{name}": float(np.nanmean(np.concatenate([ready.scored.terms[name] for ready in groups])))
-            for name in groups[0].scored.terms
-        }
-        rewards = np.concatenate([ready.scored.rewards for ready in groups])
-        trajectories = [t for ready in groups for t in ready.scored.group.trajectories]
+        scored = [ready.scored for ready in groups]
+        self.left_out.see(scored)
+        rewards = reward_metrics(scored)
+        trajectories = [t for one in scored for t in one.group.trajectories]
         log.log(
             step,
             {
-                "reward": float(rewards.mean()),
-                **terms,
+                **rewards,
                 **{f"learner/{name}": value for name, value in metrics.items()},
                 "staleness/mean": float(np.mean(batch.ages)),
                 "staleness/max": max(batch.ages),
@@ -263,10 +266,11 @@ class Run:
             },
         )
         write_samples(self.run_dir / "samples.jsonl", step, groups[0].scored)
+        ser = f"  r_SER {rewards['reward/ser']:.3f}" if "reward/ser" in rewards else ""
         progress.update(
             step,
-            f"reward {rewards.mean():.3f}  r_SER {terms['reward/ser']:.3f}  staleness {np.mean(batch.ages):.2f}"
-            f"  {len(rewards) / seconds:.1f} samples/s",
+            f"reward {rewards['reward']:.3f}{ser}  staleness {np.mean(batch.ages):.2f}"
+            f"  {len(trajectories) / seconds:.1f} samples/s",
         )
 
     async def _evaluate(self, when: str, heldout: list[Sample]) -> list[Evaluation]:
@@ -276,7 +280,8 @@ class Run:
         started = time.monotonic()
         draw, found = self._draw(), []
         for name, temperature in (("greedy", 0.0), ("sampled", draw.temperature)):
-            records = await evaluate(self.house, heldout, Draw(1, temperature, draw.max_tokens), self.config.seed)
+            one = Draw(1, temperature, draw.max_tokens)
+            records = await evaluate(self.house, self.config.eval.ser, heldout, one, self.config.seed)
             write_records(self.run_dir / f"heldout_{when}_{name}.jsonl", records)
             found.append(as_evaluation(records))
         print(

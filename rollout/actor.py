@@ -36,12 +36,16 @@ class RolloutActor:
         max_tokens: int,
         seed: int,
         timeout_s: float,
+        order: tuple[int, ...] | None = None,
     ) -> tuple[tuple[Trajectory, ...], int]:
         """`n` trajectories (see Engine.generate), and the oldest version that drew a token or computed KV of theirs.
 
+        `order`: which frame is shown at each frame's place, for completions on shuffled frames.
         Raises TimeoutError after `timeout_s`; the engine then drops the request.
         """
         oldest = self.engine.version
+        if order is not None:
+            frames = frames[list(order)]
         async with asyncio.timeout(timeout_s):
             try:
                 return await self.engine.generate(prompt, frames, n, temperature, max_tokens, seed), oldest

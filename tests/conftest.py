@@ -71,6 +71,7 @@ def ray_cluster() -> Iterator[Any]:
     import ray
 
     ray.init(
+        address="local",  # not whatever else runs on this machine
         num_cpus=4,
         object_store_memory=300 * 2**20,
         include_dashboard=False,

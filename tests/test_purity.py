@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("evidence", "rollout", "referee", "learner", "orchestration", "evaluation")
 PURE = sorted(f"evidence.{path.stem}" for path in (ROOT / "evidence").glob("*.py") if path.stem != "__init__")
-PURE += ["referee.reward", "orchestration.ledger", "orchestration.admission"]
+PURE += [
+    f"referee.{room}.{path.stem}" for room in ("reward", "terms") for path in (ROOT / "referee" / room).glob("[!_]*.py")
+]
+PURE += ["referee.ser", "learner.advantages", "orchestration.ledger", "orchestration.admission"]
 HEAVY = ("torch", "ray", "vllm")
 
 

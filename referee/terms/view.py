@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from evidence.errors import BadInput
 from evidence.grammar import Completion
 from evidence.types import FrameInfo, Sample, Verdict
 
@@ -33,11 +34,11 @@ class GroupView:
     """The G completions of one prompt, of which a term may see anything but the pixels.
 
     texts, completions: as written and as parsed, boxes in pixels of the resized frame. frames: times (seconds) and
-    sizes of the frames shown, None where unknown. lengths: tokens of each completion, empty where unknown.
-    progress: of training, 0-1. verdicts: per completion those of the claims that the SER term asks about, in its order.
-    judgements: the text judge's score of each answer, 0-1, None where it gave none. terms: raw values, float32 [G], of
-    the terms that stand before this one in the recipe. contrast: the view of the completions drawn on shuffled frames,
-    with their own `terms`.
+    sizes of the frames shown, None where unknown; a term reads them by `frame_times` and `frame_size`. lengths: tokens
+    of each completion, empty where unknown. progress: of training, 0-1. verdicts: per completion those of the claims
+    that the SER term asks about, in its order. judgements: the text judge's score of each answer, 0-1, None where it
+    gave none. terms: raw values, float32 [G], of the terms that stand before this one in the recipe. contrast: the view
+    of the completions drawn on shuffled frames, with their own `terms`.
     """
 
     sample: Sample
@@ -50,6 +51,22 @@ class GroupView:
     judgements: tuple[float | None, ...] = ()
     terms: Mapping[str, np.ndarray] = field(default_factory=dict)
     contrast: GroupView | None = None
+
+    @property
+    def frame_times(self) -> tuple[float, ...]:
+        """Seconds of the frames shown. Raises BadInput where they are unknown (a recorded completion may lack them)."""
+        if self.frames is None or not self.frames.times:
+            raise BadInput(f"sample {self.sample.id}: this reward needs frame_times, the seconds of the frames shown")
+        return self.frames.times
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(width, height) of the frames shown, the space of the claims' boxes. Raises BadInput where it is unknown."""
+        if self.frames is None or not all(self.frames.size):
+            raise BadInput(
+                f"sample {self.sample.id}: this reward needs frame_size, [width, height] of the frames shown"
+            )
+        return self.frames.size
 
 
 def needs(*what: str) -> Callable[[Term], Term]:

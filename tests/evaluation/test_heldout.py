@@ -10,7 +10,7 @@ import pytest
 from evaluation.heldout import ClipRecord, claim_iou, labelled_boxes, record
 from evidence.grammar import parse
 from evidence.types import FrameInfo, KeyFrame, Sample, Verdict
-from referee.reward import SerConfig
+from referee.ser import Ser
 
 INFO = FrameInfo("key", (0.0, 1.0, 2.0, 3.0), (100, 50), (200, 100), 4.0)
 # The ball is there for the first two of the labelled moments, the cup always.
@@ -37,7 +37,7 @@ def text(*claims: tuple[str, str, float], answer: str = "top left") -> str:
 
 
 def recorded(completion: str, *verdicts: Verdict | None) -> ClipRecord:
-    return record(SAMPLE, INFO, completion, list(verdicts), SerConfig())
+    return record(SAMPLE, INFO, completion, list(verdicts), Ser())
 
 
 def test_boxes_are_those_of_the_asked_object_in_pixels_of_the_resized_frame() -> None:

@@ -68,6 +68,7 @@ scored_groups = st.builds(
     group=groups,
     rewards=floats(2),
     terms=st.dictionaries(st.text(), floats(2), max_size=2),
+    paid=st.dictionaries(st.text(), floats(2), max_size=2),
     evidence=st.lists(st.lists(scores, max_size=2).map(tuple), max_size=2).map(tuple),
 )
 EVERY_KIND = [samples, infos, prompts, trajectories, groups, claims, verdicts, scores, scored_groups]

@@ -94,7 +94,7 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("contract.multiple=14", ["contract.multiple = 14", "the policy sees tiles of 28 pixels"]),
         ("verification.crop_size=[56,30]", ["verification.crop_size = [56, 30]", "multiples of 28"]),
         ("frames.cache_dir=/dev/null/none", ["frames.cache_dir = /dev/null/none", "/dev/null is a file"]),
-        ("reward.m_min=0", ["override 'reward.m_min=0'", "is not at least 1"]),
+        ("reward.terms.ser.options.m_min=0", ["override 'reward.terms.ser.options.m_min=0'", "1 or more"]),
         ("pacing.staleness=-1", ["pacing.staleness = -1", "0 or more"]),
         ("seed=-1", ["seed = -1", "0 or more"]),
         ("learner.lr=inf", ["learner.lr = inf", "finite"]),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory
+from learner.advantages import Advantages
 from orchestration.batches import scoring_batches, train_batches
 
 INFO = FrameInfo("key", (0.0,), (56, 56), (56, 56), 1.0)
@@ -35,7 +36,7 @@ def scored_groups(lengths: list[list[int]], seed: int) -> list[ScoredGroup]:
         )
         rewards = rng.random(len(completions)).astype(np.float32)
         group = Group(number, SAMPLE, INFO, prompt, trajectories, 0)
-        groups.append(ScoredGroup(group, rewards, {}, ()))
+        groups.append(ScoredGroup(group, rewards, {}, {}, {}, ()))
     return groups
 
 
@@ -58,7 +59,7 @@ def test_every_token_keeps_what_is_its_own(
 ) -> None:
     ranks = min(ranks, len(lengths))
     groups = scored_groups(lengths, seed)
-    dealt = train_batches(groups, refs(groups), ranks, budget, divide)
+    dealt = train_batches(groups, refs(groups), ranks, budget, Advantages("sum", divide))
     assert len(dealt) == ranks
     assert len({len(micros) for micros in dealt}) == 1, "ZeRO-3 gathers in every forward: ranks must have equally many"
 
@@ -89,7 +90,7 @@ def test_every_token_keeps_what_is_its_own(
 def test_each_row_has_the_frames_of_its_group(lengths: list[list[int]], ranks: int, budget: int) -> None:
     groups = scored_groups(lengths, 0)
     owners = owner(groups)
-    dealt = train_batches(groups, refs(groups), min(ranks, len(groups)), budget, False)
+    dealt = train_batches(groups, refs(groups), min(ranks, len(groups)), budget, Advantages("sum", False))
     for micro in chain(*dealt):
         rows, length = micro.batch.token_ids.shape
         assert len(micro.images) == rows
@@ -101,7 +102,7 @@ def test_each_row_has_the_frames_of_its_group(lengths: list[list[int]], ranks: i
 
 def test_scoring_deals_the_same_tokens_without_advantages() -> None:
     groups = scored_groups([[3, 4], [2, 2], [5, 1]], 0)
-    trained = train_batches(groups, refs(groups), 2, 40, False)
+    trained = train_batches(groups, refs(groups), 2, 40, Advantages("sum", False))
     scoring = scoring_batches([scored.group for scored in groups], refs(groups), 2, 40)
     for one, other in zip(chain(*trained), chain(*scoring), strict=True):
         np.testing.assert_array_equal(one.batch.targets, other.batch.targets)

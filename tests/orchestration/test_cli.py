@@ -15,6 +15,7 @@ from orchestration.doctor import require_memory
 COMPLETE = """
 data: {train: a.json, heldout: b.json}
 model: {policy: p, referee: r}
+reward: ser
 steps: 3
 run_dir: runs/x
 """

@@ -46,7 +46,7 @@ class FakeHouse:
 
 
 def begin(house: Any) -> GroupMaker:
-    maker = GroupMaker(house, Admission(Pacing(1)), Ledger(), Draw(2, 1.0, 8), 0)
+    maker = GroupMaker(house, Admission(Pacing(1)), Ledger(), Draw(2, 1.0, 8), 0, 1)
     maker.begin(7, Sample("1", "", "", "", "", video_path="a.mp4"))
     return maker
 

@@ -2,17 +2,15 @@
 
     s_m   = combine(rel_m, loc_m) * (1 - lambda_t * tp_m)
     r_SER = sum_m s_m / max(M, M_min)
-    r     = w_acc * acc + w_ser * r_SER + w_fmt * format
 
 This is our reading of arXiv 2606.24726; every symbol is a key of `SerConfig`. Pure functions in two steps:
-`claims_to_verify` says what the referee has to be asked, `score` and `group_rewards` use what it said.
+`claims_to_verify` says what the referee has to be asked, `score` uses what it said; `Ser` is both as a reward term.
 
 Guarantees: M counts every complete claim, so that a claim that earns nothing costs something. It earns nothing, and
 the referee is not asked, if its box is degenerate, reaches out of the frame or covers too much of it, if its phrase
 holds no word, if the temporal penalty takes its whole score (as, at lambda_t = 1, outside the video), or if it comes
 after `max_claims` others.
-Near-copies of a claim count as that claim, at the lowest score among them. A missing verdict never becomes a number:
-the SER term is then left out for the whole group, and counted (promise 8).
+Near-copies of a claim count as that claim, at the lowest score among them. A missing verdict never becomes a number.
 """
 
 from __future__ import annotations
@@ -20,15 +18,16 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from evidence.errors import BadInput
 from evidence.geometry import area, clip, iou, nearest_frame, sampling_step
 from evidence.grammar import DEGENERATE, Completion, plain_phrase
-from evidence.types import Claim, ClaimScore, FrameInfo, Verdict
+from evidence.types import Claim, ClaimScore, FrameInfo, Sample, Verdict
+from referee.terms.view import GroupView
+
+Spans = Sequence[tuple[float, float]]
 
 NO_VERDICT = "no verdict"
 # Why a complete claim is not asked about.
@@ -39,6 +38,7 @@ OUTSIDE_VIDEO = "time outside the video"
 TOO_LOOSE = "timing too loose"
 OVER_CAP = "over the cap of claims"
 GUARDS = (DEGENERATE, OUT_OF_FRAME, WHOLE_FRAME, NO_WORDS, OUTSIDE_VIDEO, TOO_LOOSE, OVER_CAP)
+TIMINGS = ("shown", "labels", "neighbour")
 EDGE_SLACK = 1.0  # pixels a box may reach out of the frame: rounding, not a mistake
 
 COMBINE: dict[str, Callable[[float, float, float], float]] = {
@@ -51,66 +51,60 @@ COMBINE: dict[str, Callable[[float, float, float], float]] = {
 
 @dataclass
 class SerConfig:
-    """The symbols of the reward. `gate_*`: the SER term is paid only to completions that are right / well formed."""
+    """The symbols of the term.
+
+    timing: what the temporal penalty goes by. `shown` needs no label: the nearest frame that the policy was shown.
+    `labels`: what `label_spans` finds in the sample; as `shown` for a sample without any.
+    `neighbour`: as `shown`, and each claim is also asked about the next frame: what holds as well there is loose.
+    """
 
     combine: str = "product"  # product | mean | min | weighted
     relevance_weight: float = 0.5  # of `weighted` alone
     lambda_t: float = 1.0  # share of a claim's score that loose timing can take
-    sigma: float = 1.0  # seconds: how far from a shown frame a time may be
+    timing: str = "shown"  # shown | labels | neighbour
+    sigma: float = 1.0  # seconds: how far from a shown frame, or from a label, a time may be
     m_min: int = 2  # claims below which evidence is thin
     max_claims: int = 8
     dedup_iou: float = 0.7
     max_area_share: float = 0.8
-    w_acc: float = 1.0
-    w_ser: float = 1.0
-    w_fmt: float = 1.0
-    gate_acc: bool = False
-    gate_fmt: bool = False
 
     def __post_init__(self) -> None:
-        if self.combine not in COMBINE:
-            raise BadInput(f"reward.combine: {self.combine!r} is none of {', '.join(COMBINE)}")
+        for name, allowed in (("combine", tuple(COMBINE)), ("timing", TIMINGS)):
+            if getattr(self, name) not in allowed:
+                raise BadInput(f"{name} = {getattr(self, name)}: it has to be one of {', '.join(allowed)}")
         for name in ("relevance_weight", "lambda_t", "dedup_iou", "max_area_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise BadInput(f"reward.{name}: {getattr(self, name)} is not between 0 and 1")
-        if self.sigma <= 0:
-            raise BadInput(f"reward.sigma: {self.sigma} s is not above 0")
+                raise BadInput(f"{name} = {getattr(self, name)}: it has to be between 0 and 1")
+        if not 0 < self.sigma < math.inf:
+            raise BadInput(f"sigma = {self.sigma}: it has to be above 0 s, and finite")
         for name in ("m_min", "max_claims"):
             if getattr(self, name) < 1:
-                raise BadInput(f"reward.{name}: {getattr(self, name)} is not at least 1")
+                raise BadInput(f"{name} = {getattr(self, name)}: it has to be 1 or more")
 
 
-@dataclass(frozen=True)
-class GroupReward:
-    """Rewards of the G completions of one prompt.
-
-    `rewards`: float32 [G]. `terms`: raw values of acc, format and ser, float32 [G] each; ser is NaN where it was left
-    out. `evidence`: one ClaimScore per complete claim, in order, per completion. `ser_left_out`: a verdict was
-    missing, so no completion of the group has its SER term. `counts`: claims, invalid, asked, loose_time (temporal
-    penalty above 0), missing (verdicts), and one `guard: …` per reason in GUARDS for which a claim was not asked.
-    """
-
-    rewards: np.ndarray
-    terms: dict[str, np.ndarray]
-    evidence: tuple[tuple[ClaimScore, ...], ...]
-    ser_left_out: bool
-    counts: dict[str, int] = field(default_factory=dict)
+def label_spans(sample: Sample) -> Spans:
+    """When the evidence is there, as far as the data says, in seconds: the true spans, else the key frames, else ()."""
+    return sample.spans or tuple((key.time, key.time) for key in sample.key_frames)
 
 
-def temporal_penalty(claim: Claim, info: FrameInfo, sigma: float) -> float:
+def temporal_penalty(claim: Claim, info: FrameInfo, cfg: SerConfig, labels: Spans = ()) -> float:
     """How loose a complete claim's timing is: 1 if any of it lies outside the video, else 1 - (1 - p)(1 - w).
 
-    p = 1 - exp(-d^2 / 2 sigma^2), d the seconds from `time` to the nearest frame shown. w, of an interval alone, is
-    its width as a share of the video: a claim about the whole video says nothing of when. Our reading: each takes its
-    share of what the other has left, so that a moment is charged p and an interval of width 0 like a moment.
+    p = 1 - exp(-d^2 / 2 sigma^2), d the seconds from `time` to the nearest frame shown or, with `timing` labels, to
+    the nearest of `labels`. w, of an interval alone, is its width as a share of the video: a claim about the whole
+    video says nothing of when. Our reading: each takes its share of what the other has left, so that a moment is
+    charged p and an interval of width 0 like a moment.
     """
     _, time = _box_and_time(claim)
     if _outside(claim, info):
         return 1.0
-    distance = abs(time - info.times[nearest_frame(info.times, time)])
+    if cfg.timing == "labels" and labels:
+        distance = min(max(start - time, 0.0, time - end) for start, end in labels)
+    else:
+        distance = abs(time - info.times[nearest_frame(info.times, time)])
     width = 0.0 if claim.until is None else claim.until - time
     share = width / info.duration if width else 0.0  # an image has no duration
-    return 1 - math.exp(-(distance**2) / (2 * sigma**2)) * (1 - share)
+    return 1 - math.exp(-(distance**2) / (2 * cfg.sigma**2)) * (1 - share)
 
 
 def _outside(claim: Claim, info: FrameInfo) -> bool:
@@ -119,7 +113,7 @@ def _outside(claim: Claim, info: FrameInfo) -> bool:
     return not 0 <= time <= (time if claim.until is None else claim.until) <= info.duration
 
 
-def guard(claim: Claim, info: FrameInfo, cfg: SerConfig) -> str | None:
+def guard(claim: Claim, info: FrameInfo, cfg: SerConfig, labels: Spans = ()) -> str | None:
     """Why a complete claim earns nothing whatever the referee would say, or None if it has to be asked."""
     box, _ = _box_and_time(claim)
     width, height = info.size
@@ -138,35 +132,46 @@ def guard(claim: Claim, info: FrameInfo, cfg: SerConfig) -> str | None:
         return WHOLE_FRAME
     if not _name(claim.phrase):
         return NO_WORDS
-    if cfg.lambda_t * temporal_penalty(claim, info, cfg.sigma) >= 1:
+    if cfg.lambda_t * temporal_penalty(claim, info, cfg, labels) >= 1:
         return OUTSIDE_VIDEO if _outside(claim, info) else TOO_LOOSE
     return None
 
 
-def claims_to_verify(completion: Completion, info: FrameInfo, cfg: SerConfig) -> list[Claim]:
-    """The claims whose verdict the score depends on, in order: at most `max_claims`."""
-    return [claim for claim in complete_claims(completion)[: cfg.max_claims] if guard(claim, info, cfg) is None]
+def claims_to_verify(completion: Completion, info: FrameInfo, cfg: SerConfig, labels: Spans = ()) -> list[Claim]:
+    """What to ask the referee about, in order: the claims whose verdict the score depends on, at most `max_claims`;
+    with `timing` neighbour each is followed by the same claim about the next frame."""
+    return [asked for claim in _asked(completion, info, cfg, labels) for asked in _with_neighbour(claim, info, cfg)]
 
 
 def score(
-    completion: Completion, verdicts: Sequence[Verdict | None], info: FrameInfo, cfg: SerConfig
+    completion: Completion, verdicts: Sequence[Verdict | None], info: FrameInfo, cfg: SerConfig, labels: Spans = ()
 ) -> tuple[tuple[ClaimScore, ...], float | None]:
     """The scores of all complete claims, and r_SER in [0, 1], None if a verdict is missing.
 
-    `verdicts` are those of `claims_to_verify(completion, info, cfg)`, in its order. A claim that was not asked has the
+    `verdicts` are those of `claims_to_verify` with the same arguments, in its order. A claim that was not asked has the
     verdict 0, 0 with the guard's name as flag; one without a verdict the flag NO_VERDICT. Raises ValueError if there
     are more or fewer verdicts than claims asked.
     """
-    asked = claims_to_verify(completion, info, cfg)
+    asked = claims_to_verify(completion, info, cfg, labels)
     if len(asked) != len(verdicts):
         raise ValueError(f"{len(verdicts)} verdicts for {len(asked)} claims")
-    verdict_of = dict(zip(asked, verdicts))
+    given = iter(verdicts)
+    verdicts_of = {
+        claim: [next(given) for _ in _with_neighbour(claim, info, cfg)]
+        for claim in _asked(completion, info, cfg, labels)
+    }
     scores = []
     for rank, claim in enumerate(complete_claims(completion)):
-        penalty = temporal_penalty(claim, info, cfg.sigma)
-        flag = OVER_CAP if rank >= cfg.max_claims else guard(claim, info, cfg)
-        verdict = Verdict(0.0, 0.0, flag) if flag else verdict_of[claim] or Verdict(0.0, 0.0, NO_VERDICT)
-        quality = COMBINE[cfg.combine](verdict.relevance, verdict.localization, cfg.relevance_weight)
+        flag = OVER_CAP if rank >= cfg.max_claims else guard(claim, info, cfg, labels)
+        penalty = temporal_penalty(claim, info, cfg, labels)
+        if flag or None in verdicts_of[claim]:
+            scores.append(ClaimScore(claim, Verdict(0.0, 0.0, flag or NO_VERDICT), penalty, 0.0))
+            continue
+        verdict, *neighbour = (one for one in verdicts_of[claim] if one is not None)
+        quality = _quality(verdict, cfg)
+        if neighbour and quality > 0:
+            # Our reading of the 'neighbour' variant: what share of the claim's quality the next frame has as well.
+            penalty = 1 - (1 - penalty) * (1 - min(1.0, _quality(neighbour[0], cfg) / quality))
         scores.append(ClaimScore(claim, verdict, penalty, quality * (1 - cfg.lambda_t * penalty)))
     if None in verdicts:
         return tuple(scores), None
@@ -182,55 +187,37 @@ def complete_claims(completion: Completion) -> list[Claim]:
     return [claim for claim in completion.claims if claim.valid or claim.reason == DEGENERATE]
 
 
-def normalised(answer: str) -> str:
-    """Case, runs of whitespace and a final full stop do not matter."""
-    return " ".join(answer.casefold().split()).removesuffix(".").rstrip()
+@dataclass
+class Ser(SerConfig):
+    """SER as a reward term: r_SER of each completion, NaN where a verdict is missing."""
+
+    needs = frozenset({"frames", "verdicts"})
+
+    def claims_to_verify(self, completion: Completion, sample: Sample, info: FrameInfo) -> list[Claim]:
+        """What `verdicts` of a view have to be about; see the function of that name."""
+        return claims_to_verify(completion, info, self, label_spans(sample))
+
+    def evidence(self, view: GroupView) -> list[tuple[tuple[ClaimScore, ...], float | None]]:
+        """Per completion the scores of its claims, and r_SER; see `score`. Raises ValueError without frames."""
+        if view.frames is None:
+            raise ValueError("SER needs the frames' times and sizes")
+        labels = label_spans(view.sample)
+        return [
+            score(completion, verdicts, view.frames, self, labels)
+            for completion, verdicts in zip(view.completions, view.verdicts, strict=True)
+        ]
+
+    def __call__(self, view: GroupView) -> list[float]:
+        return [math.nan if total is None else total for _, total in self.evidence(view)]
 
 
-def accuracy(answer: str | None, truth: str) -> float:
-    """1 for the same answer after normalising, else 0."""
-    return float(answer is not None and normalised(answer) == normalised(truth))
-
-
-def format_term(completion: Completion) -> float:
-    """1 for a well-formed completion with a valid claim, .5 for a well-formed one without, else 0."""
-    if not completion.well_formed:
-        return 0.0
-    return 1.0 if any(claim.valid for claim in completion.claims) else 0.5
-
-
-def group_rewards(
-    completions: Sequence[Completion],
-    verdicts: Sequence[Sequence[Verdict | None]],
-    truth: str,
-    info: FrameInfo,
-    cfg: SerConfig,
-) -> GroupReward:
-    """Rewards of one prompt's completions; `verdicts[i]` are those of `claims_to_verify(completions[i], info, cfg)`."""
-    acc = np.array([accuracy(c.answer, truth) for c in completions], np.float32)
-    form = np.array([format_term(c) for c in completions], np.float32)
-    scored = [score(c, v, info, cfg) for c, v in zip(completions, verdicts, strict=True)]
-    left_out = any(value is None for _, value in scored)
-    ser = np.array([np.nan if left_out or value is None else value for _, value in scored], np.float32)
-    rewards = cfg.w_acc * acc + cfg.w_fmt * form
-    if not left_out:
-        gate = (acc if cfg.gate_acc else 1) * (form > 0 if cfg.gate_fmt else 1)
-        rewards = rewards + cfg.w_ser * ser * gate
-    evidence = tuple(scores for scores, _ in scored)
-    return GroupReward(
-        rewards=rewards.astype(np.float32),
-        terms={"acc": acc, "format": form, "ser": ser},
-        evidence=evidence,
-        ser_left_out=left_out,
-        counts=_counts(completions, verdicts, evidence),
-    )
-
-
-def _counts(
+def claim_counts(
     completions: Sequence[Completion],
     verdicts: Sequence[Sequence[Verdict | None]],
     evidence: Sequence[Sequence[ClaimScore]],
 ) -> dict[str, int]:
+    """Of some completions: claims, invalid, asked, loose_time (temporal penalty above 0), missing (verdicts), and one
+    `guard: …` for each reason in GUARDS for which a claim was not asked."""
     scores = [s for completion in evidence for s in completion]
     asked = [verdict for completion in verdicts for verdict in completion]
     counts = Counter(
@@ -242,6 +229,23 @@ def _counts(
     )
     counts.update(f"guard: {s.verdict.flag}" for s in scores if s.verdict.flag in GUARDS)
     return dict(counts)
+
+
+def _asked(completion: Completion, info: FrameInfo, cfg: SerConfig, labels: Spans) -> list[Claim]:
+    claims = complete_claims(completion)[: cfg.max_claims]
+    return [claim for claim in claims if guard(claim, info, cfg, labels) is None]
+
+
+def _with_neighbour(claim: Claim, info: FrameInfo, cfg: SerConfig) -> Iterator[Claim]:
+    yield claim
+    if cfg.timing == "neighbour" and len(info.times) > 1:
+        here = nearest_frame(info.times, _box_and_time(claim)[1])
+        there = here + 1 if here + 1 < len(info.times) else here - 1
+        yield replace(claim, time=info.times[there], until=None)
+
+
+def _quality(verdict: Verdict, cfg: SerConfig) -> float:
+    return COMBINE[cfg.combine](verdict.relevance, verdict.localization, cfg.relevance_weight)
 
 
 def _distinct(scores: Sequence[ClaimScore], info: FrameInfo, cfg: SerConfig) -> list[list[ClaimScore]]:

@@ -1,12 +1,11 @@
 import math
 
-import numpy as np
 import pytest
 
 from evidence.errors import BadInput
 from evidence.grammar import DEGENERATE, parse
-from evidence.types import Claim, FrameInfo, Verdict
-from referee.reward import (
+from evidence.types import Claim, FrameInfo, KeyFrame, Sample, Verdict
+from referee.ser import (
     NO_VERDICT,
     NO_WORDS,
     OUT_OF_FRAME,
@@ -14,14 +13,15 @@ from referee.reward import (
     OVER_CAP,
     TOO_LOOSE,
     WHOLE_FRAME,
+    Ser,
     SerConfig,
-    accuracy,
+    claim_counts,
     claims_to_verify,
-    format_term,
-    group_rewards,
+    label_spans,
     score,
     temporal_penalty,
 )
+from referee.terms.view import GroupView
 
 INFO = FrameInfo("k", tuple(map(float, range(8))), (56, 56), (112, 112), 7.25)
 CFG = SerConfig()
@@ -30,6 +30,10 @@ GOOD = Verdict(1.0, 1.0)
 
 def at(time: float, until: float | None = None) -> Claim:
     return Claim("red circle", (10, 10, 30, 30), time, (0, 0), until=until)
+
+
+def sample(**known) -> Sample:
+    return Sample("a", "test", "temporal-spatial free-form QA", "Where?", "top left", video_path="a.mp4", **known)
 
 
 def claim(box="10,10,30,30", time="3.0", phrase="red circle") -> str:
@@ -63,26 +67,26 @@ def test_combinations(combine: str, expected: float):
 
 
 def test_temporal_penalty_grows_between_frames_and_is_whole_outside():
-    near, far = temporal_penalty(at(3.1), INFO, 1.0), temporal_penalty(at(3.5), INFO, 1.0)
-    assert temporal_penalty(at(3.0), INFO, 1.0) == 0
+    near, far = temporal_penalty(at(3.1), INFO, CFG), temporal_penalty(at(3.5), INFO, CFG)
+    assert temporal_penalty(at(3.0), INFO, CFG) == 0
     assert 0 < near < far < 1
     assert far == pytest.approx(1 - math.exp(-0.125))
-    assert temporal_penalty(at(3.5), INFO, 0.5) > far
-    assert temporal_penalty(at(-0.1), INFO, 1.0) == temporal_penalty(at(7.3), INFO, 1.0) == 1
+    assert temporal_penalty(at(3.5), INFO, SerConfig(sigma=0.5)) > far
+    assert temporal_penalty(at(-0.1), INFO, CFG) == temporal_penalty(at(7.3), INFO, CFG) == 1
 
 
 def test_an_interval_is_charged_for_its_width_beside_its_distance():
-    moment, width = temporal_penalty(at(3.5), INFO, 1.0), 2.9 / 7.25
-    assert temporal_penalty(at(3.0, 3.0), INFO, 1.0) == 0
-    assert temporal_penalty(at(3.0, 5.9), INFO, 1.0) == pytest.approx(width)
-    assert temporal_penalty(at(3.5, 6.4), INFO, 1.0) == pytest.approx(1 - (1 - moment) * (1 - width))
-    assert temporal_penalty(at(0.0, 7.25), INFO, 1.0) == 1
-    assert temporal_penalty(at(3.0, 7.3), INFO, 1.0) == temporal_penalty(at(-0.1, 3.0), INFO, 1.0) == 1
+    moment, width = temporal_penalty(at(3.5), INFO, CFG), 2.9 / 7.25
+    assert temporal_penalty(at(3.0, 3.0), INFO, CFG) == 0
+    assert temporal_penalty(at(3.0, 5.9), INFO, CFG) == pytest.approx(width)
+    assert temporal_penalty(at(3.5, 6.4), INFO, CFG) == pytest.approx(1 - (1 - moment) * (1 - width))
+    assert temporal_penalty(at(0.0, 7.25), INFO, CFG) == 1
+    assert temporal_penalty(at(3.0, 7.3), INFO, CFG) == temporal_penalty(at(-0.1, 3.0), INFO, CFG) == 1
 
 
 def test_a_moment_of_an_image_is_not_loose():
     image = FrameInfo("k", (0.0,), (56, 56), (112, 112), 0.0)
-    assert temporal_penalty(at(0.0), image, 1.0) == temporal_penalty(at(0.0, 0.0), image, 1.0) == 0
+    assert temporal_penalty(at(0.0), image, CFG) == temporal_penalty(at(0.0, 0.0), image, CFG) == 0
 
 
 def test_a_wide_interval_earns_less_than_the_moment_it_begins_with():
@@ -176,66 +180,64 @@ def test_more_or_fewer_verdicts_than_questions_is_an_error():
         score(completion(claim()), [GOOD, GOOD], INFO, CFG)
 
 
-def test_accuracy_ignores_case_space_and_the_full_stop():
-    assert accuracy(" Top  left.\n", "top left") == 1
-    assert accuracy("top right", "top left") == 0
-    assert accuracy(None, "top left") == 0
+def test_a_missing_verdict_is_no_number():
+    text = completion(claim(), claim(time="6.0"))
+    scores, total = score(text, [GOOD, None], INFO, CFG)
+    assert total is None
+    assert [s.verdict.flag for s in scores] == [None, NO_VERDICT]
+    assert [s.score for s in scores] == [1, 0]
 
 
-def test_format():
-    assert format_term(completion(claim())) == 1
-    assert format_term(completion("nothing")) == 0.5
-    assert format_term(completion("<obj>a</obj>")) == 0.5
-    assert format_term(parse("<think>" + claim() + "</think>")) == 0
+def test_labelled_timing_goes_by_spans_and_by_key_frames_where_there_are_none():
+    cfg = SerConfig(timing="labels")
+    spans = label_spans(sample(spans=((1.0, 2.0), (5.0, 6.0))))
+    assert temporal_penalty(at(1.5), INFO, cfg, spans) == 0  # inside, however far from a shown frame
+    assert temporal_penalty(at(3.0), INFO, cfg, spans) == pytest.approx(1 - math.exp(-0.5))
+    assert temporal_penalty(at(4.5), INFO, cfg, spans) == pytest.approx(1 - math.exp(-0.125))
+    frames = label_spans(sample(key_frames=(KeyFrame("0", 3.0),)))
+    assert temporal_penalty(at(4.0), INFO, cfg, frames) == pytest.approx(1 - math.exp(-0.5))
+    assert temporal_penalty(at(3.5), INFO, cfg, label_spans(sample())) == temporal_penalty(at(3.5), INFO, CFG)
+    assert temporal_penalty(at(3.0), INFO, CFG, spans) == 0  # labels are not looked at unless asked for
 
 
-def test_group_rewards_add_up():
-    cfg = SerConfig(w_acc=1.0, w_ser=2.0, w_fmt=0.5)
-    group = [completion(claim(time="1.0"), claim(time="4.0")), completion("x", answer="bottom left")]
-    result = group_rewards(group, [[GOOD, Verdict(0.5, 1.0)], []], "top left", INFO, cfg)
-    assert result.rewards.dtype == np.float32
-    assert result.rewards.tolist() == pytest.approx([1 + 2 * 0.75 + 0.5, 0.25])
-    assert result.terms["ser"].tolist() == pytest.approx([0.75, 0])
-    assert [len(e) for e in result.evidence] == [2, 0]
-    assert not result.ser_left_out
+def test_a_claim_that_holds_as_well_in_the_next_frame_is_loosely_timed():
+    cfg = SerConfig(timing="neighbour", m_min=1)
+    assert [c.time for c in claims_to_verify(completion(claim()), INFO, cfg)] == [3.0, 4.0]
+    assert [c.time for c in claims_to_verify(completion(claim(time="7.0")), INFO, cfg)] == [7.0, 6.0]
+    assert r_ser([GOOD, Verdict(0.0, 1.0)], claim(), cfg=cfg) == 1
+    assert r_ser([GOOD, Verdict(0.5, 0.5)], claim(), cfg=cfg) == pytest.approx(0.75)
+    assert r_ser([GOOD, GOOD], claim(), cfg=cfg) == 0
+    assert r_ser([Verdict(0.5, 1.0), GOOD], claim(), cfg=cfg) == 0
+    assert score(completion(claim()), [GOOD, None], INFO, cfg)[1] is None
+    image = FrameInfo("k", (0.0,), (56, 56), (112, 112), 0.0)
+    assert score(completion(claim(time="0.0")), [GOOD], image, cfg)[1] == 1  # there is no next frame to compare with
 
 
-def test_one_missing_verdict_leaves_the_ser_term_out_for_the_whole_group():
-    group = [completion(claim()), completion(claim(), claim(time="6.0"))]
-    result = group_rewards(group, [[GOOD], [GOOD, None]], "top left", INFO, CFG)
-    assert result.rewards.tolist() == [2, 2]
-    assert np.isnan(result.terms["ser"]).all()
-    assert result.ser_left_out
-    assert result.counts["missing"] == 1
-    assert result.evidence[1][1].verdict.flag == NO_VERDICT
-
-
-def test_gates_pay_evidence_only_to_the_right_and_the_well_formed():
-    right, wrong = completion(claim()), completion(claim(), answer="no")
-    loose = parse(f"<think>{claim()}</think>top left")
-    verdicts = [[GOOD]] * 3
-    acc = group_rewards([right, wrong, loose], verdicts, "top left", INFO, SerConfig(gate_acc=True))
-    fmt = group_rewards([right, wrong, loose], verdicts, "top left", INFO, SerConfig(gate_fmt=True))
-    assert acc.rewards.tolist() == [2.5, 1, 0]
-    assert fmt.rewards.tolist() == [2.5, 1.5, 0]
+def test_as_a_term_it_gives_one_number_a_completion_and_nan_for_a_missing_verdict():
+    texts = (completion(claim()), completion("x"), completion(claim(time="6.0")))
+    view = GroupView(sample(), ("", "", ""), texts, INFO, verdicts=([GOOD], [], [None]))
+    first, second, third = Ser(m_min=1)(view)
+    assert (first, second) == (1, 0)
+    assert math.isnan(third)
 
 
 def test_counts():
     group = [completion(claim(), claim(box="0,0,56,56"), "<obj>a</obj>"), completion(claim(time="3.5"))]
-    counts = group_rewards(group, [[GOOD], [GOOD]], "x", INFO, CFG).counts
-    assert counts == {
+    verdicts = [[GOOD], [None]]
+    evidence = [score(c, v, INFO, CFG)[0] for c, v in zip(group, verdicts)]
+    assert claim_counts(group, verdicts, evidence) == {
         "claims": 3,
         "invalid": 1,
         "asked": 2,
-        "missing": 0,
+        "missing": 1,
         "loose_time": 1,
         f"guard: {WHOLE_FRAME}": 1,
     }
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("combine", "sum"), ("sigma", 0.0), ("lambda_t", 1.5), ("m_min", 0), ("max_claims", 0)]
+    ("key", "value"), [("combine", "sum"), ("sigma", 0.0), ("lambda_t", 1.5), ("m_min", 0), ("timing", "x")]
 )
 def test_impossible_settings_are_refused_by_name(key: str, value):
-    with pytest.raises(BadInput, match=f"reward.{key}"):
+    with pytest.raises(BadInput, match=f"^{key} = "):
         SerConfig(**{key: value})

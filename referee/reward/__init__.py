@@ -1,0 +1,1 @@
+"""The reward of a completion: named terms, declared in YAML, summed (docs/reward.md)."""

@@ -1,0 +1,153 @@
+"""The reward graph: a recipe's terms, computed in order for one group of completions, gated, weighted and summed.
+
+Guarantees: every term's raw value is kept, whether it was paid or not; a value that cannot be had (NaN) never becomes
+a number, but leaves its term, and what is gated on it, out for the whole group, which is counted; a term that returns
+anything but one number a completion ends the run. Pure: equal views give equal rewards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from evidence.errors import BadInput, RunFailed
+from evidence.types import ClaimScore
+from referee.reward.options import bound_term
+from referee.reward.settings import RewardConfig
+from referee.ser import Ser, claim_counts
+from referee.terms.view import GroupView, needs_of
+
+
+@dataclass(frozen=True)
+class GroupReward:
+    """Rewards of the G completions of one prompt.
+
+    rewards: float32 [G], the sum over `paid` of weights * paid. terms: raw values, float32 [G] each, NaN where a value
+    could not be had. paid: what is paid of them, float32 [G] each: 0 where a gate is shut, without the terms left out.
+    weights: of each term paid, the schedule applied. left_out: names of the terms that were left out.
+    evidence: per completion one ClaimScore for each complete claim; empty without a SER term.
+    counts: see claim_counts, and `left out: TERM`.
+    """
+
+    rewards: np.ndarray
+    terms: dict[str, np.ndarray]
+    paid: dict[str, np.ndarray]
+    weights: dict[str, float]
+    left_out: tuple[str, ...]
+    evidence: tuple[tuple[ClaimScore, ...], ...]
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class RewardGraph:
+    """A recipe ready to be computed. Raises BadInput for one that cannot be."""
+
+    def __init__(self, config: RewardConfig):
+        self.config = config
+        self._terms: dict[str, Callable[..., Any]] = {}
+        self.ser: Ser | None = None
+        for name, term in config.terms.items():
+            where = f"reward.terms.{name}"
+            bound = bound_term(where, term.use or name, term.options)
+            self._require_of(where, bound)
+            if isinstance(bound, Ser):
+                if self.ser is not None:
+                    raise BadInput(f"{where}: there is a ser term already; a recipe may have one")
+                self.ser = bound
+            self._terms[name] = bound
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What a view has to bring for all terms together: names out of referee.terms.view.NEEDS."""
+        return frozenset().union(*(needs_of(_function(term)) for term in self._terms.values()))
+
+    def score(self, view: GroupView) -> GroupReward:
+        """Rewards of one group. Raises RunFailed for a term that does not return a finite number, or NaN, each."""
+        if view.contrast is not None:
+            # Of the completions on shuffled frames only what needs nothing but their text is known.
+            plain = {name: term for name, term in self._terms.items() if not _beyond_text(term)}
+            view = replace(view, contrast=replace(view.contrast, terms=self._raw(view.contrast, plain)[0]))
+        terms, evidence = self._raw(view, self._terms)
+        left_out = [name for name, values in terms.items() if np.isnan(values).any()]
+        unknown = set(left_out)
+        left_out += [n for n, term in self.config.terms.items() if n not in unknown and unknown & set(term.gate)]
+        paid = {name: self._paid(name, terms) for name in terms if name not in left_out}
+        weights = {n: t.weight * t.factor(view.progress) for n, t in self.config.terms.items() if n in paid}
+        rewards = np.zeros(len(view.completions), np.float64)
+        for name, values in paid.items():
+            rewards += weights[name] * values
+        counts = claim_counts(view.completions, view.verdicts, evidence) if self.ser is not None else {}
+        return GroupReward(
+            rewards=rewards.astype(np.float32),
+            terms=terms,
+            paid=paid,
+            weights=weights,
+            left_out=tuple(left_out),
+            evidence=evidence,
+            counts=counts | {f"left out: {name}": 1 for name in left_out},
+        )
+
+    def _require_of(self, where: str, bound: Callable[..., Any]) -> None:
+        """A term's option `of` names a term that it reads: one that is computed before it."""
+        of = getattr(bound, "keywords", {}).get("of")
+        if of is None:
+            return
+        needed = needs_of(_function(bound))
+        fit = [n for n, t in self._terms.items() if "contrast" not in needed or not _beyond_text(t)]
+        if of not in fit:
+            raise BadInput(
+                f"{where}.options.of = {of}: it has to be a term that stands before it"
+                f"{' and needs no referee' if 'contrast' in needed else ''}: {', '.join(fit) or 'there is none'}"
+            )
+
+    def _raw(
+        self, view: GroupView, chosen: dict[str, Callable[..., Any]]
+    ) -> tuple[dict[str, np.ndarray], tuple[tuple[ClaimScore, ...], ...]]:
+        """Raw values of the chosen terms, each seeing those before it, and the evidence of the SER term."""
+        values: dict[str, np.ndarray] = {}
+        evidence: tuple[tuple[ClaimScore, ...], ...] = ((),) * len(view.completions)
+        for name, term in chosen.items():
+            tasks = self.config.terms[name].tasks
+            if tasks and view.sample.task not in tasks:
+                values[name] = np.zeros(len(view.completions), np.float32)
+                continue
+            seen = replace(view, terms=dict(values))
+            if term is self.ser:
+                scored = term.evidence(seen)
+                evidence = tuple(scores for scores, _ in scored)
+                found: Any = [np.nan if total is None else total for _, total in scored]
+            else:
+                found = term(seen)
+            values[name] = _as_values(name, found, len(view.completions))
+        return values, evidence
+
+    def _paid(self, name: str, terms: dict[str, np.ndarray]) -> np.ndarray:
+        paid = terms[name]
+        for other, least in self.config.terms[name].gate.items():
+            paid = np.where(terms[other] >= least, paid, np.float32(0))
+        return paid
+
+
+def _function(term: Callable[..., Any]) -> Callable[..., Any]:
+    """What carries a term's needs: the function behind its bound options, or the term itself."""
+    return getattr(term, "func", term)
+
+
+def _beyond_text(term: Callable[..., Any]) -> bool:
+    """Whether a term needs more than the completions' text and the frames' times."""
+    return bool(needs_of(_function(term)) - {"frames"})
+
+
+def _as_values(name: str, found: Any, n: int) -> np.ndarray:
+    values: np.ndarray
+    try:
+        values = np.asarray(found, np.float32)
+    except (TypeError, ValueError):
+        values = np.empty(0, np.float32)
+    if values.shape != (n,) or np.isinf(values).any():
+        raise RunFailed(
+            f"reward.terms.{name}: it has to return {n} finite numbers, one a completion, not {found!r:.200}"
+        )
+    return values

@@ -1,0 +1,96 @@
+"""From what a recipe says of a term to the function that computes it.
+
+Guarantees: what a recipe names and the options that it gives are checked when it is loaded, in one line that says what
+would be right. A user's own term is named `module:function`; the working directory is searched, too, as for a script.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, field, fields, is_dataclass, make_dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from evidence.errors import BadInput
+from referee.ser import Ser
+from referee.terms import BUILTIN
+
+TERMS: dict[str, Any] = {**BUILTIN, "ser": Ser}
+
+
+def bound_term(where: str, use: str, options: dict[str, Any]) -> Callable[..., Any]:
+    """The term called `use`, with its options, to be called with a GroupView. `where`: its key in the config.
+
+    Raises BadInput for a name that leads nowhere and for options that the term does not take.
+    """
+    term = _named(where, use)
+    schema: Any = term if is_dataclass(term) else _schema(where, use, term)
+    known = [one.name for one in fields(schema)]
+    for name, value in options.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            takes = f"the nearest it takes is {near[0]}" if near else "it takes none"
+            raise BadInput(f"{where}.options.{name}: {use} has no such option; {takes}")
+        try:
+            OmegaConf.merge(OmegaConf.structured(schema), {name: value})
+        except OmegaConfBaseException:
+            wanted = get_type_hints(schema)[name]
+            raise BadInput(
+                f"{where}.options.{name} = {value!r}: it has to be of type {getattr(wanted, '__name__', wanted)}"
+            ) from None
+    try:
+        typed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), options))
+    except OmegaConfBaseException as error:
+        raise BadInput(f"{where}.options: {use}: {str(error).splitlines()[0]}") from None
+    except BadInput as error:  # what a dataclass refuses by itself names the option first
+        raise BadInput(f"{where}.options.{error}") from None
+    return typed if is_dataclass(term) else partial(term, **asdict(typed))
+
+
+def _named(where: str, use: str) -> Any:
+    if ":" not in use:
+        if use not in TERMS:
+            near = difflib.get_close_matches(use, TERMS, n=1, cutoff=0)[0]
+            raise BadInput(
+                f"{where}: no term is called {use}; the nearest is {near}; one of your own is written module:function"
+            )
+        return TERMS[use]
+    module, _, name = use.partition(":")
+    if os.getcwd() not in sys.path:  # a console script does not search it, `python -m` does
+        sys.path.insert(0, os.getcwd())
+    try:
+        term = getattr(import_module(module), name, None)
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise BadInput(f"{where}.use = {use}: {module} cannot be imported: {type(error).__name__}: {error}") from None
+    if not callable(term):
+        raise BadInput(f"{where}.use = {use}: {module} has no function {name}")
+    return term
+
+
+def _schema(where: str, use: str, term: Callable[..., Any]) -> type:
+    """A dataclass with the term's options, as its signature says."""
+    parameters = list(inspect.signature(term).parameters.values())
+    options = parameters[1:]
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    if not parameters or parameters[0].kind is by_name or any(one.kind is not by_name for one in options):
+        raise BadInput(f"{where}.use = {use}: it has to be written as def {term.__name__}(view, *, option=default, …)")
+    hints = get_type_hints(term)
+    declared = [
+        (one.name, hints.get(one.name, Any), field(default_factory=partial(_same, one.default)))
+        if one.default is not one.empty
+        else (one.name, hints.get(one.name, Any), field(default=MISSING))
+        for one in options
+    ]
+    return make_dataclass(f"Options of {use}", declared, kw_only=True)
+
+
+def _same(value: Any) -> Any:
+    return value

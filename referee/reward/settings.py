@@ -1,0 +1,90 @@
+"""What a reward recipe may say: `configs/reward/*.yaml`, and the section `reward` of a training config."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from evidence.errors import BadInput
+
+NORMALISE = ("sum", "each", "task_std")
+
+
+@dataclass
+class TermConfig:
+    """One term of the sum.
+
+    use: the name of a built-in term, or `module:function`; the term's own name if empty.
+    tasks: the samples' tasks that it concerns; all of them if empty. Elsewhere its value is 0.
+    gate: other terms of the recipe, each with the raw value that it has to reach for this one to be paid.
+    schedule: (progress, factor) pairs by which the weight is multiplied, in order of progress (0-1), linear between
+        them and constant before and after.
+    options: what the term's function takes besides the completions.
+    """
+
+    use: str = ""
+    weight: float = 1.0
+    tasks: list[str] = field(default_factory=list)
+    gate: dict[str, float] = field(default_factory=dict)
+    schedule: list[list[float]] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def factor(self, progress: float) -> float:
+        """Of the weight, at training progress 0-1."""
+        if not self.schedule:
+            return 1.0
+        before = [point for point in self.schedule if point[0] <= progress]
+        after = [point for point in self.schedule if point[0] > progress]
+        if not before or not after:
+            return (before or after)[-1 if before else 0][1]
+        (x1, y1), (x2, y2) = before[-1], after[0]
+        return y1 + (y2 - y1) * (progress - x1) / (x2 - x1)
+
+
+@dataclass
+class RewardConfig:
+    """A recipe: `reward = sum of weight * value` over `terms`, computed in their order.
+
+    recipe: a file of configs/reward/, or a path, to start from; empty once it has been read.
+    normalise: what becomes the advantage. `sum`: the sum, within its group. `each`: every term within its group, then
+        the sum, then over the step's batch (GDPO). `task_std`: the sum, centred in its group, over a running standard
+        deviation of its task (EMA-GRPO).
+    max_left_out: share of the last `watched` groups that may lack a term for want of a verdict, before the run stops.
+    """
+
+    SHORT = "recipe"
+    FOLDER = "reward"
+
+    recipe: str = ""
+    terms: dict[str, TermConfig] = field(default_factory=dict)
+    normalise: str = "sum"
+    max_left_out: float = 0.25
+    watched: int = 64
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise BadInput("reward.terms = {}: it has to name at least one term")
+        if self.normalise not in NORMALISE:
+            raise BadInput(f"reward.normalise = {self.normalise}: it has to be one of {', '.join(NORMALISE)}")
+        if not 0 <= self.max_left_out <= 1:
+            raise BadInput(f"reward.max_left_out = {self.max_left_out}: it has to be between 0 and 1")
+        if self.watched < 1:
+            raise BadInput(f"reward.watched = {self.watched}: it has to be 1 or more")
+        for name, term in self.terms.items():
+            _check(f"reward.terms.{name}", name, term, list(self.terms))
+
+
+def _check(where: str, name: str, term: TermConfig, names: list[str]) -> None:
+    if not math.isfinite(term.weight):
+        raise BadInput(f"{where}.weight = {term.weight}: it has to be finite")
+    for other in term.gate:
+        if other not in names or other == name:
+            others = ", ".join(one for one in names if one != name) or "none"
+            raise BadInput(f"{where}.gate.{other}: it has to be another term of the recipe: {others}")
+    points = term.schedule
+    if any(len(point) != 2 or not 0 <= point[0] <= 1 for point in points):
+        raise BadInput(f"{where}.schedule = {points}: each has to be [progress from 0 to 1, factor]")
+    if any(a[0] >= b[0] for a, b in pairwise(points)):
+        raise BadInput(f"{where}.schedule = {points}: its progress has to grow from one to the next")

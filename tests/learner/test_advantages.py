@@ -1,0 +1,49 @@
+"""Advantages of a step, each mode against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup
+from learner.advantages import DECAY, Advantages
+
+INFO = FrameInfo("key", (0.0,), (56, 56), (56, 56), 1.0)
+NONE = np.zeros(0, np.int32)
+
+
+def scored(task: str = "a", weights: dict[str, float] | None = None, **paid: list[float]) -> ScoredGroup:
+    sample = Sample("s", "test", task, "Where?", "left", video_path="a.mp4")
+    group = Group(0, sample, INFO, Prompt(NONE, NONE, NONE, NONE), (), 0)
+    values = {name: np.array(numbers, np.float32) for name, numbers in paid.items()}
+    weights = weights or dict.fromkeys(values, 1.0)
+    rewards = sum(weights[name] * values[name] for name in values)
+    return ScoredGroup(group, np.asarray(rewards, np.float32), values, values, weights, ())
+
+
+def test_the_sum_is_centred_and_divided_only_if_asked():
+    group = scored(x=[0, 1, 5], weights={"x": 2.0})
+    (plain,) = Advantages("sum", divide_by_std=False).of_step([group])
+    (divided,) = Advantages("sum", divide_by_std=True).of_step([group])
+    assert plain.tolist() == [-4, -2, 6]
+    assert divided == pytest.approx(np.array([-4, -2, 6]) / np.sqrt(28), rel=1e-3)  # sample variance 56 / 2
+
+
+def test_each_term_normalised_by_itself_weighs_by_its_weight_and_not_by_its_spread():
+    one = scored(wide=[0, 100], narrow=[1, 0], weights={"wide": 1.0, "narrow": 3.0})
+    other = scored(wide=[5, 5], narrow=[0, 0])
+    first, second = Advantages("each", divide_by_std=False).of_step([one, other])
+    # Within the group both terms are +-1/sqrt 2, so the sum is (3 - 1)/sqrt 2; the batch's std is 1.
+    assert first == pytest.approx([np.sqrt(2), -np.sqrt(2)], rel=1e-3)
+    assert second.tolist() == [0, 0]
+
+
+def test_each_task_has_its_own_running_spread():
+    advantages = Advantages("task_std", divide_by_std=False)
+    loud, quiet = scored("loud", x=[-10, 10]), scored("quiet", x=[-0.1, 0.1])
+    assert [a[1] for a in advantages.of_step([loud, quiet])] == pytest.approx([1, 1], rel=2e-3)
+    (again,) = advantages.of_step([scored("loud", x=[-20, 20])])
+    spread = np.sqrt(DECAY * 100 + (1 - DECAY) * 400)
+    assert again[1] == pytest.approx(20 / spread, rel=1e-3)
+    (flat,) = advantages.of_step([scored("loud", x=[3, 3])])
+    assert flat.tolist() == [0, 0]
