@@ -44,7 +44,9 @@ def clip(box: Box, size: tuple[int, int]) -> Box:
 
 
 def convert(box: Box, source: BoxSpace, target: BoxSpace) -> Box:
-    """The box of `source` coordinates in those of `target`; nothing is rounded or cut."""
+    """The box of `source` coordinates in those of `target`; nothing is rounded or cut, or changed in equal spaces."""
+    if source == target:  # multiplied and divided by the same number, it might change in its last digit
+        return box
     return (
         box[0] * target.width / source.width,
         box[1] * target.height / source.height,

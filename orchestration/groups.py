@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 import ray
 
+from evidence import spaces
 from evidence.errors import UnreadableMedia
-from evidence.grammar import Completion, parse
+from evidence.grammar import Completion
 from evidence.sampling import shown_key_times
 from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory, Verdict
 from orchestration.admission import Admission
@@ -62,6 +63,10 @@ class House:
     def look_ahead(self, samples: Iterable[Sample]) -> None:
         """Samples that will be looked at soon, in their order."""
         self.store.prefetch((s.media_path, shown_key_times(s, self.store.contract)) for s in samples)
+
+    def read(self, text: str, info: FrameInfo) -> Completion:
+        """What the policy wrote of a sample whose frames are `info`, its claims' boxes in pixels of these frames."""
+        return spaces.read(text, info, self.template.box_space)
 
     async def verify(
         self, sample: Sample, completions: list[Completion], info: FrameInfo, frames: ray.ObjectRef
@@ -145,7 +150,7 @@ class GroupMaker:
         try:
             trajectories, oldest = await self._generate(group, prompt, frames)
             self.ledger.score(group)
-            completions = [parse(t.text) for t in trajectories]
+            completions = [self.house.read(t.text, info) for t in trajectories]
             verdicts = await self.house.verify(sample, completions, info, frames)
         except (ray.exceptions.RayActorError, TimeoutError) as error:
             # A death or a delay can be chance; anything else, such as a prompt mismatch, is a defect and ends the run.
