@@ -68,8 +68,3 @@ def nearest_frame(times: Sequence[float], time: float) -> int:
     right = min(bisect_left(times, time), len(times) - 1)
     left = max(right - 1, 0)
     return left if time - times[left] <= times[right] - time else right
-
-
-def sampling_step(times: Sequence[float], duration: float) -> float:
-    """Mean seconds between frames shown; the whole video for a single frame."""
-    return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else duration

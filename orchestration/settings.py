@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from evidence.errors import BadInput
-from evidence.sampling import SamplingContract, most_bytes
+from evidence.sampling import SamplingContract
 from learner.settings import LossConfig, ZeroConfig, require_dtype
 from orchestration.admission import Pacing
 from referee.reward import SerConfig
@@ -234,13 +234,6 @@ class TrainConfig:
             "sampling.max_tokens",
             self.sampling.max_tokens,
             f"below max_model_len ({self.sampling.max_model_len})",
-        )
-        step_gib = self.pacing.groups_per_step * most_bytes(self.contract) / 2**30
-        _require(
-            step_gib <= self.cluster.frames_gib,
-            "cluster.frames_gib",
-            self.cluster.frames_gib,
-            f"at least {step_gib:.3g}, what the frames of a step's groups can take; or lower contract.frames",
         )
         _require(self.wandb in WANDB_MODES, "wandb", self.wandb, " or ".join(WANDB_MODES))
 

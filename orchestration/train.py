@@ -35,6 +35,7 @@ from orchestration.preflight import (
     readable_samples,
     require_crop_tiles,
     require_folder,
+    require_frames_fit,
     require_length,
     require_tiles,
 )
@@ -72,8 +73,10 @@ def main(config: TrainConfig) -> None:
     require_tiles(encoder.tile, config.contract, "policy")
     require_tiles(judge.tile, config.contract, "referee")
     require_crop_tiles(judge.tile, config.verification)
+    samples = [*train.items, *heldout]
+    require_frames_fit(config.contract, samples, config.pacing.groups_per_step, config.cluster.frames_gib)
     lengths = config.sampling.max_tokens, config.sampling.max_model_len
-    require_length(encoder, config.contract, config.template, [*train.items, *heldout], *lengths)
+    require_length(encoder, config.contract, config.template, samples, *lengths)
     if config.frames.cache_dir:
         require_folder("frames.cache_dir", config.frames.cache_dir)
     with start_ray(config.cluster.object_store_gib, config.gpus):
