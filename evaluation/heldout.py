@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evidence.geometry import area, convert, iou, nearest_frame
-from evidence.grammar import parse
+from evidence.grammar import Completion
 from evidence.types import NORMALISED, Box, Claim, FrameInfo, Sample, Verdict
 from referee.claims import asked_phrase
 from referee.ser import Ser, label_spans, score
@@ -52,9 +52,11 @@ def claim_iou(claim: Claim, sample: Sample, info: FrameInfo) -> float:
     return max((iou(claim.box, box) for box in boxes), default=0.0) if claim.box else 0.0
 
 
-def record(sample: Sample, info: FrameInfo, text: str, verdicts: list[Verdict | None], ser: Ser) -> ClipRecord:
-    """`verdicts`: those of `ser.claims_to_verify(parse(text), sample, info)`, in its order."""
-    completion = parse(text)
+def record(
+    sample: Sample, info: FrameInfo, text: str, completion: Completion, verdicts: list[Verdict | None], ser: Ser
+) -> ClipRecord:
+    """`completion`: `text` as read, boxes in pixels of the resized frame. `verdicts`: those of
+    `ser.claims_to_verify(completion, sample, info)`, in its order."""
     _, reward = score(completion, verdicts, info, ser, label_spans(sample))
     valid = [claim for claim in completion.claims if claim.valid]
     ious = tuple(claim_iou(claim, sample, info) for claim in valid)

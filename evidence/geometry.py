@@ -44,7 +44,9 @@ def clip(box: Box, size: tuple[int, int]) -> Box:
 
 
 def convert(box: Box, source: BoxSpace, target: BoxSpace) -> Box:
-    """The box of `source` coordinates in those of `target`; nothing is rounded or cut."""
+    """The box of `source` coordinates in those of `target`; nothing is rounded or cut, or changed in equal spaces."""
+    if source == target:  # multiplied and divided by the same number, it might change in its last digit
+        return box
     return (
         box[0] * target.width / source.width,
         box[1] * target.height / source.height,
@@ -66,8 +68,3 @@ def nearest_frame(times: Sequence[float], time: float) -> int:
     right = min(bisect_left(times, time), len(times) - 1)
     left = max(right - 1, 0)
     return left if time - times[left] <= times[right] - time else right
-
-
-def sampling_step(times: Sequence[float], duration: float) -> float:
-    """Mean seconds between frames shown; the whole video for a single frame."""
-    return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else duration

@@ -49,6 +49,7 @@ class Completion:
     """What a completion says. `think` and `answer` are None where their tags are absent or not closed.
 
     `claims`: every claim begun inside the thought, in order, invalid ones with their reason; none without a thought.
+    From `parse` their boxes are the numbers written, from `evidence.spaces.read` pixels of the resized frame.
     `well_formed`: exactly one closed thought, then exactly one closed answer, and inside the thought as many evidence
     tags closed as opened, of each kind.
     """

@@ -21,7 +21,7 @@ class BoxSpace:
     """What a box's coordinates count: in this space the whole frame is the box (0, 0, width, height).
 
     The four there are: NORMALISED, THOUSAND, and per video `FrameInfo.original_space` and `FrameInfo.resized_space`.
-    `evidence.geometry.convert` leads from any of them to any other.
+    `evidence.geometry.convert` leads from any of them to any other; configs name them by `evidence.spaces.SPACES`.
     """
 
     width: float
@@ -102,7 +102,7 @@ class FrameInfo:
 
     @property
     def resized_space(self) -> BoxSpace:
-        """Pixels of the frames as the policy is shown them: the space of its claims."""
+        """Pixels of the frames as the policy is shown them: the space of claims."""
         return BoxSpace(*self.size)
 
 
@@ -160,6 +160,7 @@ class Group:
 class Claim:
     """One piece of evidence the policy wrote: `phrase` is in `box` (pixels of the resized frame) at `time` (seconds).
 
+    The grammar gives `box` as it is written; `evidence.spaces.read` is what makes pixels of it, before anybody looks.
     `until` (seconds) is the end of a claim about an interval, None for one about a moment. `time` is then the start:
     the referee looks at one frame, and that has to be one the policy named, as it never named the interval's middle.
     `span` are the character offsets of the claim in the completion. An invalid claim keeps what could be read of it

@@ -83,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_dataset(command)
     command.add_argument("--media", action="store_true", help="also decode every video and image")
     command.add_argument("--against", type=Path, metavar="TEST", help="a dataset that must share no media with it")
+    command.add_argument("--against-format", metavar="FORMAT", help="the format TEST is in (default: told likewise)")
+    command.add_argument("--against-media-root", type=Path, metavar="DIR", help="TEST's media lie below")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     command.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes (default 2)")
     command.set_defaults(run=_check)
@@ -158,8 +160,12 @@ def _make_shapes(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     from orchestration.data import check_file
+    from rollout.dataset.read import DatasetFile
 
-    check_file(_opened(args), args.media, args.against, args.workers, args.json)
+    test = args.against, args.against_format, args.against_media_root
+    if args.against is None and any(test):
+        raise BadInput("--against-format and --against-media-root are said of a dataset: name it with --against TEST")
+    check_file(_opened(args), args.media, DatasetFile(*test) if args.against else None, args.workers, args.json)
 
 
 def _convert(args: argparse.Namespace) -> None:

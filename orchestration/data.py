@@ -23,22 +23,23 @@ T = TypeVar("T")
 SHOWN = 5  # of what may be long; --json has all
 
 
-def check_file(file: DatasetFile, media: bool, against: Path | None, workers: int, as_json: bool) -> None:
-    """Print the report. Raises BadInput, after it, if media are missing or unreadable."""
+def check_file(file: DatasetFile, media: bool, against: DatasetFile | None, workers: int, as_json: bool) -> None:
+    """Print the report, with the media that `against` has too. Raises BadInput, after it, if media are missing or
+    unreadable."""
     if workers < 1:
         raise BadInput(f"--workers {workers}: it has to be 1 or more")
     report, samples = check(file)
-    paths = media_of(samples)
+    paths, theirs = media_of(samples), against and media_of(list(against))
     if media:
         from rollout.dataset.media import decoded  # loads the decoder
 
         there = [path for path in paths if path not in set(report.missing_media)]
         add_media(report, samples, dict(_with_progress("decoding", decoded(there, workers), len(there))))
     found: dict[str, Any] = asdict(report)
-    if against is not None:
+    if theirs is not None:
         from rollout.dataset.media import shared
 
-        found["overlap"] = shared(paths, media_of(list(DatasetFile(against))))
+        found["overlap"] = shared(paths, theirs)
     if as_json:
         print(json.dumps(found))
     else:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import ray
 
+from evidence import spaces
 from evidence.errors import UnreadableMedia
-from evidence.grammar import Completion, parse
+from evidence.grammar import Completion
 from evidence.sampling import shown_key_times
 from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory, Verdict
 from orchestration.admission import Admission
@@ -65,6 +66,22 @@ class House:
     def look_ahead(self, samples: Iterable[Sample]) -> None:
         """Samples that will be looked at soon, in their order."""
         self.store.prefetch((s.media_path, shown_key_times(s, self.store.contract)) for s in samples)
+
+    def read(self, text: str, info: FrameInfo) -> Completion:
+        """What the policy wrote of a sample whose frames are `info`, its claims' boxes in pixels of these frames."""
+        return spaces.read(text, info, self.template.box_space)
+
+    def view(self, sample: Sample, info: FrameInfo, trajectories: tuple[Trajectory, ...], progress: float) -> GroupView:
+        """What the reward sees of trajectories about a sample, before anyone was asked about them."""
+        return GroupView(
+            sample=sample,
+            texts=tuple(t.text for t in trajectories),
+            completions=tuple(self.read(t.text, info) for t in trajectories),
+            frames=info,
+            box_space=self.template.box_space,
+            lengths=tuple(len(t.token_ids) for t in trajectories),
+            progress=progress,
+        )
 
     async def verify(
         self, ser: Ser, sample: Sample, completions: list[Completion], info: FrameInfo, frames: ray.ObjectRef
@@ -181,13 +198,13 @@ class GroupMaker:
     ) -> GroupView:
         """What the reward may see of a group, with all that its terms need."""
         house = self.house
-        view = _view_of(sample, lease.info, trajectories, min(1.0, group / self.groups))
+        view = house.view(sample, lease.info, trajectories, min(1.0, group / self.groups))
         if "contrast" in house.reward.needs:
             # T-GRPO: half as many completions on the frames in another order; they are never trained on.
             order = np.random.default_rng([self.seed, group]).permutation(len(lease.info.times))
             half = max(1, self.draw.n // 2)
             others, _ = await self._generate(group, prompt, lease.frames, half, tuple(order.tolist()))
-            view = replace(view, contrast=_view_of(sample, lease.info, others, view.progress))
+            view = replace(view, contrast=house.view(sample, lease.info, others, view.progress))
         if house.reward.ser is not None:
             verdicts = await house.verify(house.reward.ser, sample, list(view.completions), lease.info, lease.frames)
             view = replace(view, verdicts=tuple(verdicts))
@@ -196,14 +213,3 @@ class GroupMaker:
     def _reject(self, group: int, reason: str) -> None:
         self.ledger.reject(group, reason)
         self.admission.reject(group)
-
-
-def _view_of(sample: Sample, info: FrameInfo, trajectories: tuple[Trajectory, ...], progress: float) -> GroupView:
-    return GroupView(
-        sample=sample,
-        texts=tuple(t.text for t in trajectories),
-        completions=tuple(parse(t.text) for t in trajectories),
-        frames=info,
-        lengths=tuple(len(t.token_ids) for t in trajectories),
-        progress=progress,
-    )

@@ -14,7 +14,6 @@ import ray
 
 from evaluation.heldout import ClipRecord, record
 from evidence.errors import BadInput, UnreadableMedia
-from evidence.grammar import parse
 from evidence.types import Sample
 from orchestration.groups import Draw, House
 from orchestration.summary import Evaluation
@@ -60,9 +59,9 @@ async def evaluate(house: House, ser: Ser, samples: Sequence[Sample], draw: Draw
                     draw.max_tokens,
                     seed * 1_000_003 + number,
                 )
-                completion = parse(trajectory.text)
+                completion = house.read(trajectory.text, lease.info)
                 (verdicts,) = await house.verify(ser, sample, [completion], lease.info, lease.frames)
-            return record(sample, lease.info, trajectory.text, verdicts, ser)
+            return record(sample, lease.info, trajectory.text, completion, verdicts, ser)
 
     found = await asyncio.gather(*(one(n, s) for n, s in enumerate(samples)))
     records = [r for r in found if r is not None]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from evidence.errors import BadInput, UnreadableMedia
-from evidence.sampling import SamplingContract, most_frames, resized_size, shown_key_times
+from evidence.sampling import SamplingContract, most_bytes, most_frames, resized_size, shown_key_times
 from evidence.types import FrameInfo, Sample
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataFile
@@ -32,9 +33,27 @@ def readable_samples(file: DataFile, contract: SamplingContract) -> list[Sample]
     )
 
 
+def most_key_times(contract: SamplingContract, samples: Sequence[Sample]) -> tuple[float, ...]:
+    """The key times shown of the sample that has the most of them."""
+    return max((shown_key_times(sample, contract) for sample in samples), key=len)
+
+
 def most_images(contract: SamplingContract, samples: Sequence[Sample]) -> int:
     """The most frames that one prompt shows."""
-    return max(most_frames(contract, shown_key_times(sample, contract)) for sample in samples)
+    return most_frames(contract, most_key_times(contract, samples))
+
+
+def require_frames_fit(
+    contract: SamplingContract, samples: Sequence[Sample], groups_per_step: int, frames_gib: float
+) -> None:
+    """The frames of any step's groups have to fit the store at once, or no step could ever be complete."""
+    step_bytes = groups_per_step * most_bytes(contract, most_key_times(contract, samples))
+    if step_bytes > int(frames_gib * 2**30):
+        raise BadInput(
+            f"cluster.frames_gib = {frames_gib}: it has to be at least {math.ceil(step_bytes / 2**30 * 1000) / 1000}, "
+            f"what the frames of a step's {groups_per_step} groups can take, up to {most_images(contract, samples)} "
+            "each; or lower contract.frames, contract.max_pixels or contract.total_pixels"
+        )
 
 
 def require_tiles(tile: int, contract: SamplingContract, role: str) -> None:

@@ -11,7 +11,10 @@ from evidence.types import Claim, ClaimScore, ScoredGroup
 
 
 def write_samples(path: Path, step: int, scored: ScoredGroup) -> None:
-    """Append one line per trajectory of the group: text, reward, and each claim with its verdict and score."""
+    """Append one line per trajectory of the group: text, reward, and each claim with its verdict and score.
+
+    Boxes are in pixels of the resized frame, whatever space the text has them in.
+    """
     with path.open("a", encoding="utf-8") as file:
         for index, trajectory in enumerate(scored.group.trajectories):
             line = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from evidence.errors import BadInput
-from evidence.sampling import SamplingContract, most_bytes
+from evidence.sampling import SamplingContract
 from learner.settings import LossConfig, ZeroConfig, require_dtype
 from orchestration.admission import Pacing
 from referee.reward.graph import RewardGraph
@@ -135,7 +135,10 @@ class LearnerConfig:
 class ClusterConfig:
     """object_store_gib: Ray's shared memory, which must hold frames_gib of frames (who needs more waits) and two weight
     versions.
-    kv_cache_gib: of each engine. gpus_per_*: 0 on a machine without any. timeout_s: of every single wait.
+    gpus_per_*: 0 on a machine without any; a fraction lets engines share a GPU.
+    gpu_memory_utilization: share of each of its GPUs' memory that an engine takes, KV cache included; of engines that
+    share one, together below 1. tensor_parallel: GPUs over which an engine's model is split.
+    kv_cache_gib: of each engine without GPUs. timeout_s: of every single wait.
     referee_deadline_s: after it a verdict counts as missing."""
 
     object_store_gib: float = 2.0
@@ -143,6 +146,8 @@ class ClusterConfig:
     rollout_engines: int = 1
     kv_cache_gib: float = 1.0
     gpus_per_engine: float = 0.0
+    gpu_memory_utilization: float = 0.85
+    tensor_parallel: int = 1
     gpus_per_rank: float = 0.0
     timeout_s: float = 600.0
     referee_deadline_s: float = 60.0
@@ -154,6 +159,14 @@ class ClusterConfig:
             _require(0 < value < math.inf, f"cluster.{key}", value, "above 0, and finite")
         for key in ("gpus_per_engine", "gpus_per_rank"):
             _require(getattr(self, key) >= 0, f"cluster.{key}", getattr(self, key), "0 or more")
+        share = self.gpu_memory_utilization
+        _require(0 < share < 1, "cluster.gpu_memory_utilization", share, "above 0 and below 1")
+        _require(
+            self.tensor_parallel == 1 or 1 < self.tensor_parallel == self.gpus_per_engine,
+            "cluster.tensor_parallel",
+            self.tensor_parallel,
+            f"1, or gpus_per_engine ({self.gpus_per_engine:g}): an engine is split over all the GPUs it has",
+        )
         _require(
             self.frames_gib < self.object_store_gib,
             "cluster.frames_gib",
@@ -239,13 +252,6 @@ class TrainConfig:
             "sampling.max_tokens",
             self.sampling.max_tokens,
             f"below max_model_len ({self.sampling.max_model_len})",
-        )
-        step_gib = self.pacing.groups_per_step * most_bytes(self.contract) / 2**30
-        _require(
-            step_gib <= self.cluster.frames_gib,
-            "cluster.frames_gib",
-            self.cluster.frames_gib,
-            f"at least {step_gib:.3g}, what the frames of a step's groups can take; or lower contract.frames",
         )
         _require(self.wandb in WANDB_MODES, "wandb", self.wandb, " or ".join(WANDB_MODES))
 

@@ -24,6 +24,7 @@ from orchestration.admission import Admission, Batch
 from orchestration.batches import train_batches
 from orchestration.cluster import NAMESPACE, run_directory, start_ray
 from orchestration.config import to_yaml
+from orchestration.engines import policy_engine, referee_engine
 from orchestration.fleet import Fleet, Referee
 from orchestration.frame_store import FrameStore
 from orchestration.gang import Gang
@@ -36,6 +37,7 @@ from orchestration.preflight import (
     readable_samples,
     require_crop_tiles,
     require_folder,
+    require_frames_fit,
     require_length,
     require_tiles,
 )
@@ -47,7 +49,7 @@ from orchestration.weights import WeightsActor
 from referee.actor import RefereeConfig, scale_token_ids
 from referee.reward.graph import RewardGraph
 from rollout.dataset.mix import Mixture
-from rollout.engine import EngineConfig, WeightStore
+from rollout.engine import WeightStore
 from rollout.prompt import ChatEncoder
 
 # A data set may hold broken videos; one that is mostly broken is a mistake to be told, not worked around.
@@ -75,8 +77,10 @@ def main(config: TrainConfig) -> None:
     require_tiles(encoder.tile, config.contract, "policy")
     require_tiles(judge.tile, config.contract, "referee")
     require_crop_tiles(judge.tile, config.verification)
+    samples = [*train.items, *heldout]
+    require_frames_fit(config.contract, samples, config.pacing.groups_per_step, config.cluster.frames_gib)
     lengths = config.sampling.max_tokens, config.sampling.max_model_len
-    require_length(encoder, config.contract, config.template, [*train.items, *heldout], *lengths)
+    require_length(encoder, config.contract, config.template, samples, *lengths)
     if config.frames.cache_dir:
         require_folder("frames.cache_dir", config.frames.cache_dir)
     with start_ray(config.cluster.object_store_gib, config.gpus):
@@ -116,24 +120,7 @@ class Run:
         name = f"ser-weights-{context.get_job_id()}"  # two runs may share a cluster
         self.weights = WeightsActor.options(name=name).remote()
         store = WeightStore(context.gcs_address, NAMESPACE, name)
-        engine = EngineConfig(
-            model=str(Path(config.model.policy).absolute()),
-            dtype=config.learner.zero.precision,
-            max_model_len=config.sampling.max_model_len,
-            max_num_seqs=config.sampling.max_num_seqs,
-            max_images=images,
-            native_video=config.template.native_video,
-            seed=config.seed,
-            kv_cache_gib=cluster.kv_cache_gib,
-        )
-        judge = EngineConfig(
-            model=str(Path(config.model.referee).absolute()),
-            dtype=config.learner.zero.precision,
-            max_model_len=config.sampling.max_model_len,
-            max_num_seqs=config.sampling.max_num_seqs,
-            max_images=2,
-            kv_cache_gib=cluster.kv_cache_gib,
-        )
+        engine = policy_engine(config, images)
         fleet = Fleet(
             engine,
             self.encoder.banned_ids,
@@ -142,7 +129,7 @@ class Run:
             cluster.gpus_per_engine,
             cluster.timeout_s,
         )
-        referee_config = RefereeConfig(judge, config.verification, cluster.referee_deadline_s)
+        referee_config = RefereeConfig(referee_engine(config), config.verification, cluster.referee_deadline_s)
         referee = Referee(referee_config, cluster.gpus_per_engine, cluster.timeout_s)
         frames_bytes = int(cluster.frames_gib * 2**30)
         self.house = House(

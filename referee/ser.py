@@ -22,8 +22,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from evidence.errors import BadInput
-from evidence.geometry import area, clip, iou, nearest_frame, sampling_step
+from evidence.geometry import area, clip, iou, nearest_frame
 from evidence.grammar import DEGENERATE, Completion, plain_phrase
+from evidence.sampling import mean_spacing
 from evidence.types import Claim, ClaimScore, FrameInfo, Sample, Verdict
 from referee.terms.view import GroupView
 
@@ -251,7 +252,7 @@ def _quality(verdict: Verdict, cfg: SerConfig) -> float:
 def _distinct(scores: Sequence[ClaimScore], info: FrameInfo, cfg: SerConfig) -> list[list[ClaimScore]]:
     """Claims grouped with the first one that they copy: same words, a time within one sampling step, and
     IoU above `dedup_iou`."""
-    step = sampling_step(info.times, info.duration)
+    step = mean_spacing(info.times) if len(info.times) > 1 else info.duration
 
     def copies(a: Claim, b: Claim) -> bool:
         (box_a, time_a), (box_b, time_b) = _box_and_time(a), _box_and_time(b)

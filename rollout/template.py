@@ -8,10 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from evidence.errors import BadInput
+from evidence.spaces import SPACES
 from evidence.types import Sample
 
 # The key of `PromptTemplate.tasks` for tasks that it does not name.
 OTHER = "other"
+# What {box_units} says for each of evidence.spaces.SPACES.
+BOX_UNITS = {
+    "resized": "pixels",
+    "original": "original pixels",
+    "thousand": "0-1000 coordinates",
+    "normalised": "0-1 coordinates",
+}
 
 
 @dataclass
@@ -19,9 +27,10 @@ class PromptTemplate:
     """How a video and a question are put to the policy.
 
     frame: text before each frame; may use {index} (from 1) and {time} (seconds).
-    question: text after the last frame; may use {question}, {duration} (seconds) and {task}.
+    question: text after the last frame; may use {question}, {duration} (seconds), {task} and {box_units}.
     tasks: what stands for {task}, by the sample's task in whatever case, "other" for any that is not named; may use
-        {duration}.
+        {duration} and {box_units}.
+    box_space: what the boxes in the policy's completions count, a key of evidence.spaces.SPACES; {box_units} names it.
     native_video: whether a video is shown as the model's own video tokens, not as images. `frame` is unused then.
     """
 
@@ -29,25 +38,29 @@ class PromptTemplate:
     question: str = (
         "\nThe video is {duration:.1f} seconds long.\nQuestion: {question}\n"
         "Think first, and name what you see as evidence while you think: "
-        "<think> ... <obj>object name</obj><box>[x1,y1,x2,y2]</box>at<t>time</t>s ... </think>, boxes in pixels of the "
-        "frame and times in seconds. Then give the answer: <answer> ... </answer>."
+        "<think> ... <obj>object name</obj><box>[x1,y1,x2,y2]</box>at<t>time</t>s ... </think>, boxes in {box_units} "
+        "of the frame and times in seconds. Then give the answer: <answer> ... </answer>."
     )
     tasks: dict[str, str] = field(default_factory=lambda: {OTHER: ""})
+    box_space: str = "resized"
     native_video: bool = False
 
     def __post_init__(self) -> None:
         if OTHER not in self.tasks:
             raise BadInput(f"template.tasks: has no key {OTHER!r}; say how to ask for the answer of any other task")
+        if self.box_space not in SPACES:
+            raise BadInput(f"template.box_space = {self.box_space}: it has to be one of {', '.join(SPACES)}")
         _check("template.frame", self.frame, index=1, time=0.0)
-        _check("template.question", self.question, question="", duration=0.0, task="")
+        _check("template.question", self.question, question="", duration=0.0, task="", box_units="")
         for task, text in self.tasks.items():
-            _check(f"template.tasks.{task}", text, duration=0.0)
+            _check(f"template.tasks.{task}", text, duration=0.0, box_units="")
 
     def ask(self, sample: Sample, duration: float) -> str:
         """The text after the last frame of a video of `duration` seconds."""
         texts = {task.casefold(): text for task, text in self.tasks.items()}
-        task = texts.get(sample.task.casefold(), self.tasks[OTHER]).format(duration=duration)
-        return self.question.format(question=sample.asked, duration=duration, task=task)
+        units = BOX_UNITS[self.box_space]
+        task = texts.get(sample.task.casefold(), self.tasks[OTHER]).format(duration=duration, box_units=units)
+        return self.question.format(question=sample.asked, duration=duration, task=task, box_units=units)
 
 
 def _check(key: str, text: str, **values: float | str) -> None:

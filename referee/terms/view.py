@@ -34,17 +34,19 @@ class GroupView:
     """The G completions of one prompt, of which a term may see anything but the pixels.
 
     texts, completions: as written and as parsed, boxes in pixels of the resized frame. frames: times (seconds) and
-    sizes of the frames shown, None where unknown; a term reads them by `frame_times` and `frame_size`. lengths: tokens
-    of each completion, empty where unknown. progress: of training, 0-1. verdicts: per completion those of the claims
-    that the SER term asks about, in its order. judgements: the text judge's score of each answer, 0-1, None where it
-    gave none. terms: raw values, float32 [G], of the terms that stand before this one in the recipe. contrast: the view
-    of the completions drawn on shuffled frames, with their own `terms`.
+    sizes of the frames shown, None where unknown; a term reads them by `frame_times` and `frame_size`. box_space: what
+    boxes in an answer's text are written in, a key of evidence.spaces.SPACES. lengths: tokens of each completion, empty
+    where unknown. progress: of training, 0-1. verdicts: per completion those of the claims that the SER term asks
+    about, in its order. judgements: the text judge's score of each answer, 0-1, None where it gave none. terms: raw
+    values, float32 [G], of the terms that stand before this one in the recipe. contrast: the view of the completions
+    drawn on shuffled frames, with their own `terms`.
     """
 
     sample: Sample
     texts: tuple[str, ...]
     completions: tuple[Completion, ...]
     frames: FrameInfo | None = None
+    box_space: str = "resized"
     lengths: tuple[int, ...] = ()
     progress: float = 0.0
     verdicts: tuple[Sequence[Verdict | None], ...] = ()

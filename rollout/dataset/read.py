@@ -76,10 +76,13 @@ def _rows(path: Path) -> Iterator[Placed]:
         near = sorted(p.name for p in path.parent.glob("*.json*")) if os.path.isdir(path.parent) else []
         hint = f"; in that folder: {', '.join(near[:5])}" if near else "; `ser data make-shapes` makes one"
         raise BadInput(f"{path}: no such dataset file{hint}")
-    for where, row in _list(path) if _holds_list(path) else _lines(path):
-        if not isinstance(row, dict):
-            raise BadInput(f"{path}: {where}: a sample must be a JSON object, not {type(row).__name__}")
-        yield where, row
+    try:
+        for where, row in _list(path) if _holds_list(path) else _lines(path):
+            if not isinstance(row, dict):
+                raise BadInput(f"{path}: {where}: a sample must be a JSON object, not {type(row).__name__}")
+            yield where, row
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); give a file that you may read") from None
 
 
 def _holds_list(path: Path) -> bool:

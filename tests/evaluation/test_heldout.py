@@ -37,7 +37,7 @@ def text(*claims: tuple[str, str, float], answer: str = "top left") -> str:
 
 
 def recorded(completion: str, *verdicts: Verdict | None) -> ClipRecord:
-    return record(SAMPLE, INFO, completion, list(verdicts), Ser())
+    return record(SAMPLE, INFO, completion, parse(completion), list(verdicts), Ser())
 
 
 def test_boxes_are_those_of_the_asked_object_in_pixels_of_the_resized_frame() -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evidence.geometry import area, clip, convert, coverage, iou, nearest_frame, sampling_step, tiou
+from evidence.geometry import area, clip, convert, coverage, iou, nearest_frame, tiou
 from evidence.types import NORMALISED, THOUSAND, FrameInfo
 
 coordinate = st.floats(-50, 150)
@@ -70,8 +70,3 @@ def test_tiou_of_known_intervals(a, b, expected):
 def test_nearest_frame_is_nearest(times, time):
     chosen = nearest_frame(times, time)
     assert abs(times[chosen] - time) == min(abs(t - time) for t in times)
-
-
-def test_sampling_step():
-    assert sampling_step((0.0, 1.0, 2.0), 2.5) == 1
-    assert sampling_step((0.0,), 2.5) == 2.5

@@ -15,6 +15,7 @@ from evidence.sampling import (
     SamplingContract,
     frame_indices,
     frame_key,
+    mean_spacing,
     most_bytes,
     resized_size,
     shown_key_times,
@@ -169,6 +170,10 @@ def test_the_bound_of_bytes_holds(width: int, height: int, contract: SamplingCon
 def test_a_contract_that_cannot_be_is_refused(change: dict[str, float], part: str) -> None:
     with pytest.raises(BadInput, match=part):
         replace(SamplingContract(), **change)
+
+
+def test_mean_spacing_is_that_of_uneven_frames_too() -> None:
+    assert mean_spacing((0.0, 0.5, 3.0)) == 1.5
 
 
 def test_the_key_changes_with_everything_that_changes_pixels() -> None:

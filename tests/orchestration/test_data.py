@@ -77,6 +77,21 @@ def test_a_format_and_a_media_root_may_be_named(tmp_path: Path, capsys: pytest.C
     assert json.loads(capsys.readouterr().out)["format"] == "tvgbench"
 
 
+def test_so_may_those_of_the_test_set(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = read_dataset(world / "train.json")[0].media_path
+    row = {"path": Path(clip).name, "problem": "?", "question": "q", "answer": "1-2", "duration": 9}
+    test = tmp_path / "test.json"
+    test.write_text(json.dumps([row]))
+    check = ["data", "check", str(world / "train.json"), "--json", "--against", str(test)]
+    named = ["--against-format", "tvgbench", "--against-media-root", str(Path(clip).parent)]
+    assert cli.main([*check, *named]) == 0
+    assert list(json.loads(capsys.readouterr().out)["overlap"].values()) == [[clip]]
+    assert cli.main(check) == 2
+    err = capsys.readouterr().err
+    assert f"{test}: " in err
+    assert "fit video-r1 and tvgbench; name the format" in err
+
+
 def test_convert(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = world / "train.json", world / "ours.jsonl"
     assert cli.main(["data", "convert", str(source), str(target), "--to", "ser"]) == 0
@@ -90,6 +105,7 @@ def test_convert(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["check", "{world}/train.json", "--workers", "0"], "--workers 0: it has to be 1 or more"),
         (["check", "{world}/train.json", "--format", "x"], "format = x: it has to be one of ser"),
         (["check", "{world}/train.json", "--against", "{world}/tst.json"], "tst.json: no such dataset file"),
+        (["check", "{world}/train.json", "--against-format", "ser"], "name it with --against TEST"),
         (["convert", "{world}/train.json", "{world}/test.json", "--to", "ser"], "test.json: exists already"),
         (["convert", "{world}/train.json", "{world}/new.json", "--to", "x"], "format = x: it has to be one of"),
         (["convert", "{world}/train.json", "{world}/new.json"], "--to"),

@@ -143,6 +143,14 @@ def test_box_within_rounding_of_the_edge_and_of_the_area_is_asked():
     assert len(claims_to_verify(completion(*texts), INFO, CFG)) == 2
 
 
+def test_of_a_video_shown_as_one_frame_claims_at_any_time_can_be_copies():
+    one = FrameInfo("k", (3.0,), (56, 56), (112, 112), 7.25)
+    cfg = SerConfig(m_min=1, sigma=100.0)
+    scores, total = score(completion(claim(time="1.0"), claim(time="7.0")), [GOOD, Verdict(0.0, 0.0)], one, cfg)
+    assert scores[0].score > 0.9
+    assert total == 0  # one claim, of the lower score
+
+
 def test_claims_beyond_the_cap_are_not_asked_and_cost():
     cfg = SerConfig(max_claims=2)
     claims = [claim(time=f"{2 * k}.0") for k in range(4)]

@@ -179,6 +179,11 @@ def test_a_link_to_itself_cannot_be_followed(tmp_path: Path) -> None:
         read_dataset(path, media_root=tmp_path / "loop")
 
 
+def test_a_file_that_cannot_be_read_is_refused() -> None:
+    # A regular file that nobody can read from its beginning, root neither, whom no permission bits stop.
+    assert "/proc/self/mem: cannot be read (Input/output error); give a" in refusal_of(Path("/proc/self/mem"))
+
+
 def test_a_name_that_cannot_be_is_not_there(tmp_path: Path) -> None:
     assert "no such dataset file" in refusal_of(tmp_path / f"{'x' * 300}.json")
     assert "no such dataset file" in refusal_of(tmp_path / ("x" * 300) / "a.json")

@@ -80,6 +80,22 @@ def test_a_task_is_reworded_without_touching_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("space", "units"),
+    [
+        ("resized", "in pixels of the"),
+        ("original", "in original pixels of the"),
+        ("thousand", "in 0-1000 coordinates of the"),
+        ("normalised", "in 0-1 coordinates of the"),
+    ],
+)
+def test_boxes_are_asked_for_in_the_space_they_are_read_in(space: str, units: str) -> None:
+    override = [f"template.box_space={space}"]
+    template = load_config(Config, ROOT / "configs/templates/open_o3.yaml", override).template
+    assert all(units in asked(template, task) for task in TASKS)
+    assert units in asked(PromptTemplate(box_space=space), "temporal QA")
+
+
+@pytest.mark.parametrize(
     ("texts", "complaint"),
     [
         ({"frame": "{idx}: "}, r"template\.frame = .* it may use \{index\}, \{time\}"),
@@ -87,6 +103,7 @@ def test_a_task_is_reworded_without_touching_the_others(tmp_path: Path) -> None:
         ({"question": "{question"}, r"template\.question = .*a brace itself is written twice"),
         ({"tasks": {"other": "{question}"}}, r"template\.tasks\.other = "),
         ({"tasks": {"temporal QA": ""}}, "no key 'other'"),
+        ({"box_space": "pixels"}, "template.box_space = pixels: .*resized, original, thousand, normalised"),
     ],
 )
 def test_texts_that_cannot_be_asked_are_refused(texts: dict, complaint: str) -> None:
