@@ -14,7 +14,8 @@ from evidence.grammar import Completion
 from evidence.types import NORMALISED, Box, Claim, FrameInfo, Sample, Verdict
 from referee.claims import asked_phrase
 from referee.ser import Ser, label_spans, score
-from referee.terms.answers import exact
+from referee.terms.answers import accuracy
+from referee.terms.view import GroupView
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def record(
         clip=sample.id,
         text=text,
         reward=np.nan if reward is None else reward,
-        accuracy=exact(completion.answer, sample.answer),
+        accuracy=accuracy(GroupView(sample, (text,), (completion,), info), free_form="exact")[0],
         iou=float(np.mean(ious)) if ious else 0.0,
         claims=len(completion.claims),
         valid_claims=len(valid),

@@ -63,17 +63,17 @@ class Completion:
 # Plain tuples: there are many of them, and NamedTuples cost a quarter of the speed (benchmarks/grammar.py).
 _Tag = tuple[str, bool, int, int]  # name, whether it closes, start, end
 # An evidence tag and what it encloses, None if it is not closed: name, content, start and end, tags included.
-_Element = tuple[str, str | None, int, int]
+Element = tuple[str, str | None, int, int]
 
 
-class _Box(NamedTuple):
+class ReadBox(NamedTuple):
     """A box as read, or why it could not be."""
 
     box: Box | None
     fault: str | None
 
 
-class _Time(NamedTuple):
+class ReadTime(NamedTuple):
     """A moment or, with its end, an interval, in seconds; or why it could not be read."""
 
     time: float | None
@@ -81,13 +81,13 @@ class _Time(NamedTuple):
     fault: str | None
 
 
-NO_BOX = _Box(None, "no box")
-NO_TIME = _Time(None, None, "no time")
+NO_BOX = ReadBox(None, "no box")
+NO_TIME = ReadTime(None, None, "no time")
 
 
 def parse(text: str) -> Completion:
     """Read one completion. Linear time, never raises."""
-    tags = [(m[2], m[1] == "/", m.start(), m.end()) for m in TAG.finditer(text)]
+    tags = _tags(text)
     frame = [tag for tag in tags if tag[0] in FRAME_TAGS]
     think = _section(frame, "think", 0)
     answer = _section(frame, "answer", think[1] if think else 0)
@@ -101,6 +101,14 @@ def parse(text: str) -> Completion:
     )
 
 
+def elements(text: str) -> list[Element]:
+    """The evidence tags opened in `text`, in order: what an answer, which holds no claims, is made of.
+
+    Two times that make an interval are one element. Linear time, never raises.
+    """
+    return list(_joined(text, _elements(text, [tag for tag in _tags(text) if tag[0] not in FRAME_TAGS])))
+
+
 def plain_phrase(phrase: str, max_chars: int = 64) -> str:
     """The phrase as plain words, at most `max_chars` characters: what a referee may be shown of untrusted text.
 
@@ -112,6 +120,10 @@ def plain_phrase(phrase: str, max_chars: int = 64) -> str:
         for char in phrase[: 4 * max_chars]
     )
     return " ".join("".join(kept).split())[:max_chars].rstrip()
+
+
+def _tags(text: str) -> list[_Tag]:
+    return [(m[2], m[1] == "/", m.start(), m.end()) for m in TAG.finditer(text)]
 
 
 def _section(tags: list[_Tag], name: str, start: int) -> tuple[int, int] | None:
@@ -134,7 +146,7 @@ def _balanced(tags: list[_Tag]) -> bool:
     )
 
 
-def _elements(text: str, tags: list[_Tag]) -> Iterator[_Element]:
+def _elements(text: str, tags: list[_Tag]) -> Iterator[Element]:
     """Every opened tag, in order; a closing tag that closes nothing is passed over."""
     opened: tuple[str, int, int] | None = None
     for name, closing, start, end in tags:
@@ -148,9 +160,9 @@ def _elements(text: str, tags: list[_Tag]) -> Iterator[_Element]:
         yield opened[0], None, *opened[1:]
 
 
-def _joined(text: str, elements: Iterable[_Element]) -> Iterator[_Element]:
+def _joined(text: str, elements: Iterable[Element]) -> Iterator[Element]:
     """The elements, with `<t>3.0</t>s to <t>5.0</t>` as the one element `<t>3.0 to 5.0</t>`."""
-    last: _Element | None = None
+    last: Element | None = None
     for element in elements:
         name, content, start, end = element
         if last is None:
@@ -170,21 +182,21 @@ def _joined(text: str, elements: Iterable[_Element]) -> Iterator[_Element]:
         yield last
 
 
-def _claims(elements: Iterable[_Element]) -> Iterator[Claim]:
+def _claims(elements: Iterable[Element]) -> Iterator[Claim]:
     """Boxes wait for the next time; each becomes one claim of the latest object. A time without a box is prose, unless
     its object has no box at all."""
     phrase, fault = "", "no object"  # the latest object's, and what is wrong with it
-    waiting: list[_Box] = []
+    waiting: list[ReadBox] = []
     start = end = 0  # of the claims now being written: from their object, or from the first box after a time
 
     for name, content, opens, closes in elements:
         if name == "box":
             start = start if waiting else opens
             waiting = [] if waiting == [NO_BOX] else waiting
-            waiting.append(_read_box(content))
+            waiting.append(read_box(content))
             end = closes
         elif name == "t":
-            time = _read_time(content)
+            time = read_time(content)
             yield from [_claim(phrase, fault, box, time, (start, closes)) for box in waiting]
             waiting = []
         else:
@@ -195,38 +207,40 @@ def _claims(elements: Iterable[_Element]) -> Iterator[Claim]:
     yield from [_claim(phrase, fault, box, NO_TIME, (start, end)) for box in waiting]
 
 
-def _claim(phrase: str, fault: str, read: _Box, time: _Time, span: tuple[int, int]) -> Claim:
+def _claim(phrase: str, fault: str, read: ReadBox, time: ReadTime, span: tuple[int, int]) -> Claim:
     """A degenerate box is named last: such a claim is complete in all else."""
     box = read.box
     degenerate = DEGENERATE if box and (box[2] <= box[0] or box[3] <= box[1]) else None
     return Claim(phrase, box, time.time, span, fault or read.fault or time.fault or degenerate, time.until)
 
 
-def _read_box(text: str | None) -> _Box:
+def read_box(text: str | None) -> ReadBox:
+    """Four numbers, in whatever order; None for a tag that is not closed."""
     if text is None:
-        return _Box(None, "box not closed")
+        return ReadBox(None, "box not closed")
     numbers = [NUMBER.fullmatch(part) for part in text.strip().removeprefix("[").removesuffix("]").split(",")]
     values = [float(number[1]) for number in numbers if number]
     if len(values) < len(numbers):
-        return _Box(None, "unreadable box")
+        return ReadBox(None, "unreadable box")
     if len(values) != 4:
-        return _Box(None, f"box has {len(values)} numbers")
-    return _Box((values[0], values[1], values[2], values[3]), None)
+        return ReadBox(None, f"box has {len(values)} numbers")
+    return ReadBox((values[0], values[1], values[2], values[3]), None)
 
 
-def _read_time(text: str | None) -> _Time:
+def read_time(text: str | None) -> ReadTime:
+    """A moment or an interval; None for a tag that is not closed."""
     if text is None:
-        return _Time(None, None, "time not closed")
+        return ReadTime(None, None, "time not closed")
     read = TIME.fullmatch(text)
     if not read:
-        return _Time(None, None, "unreadable time")
-    time, until = _seconds(read[1]), _seconds(read[2]) if read[2] else None
-    return _Time(time, until, "reversed interval" if until is not None and until < time else None)
+        return ReadTime(None, None, "unreadable time")
+    time, until = seconds(read[1]), seconds(read[2]) if read[2] else None
+    return ReadTime(time, until, "reversed interval" if until is not None and until < time else None)
 
 
-def _seconds(moment: str) -> float:
+def seconds(moment: str) -> float:
     """Of a clock, hours:minutes:seconds or minutes:seconds, or of a plain number."""
-    seconds = 0.0
+    total = 0.0
     for part in moment.split(":"):
-        seconds = 60 * seconds + float(part)
-    return seconds
+        total = 60 * total + float(part)
+    return total

@@ -34,7 +34,8 @@ class GroupView:
     """The G completions of one prompt, of which a term may see anything but the pixels.
 
     texts, completions: as written and as parsed, boxes in pixels of the resized frame. frames: times (seconds) and
-    sizes of the frames shown, None where unknown; a term reads them by `frame_times` and `frame_size`. box_space: what
+    sizes of the frames shown, None where unknown, and of a recorded completion times may be () or the size (0, 0): a
+    term reads them by `frame_times` and `known_frames`. box_space: what
     boxes in an answer's text are written in, a key of evidence.spaces.SPACES. lengths: tokens of each completion, empty
     where unknown. progress: of training, 0-1. verdicts: per completion those of the claims that the SER term asks
     about, in its order. judgements: the text judge's score of each answer, 0-1, None where it gave none. terms: raw
@@ -62,13 +63,13 @@ class GroupView:
         return self.frames.times
 
     @property
-    def frame_size(self) -> tuple[int, int]:
-        """(width, height) of the frames shown, the space of the claims' boxes. Raises BadInput where it is unknown."""
+    def known_frames(self) -> FrameInfo:
+        """The frames, of a known size, the space of the claims' boxes. Raises BadInput where it is unknown."""
         if self.frames is None or not all(self.frames.size):
             raise BadInput(
                 f"sample {self.sample.id}: this reward needs frame_size, [width, height] of the frames shown"
             )
-        return self.frames.size
+        return self.frames
 
 
 def needs(*what: str) -> Callable[[Term], Term]:

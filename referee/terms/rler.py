@@ -1,0 +1,76 @@
+"""RLER's rewards beside accuracy (arXiv 2604.04379, formulas as reported; domain.md section 3).
+
+A completion thinks, cites frames that it was shown by their index from 0, and answers:
+
+    <think>…</think><keyframes>[3, 5]</keyframes><answer>…</answer>
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from evidence.answers import CitedFrames, cited_frames
+from evidence.errors import BadInput
+from referee.terms.view import GroupView, needs
+
+SECTION = re.compile(r"</?(?:think|keyframes|answer)>")
+IN_ORDER = ["<think>", "</think>", "<keyframes>", "</keyframes>", "<answer>", "</answer>"]
+TAG = re.compile(r"<[^<>]*>")
+
+
+def rler_format(view: GroupView) -> list[float]:
+    """1 for exactly one thought, one list of cited frames and one answer, in this order, the list not empty; else 0.
+    Our reading: a list that cites frames wrongly is still a list."""
+    return [float(_in_form(text)) for text in view.texts]
+
+
+@needs("frames")
+def frame_sensitive(view: GroupView) -> list[float]:
+    """clip((|K| - E) / (1 + |K|), 0, 1): K the cited frames that were shown, E the number of citations of none. 0 for a
+    completion that cites nothing. That only a right and well-formed completion is paid for it is the recipe's gate.
+    Raises BadInput where something is cited, and the frames shown are not known."""
+
+    def cited(shown: int) -> list[CitedFrames]:
+        return [cited_frames(text, shown) or CitedFrames((), 0) for text in view.texts]
+
+    if not any(invalid for _, invalid in cited(0)):
+        return [0.0] * len(view.texts)
+    return [max(0.0, (len(valid) - invalid) / (1 + len(valid))) for valid, invalid in cited(len(view.frame_times))]
+
+
+def think_transparency(view: GroupView, *, low: int = 0, high: int = 320) -> list[float]:
+    """sin^2(pi L), L in [0, 1] the thought's length in words between `low` and `high`: most for one half way.
+
+    Our reading: words and not tokens, since a completion's tokens are those of its answer, too, and another model's
+    tokens would be others; tags are no words. The bounds are ours: they put the most at 160 words. Raises BadInput if
+    they are not in order.
+    """
+    if not 0 <= low < high:
+        raise BadInput(f"think_transparency: low = {low}, high = {high}: 0 <= low < high has to hold")
+    shares = [(len(_words(c.think)) - low) / (high - low) for c in view.completions]
+    return [math.sin(math.pi * min(max(share, 0.0), 1.0)) ** 2 for share in shares]
+
+
+def anti_repetition(view: GroupView, *, n: int = 3) -> list[float]:
+    """-rho, in [-1, 0]: rho the share of the thought's runs of `n` words that repeat an earlier one, without case. A
+    thought of fewer words repeats nothing. Raises BadInput if `n` is below 1."""
+    if n < 1:
+        raise BadInput(f"anti_repetition: n = {n}: it has to be 1 or more")
+    return [-_repeated(_words(completion.think), n) for completion in view.completions]
+
+
+def _in_form(text: str) -> bool:
+    if [tag[0] for tag in SECTION.finditer(text)] != IN_ORDER:
+        return False
+    cited = cited_frames(text, 0)
+    return cited is not None and cited.invalid > 0
+
+
+def _words(think: str | None) -> list[str]:
+    return TAG.sub(" ", think or "").casefold().split()
+
+
+def _repeated(words: list[str], n: int) -> float:
+    runs = list(zip(*(words[start:] for start in range(n))))
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0

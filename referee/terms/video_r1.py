@@ -1,0 +1,53 @@
+"""Video-R1's rewards beside accuracy (arXiv 2503.21776). How much each pays is its weight in the recipe: .3 and .2."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+
+from referee.terms.view import GroupView, needs
+
+SECTION = re.compile(r"</?(?:think|answer)>")
+IN_ORDER = ["<think>", "</think>", "<answer>", "</answer>"]
+
+
+def video_r1_format(view: GroupView) -> list[float]:
+    """1 for a thought and then an answer, with nothing but whitespace around them; else 0."""
+    return [float(_nothing_else(text)) for text in view.texts]
+
+
+@needs("contrast")
+def t_grpo(view: GroupView, *, of: str = "acc", share: float = 0.8, least: float = 0.1) -> list[float]:
+    """1 for a completion whose term `of` is above `least`, if the group's mean of it is at least `share` of that of the
+    completions on shuffled frames; else 0. NaN where there are none, or `of` is not known."""
+    if view.contrast is None:
+        return [math.nan] * len(view.completions)
+    shown, shuffled = view.terms[of], view.contrast.terms[of]
+    if np.isnan(shown).any() or np.isnan(shuffled).any():
+        return [math.nan] * len(view.completions)
+    pays = shown.mean() >= share * shuffled.mean()
+    return [float(pays and value > least) for value in shown]
+
+
+@needs("lengths")
+def length_window(
+    view: GroupView, *, of: str = "acc", low: int = 320, high: int = 512, least: float = 0.1
+) -> list[float]:
+    """1 for a completion of `low` to `high` tokens whose term `of` is above `least`, if there is more than one above
+    it in the group; else 0. NaN where lengths, or `of`, are not known."""
+    values = view.terms[of]
+    if not view.lengths or np.isnan(values).any():
+        return [math.nan] * len(view.completions)
+    right = values > least
+    several = right.sum() > 1
+    return [float(several and fit and low <= length <= high) for fit, length in zip(right, view.lengths)]
+
+
+def _nothing_else(text: str) -> bool:
+    tags = list(SECTION.finditer(text))
+    if [tag[0] for tag in tags] != IN_ORDER:
+        return False
+    around = text[: tags[0].start()] + text[tags[1].end() : tags[2].start()] + text[tags[3].end() :]
+    return not around.strip()

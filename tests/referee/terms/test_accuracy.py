@@ -1,0 +1,153 @@
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+from views import answered, sample, view
+
+from evidence.errors import BadInput
+from referee.terms.answers import (
+    accuracy,
+    choice,
+    closeness,
+    exact,
+    mean_relative_accuracy,
+    numeric,
+    ocr,
+    stated_choice,
+)
+from referee.terms.rouge import rouge
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [("B", 1), ("B.", 1), ("(B)", 1), ("[B]", 1), (" B\n", 1), ("b", 0), ("A", 0), ("B. a cup", 0), ("(B]", 0)],
+)
+def test_the_letter_of_an_option(said: str, right: float):
+    assert choice(said, "B") == right
+
+
+@pytest.mark.parametrize("truth", ["(B)", "B.", "[B]"])
+def test_the_reference_may_be_written_in_these_ways_too(truth: str):
+    assert choice("B", truth) == 1
+    assert choice("A", truth) == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        ("From <t>3</t>s to <t>9</t>s\nCorrect Option: B", 1),
+        ("Correct Option: (B)", 1),
+        ("Correct Option: A", 0),
+        ("B", 0),
+        ("Correct Option: A Correct Option: B", 0),
+    ],
+)
+def test_the_letter_of_a_temporal_choice_is_the_one_stated(said: str, right: float):
+    assert stated_choice(said, "B\n[3.0, 9.0]") == right
+
+
+def test_exact_leaves_case_whitespace_and_a_full_stop_out():
+    assert exact("  Top\nLEFT. ", "top left") == 1
+    assert exact("top left!", "top left") == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "truth", "right"),
+    [
+        ("42", "42", 1),
+        ("3.141", "3.14", 1),
+        ("3.15", "3.14", 0),
+        ("5.0", "5", 1),
+        ("1,000", "1000", 1),
+        ("-2.", "-2", 1),
+        ("five", "5", 0),
+        ("nan", "5", 0),
+        ("5 apples", "5", 0),
+    ],
+)
+def test_numbers_are_equal_to_two_decimals(said: str, truth: str, right: float):
+    assert numeric(said, truth) == right
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [("100", 1.0), ("95", 1.0), ("90", 0.9), ("110", 0.9), ("51", 0.1), ("50", 0.1), ("49", 0.0), ("x", 0.0)],
+)
+def test_mean_relative_accuracy_of_a_hundred(said: str, expected: float):
+    assert mean_relative_accuracy(said, "100") == pytest.approx(expected)
+
+
+def test_nothing_is_near_zero_but_zero():
+    assert mean_relative_accuracy("0.0", "0") == closeness("0", "0") == 1
+    assert mean_relative_accuracy("0.001", "0") == closeness("0.001", "0") == 0
+
+
+def test_closeness():
+    assert closeness("90", "100") == pytest.approx(0.9)
+    assert closeness("300", "100") == 0
+    assert closeness("-4", "-5") == pytest.approx(0.8)
+
+
+def test_ocr_is_one_minus_the_word_error_rate():
+    assert ocr("the quick fox", "the quick fox") == 1
+    assert ocr("the quick dog", "the quick\nfox jumps") == pytest.approx(0.5)  # one wrong, one missing, of four
+    assert ocr("a b c d e f", "x") == 0
+    assert ocr("", "x") == 0
+
+
+def test_rouge_by_hand():
+    # Of three words and two pairs, two words and one pair are shared, and two words in order.
+    assert rouge("a cup falls", "a cup breaks") == pytest.approx((2 / 3 + 1 / 2 + 2 / 3) / 3)
+    assert rouge("walking cups", "walks cup") == 1
+    assert rouge("cup", "cup") == pytest.approx(2 / 3)
+    assert rouge("", "cup") == rouge("!!!", "cup") == 0
+
+
+def test_rouge_is_the_librarys():
+    library = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    said, truth = "He quickly puts 2 cups onto the table, and leaves.", "The man put the cups on a table, leaving"
+    assert rouge(said, truth) == pytest.approx(sum(s.fmeasure for s in library.score(truth, said).values()) / 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "truth", "right", "wrong"),
+    [
+        ("General video QA MCQ", "B", "(B)", "A"),
+        ("General video QA Free-form", "a red cup", "a red cup", "dogs"),
+        ("temporal-spatial free-form QA", "a red cup", "a red cup", "dogs"),
+        ("temporal QA", "[2.0, 6.0]", "From <t>2</t>s to <t>6</t>s", "From <t>6</t>s to <t>2</t>s"),
+        ("temporal QA (MCQ)", "B\n[2.0, 6.0]", "Correct Option: B", "B"),
+        ("visual QA", "<obj>cup</obj><box>[20,20,60,80]</box>", "<box>[10,10,30,40]</box>", "<box>[20,20,60,80]</box>"),
+        ("multiple choice", "B", "B", "a red cup"),
+        ("numerical", "5", "5.0", "6"),
+        ("OCR", "EXIT", "EXIT", "exit"),
+        ("regression", "5", "5", "50"),
+        ("free-form", "a red cup", "a red cup", "dogs"),
+        ("boolean", "yes", "Yes.", "no"),
+        ("open-ended", "a red cup", "a red cup", "dogs"),
+        ("temporal grounding", '{"time": [2.0, 6.0]}', '{"time": [2, 6]}', '{"time": [7, 8]}'),
+        ("a task of one's own", "a red cup", "a red cup", "dogs"),
+    ],
+)
+def test_the_rule_is_that_of_the_task(task: str, truth: str, right: str, wrong: str):
+    group = answered(sample(task, truth), right, wrong)
+    best, worst = accuracy(group)
+    assert best == pytest.approx(1)
+    assert worst < 0.3
+    assert accuracy(view(group.sample, right)) == [0]  # no tags, no answer
+
+
+def test_a_sample_with_options_is_a_choice():
+    assert accuracy(answered(sample("mine", "B", options=("A. a", "B. b")), "B.", "A")) == [1, 0]
+
+
+def test_options_of_accuracy():
+    group = answered(sample(), "A red cup.", "a red")
+    assert accuracy(group, free_form="exact") == [1, 0]
+    assert accuracy(group)[1] == pytest.approx((4 / 5 + 2 / 3 + 4 / 5) / 3)
+    assert accuracy(answered(sample("regression", "100"), "90"), regression="closeness") == [pytest.approx(0.9)]
+
+
+def test_a_box_cannot_be_judged_without_the_frames_size():
+    of = sample("visual QA", "<box>[20,20,60,80]</box>")
+    assert accuracy(view(of, "<think></think><answer></answer>", frames=None)) == [0]
+    with pytest.raises(BadInput, match=r"sample .*: this reward needs frame_size, \[width, height\]"):
+        accuracy(view(of, "<think></think><answer><box>[20,20,60,80]</box></answer>", frames=None))

@@ -1,0 +1,84 @@
+"""What holds of every built-in term, whatever the completions say."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from views import FRAMES, sample, view
+
+from evidence.errors import BadInput
+from evidence.types import KeyFrame, Sample
+from referee.terms import BUILTIN
+from referee.terms.view import needs_of
+
+TASKS = ("visual QA", "temporal-spatial free-form QA", "temporal QA", "temporal QA (MCQ)", "General video QA MCQ")
+TASKS += ("numerical", "regression", "OCR", "multiple choice", "boolean", "temporal grounding", "mine")
+ANSWERS = ("B", "5", "a red cup", "[2.0, 6.0]", "B\n[6.0, 2.0]", "<obj>cup</obj><box>[20,20,60,80]</box>", "\n", "nan")
+BELOW_0 = ("anti_repetition", "overlong")
+PIECES = ["<think>", "</think>", "<answer>", "</answer>", "<keyframes>", "</keyframes>", "<obj>", "</obj>", "<box>"]
+PIECES += [
+    "</box>",
+    "<t>",
+    "</t>",
+    "[1,2,30,40]",
+    "[3, 5]",
+    "2.0",
+    "s to ",
+    "Correct Option:",
+    "B",
+    "cup ",
+    "1e999",
+    " ",
+]
+
+texts = st.lists(st.sampled_from(PIECES), max_size=25).map("".join) | st.text(max_size=40)
+boxes = st.tuples(*[st.floats(-1, 2)] * 4)
+samples = st.builds(
+    sample,
+    st.sampled_from(TASKS),
+    st.sampled_from(ANSWERS) | st.text(min_size=1, max_size=20),
+    spans=st.lists(st.tuples(st.floats(-5, 20), st.floats(-5, 20)), max_size=2).map(tuple),
+    options=st.sampled_from([(), ("A. a", "B. b")]),
+    key_frames=st.just((KeyFrame("3", 2.0), KeyFrame("9", 6.0))),
+    key_items=st.dictionaries(
+        st.sampled_from(["3", "9"]), st.dictionaries(st.text(), st.lists(boxes, max_size=2).map(tuple), max_size=2)
+    ),
+    duration=st.none() | st.floats(0, 20),
+    image_size=st.none() | st.just((200, 100)) | st.just((0, 0)),
+)
+
+
+def group(of: Sample, said: list[str], progress: float = 0.0):
+    terms = {"acc": np.linspace(0, 1, len(said), dtype=np.float32)}
+    full = view(of, *said, progress=progress, lengths=(700,) * len(said), judgements=(0.5,) * len(said), terms=terms)
+    return replace(full, contrast=full)
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+@given(of=samples, said=st.lists(texts, min_size=1, max_size=4), progress=st.floats(0, 1))
+def test_a_finite_number_in_range_for_any_text(name: str, of: Sample, said: list[str], progress: float):
+    view = group(of, said, progress)
+    low, high = (-1, 0) if name in BELOW_0 else (0, 1)
+    values = BUILTIN[name](view)
+    assert len(values) == len(said)
+    assert all(low <= value <= high + 1e-9 for value in values)
+    assert values == BUILTIN[name](view)
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+@given(of=samples, said=st.lists(texts, min_size=1, max_size=4))
+def test_what_a_term_does_not_need_it_can_do_without(name: str, of: Sample, said: list[str]):
+    """Without what it needs it says that it cannot know, or what a recorded completion has to say."""
+    view = group(of, said)
+    bare = replace(view, frames=None, lengths=(), judgements=(), contrast=None)
+    try:
+        values = BUILTIN[name](bare)
+    except BadInput:
+        return
+    assert all(math.isnan(value) or -1 <= value <= 1 + 1e-9 for value in values)
+    if not needs_of(BUILTIN[name]) and not (name == "accuracy" and of.task == "visual QA"):
+        lengthless = name == "temporal_iou_boundary" and not of.duration
+        assert lengthless or values == BUILTIN[name](replace(view, frames=FRAMES))

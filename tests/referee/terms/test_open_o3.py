@@ -1,0 +1,227 @@
+import math
+
+import pytest
+from views import FRAMES, answered, sample, thought, view
+
+from evidence.errors import BadInput
+from evidence.types import KeyFrame, Sample
+from referee.terms.open_o3 import (
+    ans_acc,
+    ans_tiou,
+    ans_viou,
+    open_o3_format,
+    thk_spatial,
+    thk_temporal_point,
+    thk_temporal_segment,
+)
+
+ALL = (ans_acc, ans_tiou, ans_viou, open_o3_format, thk_temporal_segment, thk_temporal_point, thk_spatial)
+
+# Normalised boxes; in the resized frame, of 100x50 pixels, the cup is at 10,10 to 30,40.
+CUP, CUP_PIXELS = (0.1, 0.2, 0.3, 0.8), "[10,10,30,40]"
+SPATIO_TEMPORAL = sample(
+    "temporal-spatial free-form QA",
+    "a red cup",
+    key_frames=(KeyFrame("3", 2.0), KeyFrame("9", 6.0)),
+    key_items={"3": {"red cup": (CUP,)}, "9": {"red cup": ((0.5, 0.2, 0.7, 0.8),), "dog": ((0.0, 0.0, 0.2, 0.4),)}},
+)
+TEMPORAL = sample("temporal QA", "[2.0, 6.0]", spans=((2.0, 6.0),))
+TEMPORAL_MCQ = sample("temporal QA (MCQ)", "B\n[2.0, 6.0]", spans=((2.0, 6.0),))
+VISUAL = sample("visual QA", "<obj>red cup</obj><box>[20,20,60,80]</box>", image_size=(200, 100))
+GENERAL_MCQ, GENERAL = sample("General video QA MCQ", "B"), sample("General video QA Free-form")
+
+
+def claim(box: str = CUP_PIXELS, time: str = "2.0", phrase: str = "red cup") -> str:
+    return f"<obj>{phrase}</obj><box>{box}</box>at<t>{time}</t>s"
+
+
+def completion(think: str, answer: str) -> str:
+    return f"<think>{think}</think><answer>{answer}</answer>"
+
+
+@pytest.mark.parametrize(
+    ("of", "text", "most"),
+    [
+        (SPATIO_TEMPORAL, completion(claim(), "a red cup"), 4),
+        (
+            TEMPORAL_MCQ,
+            completion(claim() + claim(time="6.0"), "From <t>2.0</t>s to <t>6.0</t>s\nCorrect Option: B"),
+            4,
+        ),
+        (TEMPORAL, completion(claim() + claim(time="6.0"), "From <t>2.0</t>s to <t>6.0</t>s"), 3),
+        (VISUAL, completion(claim(time="0.0"), f"<obj>red cup</obj><box>{CUP_PIXELS}</box>"), 3),
+        (GENERAL_MCQ, completion("I see it.", "B"), 2),
+        (GENERAL, completion("I see it.", "a red cup"), 2),
+    ],
+    ids=lambda value: value.task if isinstance(value, Sample) else "",
+)
+def test_a_perfect_completion_earns_the_most_that_its_task_pays(of: Sample, text: str, most: float):
+    earned = [term(view(of, text))[0] for term in ALL]
+    assert sum(earned) == pytest.approx(most)
+    assert all(one == 0 or one == pytest.approx(1) for one in earned)
+    assert sum(term(view(of, ""))[0] for term in ALL) == 0
+
+
+def test_answer_accuracy_is_in_words_alone():
+    assert ans_acc(answered(GENERAL_MCQ, "(B)", "A")) == [1, 0]
+    assert ans_acc(answered(TEMPORAL_MCQ, "Correct Option: B.", "B")) == [1, 0]
+    assert ans_acc(answered(SPATIO_TEMPORAL, "a red dog")) == [pytest.approx((2 / 3 + 1 / 2 + 2 / 3) / 3)]
+    assert ans_acc(answered(TEMPORAL, "From <t>2</t>s to <t>6</t>s")) == [0]
+    assert ans_acc(answered(VISUAL, VISUAL.answer)) == [0]
+    assert ans_acc(answered(sample("numerical", "5"), "5", "6")) == [1, 0]
+
+
+def test_answered_interval():
+    said = ("From <t>4</t>s to <t>8</t>s", "From <t>7</t>s to <t>8</t>s", "From <t>0:02</t>s to <t>0:06</t>s", "soon")
+    assert ans_tiou(answered(TEMPORAL, *said)) == pytest.approx([2 / 6, 0, 1, 0])
+    assert ans_tiou(answered(TEMPORAL_MCQ, said[0])) == pytest.approx([2 / 6])
+    assert ans_tiou(answered(GENERAL, said[0])) == [0]
+
+
+def test_a_reversed_interval_earns_nothing():
+    assert ans_tiou(answered(TEMPORAL, "From <t>6</t>s to <t>2</t>s")) == [0]
+
+
+def test_the_span_may_stand_in_the_answer_alone():
+    assert ans_tiou(answered(sample("temporal QA (MCQ)", "B\n[2, 6]"), "From <t>2</t>s to <t>6</t>s")) == [1]
+
+
+def test_the_answers_box_is_rescaled_from_the_original_to_the_resized_frame():
+    said = answered(VISUAL, f"<box>{CUP_PIXELS}</box>", "<box>[20,20,60,80]</box>", "<box>[10,10,30,25]</box>", "cup")
+    assert ans_viou(said) == pytest.approx([1, 10 * 20 / (20 * 30 + 40 * 60 - 10 * 20), 0.5, 0])
+    without_size = sample("visual QA", VISUAL.answer)  # the video's own size is taken then
+    assert ans_viou(answered(without_size, f"<box>{CUP_PIXELS}</box>")) == [1]
+    assert ans_viou(answered(GENERAL, f"<box>{CUP_PIXELS}</box>")) == [0]
+
+
+def test_without_a_frame_size_boxes_cannot_be_judged():
+    for of in (VISUAL, SPATIO_TEMPORAL):
+        with pytest.raises(BadInput, match="frame_size"):
+            thk_spatial(view(of, completion(claim(), "a"), frames=None))
+        assert thk_spatial(view(of, completion("", "a"), frames=None)) == [0]
+    with pytest.raises(BadInput, match="frame_size"):
+        ans_viou(view(VISUAL, completion("", "<box>[20,20,60,80]</box>"), frames=None))
+    assert thk_spatial(view(GENERAL, "", frames=None)) == ans_viou(view(GENERAL, "", frames=None)) == [0]
+
+
+@pytest.mark.parametrize(
+    ("of", "think", "expected"),
+    [
+        (GENERAL, "I look.", 1),
+        (GENERAL_MCQ, claim(), 1),
+        (SPATIO_TEMPORAL, claim(), 1),
+        (SPATIO_TEMPORAL, "I look.", 0.5),
+        (SPATIO_TEMPORAL, "<obj>cup</obj> at <t>2</t>s", 0.5),
+        (TEMPORAL, "<t>2</t>s and <t>6</t>s", 1),
+        (TEMPORAL, claim(), 0.5),
+        (TEMPORAL_MCQ, claim() + claim(), 1),
+        (VISUAL, "<obj>cup</obj><box>[1,2,3,4]</box>", 1),
+        (VISUAL, "<box>[1,2,3,4]</box>", 0.5),
+        (GENERAL, "<obj>cup", 0),
+        (GENERAL, "</box>", 0),
+        (GENERAL, "<t>2<t>3</t>", 0),
+        (GENERAL, "<think>", 0),
+        (GENERAL, "</answer>", 0),
+    ],
+)
+def test_format(of: Sample, think: str, expected: float):
+    assert open_o3_format(thought(of, think)) == [expected]
+
+
+@pytest.mark.parametrize("text", ["", "B", "<think>a</think>", "<answer>a</answer>", "<think>a</think><answer>a"])
+def test_format_needs_thought_and_answer(text: str):
+    assert open_o3_format(view(GENERAL, text)) == [0]
+
+
+def test_an_object_of_several_words_has_visual_qas_format():
+    assert open_o3_format(thought(VISUAL, "<obj>the small red cup</obj><box>[1,2,3,4]</box>")) == [1]
+
+
+def test_segment_is_the_share_of_times_in_the_true_span():
+    thoughts = (
+        "<t>2.0</t>s <t>6.0</t>s",
+        claim(time="1.9") + "then <t>4</t>s",
+        "<t>1</t>s to <t>3</t>s",
+        "now",
+    )
+    assert thk_temporal_segment(thought(TEMPORAL, *thoughts)) == [1, 0.5, 0.5, 0]
+    assert thk_temporal_segment(thought(TEMPORAL_MCQ, *thoughts)) == [1, 0.5, 0.5, 0]
+    assert thk_temporal_segment(thought(SPATIO_TEMPORAL, *thoughts)) == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("progress", "sigma"), [(0.0, 4.0), (0.5, 2.0), (0.74, 1.04), (0.75, 1.0), (1.0, 1.0)])
+def test_point_is_nearness_to_a_key_frame_and_grows_strict(progress: float, sigma: float):
+    of_3, of_5 = math.exp(-1 / (2 * sigma**2)), math.exp(-1 / (2 * sigma**2))
+    group = thought(SPATIO_TEMPORAL, claim(time="2.0"), claim(time="3.0") + "and <t>5.0</t>s, <t>6</t>s", "")
+    terms = thk_temporal_point(view(group.sample, *group.texts, progress=progress))
+    assert terms == pytest.approx([1, (of_3 + of_5 + 1) / 3, 0])
+    assert thk_temporal_point(thought(TEMPORAL, claim())) == [0]
+
+
+def spatial(*thoughts: str, tau: float = 3.0, of: Sample = SPATIO_TEMPORAL) -> list[float]:
+    return thk_spatial(thought(of, *thoughts), tau=tau)
+
+
+def test_spatial_is_the_mean_over_claims():
+    half = claim("[10,10,30,25]")
+    assert spatial(claim(), half, claim() + half, "nothing") == pytest.approx([1, 0.5, 0.75, 0])
+
+
+def test_a_claim_too_far_in_time_counts_and_earns_nothing():
+    assert spatial(claim() + claim("[50,10,70,40]", time="9.1")) == [0.5]
+    assert spatial(claim() + claim("[50,10,70,40]", time="9.0")) == [1]
+
+
+def test_the_gate_is_on_the_absolute_distance():
+    """The released code has no abs(): a claim any time after the key frame passes its gate."""
+    assert spatial(claim("[50,10,70,40]", time="60.0")) == [0]
+    assert spatial(claim(time="0.5"), tau=1.0) == [0]
+
+
+def test_the_gate_is_three_seconds_wide_and_can_be_set():
+    """The released code has 1 s where the paper says 3."""
+    late = claim("[50,10,70,40]", time="8.5")
+    assert spatial(late) == [1]
+    assert spatial(late, tau=1.0) == [0]
+
+
+def test_key_frames_after_the_last_sampled_one_count():
+    """The released code drops them."""
+    assert FRAMES.times[-1] == 7.0
+    of = sample(
+        SPATIO_TEMPORAL.task, key_frames=(KeyFrame("3", 2.0), KeyFrame("40", 7.9)), key_items={"40": {"cup": (CUP,)}}
+    )
+    assert spatial(claim(time="7.9"), of=of) == [1]
+    assert thk_temporal_point(thought(of, claim(time="7.9"))) == [1]
+
+
+def test_several_boxes_of_one_object_are_one_claim():
+    both = ((0.1, 0.2, 0.3, 0.8), (0.5, 0.2, 0.7, 0.8))
+    of = sample(SPATIO_TEMPORAL.task, key_frames=(KeyFrame("3", 2.0),), key_items={"3": {"cups": both}})
+    two = f"<obj>cups</obj><box>{CUP_PIXELS}</box><box>[50,10,70,40]</box>at<t>2</t>s"
+    one = f"<obj>cups</obj><box>{CUP_PIXELS}</box>at<t>2</t>s"
+    assert spatial(two, one, one + two, of=of) == [1, 0.5, 0.75]
+
+
+def test_the_best_object_of_the_nearest_key_frame_counts():
+    dog, cup = claim("[0,0,20,20]", time="5.5", phrase="cup"), claim("[50,10,70,40]", time="5.5")
+    elsewhere = claim(CUP_PIXELS, time="5.5")  # where the cup is at 2 s
+    assert spatial(dog, cup, elsewhere) == [1, 1, pytest.approx(100 / (400 + 600 - 100))]
+
+
+def test_a_degenerate_box_is_a_claim_without_fit_and_an_unreadable_one_none():
+    assert spatial(claim() + claim("[30,10,10,40]")) == [0.5]
+    assert spatial(claim() + claim("[30,10]")) == [1]
+
+
+def test_visual_qa_takes_the_best_box_of_the_thought_without_a_gate():
+    far, near = claim("[60,10,80,40]", time="0.0"), claim("[10,10,30,25]", time="99")
+    assert spatial(far + near, far, "<obj>cup</obj><box>[10,10,30,40]</box>", of=VISUAL) == pytest.approx([0.5, 0, 1])
+
+
+def test_labels_that_are_absent_pay_nothing():
+    bare = sample(SPATIO_TEMPORAL.task)
+    assert spatial(claim(), of=bare) == [0]
+    assert thk_temporal_point(thought(bare, claim())) == [0]
+    assert thk_temporal_segment(thought(sample("temporal QA", "soon"), claim())) == [0]
+    assert spatial(claim(), of=sample("visual QA", "a cup")) == [0]

@@ -1,0 +1,31 @@
+"""Views made of completions' texts, for the tests of terms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from evidence.grammar import parse
+from evidence.types import FrameInfo, Sample
+from referee.terms.view import GroupView
+
+# Eight frames, one a second; 200x100 pixels, shown at half the size.
+FRAMES = FrameInfo("k", tuple(map(float, range(8))), (100, 50), (200, 100), 8.0)
+
+
+def sample(task: str = "General video QA Free-form", answer: str = "a red cup", **fields: Any) -> Sample:
+    return Sample("1", "test", task, "What is it?", answer, video_path="a.mp4", **fields)
+
+
+def view(of: Sample, *texts: str, frames: FrameInfo | None = FRAMES, **fields: Any) -> GroupView:
+    return replace(GroupView(of, texts, tuple(map(parse, texts)), frames), **fields)
+
+
+def answered(of: Sample, *answers: str) -> GroupView:
+    """Completions with these answers after one thought."""
+    return view(of, *(f"<think>I look.</think><answer>{answer}</answer>" for answer in answers))
+
+
+def thought(of: Sample, *thoughts: str) -> GroupView:
+    """Completions with these thoughts before one answer."""
+    return view(of, *(f"<think>{each}</think><answer>yes</answer>" for each in thoughts))
