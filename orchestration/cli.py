@@ -61,6 +61,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_print_config)
 
+    command = commands.add_parser("score", help="reward recorded completions, one JSON line each")
+    command.add_argument("--reward", required=True, metavar="NAME", help="a recipe of configs/reward, or a YAML file")
+    command.add_argument("--samples", required=True, type=Path, metavar="FILE", help="the dataset they are about")
+    command.add_argument("--completions", required=True, type=Path, metavar="FILE", help="JSON lines: id, text, …")
+    command.add_argument("--format", help="the samples' format (default: told from their keys)")
+    command.add_argument("--media-root", type=Path, metavar="DIR", help="the samples' media lie below")
+    command.add_argument("--progress", type=float, default=1.0, metavar="0..1", help="of training (default 1)")
+    command.add_argument("--out", type=Path, metavar="FILE", help="write the lines here and not to stdout")
+    command.set_defaults(run=_score)
+
     command = commands.add_parser("doctor", help="say what this machine has and what is missing")
     command.set_defaults(run=_doctor)
 
@@ -124,6 +134,14 @@ def _print_config(args: argparse.Namespace) -> None:
     from orchestration.config import to_yaml
 
     print(to_yaml(_load(args)), end="")
+
+
+def _score(args: argparse.Namespace) -> None:
+    from orchestration.score import score_file
+    from rollout.dataset.read import DatasetFile
+
+    samples = DatasetFile(args.samples, args.format, args.media_root)
+    score_file(args.reward, samples, args.completions, args.progress, args.out)
 
 
 def _doctor(args: argparse.Namespace) -> None:

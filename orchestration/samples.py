@@ -50,4 +50,4 @@ def scored_claim(one: ClaimScore) -> dict[str, Any]:
 
 def finite(value: float, places: int = 4) -> float | None:
     """`value` to so many decimal places, None for NaN."""
-    return None if math.isnan(value) else round(float(value), places)
+    return None if math.isnan(value) else round(float(value), places) + 0.0  # no -0.0
