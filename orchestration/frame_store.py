@@ -137,6 +137,7 @@ class FrameStore:
         return {
             **{name: self.counts[name] for name in names},
             "decoder_deaths": self._pool.deaths,
+            "disk_failures": self._pool.disk_failures,
             "bytes": self._budget.live,
         }
 

@@ -226,6 +226,23 @@ def test_an_immense_image_fails_within_the_limit_of_its_process(store: Any, run:
     run(held.lease(clip(tmp_path / "a.mp4", 0))).release()
 
 
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_disk_that_keeps_nothing_is_told_once_and_counted(
+    readable: bool, store: Any, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "cache"
+    if readable:
+        folder.symlink_to(tmp_path / "none")  # has no entry, and takes none
+    else:
+        folder.write_text("no folder")
+    held = store(cache_dir=str(folder))
+    for k in range(2):
+        run(held.lease(clip(tmp_path / f"{k}.mp4", 20 * k))).release()
+    assert (held.counters()["decoded"], held.counters()["disk_failures"]) == (2, 2)
+    (told,) = (message for message in caplog.messages if "frames.cache_dir" in message)
+    assert str(folder) in told
+
+
 @ray.remote(num_cpus=0)
 class Hanging:
     """A decoder that hangs on one file and dies of another."""
