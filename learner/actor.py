@@ -53,6 +53,7 @@ class LearnerRank:
         self.config, self.rank, self.world = config, rank, world
         self.loss = make_loss(config.loss)
         self.patcher = Patcher.of_model(config.model)
+        self.fetched: list[np.ndarray] = []
 
     def address(self) -> tuple[str, int]:
         """(host, free port) for the process group, asked of rank 0."""
@@ -64,6 +65,10 @@ class LearnerRank:
         config = self.config
         self.engine = zero.build_engine(config.model, config.zero, config.banned_ids, config.train_vision)
         return sum(p.ds_numel for p in zero.named_parameters(self.engine, frozen=False).values())
+
+    def fetch(self, frames: Sequence[ray.ObjectRef]) -> None:
+        """Bring frames to this node, to stay here until the next step has ended."""
+        self.fetched = ray.get(list(frames), timeout=self.config.timeout_s)
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, float]:
         """One optimizer step. Returns this rank's part of the metrics (they add up), `grad_norm` and `seconds`."""
@@ -78,6 +83,7 @@ class LearnerRank:
             return result.loss * self.world
 
         norm = zero.train_step(self.engine, [partial(run, m) for m in micro_batches], learning_rate)
+        self.fetched = []
         return metrics | {"grad_norm": norm / self.world, "seconds": (time.monotonic() - start) / self.world}
 
     @torch.no_grad()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,20 +42,26 @@ class Decoder:
 
     def decode(
         self, name: str, media: MediaFile, contract: SamplingContract, key_times: Sequence[float]
-    ) -> tuple[np.ndarray, tuple[FrameInfo, bool]]:
-        """(frames, (info, whether they came from the cache)); see decode_with. Call with num_returns=2."""
+    ) -> tuple[np.ndarray, tuple[FrameInfo, bool, str | None]]:
+        """(frames, (info, whether they came from the cache, why the cache could not read or keep them)); see
+        decode_with. Call with num_returns=2."""
         if self.cache is None:
             frames, info = decode_with(name, media, contract, key_times)
-            return frames, (info, False)
-        found = self.cache.get(frame_key(media.digest, contract, VERSIONS[name], key_times))
+            return frames, (info, False, None)
+        # A full disk, or one that lets nobody read, costs time, but no frames.
+        failure = None
+        try:
+            found = self.cache.get(frame_key(media.digest, contract, VERSIONS[name], key_times))
+        except OSError as error:
+            found, failure = None, str(error)
         if found is not None:
-            return found[0], (found[1], True)
+            return found[0], (found[1], True, None)
         frames, info = decode_with(name, media, contract, key_times)
         try:
             self.cache.put(frames, info)
-        except OSError as error:  # a full disk costs later runs their time, not this one its frames
-            print(f"{self.cache.folder}: frames are not kept: {error}", file=sys.stderr)
-        return frames, (info, False)
+        except OSError as error:
+            failure = str(error)
+        return frames, (info, False, failure)
 
 
 class DecoderPool:
@@ -67,7 +72,7 @@ class DecoderPool:
 
     def __init__(self, size: int, timeout_s: float, memory_bytes: int, cache: FrameCache | None = None):
         self.timeout_s = timeout_s
-        self.deaths = 0
+        self.deaths = self.disk_failures = 0
         self._new = lambda: Decoder.remote(memory_bytes, cache)
         self._free: asyncio.LifoQueue[Any] = asyncio.LifoQueue()  # None is a decoder yet to be started
         for _ in range(size):
@@ -80,8 +85,13 @@ class DecoderPool:
         self, name: str, media: MediaFile, contract: SamplingContract, key_times: Sequence[float]
     ) -> tuple[ray.ObjectRef, FrameInfo, bool]:
         """(ref to the frames, info, whether they came from the cache); see decode_with."""
-        frames, about = await self._call(media.path, "decode", name, media, contract, key_times, returns=2)
-        return frames, *about
+        arguments = (name, media, contract, key_times)
+        frames, (info, cached, failure) = await self._call(media.path, "decode", *arguments, returns=2)
+        if failure is not None:
+            if not self.disk_failures:
+                log.warning("frames.cache_dir: %s; further failures are only counted", failure)
+            self.disk_failures += 1
+        return frames, info, cached
 
     async def _call(self, path: str, method: str, *args: Any, returns: int = 1) -> Any:
         decoder = await self._free.get()

@@ -4,6 +4,9 @@ Guarantees: frames are named by the file's content, so however many groups ask f
 decoded once while it is kept; a file that has changed is decoded anew; whoever holds a lease has its bytes, reserved
 before decoding, so the store stays within its budget: who asks for more waits, oldest first, and waits for no younger
 one (orchestration/budget); frames belong to the driver, and a decoder that fails costs its sample (decoder_pool).
+
+What a node that is lost takes with it is noticed by whoever needs it (`FrameStore.lost`) and decoded anew, in the room
+that the leases on it hold (`Lease.renew`).
 """
 
 from __future__ import annotations
@@ -11,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -32,19 +35,25 @@ log = logging.getLogger(__name__)
 # What is decoded: (file digest, key times). The contract and the order of decoders are the store's.
 Key = tuple[str, tuple[float, ...]]
 Frames = tuple[ray.ObjectRef, FrameInfo]
+T = TypeVar("T")
 
 
 class Lease:
     """Frames that stay in the object store until `release`: a ref to uint8 [n, H, W, 3], and what is known of them."""
 
-    def __init__(self, frames: ray.ObjectRef, info: FrameInfo, budget: Budget, number: int):
-        self.frames: ray.ObjectRef | None = frames
-        self.info = info
-        self._budget, self._number = budget, number
+    def __init__(self, store: FrameStore, number: int, file: MediaFile, key_times: tuple[float, ...], frames: Frames):
+        self.frames: ray.ObjectRef | None
+        self.frames, self.info = frames
+        self._store, self._number, self._file, self._key_times = store, number, file, key_times
+
+    async def renew(self) -> None:
+        """Have frames that the store was told are lost decoded anew, if the file is still the same; by another decoder
+        perhaps, which `info.key` shows. Raises UnreadableMedia."""
+        self.frames, self.info = await self._store._renewed(self._number, self._file, self._key_times)
 
     def release(self) -> None:
         self.frames = None  # the last reference keeps the bytes, whoever holds it
-        self._budget.release(self._number)
+        self._store._let_go(self._number)
 
     def __enter__(self) -> Lease:
         return self
@@ -68,9 +77,11 @@ class FrameStore:
         self._budget = Budget(budget_bytes, self._on_grant, self._on_evict)
         self._numbers = count()
         self._grants: dict[int, asyncio.Future[None]] = {}
+        self._loading: dict[int, asyncio.Task[Any]] = {}  # the last for each lease, done or not
         self._files: dict[str, MediaFile] = {}
         self._held: dict[Key, Frames] = {}
-        self._decoding: dict[Key, asyncio.Task[Frames]] = {}
+        self._lost: set[str] = set()
+        self._decoding: dict[Key, asyncio.Task[None]] = {}
         self._wanted: deque[tuple[str, tuple[float, ...]]] = deque()
         self._ahead: dict[int, asyncio.Task[None]] = {}
 
@@ -86,13 +97,24 @@ class FrameStore:
         self.counts["waits"] += not granted.done()
         try:
             await granted
-            frames, info = await self._load(number, path, file, key_times)
+            return await self._to_its_end(number, self._load(number, path, file, key_times))
         except BaseException:
-            self._budget.release(number)
+            self._let_go(number)
             raise
         finally:
             del self._grants[number]
-        return Lease(frames, info, self._budget, number)
+
+    def lost(self, error: Exception) -> bool:
+        """Told what was raised to somebody who needed frames: is it that these were lost with their node? Then they
+        are forgotten, and counted once, however many tell it."""
+        if not isinstance(error, ray.exceptions.ObjectLostError):
+            return False
+        for key, (frames, _) in self._held.items():
+            if frames.hex() == error.object_ref_hex:
+                del self._held[key]
+                self._lost.add(frames.hex())
+                break
+        return error.object_ref_hex in self._lost
 
     def prefetch(self, wanted: Iterable[tuple[str, tuple[float, ...]]]) -> None:
         """Decode ahead of need what fits beside what is in use. `wanted`: (path, key times), soonest first; it replaces
@@ -136,7 +158,9 @@ class FrameStore:
         names = ("decoded", "second_decoder", "from_disk", "prefetched", "waits", "evicted")
         return {
             **{name: self.counts[name] for name in names},
+            "lost": len(self._lost),
             "decoder_deaths": self._pool.deaths,
+            "disk_failures": self._pool.disk_failures,
             "bytes": self._budget.live,
         }
 
@@ -154,20 +178,44 @@ class FrameStore:
         file = self._files.get(path)
         return file if file is not None and file.identity == identity else None
 
-    async def _load(self, number: int, path: str, file: MediaFile | None, key_times: tuple[float, ...]) -> Frames:
-        """The frames for a granted lease, which then holds them."""
+    async def _load(self, number: int, path: str, file: MediaFile | None, key_times: tuple[float, ...]) -> Lease:
         if file is None:
             file = self._files[path] = await self._pool.examine(path)
+        return Lease(self, number, file, key_times, await self._frames(number, file, key_times))
+
+    async def _renewed(self, number: int, file: MediaFile, key_times: tuple[float, ...]) -> Frames:
+        return await self._to_its_end(number, self._frames(number, file, key_times))
+
+    async def _to_its_end(self, number: int, load: Coroutine[Any, Any, T]) -> T:
+        """What is loaded for a lease, which goes on, with its bytes reserved, if whoever asked for it gives up."""
+        self._loading[number] = loading = asyncio.create_task(load)
+        return await asyncio.shield(loading)
+
+    def _let_go(self, number: int) -> None:
+        """Release what a lease holds, as soon as nothing is decoded into it."""
+        loading = self._loading.get(number)
+        if loading is not None and not loading.done():
+            loading.add_done_callback(lambda _: self._let_go(number))
+            return
+        self._loading.pop(number, None)
+        self._budget.release(number)
+
+    async def _frames(self, number: int, file: MediaFile, key_times: tuple[float, ...]) -> Frames:
+        """The frames for a granted lease, which then holds them."""
         key = (file.digest, key_times)
-        if key not in self._held:
+        while key not in self._held:
             if key not in self._decoding:
-                self._decoding[key] = asyncio.create_task(self._decode(file, key_times))
-                self._decoding[key].add_done_callback(lambda done: self._decoded(key, done))
-            decoded = await asyncio.shield(self._decoding[key])
-            self._held.setdefault(key, decoded)
+                self._decoding[key] = asyncio.create_task(self._hold(key, file))
+            await self._decoding[key]
         frames, info = self._held[key]
         self._budget.settle(number, key, 3 * len(info.times) * info.size[0] * info.size[1])
         return frames, info
+
+    async def _hold(self, key: Key, file: MediaFile) -> None:
+        try:
+            self._held[key] = await self._decode(file, key[1])
+        finally:  # in one go with the above: who finds neither would decode it again
+            del self._decoding[key]
 
     async def _decode(self, media: MediaFile, key_times: tuple[float, ...]) -> Frames:
         failures = []
@@ -182,15 +230,9 @@ class FrameStore:
             return frames, info
         raise all_failed(failures)
 
-    def _decoded(self, key: Key, done: asyncio.Task[Frames]) -> None:
-        del self._decoding[key]
-        if not done.cancelled():
-            done.exception()  # seen, also if everybody who waited for it has given up
-
     def _on_grant(self, lease: int) -> None:
         if lease in self._grants and not self._grants[lease].done():
             self._grants[lease].set_result(None)
 
     def _on_evict(self, key: Any) -> None:
-        del self._held[key]
-        self.counts["evicted"] += 1
+        self.counts["evicted"] += self._held.pop(key, None) is not None  # None: lost, and never renewed

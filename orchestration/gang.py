@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from learner.actor import LearnerRank, checkpoints, prune_checkpoints
+from learner.actor import LearnerRank, MicroBatch, checkpoints, prune_checkpoints
 from learner.settings import RankConfig
 
 KEPT_CHECKPOINTS = 2
@@ -30,6 +30,12 @@ class Gang:
 
     def _all(self, method: str, *args: Any) -> list[Any]:
         return ray.get([getattr(rank, method).remote(*args) for rank in self.ranks], timeout=self.timeout_s)
+
+    def fetch(self, micro_batches: Sequence[Sequence[MicroBatch]]) -> None:
+        """Bring to each rank the frames of its part of the next step; it keeps them until that has ended, so that no
+        loss of another node can stop it there. Raises ray's ObjectLostError: a step must not begin then."""
+        parts = [[image for micro in part for image in micro.images] for part in micro_batches]
+        ray.get([rank.fetch.remote(part) for rank, part in zip(self.ranks, parts)], timeout=self.timeout_s)
 
     def train_step(self, micro_batches: Sequence[Any], learning_rate: float) -> dict[str, float]:
         """One optimizer step; `micro_batches[r]` are those of rank r, or a ref to them. Returns the whole step's

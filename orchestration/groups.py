@@ -1,7 +1,8 @@
 """One prompt's way through the house: frames, prompt, trajectories, claims, verdicts, rewards.
 
 Guarantees: every group that is begun ends ready or rejected with a reason, in the ledger and for admission alike; a
-generation that fails is tried again until the ledger calls it poison; nothing made up ever enters a reward.
+generation that fails, or whose frames are lost with a node, is tried again until the ledger calls it poison; nothing
+made up ever enters a reward.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import ray
 
 from evidence import spaces
-from evidence.errors import UnreadableMedia
+from evidence.errors import RunFailed, UnreadableMedia
 from evidence.grammar import Completion
 from evidence.sampling import shown_key_times
 from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory, Verdict
@@ -31,6 +33,7 @@ from rollout.prompt import ChatEncoder, build_prompt
 from rollout.template import PromptTemplate
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,34 @@ class ReadyGroup:
     scored: ScoredGroup
     lease: Lease
 
+    async def renew(self) -> None:
+        """Have its frames decoded anew if they were lost. Raises RunFailed where they would not be the same."""
+        try:
+            await self.lease.renew()
+        except UnreadableMedia as error:
+            raise RunFailed(f"frames were lost with their node, and cannot be decoded anew: {error}") from None
+        if self.lease.info.key != self.scored.group.frames.key:
+            path = self.scored.group.sample.media_path
+            raise RunFailed(f"{path}: its frames were lost with their node, and now only another decoder reads them")
+
+
+async def with_frames(
+    groups: list[ReadyGroup], parts_of: Callable[[list[ReadyGroup]], T], fetch: Callable[[T], None], store: FrameStore
+) -> T:
+    """What the ranks are handed of the groups of a step (`parts_of`), once they all have its frames there (`fetch`).
+
+    Raises RunFailed where lost frames cannot be had again.
+    """
+    while True:
+        await asyncio.gather(*(ready.renew() for ready in groups))
+        parts = await asyncio.to_thread(parts_of, groups)
+        try:
+            await asyncio.to_thread(fetch, parts)
+            return parts
+        except ray.exceptions.ObjectLostError as error:
+            if not store.lost(error):
+                raise
+
 
 class GroupMaker:
     """Brings admitted groups to ready or to rejected. To be used from one event loop."""
@@ -151,6 +182,7 @@ class GroupMaker:
             # Held across attempts: a group that is generated anew keeps its place in the queue for frames, too.
             lease, prompt = await self.house.look(sample)
             while self.ledger.state(group) is State.PENDING:
+                await lease.renew()
                 await self._attempt(group, sample, prompt, lease)
         except UnreadableMedia as error:
             log.warning("group %d: %s", group, error)
@@ -167,8 +199,9 @@ class GroupMaker:
             trajectories, oldest = await self._generate(group, prompt, frames, self.draw.n)
             self.ledger.score(group)
             view = await self._view(group, sample, prompt, lease, trajectories)
-        except (ray.exceptions.RayActorError, TimeoutError) as error:
+        except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, TimeoutError) as error:
             # A death or a delay can be chance; anything else, such as a prompt mismatch, is a defect and ends the run.
+            self.house.store.lost(error)
             self.house.counts["failed generations"] += 1
             log.warning("group %d: %s", group, error)
             if self.ledger.fail(group, type(error).__name__) is State.REJECTED:

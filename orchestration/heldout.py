@@ -39,7 +39,9 @@ async def evaluate(house: House, ser: Ser, samples: Sequence[Sample], draw: Draw
                 found = await attempt(number, sample)
             except UnreadableMedia:
                 return None
-            except (ray.exceptions.RayActorError, TimeoutError) as error:  # an engine that died is started anew
+            except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, TimeoutError) as error:
+                # An engine that died is started anew; frames that went with their node are decoded anew.
+                house.store.lost(error)
                 log.warning("held-out clip %s: %s", sample.id, error)
                 continue
             if not np.isnan(found.reward):

@@ -17,6 +17,7 @@ import ray
 
 from evidence.errors import BadInput, RunFailed
 from evidence.types import Sample
+from learner.actor import MicroBatch
 from learner.advantages import Advantages
 from learner.settings import RankConfig
 from orchestration import metrics as reporting
@@ -28,7 +29,7 @@ from orchestration.engines import policy_engine, referee_engine
 from orchestration.fleet import Fleet, Referee
 from orchestration.frame_store import FrameStore
 from orchestration.gang import Gang
-from orchestration.groups import Draw, GroupMaker, House, ReadyGroup
+from orchestration.groups import Draw, GroupMaker, House, ReadyGroup, with_frames
 from orchestration.heldout import as_evaluation, evaluate, write_records
 from orchestration.ledger import Ledger
 from orchestration.parity import check_parity
@@ -169,7 +170,7 @@ class Run:
                     await maker.wait(config.cluster.timeout_s)
                 waited = time.monotonic() - started
                 groups = [maker.ready.pop(group) for group in batch.groups]
-                metrics = await asyncio.to_thread(self._train, groups)
+                metrics = await self._train(groups)
                 for group, ready in zip(batch.groups, groups):
                     self.ledger.train(group, step)
                     ready.lease.release()
@@ -193,15 +194,21 @@ class Run:
         ahead = range(maker.begun, min(maker.begun + self.config.pacing.groups_per_step, wanted))
         self.house.look_ahead(train[group] for group in ahead)
 
-    def _train(self, groups: list[ReadyGroup]) -> dict[str, float]:
+    async def _train(self, groups: list[ReadyGroup]) -> dict[str, float]:
+        """One optimizer step."""
+        parts = await with_frames(groups, self._parts, self.gang.fetch, self.house.store)
+        learning_rate = self.config.learner.learning_rate(self.admission.version, self.config.steps)
+        return await asyncio.to_thread(self.gang.train_step, parts, learning_rate)
+
+    def _parts(self, groups: list[ReadyGroup]) -> list[list[MicroBatch]]:
+        """What each rank is handed."""
         config = self.config
         scored = [ready.scored for ready in groups]
         if config.shuffle_rewards:
             scored = shuffled(scored, config.seed + self.admission.version)
         learner = config.learner
         frames = [ready.lease.frames for ready in groups]
-        parts = train_batches(scored, frames, learner.ranks, learner.token_budget, self.advantages)
-        return self.gang.train_step(parts, config.learner.learning_rate(self.admission.version, config.steps))
+        return train_batches(scored, frames, learner.ranks, learner.token_budget, self.advantages)
 
     async def _publish(self, version: int, last: bool) -> None:
         """Copy the weights out, which the next step must wait for; the engines load them while it runs.

@@ -56,8 +56,12 @@ class FrameCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         body = json.dumps(asdict(info)).encode() + b"\n" + frames.tobytes()
         unfinished = self.folder / f"{info.key}.{os.getpid()}{UNFINISHED}"
-        unfinished.write_bytes(hashlib.sha256(body).digest() + body)
-        unfinished.replace(self.folder / (info.key + SUFFIX))
+        try:
+            unfinished.write_bytes(hashlib.sha256(body).digest() + body)
+            unfinished.replace(self.folder / (info.key + SUFFIX))
+        except OSError:
+            unfinished.unlink(missing_ok=True)  # on a full disk, what is half written would only take more of it
+            raise
         self._unaccounted += len(body)
         if self._unaccounted > self.budget_bytes // 32:
             self._trim(self.budget_bytes * 3 // 4)

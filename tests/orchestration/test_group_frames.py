@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
-from evidence.errors import UnreadableMedia
-from evidence.types import Sample
+from evidence.errors import RunFailed, UnreadableMedia
+from evidence.types import FrameInfo, Group, Sample, ScoredGroup
 from orchestration.admission import Admission, Pacing
-from orchestration.groups import Draw, GroupMaker
+from orchestration.groups import Draw, GroupMaker, ReadyGroup, with_frames
 from orchestration.ledger import Ledger, State
 
 
 class FakeLease:
-    frames = info = None
+    frames, info = "frames", None
     releases = 0
+    is_lost = False
+
+    async def renew(self) -> None:
+        if self.is_lost:
+            self.frames, self.is_lost = self.frames + " anew", False
 
     def release(self) -> None:
         self.releases += 1
 
 
 class FakeHouse:
-    """Its engines fail, or never answer."""
+    """Its engines fail, or never answer; its node may be lost under the first generation."""
 
-    def __init__(self, readable: bool = True, answers: bool = True):
+    def __init__(self, readable: bool = True, answers: bool = True, loses_a_node: bool = False):
         self.leases: list[FakeLease] = []
         self.counts: Counter[str] = Counter()
-        self.fleet = self
-        self.readable, self.answers, self.generations = readable, answers, 0
+        self.fleet = self.store = self
+        self.readable, self.answers, self.loses_a_node = readable, answers, loses_a_node
+        self.given: list[str] = []
+
+    def lost(self, error: Exception) -> None:
+        self.leases[0].is_lost = isinstance(error, ray.exceptions.ObjectLostError)
 
     async def look(self, sample: Sample) -> tuple[FakeLease, None]:
         if not self.readable:
@@ -38,10 +50,12 @@ class FakeHouse:
         self.leases.append(FakeLease())
         return self.leases[-1], None
 
-    async def generate(self, *_: Any) -> None:
-        self.generations += 1
+    async def generate(self, may_start: Any, prompt: None, frames: str, *_: Any) -> None:
+        self.given.append(frames)
         if not self.answers:
             await asyncio.sleep(1000)
+        if self.loses_a_node and len(self.given) == 1:
+            raise ray.exceptions.ObjectLostError("", b"", "")
         raise TimeoutError
 
 
@@ -56,12 +70,79 @@ def test_failed_generations_keep_the_frames_and_the_last_one_frees_them() -> Non
         house = FakeHouse()
         maker = begin(house)
         await maker.wait(10)
-        assert house.generations == 3
+        assert house.given == ["frames"] * 3
         assert [lease.releases for lease in house.leases] == [1]
         assert maker.ledger.state(7) is State.REJECTED
         assert maker.admission.free == 2
 
     asyncio.run(loop())
+
+
+def test_a_generation_whose_frames_were_lost_is_tried_again_with_fresh_ones() -> None:
+    async def loop() -> None:
+        house = FakeHouse(loses_a_node=True)
+        maker = begin(house)
+        await maker.wait(10)
+        assert house.given == ["frames", "frames anew", "frames anew"]
+        assert [lease.releases for lease in house.leases] == [1]
+
+    asyncio.run(loop())
+
+
+def test_a_ready_group_is_trained_on_the_frames_it_was_made_with_or_not_at_all() -> None:
+    made = FrameInfo("as made", (0.0,), (28, 28), (28, 28), 1.0)
+    sample = Sample("1", "", "", "", "", video_path="a.mp4")
+
+    class Lease:
+        info = made
+
+        def __init__(self, renewed: FrameInfo | UnreadableMedia):
+            self.renewed = renewed
+
+        async def renew(self) -> None:
+            if isinstance(self.renewed, UnreadableMedia):
+                raise self.renewed
+            self.info = self.renewed
+
+    def ready(renewed: FrameInfo | UnreadableMedia) -> ReadyGroup:
+        group = Group(7, sample, made, None, (), 0)
+        return ReadyGroup(ScoredGroup(group, None, {}, {}, {}, ()), Lease(renewed))
+
+    asyncio.run(ready(made).renew())
+    with pytest.raises(RunFailed, match=r"a\.mp4: .*another decoder"):
+        asyncio.run(ready(replace(made, key="by another decoder")).renew())
+    with pytest.raises(RunFailed, match=r"a\.mp4: the file changed"):
+        asyncio.run(ready(UnreadableMedia("a.mp4", "the file changed")).renew())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_step_is_ready_once_the_ranks_have_all_its_frames(known: bool) -> None:
+    class Ready:
+        def __init__(self, frames: str):
+            self.lease = FakeLease()
+            self.lease.frames, self.renew = frames, self.lease.renew
+
+    groups: list[Any] = [Ready("a"), Ready("b")]
+    missing, fetched = ["b", "a"], []
+
+    def fetch(parts: list[str]) -> None:
+        fetched.append(parts)
+        if missing:
+            raise ray.exceptions.ObjectLostError(missing.pop(0), b"", "")
+
+    def lost(error: ray.exceptions.ObjectLostError) -> bool:
+        for ready in groups:
+            ready.lease.is_lost = ready.lease.frames == error.object_ref_hex
+        return known
+
+    store: Any = SimpleNamespace(lost=lost)
+    step = with_frames(groups, lambda ready: [one.lease.frames for one in ready], fetch, store)
+    if known:
+        assert asyncio.run(step) == ["a anew", "b anew"]
+        assert fetched == [["a", "b"], ["a", "b anew"], ["a anew", "b anew"]]
+    else:  # what was lost is no frames: to try again would be for ever
+        with pytest.raises(ray.exceptions.ObjectLostError):
+            asyncio.run(step)
 
 
 def test_an_unreadable_file_rejects_its_group() -> None:

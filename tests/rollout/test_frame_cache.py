@@ -27,6 +27,13 @@ def test_what_is_put_comes_back_in_another_run(tmp_path: Path) -> None:
     assert cache.get("b") is None
 
 
+def test_an_entry_that_cannot_be_written_leaves_nothing_half_written(tmp_path: Path) -> None:
+    (tmp_path / "a.frames").mkdir()
+    with pytest.raises(OSError, match=r"a\.frames"):
+        FrameCache(tmp_path, 10**6).put(*entry("a"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.frames"]
+
+
 @pytest.mark.parametrize("at", [0, 31, 32, 60, -1])
 def test_an_entry_with_a_wrong_byte_is_gone(tmp_path: Path, at: int) -> None:
     cache = FrameCache(tmp_path, 10**6)

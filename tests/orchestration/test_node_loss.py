@@ -1,0 +1,100 @@
+"""A node dies and takes frames with it: whoever needs them is told by Ray, and the store decodes them anew."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+import ray
+
+from evidence.sampling import SamplingContract
+from learner.actor import LearnerRank
+from learner.settings import RankConfig
+from orchestration.decoder_pool import Decoder
+from orchestration.frame_store import FrameStore
+from orchestration.settings import FramesConfig
+from rollout.frames import decode
+
+pytestmark = pytest.mark.slow
+# Smaller frames would not lie in the object store: Ray keeps results of up to 100 KB with their owner.
+CONTRACT = SamplingContract(frames=32, max_pixels=6272, min_pixels=784)
+HERE = {"node:__internal_head__": 0.001}
+START_S = 60.0
+
+
+def clip(path: Path, grey: int) -> str:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 4, (112, 56))
+    for k in range(40):
+        writer.write(np.full((56, 112, 3), grey + 2 * k, np.uint8))
+    writer.release()
+    return str(path)
+
+
+@pytest.fixture
+def kill_node(ray_cluster: Any) -> Iterator[Callable[[], None]]:
+    """A second node, with the resource "mortal", and how to end it."""
+    address = ray.get_runtime_context().gcs_address
+    command = [str(Path(sys.executable).with_name("ray")), "start", f"--address={address}", "--num-cpus=0", "--block"]
+    more = ['--resources={"mortal":1}', f"--object-store-memory={80 * 2**20}"]
+    process = psutil.Popen([*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + START_S
+    while "mortal" not in ray.cluster_resources():
+        assert time.monotonic() < until, "the second node does not start"
+        time.sleep(0.1)
+
+    def kill() -> None:
+        for each in [*process.children(recursive=True), process]:
+            each.kill()
+        process.wait()
+
+    yield kill
+    if process.is_running():
+        kill()
+
+
+@ray.remote(num_cpus=0, resources=HERE)
+class Engine:
+    """Takes frames as the rollout actor and the referee do."""
+
+    async def generate(self, frames: np.ndarray) -> int:
+        return int(frames.sum())
+
+
+def test_frames_that_go_with_a_node_are_decoded_anew(
+    kill_node: Callable[[], None], run: Callable[..., Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    paths = [clip(tmp_path / f"{k}.mp4", 40 * k) for k in range(3)]
+    store = FrameStore(CONTRACT, 2**26, FramesConfig(workers=1))
+    store._pool._new = lambda: Decoder.options(resources={"mortal": 0.01}).remote(2**30, None)
+    asked, ready, fetched = [run(store.lease(path)) for path in paths]
+    engine = Engine.remote()
+    rank = LearnerRank.options(num_cpus=0, resources=HERE).remote(RankConfig(str(tiny_model), ()), 0, 1)
+    ray.get(rank.fetch.remote([fetched.frames]))
+    kill_node()
+
+    async def generate() -> int:
+        return await engine.generate.remote(asked.frames)
+
+    with pytest.raises(ray.exceptions.ObjectLostError) as told:
+        run(generate())
+    assert store.lost(told.value)
+    with pytest.raises(ray.exceptions.ObjectLostError) as told:
+        ray.get(rank.fetch.remote([fetched.frames, ready.frames]))
+    assert store.lost(told.value)
+    ray.get(rank.fetch.remote([fetched.frames]))  # a copy is where it was fetched to
+    assert store.counters()["lost"] == 2
+
+    store._pool._new = lambda: Decoder.options(resources=HERE).remote(2**30, None)
+    for lease, path in zip((asked, ready, fetched), paths):
+        run(lease.renew())
+        np.testing.assert_array_equal(ray.get(lease.frames), decode(path, CONTRACT)[0])
+    assert run(generate()) == int(decode(paths[0], CONTRACT)[0].sum(dtype=int))
+    assert store.counters()["decoded"] == 5
