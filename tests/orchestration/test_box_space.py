@@ -48,6 +48,8 @@ WRITTEN = {
 class Lease:
     frames, info = None, INFO
 
+    async def renew(self) -> None: ...
+
     def release(self) -> None: ...
 
     def __enter__(self) -> Lease:
