@@ -11,7 +11,6 @@ COMMON = [
     "accelerate==1.15.0",
     "av==18.1.0",
     "blake3==1.0.11",
-    "cachetools==8.0.0",
     "decord==0.6.0",
     "deepspeed==0.19.8",
     "jiwer==4.0.0",

@@ -15,6 +15,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from evidence.errors import BadInput
+from evidence.sampling import SamplingContract
+from orchestration.settings import FramesConfig
 from rollout.dataset.check import add_media, check, media_of
 from rollout.dataset.convert import convert
 from rollout.dataset.read import DatasetFile
@@ -33,8 +35,9 @@ def check_file(file: DatasetFile, media: bool, against: DatasetFile | None, work
     if media:
         from rollout.dataset.media import decoded  # loads the decoder
 
-        there = [path for path in paths if path not in set(report.missing_media)]
-        add_media(report, samples, dict(_with_progress("decoding", decoded(there, workers), len(there))))
+        there, run = [path for path in paths if path not in set(report.missing_media)], FramesConfig()
+        found_out = decoded(there, SamplingContract(), workers, run.timeout_s, run.worker_bytes)
+        add_media(report, samples, dict(_with_progress("decoding", found_out, len(there))))
     found: dict[str, Any] = asdict(report)
     if theirs is not None:
         from rollout.dataset.media import shared

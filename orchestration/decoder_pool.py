@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,16 @@ from evidence.sampling import SamplingContract, frame_key
 from evidence.types import FrameInfo
 from rollout.decoders import VERSIONS
 from rollout.frame_cache import FrameCache
-from rollout.frames import DecoderFailed, MediaFile, decode_with, examine, limit_memory
+from rollout.frames import (
+    DIED,
+    OUT_OF_MEMORY,
+    DecoderFailed,
+    MediaFile,
+    decode_with,
+    examine,
+    limit_memory,
+    took_longer,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +42,15 @@ class Decoder:
 
     def __init__(self, memory_bytes: int, cache: FrameCache | None):
         self.cache = cache
+        self.meanwhile = ThreadPoolExecutor(1)
+        self.meanwhile.submit(int).result()  # its thread starts while there is memory for it
         limit_memory(memory_bytes)
 
     def ready(self) -> None:
         pass
 
     def examine(self, path: str) -> MediaFile:
-        return examine(path)
+        return examine(path, self.meanwhile)
 
     def decode(
         self, name: str, media: MediaFile, contract: SamplingContract, key_times: Sequence[float]
@@ -67,7 +79,8 @@ class Decoder:
 class DecoderPool:
     """Decoders, started when first needed. To be used from one event loop.
 
-    Its methods raise UnreadableMedia: DecoderFailed where another decoder is worth trying, as after a timeout or death.
+    Its methods raise UnreadableMedia: DecoderFailed where another decoder is worth trying, as after a timeout or a
+    death. A process that reached its limit counts as dead: what it still holds is not known.
     """
 
     def __init__(self, size: int, timeout_s: float, memory_bytes: int, cache: FrameCache | None = None):
@@ -103,15 +116,19 @@ class DecoderPool:
             async with asyncio.timeout(self.timeout_s):
                 refs = getattr(decoder, method).options(num_returns=returns).remote(*args)
                 return (refs[0], await refs[1]) if returns == 2 else await refs
-        except ray.exceptions.RayTaskError as error:
-            # Ray's own wrapper holds the worker's stack trace; the cause is the error that was raised there.
-            raise error.cause from None
         except (TimeoutError, ray.exceptions.RayError) as error:
+            reason = DIED
+            if isinstance(error, TimeoutError):
+                reason = took_longer(self.timeout_s)
+            elif isinstance(error, ray.exceptions.RayTaskError):
+                if not isinstance(error.cause, MemoryError):
+                    # Ray's own wrapper holds the worker's stack trace; the cause is the error that was raised there.
+                    raise error.cause from None
+                reason = OUT_OF_MEMORY
             self.deaths += 1
             decoder = _kill(decoder)
-            took = f"took more than {self.timeout_s:g} s" if isinstance(error, TimeoutError) else "died"
-            log.warning("%s: the decoder %s; it is started anew", path, took)
-            raise DecoderFailed(path, f"the decoder {took}") from None
+            log.warning("%s: %s; it is started anew", path, reason)
+            raise DecoderFailed(path, reason) from None
         except BaseException:  # the caller gave up: what still runs must not delay the next file
             decoder = _kill(decoder)
             raise

@@ -28,7 +28,7 @@ from orchestration.budget import Budget
 from orchestration.decoder_pool import DecoderPool
 from orchestration.settings import FramesConfig
 from rollout.frame_cache import FrameCache
-from rollout.frames import DecoderFailed, MediaFile, all_failed, decoders_for, identify
+from rollout.frames import DecoderFailed, MediaFile, Turns, identify
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class FrameStore:
         cache = (
             FrameCache(Path(config.cache_dir).absolute(), int(config.cache_gib * 2**30)) if config.cache_dir else None
         )
-        self._pool = DecoderPool(config.workers, config.timeout_s, int(config.worker_gib * 2**30), cache)
+        self._pool = DecoderPool(config.workers, config.timeout_s, config.worker_bytes, cache)
         self._budget = Budget(budget_bytes, self._on_grant, self._on_evict)
         self._numbers = count()
         self._grants: dict[int, asyncio.Future[None]] = {}
@@ -218,17 +218,16 @@ class FrameStore:
             del self._decoding[key]
 
     async def _decode(self, media: MediaFile, key_times: tuple[float, ...]) -> Frames:
-        failures = []
-        for attempt, name in enumerate(decoders_for(media.path, self.config.decoder)):
+        turns = Turns(media.path, self.config.decoder)
+        while True:
             try:
-                frames, info, cached = await self._pool.decode(name, media, self.contract, key_times)
-            except DecoderFailed as error:
-                failures.append(error)
+                frames, info, cached = await self._pool.decode(turns.decoder, media, self.contract, key_times)
+            except DecoderFailed as failure:
+                turns.failed(failure)
                 continue
             self.counts["from_disk" if cached else "decoded"] += 1
-            self.counts["second_decoder"] += bool(attempt)
+            self.counts["second_decoder"] += bool(turns.failures)
             return frames, info
-        raise all_failed(failures)
 
     def _on_grant(self, lease: int) -> None:
         if lease in self._grants and not self._grants[lease].done():

@@ -7,26 +7,26 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from evidence.errors import BadInput, UnreadableMedia
+from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, most_frames, resized_size, shown_key_times
 from evidence.types import FrameInfo, Sample
+from orchestration.settings import FramesConfig
 from referee.verification import VerificationConfig
+from rollout.dataset.media import decoded
 from rollout.dataset.mix import DataFile
-from rollout.frames import decode
 from rollout.prompt import ChatEncoder, build_prompt
 from rollout.template import PromptTemplate
 
 
-def readable_samples(file: DataFile, contract: SamplingContract) -> list[Sample]:
+def readable_samples(file: DataFile, contract: SamplingContract, frames: FramesConfig) -> list[Sample]:
     """The samples of a dataset of which at least one media file can be decoded; usually the first tells."""
     samples = file.read()
+    paths = list(dict.fromkeys(sample.media_path for sample in samples))
     reasons = []
-    for path in dict.fromkeys(sample.media_path for sample in samples):
-        try:
-            decode(path, contract)
+    for path, found in decoded(paths, contract, 1, frames.timeout_s, frames.worker_bytes):
+        if isinstance(found, FrameInfo):
             return samples
-        except UnreadableMedia as error:
-            reasons.append(str(error))
+        reasons.append(f"{path}: {found}")
     raise BadInput(
         f"{file.path}: none of its media files can be read, the first is {reasons[0]}; "
         f"`ser data check {file.path} --media` names all"

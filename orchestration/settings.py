@@ -197,6 +197,10 @@ class FramesConfig:
         for key in ("worker_gib", "timeout_s", "cache_gib"):
             _require(getattr(self, key) > 0, f"frames.{key}", getattr(self, key), "above 0")
 
+    @property
+    def worker_bytes(self) -> int:
+        return int(self.worker_gib * 2**30)
+
 
 @dataclass(frozen=True)
 class EvalConfig:

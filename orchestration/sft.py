@@ -6,6 +6,7 @@ uninterrupted run would have seen; the exported model appears only when training
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections import deque
@@ -15,7 +16,7 @@ from pathlib import Path
 import ray
 
 from evidence.errors import BadInput
-from evidence.sampling import SamplingContract
+from evidence.sampling import SamplingContract, most_bytes
 from learner.settings import LossConfig, RankConfig, ZeroConfig, require_dtype
 from learner.tiny import TinySpec, create_tiny_model
 from orchestration.cluster import run_directory, start_ray
@@ -24,16 +25,22 @@ from orchestration.doctor import require_memory
 from orchestration.gang import Gang
 from orchestration.metrics import Progress, RunLog
 from orchestration.preflight import require_crop_tiles, require_folder, require_tiles
-from orchestration.settings import WANDB_MODES
-from orchestration.sft_rows import RowsConfig, RowSource, by_clip
+from orchestration.settings import WANDB_MODES, FramesConfig
+from orchestration.sft_rows import Made, RowsConfig, RowSource, by_clip
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
 from rollout.prompt import ChatEncoder
 from rollout.template import PromptTemplate
 
+logger = logging.getLogger(__name__)
+
 # What a run may be resumed with another value of: nothing that the weights depend on.
-MAY_CHANGE = ("run_dir", "out", "dtype", "stop_after", "checkpoint_every", "object_store_gib", "wandb")
+MAY_CHANGE = (
+    *("run_dir", "out", "dtype", "stop_after", "checkpoint_every", "wandb"),
+    *("frames", "frames_gib", "object_store_gib"),  # but frames.decoder may not: two decoders can give other pixels
+)
 AHEAD = 3  # steps whose rows are made while the ranks train
+CALLS = 3  # of a decoding process for one file: digest, first decoder, second decoder
 
 
 @dataclass
@@ -57,6 +64,8 @@ class SftConfig:
     model: folder to start from; null creates a random one of the sizes in `tiny`, with a tokenizer of the data's text.
     task: `answer` (a policy, on the samples' reasoning) or `verify` (a referee, on claims made from boxes).
     out: where the trained model is exported to, in `dtype`.
+    clips: drawn for each step, with all their questions that show the same frames; claims: verified of each.
+    frames_gib: what decoded frames may take of object_store_gib, Ray's shared memory.
     stop_after: steps after which to end early, the learning rate's schedule kept; null trains all stages.
     """
 
@@ -68,6 +77,7 @@ class SftConfig:
     out: str = "runs/sft/model"
     dtype: str = "bfloat16"
     contract: SamplingContract = field(default_factory=SamplingContract)
+    frames: FramesConfig = field(default_factory=FramesConfig)
     template: PromptTemplate = field(default_factory=PromptTemplate)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     clips: int = 16
@@ -81,6 +91,7 @@ class SftConfig:
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     checkpoint_every: int = 200
     object_store_gib: float = 1.0
+    frames_gib: float = 0.5
     seed: int = 0
     wandb: str = "offline"
 
@@ -99,6 +110,12 @@ class SftConfig:
             raise BadInput(f"wandb = {self.wandb}: it has to be {' or '.join(WANDB_MODES)}")
         if self.ranks < 1 or self.clips < self.ranks:
             raise BadInput(f"ranks = {self.ranks}: it has to be 1 or more, and at most clips ({self.clips})")
+        step_gib = self.clips * most_bytes(self.contract) / 2**30
+        if not step_gib <= self.frames_gib < self.object_store_gib:
+            raise BadInput(
+                f"frames_gib = {self.frames_gib}: it has to be at least {step_gib:.3g}, what the frames of a step's "
+                f"clips can take, and below object_store_gib ({self.object_store_gib})"
+            )
 
     @property
     def schedule(self) -> int:
@@ -151,11 +168,11 @@ def require_same_run(config: SftConfig, run_dir: Path) -> None:
     if not file.is_file():
         return
     begun = load_config(SftConfig, file)
-    for each in fields(SftConfig):
-        was, now = getattr(begun, each.name), getattr(config, each.name)
-        if each.name not in MAY_CHANGE and was != now:
+    both = [(each.name, getattr(begun, each.name), getattr(config, each.name)) for each in fields(SftConfig)]
+    for key, was, now in (*both, ("frames.decoder", begun.frames.decoder, config.frames.decoder)):
+        if key not in MAY_CHANGE and was != now:
             raise BadInput(
-                f"{each.name} = {now}: the run in {config.run_dir} was begun with {was}; name another run_dir, or "
+                f"{key} = {now}: the run in {config.run_dir} was begun with {was}; name another run_dir, or "
                 "remove that one to begin anew"
             )
 
@@ -170,7 +187,10 @@ def main(config: SftConfig) -> None:
     if config.task == "verify":
         require_crop_tiles(tile, config.verification)
     for stage in config.stages:
-        by_clip(stage.data, config.task, config.seed)
+        by_clip(stage.data, config.task, config.contract, config.seed)
+    frames = config.frames
+    if frames.cache_dir:
+        frames = replace(frames, cache_dir=str(require_folder("frames.cache_dir", frames.cache_dir)))
     if "RAY_ADDRESS" not in os.environ:
         require_memory(config.object_store_gib)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -183,11 +203,13 @@ def main(config: SftConfig) -> None:
         contract=config.contract,
         template=config.template,
         verification=config.verification,
+        frames=frames,
+        frames_bytes=int(config.frames_gib * 2**30),
     )
     with start_ray(config.object_store_gib):
         # Absolute: the source's process has a working directory of its own.
         data = [[replace(share, **share.absolute) for share in stage.data] for stage in config.stages]
-        source = RowSource.options(num_cpus=0).remote(model, rows, data, config.ranks, config.seed)
+        source = RowSource.remote(model, rows, data, config.ranks, config.seed)
         rank_config = RankConfig(
             model=model,
             banned_ids=ChatEncoder(model).banned_ids,
@@ -199,28 +221,35 @@ def main(config: SftConfig) -> None:
         (run_dir / "config.yaml").write_text(to_yaml(config))
         state = gang.resume(run_dir / "checkpoints")
         start = state["step"] if state else 0
-        _train(config, run_dir, gang, source, start)
+        bad = _train(config, run_dir, gang, source, start)
         gang.export(Path(config.out).absolute(), config.dtype)
-        unreadable = ray.get(source.unreadable_clips.remote(), timeout=rank_config.timeout_s)
-    print(f"{config.out}: {gang.trained_parameters:,} parameters after {config.steps} steps; {unreadable} bad clips")
+    print(f"{config.out}: {gang.trained_parameters:,} parameters after {config.steps} steps; {len(bad)} bad clips")
 
 
-def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.ActorHandle, start: int) -> None:
-    make = source.micro_batches.options(num_returns=config.ranks)
+def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.ActorHandle, start: int) -> set[str]:
+    """The clips that could not be read."""
+    make = source.micro_batches.options(num_returns=config.ranks + 1)
+    longest_s = gang.timeout_s + CALLS * config.clips * config.frames.timeout_s
+    bad: set[str] = set()
 
     def rows_of(step: int) -> list[ray.ObjectRef]:
-        refs = make.remote(*locate(step, config.stages))
-        return refs if config.ranks > 1 else [refs]
+        return make.remote(*locate(step, config.stages))
 
     waiting = deque(rows_of(step) for step in range(start, min(start + AHEAD, config.steps)))
     with RunLog(run_dir, asdict(config), config.wandb, start) as log, Progress(config.steps, start) as progress:
         for step in range(start, config.steps):
-            parts = waiting.popleft()
+            *parts, told = waiting.popleft()
             if step + AHEAD < config.steps:
                 waiting.append(rows_of(step + AHEAD))
             rate = learning_rate(step, config)
+            made: Made = ray.get(told, timeout=longest_s)
+            for path, reason in made.unreadable:
+                logger.warning("step %d: %s: %s", step + 1, path, reason)
+            bad |= {path for path, _ in made.unreadable}
             metrics = gang.train_step(parts, rate)
-            log.log(step + 1, {**metrics, "learning_rate": rate})
+            frames = {f"frames/{name}": n for name, n in made.frames.items()}
+            log.log(step + 1, {**metrics, "learning_rate": rate, "samples_left_out": made.left_out, **frames})
             progress.update(step + 1, f"loss {metrics['loss']:.4f}  {metrics['seconds']:.2f} s")
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                 gang.save(run_dir / "checkpoints", step + 1, {})
+    return bad

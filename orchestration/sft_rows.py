@@ -1,18 +1,19 @@
 """Supervised rows: from labelled samples to micro-batches, one ref per learner rank.
 
-Guarantee: the batch of a step depends on the seed, the stage and the step alone, so a resumed run sees what the
-uninterrupted one would have seen. A clip that cannot be decoded is left out and counted.
+Guarantees: the batch of a step depends on the seed, the stage and the step alone, so a resumed run sees what the
+uninterrupted one would have seen; a question is shown the frames that `ser train` shows for it; a clip that cannot be
+decoded, or that hangs or kills its decoder, is left out and counted.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import numpy as np
 import ray
-from cachetools import LRUCache, cached
 
 from evidence.errors import BadInput, UnreadableMedia
 from evidence.geometry import nearest_frame
@@ -21,10 +22,11 @@ from evidence.types import FrameInfo, Sample
 from learner.actor import MicroBatch
 from learner.losses import token_mean_weights
 from learner.packing import Row, pack_row, split_by_tokens, stack_rows
+from orchestration.frame_store import FrameStore, Lease
+from orchestration.settings import FramesConfig
 from referee.claims import make_claims
 from referee.verification import KINDS, SCALE, VerificationConfig, images, parts
 from rollout.dataset.mix import DataFile, DataShare, Mixture
-from rollout.frames import decode
 from rollout.prompt import ChatEncoder, build_prompt
 from rollout.template import PromptTemplate
 
@@ -34,7 +36,8 @@ class RowsConfig:
     """What the rows are made of.
 
     task: `answer` trains a policy on `reasoning_process`; `verify` trains a referee on true and corrupted claims made
-    from the boxes (referee/claims). clips: per step. claims: verified per clip.
+    from the boxes (referee/claims). clips: per step. claims: verified per clip. frames_bytes: what frames may take of
+    the object store.
     """
 
     task: str
@@ -44,10 +47,19 @@ class RowsConfig:
     contract: SamplingContract
     template: PromptTemplate
     verification: VerificationConfig
+    frames: FramesConfig
+    frames_bytes: int
 
 
-# Epochs see the same clips again, and decoding is half of a row's cost: what is kept of the frames, in bytes.
-DECODED_BYTES = 2 * 2**30
+@dataclass(frozen=True)
+class Made:
+    """What is told of a step's rows: (path, reason) of the clips that were left out, how many samples those are, and
+    the frame store's counters."""
+
+    unreadable: list[tuple[str, str]]
+    left_out: int
+    frames: dict[str, int]
+
 
 # A row with the images of its prefix, uint8 [n, H, W, 3] each.
 Example = tuple[Row, tuple[np.ndarray, ...]]
@@ -85,65 +97,91 @@ def verify_examples(
     return examples
 
 
-@ray.remote
-class RowSource:
-    """Makes the micro-batches of a step, in a process of its own, ahead of the learner."""
+class Rows:
+    """Makes the micro-batches of a step. To be used from one event loop."""
 
     def __init__(self, model: str, config: RowsConfig, stages: list[list[DataShare]], ranks: int, seed: int):
         self.config, self.ranks, self.seed = config, ranks, seed
         self.encoder = ChatEncoder(model)
-        self.stages = [by_clip(shares, config.task, seed + number) for number, shares in enumerate(stages)]
+        self.stages = [
+            by_clip(shares, config.task, config.contract, seed + number) for number, shares in enumerate(stages)
+        ]
         few = [clip[0] for stage in self.stages for part in stage.parts for clip in part[:200]]
         self.phrases = sorted({phrase for s in few for items in s.key_items.values() for phrase in items})
-        self.unreadable: set[str] = set()
-        cache = LRUCache(DECODED_BYTES, getsizeof=lambda entry: entry[0].nbytes)
-        self.decode = cached(cache)(partial(decode, contract=config.contract))
+        self.store = FrameStore(config.contract, config.frames_bytes, config.frames, holders=config.clips)
 
-    def micro_batches(self, stage: int, step: int) -> tuple[list[MicroBatch], ...] | list[MicroBatch]:
-        """Each rank's micro-batches of one step (call with num_returns=ranks)."""
-        clips = self.stages[stage]
-        rng = np.random.default_rng([self.seed, stage, step])
-        examples: list[Example] = []
-        for draw in range(step * self.config.clips, (step + 1) * self.config.clips):
-            examples += self._examples(clips[draw], rng)
-        if len(examples) < self.ranks:
-            raise BadInput(
-                f"stage {stage}, step {step}: {len(examples)} rows for {self.ranks} ranks; `ser data check --media` "
-                "says which clips cannot be read"
-            )
-        parts = to_micro_batches(examples, self.ranks, self.config.token_budget)
-        return tuple(parts) if self.ranks > 1 else parts[0]
-
-    def unreadable_clips(self) -> int:
-        return len(self.unreadable)
-
-    def _examples(self, samples: list[Sample], rng: np.random.Generator) -> list[Example]:
+    async def micro_batches(self, stage: int, step: int) -> tuple[list[MicroBatch] | Made, ...]:
+        """Each rank's micro-batches of one step, and what is told of them."""
+        draws = range(step * self.config.clips, (step + 1) * self.config.clips)
+        clips = [self.stages[stage][draw] for draw in draws]
+        looks = await asyncio.gather(*map(self._look, clips))
         try:
-            key_times = sorted({time for s in samples for time in shown_key_times(s, self.config.contract)})
-            frames, info = self.decode(samples[0].media_path, key_times=tuple(key_times))
+            rng = np.random.default_rng([self.seed, stage, step])
+            examples: list[Example] = []
+            for clip, look in zip(clips, looks):
+                if isinstance(look, Lease):
+                    examples += self._examples(clip, await look.frames, look.info, rng)
+            if len(examples) < self.ranks:
+                raise BadInput(
+                    f"stage {stage}, step {step}: {len(examples)} rows for {self.ranks} ranks; `ser data check "
+                    "--media` says which clips cannot be read"
+                )
+            bad = [(clip, look) for clip, look in zip(clips, looks) if isinstance(look, UnreadableMedia)]
+            told = Made(
+                unreadable=[(error.path, error.reason) for _, error in bad],
+                left_out=sum(len(clip) for clip, _ in bad),
+                frames=self.store.counters(),
+            )
+            return *to_micro_batches(examples, self.ranks, self.config.token_budget), told
+        finally:
+            for look in looks:
+                if isinstance(look, Lease):
+                    look.release()
+
+    async def _look(self, samples: list[Sample]) -> Lease | UnreadableMedia:
+        """The frames of samples that show the same ones."""
+        try:
+            return await self.store.lease(samples[0].media_path, shown_key_times(samples[0], self.config.contract))
         except UnreadableMedia as error:
-            self.unreadable.add(error.path)
-            return []
+            return error
+
+    def _examples(
+        self, samples: list[Sample], frames: np.ndarray, info: FrameInfo, rng: np.random.Generator
+    ) -> list[Example]:
         if self.config.task == "answer":
             return [answer_example(self.encoder, self.config.template, samples, frames, info)]
         sample = samples[rng.integers(len(samples))]
         return verify_examples(self.encoder, self.config, sample, frames, info, rng, self.phrases)
 
 
-def by_clip(shares: list[DataShare], task: str, seed: int) -> Mixture[list[Sample]]:
-    """Samples that show the same clip, together. Raises BadInput if a dataset lacks the labels of the task."""
-    return Mixture([_clips(share, task) for share in shares], [share.weight for share in shares], seed)
+@ray.remote(num_cpus=0)
+class RowSource:
+    """Rows in a process of their own, ahead of the learner: one step after the other as they are asked for, which Ray
+    does not promise of an actor whose methods are asynchronous."""
+
+    def __init__(self, *args: Any):
+        self.rows, self.loop = Rows(*args), asyncio.Runner()
+
+    def micro_batches(self, stage: int, step: int) -> tuple[list[MicroBatch] | Made, ...]:
+        """Call with num_returns=ranks + 1."""
+        return self.loop.run(self.rows.micro_batches(stage, step))
 
 
-def _clips(file: DataFile, task: str) -> list[list[Sample]]:
-    clips: dict[str, list[Sample]] = defaultdict(list)
+def by_clip(shares: list[DataShare], task: str, contract: SamplingContract, seed: int) -> Mixture[list[Sample]]:
+    """Samples that show the same frames of the same clip, together. Raises BadInput if a dataset lacks the labels of
+    the task."""
+    return Mixture([_clips(share, task, contract) for share in shares], [share.weight for share in shares], seed)
+
+
+def _clips(file: DataFile, task: str, contract: SamplingContract) -> list[list[Sample]]:
+    clips: dict[tuple[str, tuple[float, ...]], list[Sample]] = defaultdict(list)
     path = file.path
     for sample in file.read():
         if task == "answer" and not sample.reasoning:
             raise BadInput(f"{path}: sample {sample.id} has no reasoning to learn from; use an SFT dataset")
         if task == "verify" and not sample.key_items:
             raise BadInput(f"{path}: sample {sample.id} has no key_items to make claims from; use a dataset with boxes")
-        clips[sample.media_path].append(sample)
+        clips[sample.media_path, shown_key_times(sample, contract)].append(sample)
     return list(clips.values())
 
 

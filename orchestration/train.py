@@ -67,9 +67,9 @@ def main(config: TrainConfig) -> None:
     if (run_dir / "config.yaml").exists():
         raise BadInput(f"run_dir = {config.run_dir}: a run lies there already; name another folder or remove it")
     shares = config.data.train
-    parts = [readable_samples(share, config.contract) for share in shares]
+    parts = [readable_samples(share, config.contract, config.frames) for share in shares]
     train = Mixture(parts, [share.weight for share in shares], config.seed)
-    heldout = readable_samples(config.data.heldout, config.contract)[: config.eval.samples]
+    heldout = readable_samples(config.data.heldout, config.contract, config.frames)[: config.eval.samples]
     if len(heldout) < config.eval.samples:
         file = config.data.heldout.path
         raise BadInput(f"eval.samples = {config.eval.samples}: {file} has {len(heldout)}; ask for fewer")

@@ -75,7 +75,8 @@ def read_track(path: str) -> Track:
     with av.open(path) as container:
         stream = _video_stream(container)
         # An MP4 says beforehand where its frames lie; cut between two packets, nothing else would show it.
-        if any(entry.pos + entry.size > Path(path).stat().st_size for entry in stream.index_entries):
+        size = Path(path).stat().st_size
+        if any(entry.pos + entry.size > size for entry in stream.index_entries):
             raise ValueError("the file is cut short")
         # One pass over tens of thousands of packets: what is kept of them are numbers.
         packets = [

@@ -1,6 +1,7 @@
 """The media files of datasets: decoded one and all, and compared by content.
 
-Guarantee of `decoded`: a file that makes its decoder fail, die or hang costs that file alone.
+Guarantee of `decoded`: a file that makes its decoders fail, die, hang or bloat costs that file alone, and what it says
+of a file is what a run would find (orchestration/decoder_pool); it needs no cluster.
 """
 
 from __future__ import annotations
@@ -19,53 +20,75 @@ import cv2
 from evidence.errors import UnreadableMedia
 from evidence.sampling import SamplingContract
 from evidence.types import FrameInfo
-from rollout.frames import decode, examine
+from rollout.frames import DIED, DecoderFailed, Turns, decode_with, examine, limit_memory, took_longer
 
-TIMEOUT_S = 60.0
 POLL_S = 0.5
 
 
-def decoded(paths: Sequence[str], workers: int, timeout_s: float = TIMEOUT_S) -> Iterator[tuple[str, FrameInfo | str]]:
-    """(path, what is known of it or why it cannot be decoded), as they are done, each in a process of its own."""
-    context = multiprocessing.get_context("fork")  # a new one has the decoder loaded
-    waiting = deque(paths)
-    running: dict[Connection, tuple[str, ForkProcess, float]] = {}
+def decoded(
+    paths: Sequence[str], contract: SamplingContract, workers: int, timeout_s: float, memory_bytes: int
+) -> Iterator[tuple[str, FrameInfo | str]]:
+    """(path, what is known of it or why it cannot be decoded), as they are done, `workers` at once.
+
+    Each decoder that is tried on a file has a process of its own, with `timeout_s` and `memory_bytes`, as in a run.
+    """
+    waiting = deque(Turns(path) for path in paths)
+    running: dict[Connection, tuple[Turns, ForkProcess, float]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_decode, args=(waiting[0], sender), daemon=True)
-                process.start()
-                sender.close()
-                running[receiver] = (waiting.popleft(), process, time.monotonic() + timeout_s)
-            done = wait(list(running), POLL_S)
-            for receiver, (path, process, until) in list(running.items()):
-                if receiver in done or time.monotonic() > until:
+                turns = waiting.popleft()
+                receiver, process = _start(turns, contract, memory_bytes)
+                running[receiver] = turns, process, time.monotonic() + timeout_s
+            wait(list(running), POLL_S)
+            for receiver, (turns, process, until) in list(running.items()):
+                if receiver.poll() or time.monotonic() > until:
                     del running[receiver]
-                    found = _result(receiver) if receiver in done else f"the decoder took more than {timeout_s:.0f} s"
+                    found = _outcome(turns, receiver, timeout_s)
                     process.kill()
                     process.join()
                     receiver.close()
-                    yield path, found
+                    if found is None:
+                        waiting.appendleft(turns)
+                    else:
+                        yield turns.path, found
     finally:
         for _, process, _ in running.values():
             process.kill()
 
 
-def _decode(path: str, sender: Connection) -> None:
+def _start(turns: Turns, contract: SamplingContract, memory_bytes: int) -> tuple[Connection, ForkProcess]:
+    context = multiprocessing.get_context("fork")  # a new one has the decoder loaded
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_decode, args=(turns, contract, memory_bytes, sender), daemon=True)
+    process.start()
+    sender.close()
+    return receiver, process
+
+
+def _decode(turns: Turns, contract: SamplingContract, memory_bytes: int, sender: Connection) -> None:
     cv2.setNumThreads(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write there whatever level they are set to
+    limit_memory(memory_bytes)
     try:
-        sender.send(decode(path, SamplingContract())[1])
+        sender.send(decode_with(turns.decoder, examine(turns.path), contract)[1])
     except UnreadableMedia as error:
-        sender.send(error.reason)
+        sender.send(error)
 
 
-def _result(receiver: Connection) -> FrameInfo | str:
+def _outcome(turns: Turns, receiver: Connection, timeout_s: float) -> FrameInfo | str | None:
+    """What is known of the file, or why it cannot be decoded; None if it is the next decoder's turn."""
     try:
-        return receiver.recv()
+        found = receiver.recv() if receiver.poll() else DecoderFailed(turns.path, took_longer(timeout_s))
     except EOFError:
-        return "the decoder died"
+        found = DecoderFailed(turns.path, DIED)
+    if isinstance(found, DecoderFailed):
+        try:
+            turns.failed(found)
+            return None
+        except UnreadableMedia as error:
+            found = error
+    return found.reason if isinstance(found, UnreadableMedia) else found
 
 
 def shared(ours: Sequence[str], theirs: Sequence[str]) -> dict[str, list[str]]:

@@ -221,8 +221,9 @@ def test_an_immense_image_fails_within_the_limit_of_its_process(store: Any, run:
     path = tmp_path / "immense.png"
     Image.new("1", (9000, 9000)).save(path)  # 243 MB as RGB
     held = store(worker_gib=0.1)
-    with pytest.raises(UnreadableMedia):
+    with pytest.raises(UnreadableMedia, match="out of memory"):
         run(held.lease(str(path)))
+    assert held.counters()["decoder_deaths"] == 1
     run(held.lease(clip(tmp_path / "a.mp4", 0))).release()
 
 
@@ -379,7 +380,7 @@ def test_a_disk_that_keeps_nothing_is_told_once_and_counted(
 
 @ray.remote(num_cpus=0)
 class Hanging:
-    """A decoder that hangs on one file and dies of another."""
+    """A decoder that hangs on one file, dies of another, and has no memory left for a third."""
 
     def ready(self) -> None:
         import rollout.frames  # noqa: F401  so that it takes no time later
@@ -389,6 +390,8 @@ class Hanging:
             time.sleep(1000)
         if path == "kills":
             os._exit(1)
+        if path == "bloats":
+            raise MemoryError
         return examine(path)
 
 
@@ -404,8 +407,10 @@ def test_a_decoder_that_hangs_or_dies_is_replaced(
             await pool.examine("hangs")
         with pytest.raises(UnreadableMedia, match="died"):
             await pool.examine("kills")
+        with pytest.raises(UnreadableMedia, match="out of memory"):
+            await pool.examine("bloats")
         assert (await pool.examine(good)).path == good
-        assert pool.deaths == 2
+        assert pool.deaths == 3
         given_up = asyncio.create_task(pool.examine("hangs"))
         await asyncio.sleep(0.3)
         given_up.cancel()

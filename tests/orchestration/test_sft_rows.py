@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
 from evidence.errors import BadInput
+from evidence.sampling import SamplingContract, most_bytes, shown_key_times
+from orchestration.settings import FramesConfig
 from orchestration.sft import SftConfig, Stage, learning_rate, locate
-from orchestration.sft_rows import by_clip
+from orchestration.sft_rows import RowsConfig, RowSource, by_clip
+from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
+from rollout.frames import decode
+from rollout.shapes import make_shapes
+from rollout.template import PromptTemplate
 
+CONTRACT = SamplingContract(frames=2, max_pixels=3136, min_pixels=3136)
 DATA = [DataShare("a")]
 
 
@@ -24,11 +34,54 @@ def test_questions_about_one_clip_are_drawn_together(tmp_path: Path) -> None:
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "b.jsonl").write_text(json.dumps(rows[0]))
-    clips = by_clip([DataShare(str(tmp_path / "a.jsonl")), DataShare(str(tmp_path / "b.jsonl"))], "answer", seed=0)
+    clips = by_clip([DataShare(str(tmp_path / name)) for name in ("a.jsonl", "b.jsonl")], "answer", CONTRACT, seed=0)
     drawn = {tuple(sample.question for sample in clips[n]) for n in range(20)}
     assert drawn == {("a0?", "a1?", "a2?"), ("b0?", "b1?", "b2?"), ("a0?",)}
     with pytest.raises(BadInput, match=r"a\.jsonl: sample 0 has no key_items"):
-        by_clip([DataShare(str(tmp_path / "a.jsonl"))], "verify", seed=0)
+        by_clip([DataShare(str(tmp_path / "a.jsonl"))], "verify", CONTRACT, seed=0)
+
+
+def test_a_question_is_shown_the_frames_that_training_shows_and_a_bad_clip_is_left_out_and_counted(
+    ray_cluster: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    make_shapes(tmp_path / "data", train=4, val=0, test=0, workers=1)
+    rows = json.loads((tmp_path / "data/train.json").read_text())
+    for n, row in enumerate(rows):  # one labelled moment a question, of the eight that the world's questions share
+        row["key_frames"] = [row["key_frames"][n % 2]]
+    (tmp_path / "data/train.json").write_text(json.dumps(rows))
+    data, contract = DataShare(str(tmp_path / "data/train.json")), replace(CONTRACT, key_frames=True)
+    samples = data.read()
+    groups = {(sample.media_path, shown_key_times(sample, contract)) for sample in samples}
+    assert len(groups) > len({sample.media_path for sample in samples}) == 4
+    bad = samples[0].media_path
+    Path(bad).write_text("no video")
+    shown = [decode(path, contract, key_times)[0] for path, key_times in groups if path != bad]
+    config = RowsConfig(
+        task="answer",
+        clips=len(groups),
+        claims=1,
+        token_budget=10**5,
+        contract=contract,
+        template=PromptTemplate(),
+        verification=VerificationConfig(),
+        frames=FramesConfig(workers=1),
+        frames_bytes=len(groups) * most_bytes(contract, range(4)),
+    )
+    source = RowSource.remote(str(tiny_model), config, [[data]], 1, 0)
+    try:
+        first, again = (
+            ray.get(source.micro_batches.options(num_returns=2).remote(0, 0), timeout=120) for _ in range(2)
+        )
+    finally:
+        ray.kill(source)
+    images = [image for micro in first[0] for image in micro.images]
+    assert sorted(image.tobytes() for image in images) == sorted(frames.tobytes() for frames in shown)
+    for one, other in zip(first[0], again[0], strict=True):
+        np.testing.assert_array_equal(one.batch.token_ids, other.batch.token_ids)
+    made = first[1]
+    assert {path for path, _ in made.unreadable} == {bad}
+    assert made.left_out == sum(sample.media_path == bad for sample in samples)
+    assert made.frames["decoded"] == len(shown)
 
 
 def test_stages_follow_each_other() -> None:
@@ -49,7 +102,14 @@ def test_learning_rate_warms_up_then_falls_to_a_tenth_and_stopping_early_keeps_i
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"stages": []}, "stages"), ({"task": "answr"}, "task"), ({"ranks": 0}, "ranks"), ({"clips": 1}, "ranks")],
+    [
+        ({"stages": []}, "stages"),
+        ({"task": "answr"}, "task"),
+        ({"ranks": 0}, "ranks"),
+        ({"clips": 1}, "ranks"),
+        ({"frames_gib": 0.01}, "frames_gib"),
+        ({"frames_gib": 1.0}, "below object_store_gib"),
+    ],
 )
 def test_impossible_settings_are_refused(change: dict, word: str) -> None:
     with pytest.raises(BadInput, match=word):

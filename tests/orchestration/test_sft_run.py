@@ -1,4 +1,5 @@
-"""`ser sft` on two real ZeRO-3 ranks: an interrupted run goes on as if it had not been."""
+"""`ser sft` on two real ZeRO-3 ranks: an interrupted run goes on as if it had not been, a clip that cannot be read
+costs its samples alone."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def sft(folder: Path, data: Path, *more: str) -> None:
         f"run_dir={folder}",
         f"out={folder}/model",
         f"stages=[{{data: {data}, steps: 4}}]",
-        *("clips=2", "ranks=2", "checkpoint_every=2", "warmup=1", "dtype=float32", "wandb=disabled", *more),
+        *("clips=3", "ranks=2", "checkpoint_every=2", "warmup=1", "dtype=float32", "wandb=disabled", *more),
     ]
     env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     subprocess.run(command, cwd=ROOT, check=True, timeout=300, env=env)
@@ -33,15 +34,19 @@ def sft(folder: Path, data: Path, *more: str) -> None:
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
     make_shapes(tmp_path / "data", train=6, val=0, test=0, workers=1)
     data = tmp_path / "data/train.json"
+    (tmp_path / "data" / json.loads(data.read_text())[0]["video_path"]).write_text("no video")
     sft(tmp_path / "whole", data)
     sft(tmp_path / "parts", data, "stop_after=2")
-    with pytest.raises(subprocess.CalledProcessError) as refused:  # not the run that was begun there
-        sft(tmp_path / "parts", data, "learning_rate=0.1")
-    assert refused.value.returncode == 2
-    sft(tmp_path / "parts", data)
+    for change in ("learning_rate=0.1", "frames.decoder=pyav"):  # not the run that was begun there
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+            sft(tmp_path / "parts", data, change)
+        assert refused.value.returncode == 2
+    sft(tmp_path / "parts", data, "frames.workers=1")
     whole, parts = (load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "parts"))
     for name in whole:
         np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)
     lines = [json.loads(line) for line in (tmp_path / "parts/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert sum(line["samples_left_out"] > 0 for line in lines) == 2, "each of the 6 clips is drawn twice"
+    assert lines[-1]["frames/decoded"] == 5
     assert lines[-1]["loss"] < lines[0]["loss"]

@@ -11,13 +11,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from evidence.sampling import SamplingContract
 from evidence.types import FrameInfo
 from rollout.dataset import media
 from rollout.dataset.check import Report, add_media, check
 from rollout.dataset.media import decoded, shared
 from rollout.dataset.read import DatasetFile
 
+CONTRACT = SamplingContract()
 ROW = {"id": "a", "task": "t", "question": "What?", "answer": "It.", "video": "v.mp4"}
 
 
@@ -98,33 +101,41 @@ def test_the_media_say_what_the_data_do_not(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
     report, samples = check(DatasetFile(tmp_path / "data.jsonl"))
     assert report.times_outside == 0
-    found = dict(decoded([sample.media_path for sample in samples], workers=2))
+    found = dict(decoded([sample.media_path for sample in samples], CONTRACT, 2, timeout_s=60, memory_bytes=2**30))
     add_media(report, samples, found)
     assert report.times_outside == 1
     assert list(report.unreadable_media) == [str(tmp_path / "w.mp4")]
     assert found[str(tmp_path / "v.mp4")].duration == pytest.approx(2.0)
 
 
-def test_a_decoder_that_hangs_or_dies_costs_its_file_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoder_that_hangs_or_dies_is_lost_alone_and_the_other_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     info = FrameInfo("key", (0.0,), (28, 28), (28, 28), 1.0)
 
-    def decode(path: str, contract: object) -> tuple[None, FrameInfo]:
-        if path == "hangs":
+    def decode_with(decoder: str, path: str, contract: object) -> tuple[None, FrameInfo]:
+        if decoder in path and "hangs" in path:
             time.sleep(60)
-        if path == "dies":
+        if decoder in path and "dies" in path:
             os._exit(139)
         return None, info
 
-    monkeypatch.setattr(media, "decode", decode)
+    monkeypatch.setattr(media, "examine", lambda path: path)
+    monkeypatch.setattr(media, "decode_with", decode_with)
+    paths = ["hangs decord pyav", "dies decord pyav", "hangs decord", "dies decord", "good"]
     started = time.monotonic()
-    found = dict(decoded(["hangs", "dies", "good", "also good"], workers=2, timeout_s=4.0))
-    assert found == {
-        "hangs": "the decoder took more than 4 s",
-        "dies": "the decoder died",
-        "good": info,
-        "also good": info,
+    found = dict(decoded(paths, CONTRACT, workers=2, timeout_s=3.0, memory_bytes=2**30))
+    assert found == dict.fromkeys(paths, info) | {
+        "hangs decord pyav": "the decoder took more than 3 s",
+        "dies decord pyav": "the decoder died",
     }
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 50
+
+
+def test_a_file_that_needs_more_memory_than_there_is_costs_itself(tmp_path: Path) -> None:
+    immense, fine = str(tmp_path / "immense.png"), write_video(tmp_path / "v.mp4", 5)
+    Image.new("1", (9000, 9000)).save(immense)  # 243 MB as RGB
+    found = dict(decoded([immense, fine], CONTRACT, workers=1, timeout_s=60, memory_bytes=100 * 2**20))
+    assert found[immense] == "the decoder ran out of memory"
+    assert isinstance(found[fine], FrameInfo)
 
 
 def test_media_shared_by_content_whatever_their_names(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -256,19 +257,47 @@ def test_real_footage() -> None:
     refusal(VIDEOS / "corrupted.mp4")
 
 
-def test_an_immense_image_fails_where_memory_is_limited(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "side", "contract", "limit_mb"),
+    [
+        ("1", 9000, "SamplingContract()", 100),  # 243 MB as RGB
+        ("RGB", 100, "SamplingContract(frames=1, min_pixels=36_000_000, max_pixels=40_000_000)", 160),  # enlarged
+    ],
+)
+def test_an_immense_image_fails_where_memory_is_limited(
+    tmp_path: Path, mode: str, side: int, contract: str, limit_mb: int
+) -> None:
     path = tmp_path / "a.png"
-    Image.new("1", (9000, 9000)).save(path)  # 243 MB as RGB
+    Image.new(mode, (side, side)).save(path)
     code = f"""
 from evidence.errors import UnreadableMedia
 from evidence.sampling import SamplingContract
-from rollout.frames import decode, limit_memory
-limit_memory(100 * 2**20)
+from rollout.frames import OutOfMemory, decode, decode_with, examine, limit_memory
+limit_memory({limit_mb} * 2**20)
 try:
-    decode({str(path)!r}, SamplingContract())
+    decode({str(path)!r}, {contract})
 except UnreadableMedia as error:
     print(error.reason)
+try:
+    decode_with("pillow", examine({str(path)!r}), {contract})
+except OutOfMemory as error:
+    print("as one decoder's failure")
 """
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=100)
-    assert "emory" in done.stdout, done.stderr
+    assert done.stdout.splitlines() == ["the decoder ran out of memory", "as one decoder's failure"], done.stderr
+
+
+def test_the_table_of_times_read_ahead_is_that_of_the_bytes_decoded(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", 17)
+    with ThreadPoolExecutor(1) as threads:
+        assert decode_with("decord", examine(str(path), threads), CONTRACT)[1].times[-1] == 4
+        write_clip(path, 17, fps=8)
+        assert decode_with("decord", examine(str(path), threads), CONTRACT)[1].times[-1] == 2
+        stale = examine(str(path), threads)
+        write_clip(path, 17)
+        with pytest.raises(UnreadableMedia, match="changed"):
+            decode_with("decord", stale, CONTRACT)
+        path.write_text("no video")
+        with pytest.raises(DecoderFailed):
+            decode_with("decord", examine(str(path), threads), CONTRACT)
