@@ -44,14 +44,15 @@ def most_images(contract: SamplingContract, samples: Sequence[Sample]) -> int:
 
 
 def require_frames_fit(
-    contract: SamplingContract, samples: Sequence[Sample], groups_per_step: int, frames_gib: float
+    contract: SamplingContract, samples: Sequence[Sample], clips_per_step: int, key: str, frames_gib: float
 ) -> None:
-    """The frames of any step's groups have to fit the store at once, or no step could ever be complete."""
-    step_bytes = groups_per_step * most_bytes(contract, most_key_times(contract, samples))
+    """The frames of any step's clips (one a group) have to fit the store at once, or no step could ever be complete.
+    `key`: where `frames_gib` was said."""
+    step_bytes = clips_per_step * most_bytes(contract, most_key_times(contract, samples))
     if step_bytes > int(frames_gib * 2**30):
         raise BadInput(
-            f"cluster.frames_gib = {frames_gib}: it has to be at least {math.ceil(step_bytes / 2**30 * 1000) / 1000}, "
-            f"what the frames of a step's {groups_per_step} groups can take, up to {most_images(contract, samples)} "
+            f"{key} = {frames_gib}: it has to be at least {math.ceil(step_bytes / 2**30 * 1000) / 1000}, "
+            f"what the frames of a step's {clips_per_step} clips can take, up to {most_images(contract, samples)} "
             "each; or lower contract.frames, contract.max_pixels or contract.total_pixels"
         )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import ray
 
 from evidence.errors import BadInput
-from evidence.sampling import SamplingContract, most_bytes
+from evidence.sampling import SamplingContract
 from learner.settings import LossConfig, RankConfig, ZeroConfig, require_dtype
 from learner.tiny import TinySpec, create_tiny_model
 from orchestration.cluster import run_directory, start_ray
@@ -24,7 +24,7 @@ from orchestration.config import load_config, to_yaml
 from orchestration.doctor import require_memory
 from orchestration.gang import Gang
 from orchestration.metrics import Progress, RunLog
-from orchestration.preflight import require_crop_tiles, require_folder, require_tiles
+from orchestration.preflight import require_crop_tiles, require_folder, require_frames_fit, require_tiles
 from orchestration.settings import WANDB_MODES, FramesConfig
 from orchestration.sft_rows import Made, RowsConfig, RowSource, by_clip
 from referee.verification import VerificationConfig
@@ -110,11 +110,10 @@ class SftConfig:
             raise BadInput(f"wandb = {self.wandb}: it has to be {' or '.join(WANDB_MODES)}")
         if self.ranks < 1 or self.clips < self.ranks:
             raise BadInput(f"ranks = {self.ranks}: it has to be 1 or more, and at most clips ({self.clips})")
-        step_gib = self.clips * most_bytes(self.contract) / 2**30
-        if not step_gib <= self.frames_gib < self.object_store_gib:
+        if not 0 < self.frames_gib < self.object_store_gib:
             raise BadInput(
-                f"frames_gib = {self.frames_gib}: it has to be at least {step_gib:.3g}, what the frames of a step's "
-                f"clips can take, and below object_store_gib ({self.object_store_gib})"
+                f"frames_gib = {self.frames_gib}: it has to be above 0, and below object_store_gib "
+                f"({self.object_store_gib})"
             )
 
     @property
@@ -187,7 +186,9 @@ def main(config: SftConfig) -> None:
     if config.task == "verify":
         require_crop_tiles(tile, config.verification)
     for stage in config.stages:
-        by_clip(stage.data, config.task, config.contract, config.seed)
+        clips = by_clip(stage.data, config.task, config.contract, config.seed)
+        samples = [sample for clip in clips.items for sample in clip]
+        require_frames_fit(config.contract, samples, config.clips, "frames_gib", config.frames_gib)
     frames = config.frames
     if frames.cache_dir:
         frames = replace(frames, cache_dir=str(require_folder("frames.cache_dir", frames.cache_dir)))

@@ -79,7 +79,8 @@ def main(config: TrainConfig) -> None:
     require_tiles(judge.tile, config.contract, "referee")
     require_crop_tiles(judge.tile, config.verification)
     samples = [*train.items, *heldout]
-    require_frames_fit(config.contract, samples, config.pacing.groups_per_step, config.cluster.frames_gib)
+    room = "cluster.frames_gib", config.cluster.frames_gib
+    require_frames_fit(config.contract, samples, config.pacing.groups_per_step, *room)
     lengths = config.sampling.max_tokens, config.sampling.max_model_len
     require_length(encoder, config.contract, config.template, samples, *lengths)
     if config.frames.cache_dir:

@@ -14,6 +14,7 @@ from evidence.sampling import SamplingContract, most_bytes, shown_key_times
 from evidence.types import KeyFrame, Sample
 from orchestration.preflight import require_frames_fit
 
+KEY = "cluster.frames_gib"
 PLAIN = SamplingContract(frames=8, max_pixels=3136)
 WITH_KEYS = SamplingContract(frames=8, max_pixels=3136, key_frames=True)
 
@@ -25,23 +26,23 @@ def labelled(key_frames: int) -> Sample:
 
 def test_key_frames_are_reckoned_with_where_they_are_shown() -> None:
     samples, room = [labelled(0), labelled(9), labelled(2)], 4 * most_bytes(PLAIN) / 2**30
-    require_frames_fit(PLAIN, samples, 4, room)
-    require_frames_fit(WITH_KEYS, [labelled(0)], 4, room)
-    with pytest.raises(BadInput, match=r"frames_gib = .* 4 groups can take, up to 17 each; or lower contract.frames"):
-        require_frames_fit(WITH_KEYS, samples, 4, room)
+    require_frames_fit(PLAIN, samples, 4, KEY, room)
+    require_frames_fit(WITH_KEYS, [labelled(0)], 4, KEY, room)
+    with pytest.raises(BadInput, match=r"frames_gib = .* 4 clips can take, up to 17 each; or lower contract.frames"):
+        require_frames_fit(WITH_KEYS, samples, 4, KEY, room)
 
 
 def test_what_is_asked_for_is_enough() -> None:
     samples = [labelled(9)]
     with pytest.raises(BadInput) as refusal:
-        require_frames_fit(WITH_KEYS, samples, 4, 1e-4)
-    require_frames_fit(WITH_KEYS, samples, 4, float(re.search("at least ([0-9.]+)", str(refusal.value))[1]))
+        require_frames_fit(WITH_KEYS, samples, 4, KEY, 1e-4)
+    require_frames_fit(WITH_KEYS, samples, 4, KEY, float(re.search("at least ([0-9.]+)", str(refusal.value))[1]))
 
 
 @given(st.lists(st.integers(0, 30), min_size=1), st.integers(1, 8), st.floats(1e-4, 0.1))
 def test_what_passes_is_refused_to_no_group(keys: list[int], groups: int, gib: float) -> None:
     samples = [labelled(n) for n in keys]
     with suppress(BadInput):
-        require_frames_fit(WITH_KEYS, samples, groups, gib)
+        require_frames_fit(WITH_KEYS, samples, groups, KEY, gib)
         share = int(gib * 2**30) // groups  # as orchestration/frame_store has it
         assert all(most_bytes(WITH_KEYS, shown_key_times(sample, WITH_KEYS)) <= share for sample in samples)

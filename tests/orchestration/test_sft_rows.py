@@ -107,7 +107,6 @@ def test_learning_rate_warms_up_then_falls_to_a_tenth_and_stopping_early_keeps_i
         ({"task": "answr"}, "task"),
         ({"ranks": 0}, "ranks"),
         ({"clips": 1}, "ranks"),
-        ({"frames_gib": 0.01}, "frames_gib"),
         ({"frames_gib": 1.0}, "below object_store_gib"),
     ],
 )
