@@ -249,7 +249,7 @@ def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.Actor
             bad |= {path for path, _ in made.unreadable}
             metrics = gang.train_step(parts, rate)
             frames = {f"frames/{name}": n for name, n in made.frames.items()}
-            log.log(step + 1, {**metrics, "learning_rate": rate, "samples_left_out": made.left_out, **frames})
+            log.log(step + 1, {**metrics, "learning_rate": rate, "clips_left_out": len(made.unreadable), **frames})
             progress.update(step + 1, f"loss {metrics['loss']:.4f}  {metrics['seconds']:.2f} s")
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                 gang.save(run_dir / "checkpoints", step + 1, {})

@@ -53,11 +53,9 @@ class RowsConfig:
 
 @dataclass(frozen=True)
 class Made:
-    """What is told of a step's rows: (path, reason) of the clips that were left out, how many samples those are, and
-    the frame store's counters."""
+    """What is told of a step's rows: (path, reason) of each draw that was left out, and the frame store's counters."""
 
     unreadable: list[tuple[str, str]]
-    left_out: int
     frames: dict[str, int]
 
 
@@ -126,13 +124,9 @@ class Rows:
                     f"stage {stage}, step {step}: {len(examples)} rows for {self.ranks} ranks; `ser data check "
                     "--media` says which clips cannot be read"
                 )
-            bad = [(clip, look) for clip, look in zip(clips, looks) if isinstance(look, UnreadableMedia)]
-            told = Made(
-                unreadable=[(error.path, error.reason) for _, error in bad],
-                left_out=sum(len(clip) for clip, _ in bad),
-                frames=self.store.counters(),
-            )
-            return *to_micro_batches(examples, self.ranks, self.config.token_budget), told
+            unreadable = [(look.path, look.reason) for look in looks if isinstance(look, UnreadableMedia)]
+            made = Made(unreadable, self.store.counters())
+            return *to_micro_batches(examples, self.ranks, self.config.token_budget), made
         finally:
             for look in looks:
                 if isinstance(look, Lease):
