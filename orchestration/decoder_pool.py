@@ -8,6 +8,7 @@ decoder returns them, and outlive it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -106,13 +107,27 @@ class DecoderPool:
             self.disk_failures += 1
         return frames, info, cached
 
+    async def _ready(self, decoder: Any) -> Any:
+        """A decoder that answers: this one or, if it has died while it was idle (as with its node), a new one, so that
+        no file is blamed for it."""
+        async with asyncio.timeout(START_TIMEOUT_S):
+            if decoder is not None:
+                with contextlib.suppress(ray.exceptions.RayActorError):
+                    await decoder.ready.remote()
+                    return decoder
+                self.deaths += 1
+            new = self._new()
+            try:
+                await new.ready.remote()
+            except BaseException:
+                _kill(new)
+                raise
+            return new
+
     async def _call(self, path: str, method: str, *args: Any, returns: int = 1) -> Any:
         decoder = await self._free.get()
         try:
-            if decoder is None:
-                decoder = self._new()
-                async with asyncio.timeout(START_TIMEOUT_S):
-                    await decoder.ready.remote()
+            decoder = await self._ready(decoder)
             async with asyncio.timeout(self.timeout_s):
                 refs = getattr(decoder, method).options(num_returns=returns).remote(*args)
                 return (refs[0], await refs[1]) if returns == 2 else await refs

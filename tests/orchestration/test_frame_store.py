@@ -395,6 +395,24 @@ class Hanging:
         return examine(path)
 
 
+def test_no_file_is_blamed_for_a_decoder_that_died_while_it_was_idle(
+    ray_cluster: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(decoder_pool.Decoder, "remote", lambda *_: started.append(Hanging.remote()) or started[-1])
+    good = clip(tmp_path / "a.mp4", 0)
+    pool = DecoderPool(1, timeout_s=3.0, memory_bytes=0)
+
+    async def loop() -> None:
+        await pool.examine(good)
+        ray.kill(started[0])
+        assert (await pool.examine(good)).path == good
+        assert (pool.deaths, len(started)) == (1, 2)
+        stop(pool)
+
+    run(loop())
+
+
 def test_a_decoder_that_hangs_or_dies_is_replaced(
     ray_cluster: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
