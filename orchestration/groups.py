@@ -23,9 +23,10 @@ from evidence.grammar import Completion
 from evidence.sampling import shown_key_times
 from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory, Verdict
 from orchestration.admission import Admission
-from orchestration.fleet import Fleet, Referee
+from orchestration.fleet import Fleet
 from orchestration.frame_store import FrameStore, Lease
 from orchestration.ledger import Ledger, State
+from orchestration.referees import Referee
 from referee.reward.graph import RewardGraph
 from referee.ser import Ser
 from referee.terms.view import GroupView
