@@ -28,6 +28,7 @@ TOP_LOGPROBS = 20  # the most that the API allows; an endpoint that allows fewer
 # A token of the scale that is not listed is less likely than the last one that is. If that is under this share of the
 # rest of the scale, it is taken for 0.
 NEGLIGIBLE = 0.01
+ROUNDING = 1e-3  # log-probabilities of 0 may arrive a little above it
 REASON_CHARS = 300
 
 
@@ -136,20 +137,19 @@ def _from_logprobs(choice: dict[str, Any], scale: list[str]) -> np.ndarray:
     """float32 [n]: the scale's distribution, from the first token's log-probabilities."""
     if not choice.get("logprobs"):
         raise Refused("it gives no log-probabilities; use one that does, or set verification.reading=argmax")
-    listed: dict[str, float] = {}
     try:
         first = choice["logprobs"]["content"][0]
-        for entry in [first, *first["top_logprobs"]]:
-            listed[entry["token"]] = max(listed.get(entry["token"], -math.inf), float(entry["logprob"]))
+        listed = {str(entry["token"]): float(entry["logprob"]) for entry in [first, *first["top_logprobs"]]}
     except (KeyError, IndexError, TypeError, ValueError):
         raise Unavailable("its log-probabilities are not in the OpenAI format") from None
-    if any(math.isnan(value) or value > 1e-3 for value in listed.values()):
+    if not all(logprob <= ROUNDING for logprob in listed.values()):  # NaN is not, either
         raise Unavailable("its log-probabilities are not numbers of 0 or less")
     # "1" and " 1" are different tokens and the same answer.
-    found = np.array([sum(math.exp(v) for token, v in listed.items() if token.strip() == wanted) for wanted in scale])
+    spelt = [[math.exp(logprob) for token, logprob in listed.items() if token.strip() == wanted] for wanted in scale]
+    found = np.array([sum(each) for each in spelt])
     known = found.sum()
-    missing = not all(any(token.strip() == wanted for token in listed) for wanted in scale)
-    if known <= 0 or (missing and math.exp(min(listed.values())) > NEGLIGIBLE * known):
+    unlisted = 0.0 if all(spelt) else math.exp(min(listed.values()))
+    if known <= 0 or unlisted > NEGLIGIBLE * known:
         raise Refused(
             f"{', '.join(scale)} are not among its {len(listed)} likeliest tokens; keep it to them, as with "
             f"model.referee.extra_body={{structured_outputs: {{choice: {SCALE_SLOT}}}}} for vllm serve"
