@@ -69,7 +69,7 @@ def answering(*probabilities: float, tokens: Sequence[str] = "0123") -> tuple[in
 
 
 async def steady(body: dict[str, Any]) -> tuple[int, Any]:
-    return answering(0.1, 0.2, 0.7)
+    return answering(0.1, 0.2, 0.7, 1e-9)
 
 
 async def hanging(body: dict[str, Any]) -> tuple[int, Any]:
