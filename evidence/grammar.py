@@ -40,6 +40,12 @@ TO = r"\s*(?:to|[-–])\s*"
 TIME = re.compile(rf"\s*{MOMENT}(?:{TO}{MOMENT})?\s*")
 BETWEEN_TIMES = re.compile(rf"(?:\s*s)?{TO}")
 PHRASE_PUNCTUATION = frozenset("-',.&/()%")
+# Letters and marks that show nothing (fillers, joiners, variation selectors), accents that belong to no letter, and the
+# two letters that look like a quotation mark.
+UNSEEN = re.compile(
+    "[\u00ad\u0300-\u036f\u0488\u0489\u20d0-\u20ff\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\U000e0000-\U000e0fff\u02ba\u02ee]"
+)
 
 DEGENERATE = "degenerate box"
 
@@ -109,21 +115,30 @@ def elements(text: str) -> list[Element]:
     return list(_joined(text, _elements(text, [tag for tag in _tags(text) if tag[0] not in FRAME_TAGS])))
 
 
-def plain_phrase(phrase: str, max_chars: int = 64) -> str:
+def plain_phrase(phrase: str, max_chars: int = 64, also: str = "") -> str:
     """The phrase as plain words, at most `max_chars` characters: what a referee may be shown of untrusted text.
 
-    Only letters, digits, spaces and a little punctuation survive (no `<`, `|`, `[`, quotes or control characters), so
-    that no chat or vision control token can be spelt and the phrase cannot leave its quotation marks.
+    Only letters, digits, spaces, a little punctuation and what is in `also` survive (no `<`, `|`, `[`, quotes or
+    control characters), so that no chat or vision control token can be spelt and the phrase cannot leave its quotation
+    marks. What looks alike is made alike where Unicode says so, and what nobody sees is gone.
     """
+    phrase = phrase[: 4 * max_chars]
+    if not phrase.isascii():
+        phrase = UNSEEN.sub("", unicodedata.normalize("NFC", "".join(map(_unstyled, phrase))))
     kept = (
-        char if unicodedata.category(char)[0] in "LMN" or char in PHRASE_PUNCTUATION else " "
-        for char in phrase[: 4 * max_chars]
+        char if unicodedata.category(char)[0] in "LMN" or char in PHRASE_PUNCTUATION or char in also else " "
+        for char in phrase
     )
     return " ".join("".join(kept).split())[:max_chars].rstrip()
 
 
 def _tags(text: str) -> list[_Tag]:
     return [(m[2], m[1] == "/", m.start(), m.end()) for m in TAG.finditer(text)]
+
+
+def _unstyled(char: str) -> str:
+    """A wide, bold or joined form of a letter as the plain letter (NFKC); but 10³ is not 103."""
+    return char if unicodedata.category(char) == "No" else unicodedata.normalize("NFKC", char)
 
 
 def _section(tags: list[_Tag], name: str, start: int) -> tuple[int, int] | None:

@@ -181,11 +181,13 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the referee says of one claim, both in [0, 1]. `flag` names what went wrong, if anything did."""
+    """What the referee says of one claim, both in [0, 1]. `flag` names what went wrong, if anything did.
+    `disagreement`: how far an ensemble's referees lie apart, in [0, 1]; 0 of a single one."""
 
     relevance: float
     localization: float
     flag: str | None = None
+    disagreement: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ def policy_engine(config: TrainConfig, images: int) -> EngineConfig:
     )
 
 
-def referee_engine(config: TrainConfig) -> EngineConfig:
-    """A verdict's prompt shows the frame and the crop."""
-    return EngineConfig(model=str(Path(config.model.referee).absolute()), max_images=2, **_common(config))
+def referee_engine(config: TrainConfig, folder: str) -> EngineConfig:
+    """Of the referee in `folder`. A verdict's prompt shows the frame and the crop."""
+    return EngineConfig(model=str(Path(folder).absolute()), max_images=2, **_common(config))
 
 
 def _common(config: TrainConfig) -> dict[str, Any]:

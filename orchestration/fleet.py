@@ -11,12 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray
 
 from evidence.errors import RunFailed
-from evidence.types import Claim, FrameInfo, Prompt, Trajectory, Verdict
-from referee.actor import RefereeActor, RefereeConfig
+from evidence.types import Prompt, Trajectory
 from rollout.actor import RolloutActor
 from rollout.engine import EngineConfig, WeightStore
 
@@ -167,45 +165,3 @@ class Fleet:
         task = asyncio.create_task(watched())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-class Referee:
-    """The referee actor, started again when it dies. To be used from one event loop."""
-
-    def __init__(self, config: RefereeConfig, gpus: float, timeout_s: float):
-        self._new = lambda: RefereeActor.options(num_cpus=0, num_gpus=gpus).remote(config)
-        self._timeout_s = timeout_s
-        self._actor: Any = None
-        self._starting = asyncio.Lock()
-        self.restarts = 0
-
-    async def start(self) -> None:
-        self._actor = self._new()
-        async with asyncio.timeout(START_TIMEOUT_S):
-            await self._actor.ready.remote()
-
-    async def verify(
-        self, question: str, claims: list[Claim], info: FrameInfo, frames: ray.ObjectRef | np.ndarray
-    ) -> list[Verdict | None]:
-        """As RefereeActor.verify; asked again of a new actor if the first one died. Raises FleetLost."""
-        while True:
-            actor = self._actor
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    return await actor.verify.remote(question, claims, info, frames)
-            except ray.exceptions.RayActorError:
-                await self._replace(actor)
-
-    async def forget(self) -> None:
-        """Empty its cache."""
-        async with asyncio.timeout(self._timeout_s):
-            await self._actor.forget.remote()
-
-    async def _replace(self, actor: Any) -> None:
-        async with self._starting:
-            if self._actor is actor:
-                self.restarts += 1
-                if self.restarts > MAX_RESTARTS:
-                    raise FleetLost(f"the referee died {self.restarts} times; the worker logs of Ray say why")
-                ray.kill(actor)
-                await self.start()

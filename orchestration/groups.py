@@ -23,9 +23,10 @@ from evidence.grammar import Completion
 from evidence.sampling import shown_key_times
 from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory, Verdict
 from orchestration.admission import Admission
-from orchestration.fleet import Fleet, Referee
+from orchestration.fleet import Fleet
 from orchestration.frame_store import FrameStore, Lease
 from orchestration.ledger import Ledger, State
+from orchestration.referees import Referee
 from referee.reward.graph import RewardGraph
 from referee.ser import Ser
 from referee.terms.view import GroupView
@@ -69,6 +70,15 @@ class House:
     def look_ahead(self, samples: Iterable[Sample]) -> None:
         """Samples that will be looked at soon, in their order."""
         self.store.prefetch((s.media_path, shown_key_times(s, self.store.contract)) for s in samples)
+
+    async def judge(self, view: GroupView) -> tuple[float | None, ...]:
+        """The text judge's score of each answer; no answer is wrong without being asked about."""
+
+        async def score(answer: str | None) -> float | None:
+            sample = view.sample
+            return 0.0 if answer is None else await self.referee.judge(sample.asked, sample.answer, answer)
+
+        return tuple(await asyncio.gather(*(score(said.answer) for said in view.completions)))
 
     def read(self, text: str, info: FrameInfo) -> Completion:
         """What the policy wrote of a sample whose frames are `info`, its claims' boxes in pixels of these frames."""
@@ -241,6 +251,8 @@ class GroupMaker:
         if house.reward.ser is not None:
             verdicts = await house.verify(house.reward.ser, sample, list(view.completions), lease.info, lease.frames)
             view = replace(view, verdicts=tuple(verdicts))
+        if "judgements" in house.reward.needs:
+            view = replace(view, judgements=await house.judge(view))
         return view
 
     def _reject(self, group: int, reason: str) -> None:

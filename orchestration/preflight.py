@@ -11,6 +11,8 @@ from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, most_frames, resized_size, shown_key_times
 from evidence.types import FrameInfo, Sample
 from orchestration.settings import FramesConfig
+from referee.engine_backend import scale_token_ids
+from referee.sources import RefereeSource, read_calibration
 from referee.verification import VerificationConfig
 from rollout.dataset.media import decoded
 from rollout.dataset.mix import DataFile
@@ -73,6 +75,19 @@ def require_crop_tiles(tile: int, verification: VerificationConfig) -> None:
             f"verification.crop_size = {list(verification.crop_size)}: the referee sees tiles of {tile} "
             f"pixels; make both sides multiples of {tile}"
         )
+
+
+def require_referee(source: RefereeSource, contract: SamplingContract, verification: VerificationConfig) -> None:
+    """A folder has to hold a model that sees whole tiles and knows the scale, an endpoint's key has to be there."""
+    if source.calibration:
+        read_calibration(source.calibration)
+    if source.url:
+        source.api_key()
+        return
+    encoder = ChatEncoder(source.model)
+    scale_token_ids(encoder)
+    require_tiles(encoder.tile, contract, "referee")
+    require_crop_tiles(encoder.tile, verification)
 
 
 def require_length(

@@ -14,6 +14,8 @@ from orchestration.admission import Pacing
 from referee.reward.graph import RewardGraph
 from referee.reward.settings import RewardConfig
 from referee.ser import Ser
+from referee.service import ServiceConfig
+from referee.sources import RefereeSource
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataFile, DataShare
 from rollout.template import PromptTemplate
@@ -41,10 +43,14 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Folders with weights, tokenizer and processor files."""
+    """policy: a folder with weights, tokenizer and processor files. referee: one or several, whose mean verdict counts;
+    each is such a folder or a section (docs/referee.md)."""
 
     policy: str = MISSING
-    referee: str = MISSING
+    referee: list[RefereeSource] = MISSING
+
+    def __post_init__(self) -> None:
+        _require(bool(self.referee), "model.referee", self.referee, "at least one referee")
 
 
 @dataclass(frozen=True)
@@ -138,8 +144,7 @@ class ClusterConfig:
     gpus_per_*: 0 on a machine without any; a fraction lets engines share a GPU.
     gpu_memory_utilization: share of each of its GPUs' memory that an engine takes, KV cache included; of engines that
     share one, together below 1. tensor_parallel: GPUs over which an engine's model is split.
-    kv_cache_gib: of each engine without GPUs. timeout_s: of every single wait.
-    referee_deadline_s: after it a verdict counts as missing."""
+    kv_cache_gib: of each engine without GPUs. timeout_s: of every single wait."""
 
     object_store_gib: float = 2.0
     frames_gib: float = 1.0
@@ -150,11 +155,10 @@ class ClusterConfig:
     tensor_parallel: int = 1
     gpus_per_rank: float = 0.0
     timeout_s: float = 600.0
-    referee_deadline_s: float = 60.0
 
     def __post_init__(self) -> None:
         _require(self.rollout_engines >= 1, "cluster.rollout_engines", self.rollout_engines, "1 or more")
-        for key in ("object_store_gib", "frames_gib", "kv_cache_gib", "timeout_s", "referee_deadline_s"):
+        for key in ("object_store_gib", "frames_gib", "kv_cache_gib", "timeout_s"):
             value = getattr(self, key)
             _require(0 < value < math.inf, f"cluster.{key}", value, "above 0, and finite")
         for key in ("gpus_per_engine", "gpus_per_rank"):
@@ -235,6 +239,7 @@ class TrainConfig:
     contract: SamplingContract = field(default_factory=SamplingContract)
     template: PromptTemplate = field(default_factory=PromptTemplate)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
+    referee: ServiceConfig = field(default_factory=ServiceConfig)
     reward: RewardConfig = MISSING
     shuffle_rewards: bool = False
     steps: int = MISSING
@@ -263,6 +268,7 @@ class TrainConfig:
 
     @property
     def gpus(self) -> float:
-        """GPUs of all engines, the referee's included, and all ranks."""
+        """GPUs of all engines, the referees' included, and all ranks."""
         cluster = self.cluster
-        return (cluster.rollout_engines + 1) * cluster.gpus_per_engine + self.learner.ranks * cluster.gpus_per_rank
+        engines = cluster.rollout_engines + sum(source.replicas for source in self.model.referee if not source.url)
+        return engines * cluster.gpus_per_engine + self.learner.ranks * cluster.gpus_per_rank

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from orchestration.batches import train_batches
 from orchestration.cluster import NAMESPACE, run_directory, start_ray
 from orchestration.config import to_yaml
 from orchestration.engines import policy_engine, referee_engine
-from orchestration.fleet import Fleet, Referee
+from orchestration.fleet import Fleet
 from orchestration.frame_store import FrameStore
 from orchestration.gang import Gang
 from orchestration.groups import Draw, GroupMaker, House, ReadyGroup, with_frames
@@ -36,18 +37,18 @@ from orchestration.parity import check_parity
 from orchestration.preflight import (
     most_images,
     readable_samples,
-    require_crop_tiles,
     require_folder,
     require_frames_fit,
     require_length,
+    require_referee,
     require_tiles,
 )
+from orchestration.referees import make_referee
 from orchestration.reward_log import LeftOutWatch, reward_metrics
 from orchestration.samples import write_samples
 from orchestration.settings import TrainConfig
 from orchestration.summary import Evaluation, RunFacts, comparison, in_both, installed_versions, training, write_summary
 from orchestration.weights import WeightsActor
-from referee.actor import RefereeConfig, scale_token_ids
 from referee.reward.graph import RewardGraph
 from rollout.dataset.mix import Mixture
 from rollout.engine import WeightStore
@@ -73,18 +74,18 @@ def main(config: TrainConfig) -> None:
     if len(heldout) < config.eval.samples:
         file = config.data.heldout.path
         raise BadInput(f"eval.samples = {config.eval.samples}: {file} has {len(heldout)}; ask for fewer")
-    encoder, judge = ChatEncoder(config.model.policy), ChatEncoder(config.model.referee)
-    scale_token_ids(judge)
+    encoder = ChatEncoder(config.model.policy)
     require_tiles(encoder.tile, config.contract, "policy")
-    require_tiles(judge.tile, config.contract, "referee")
-    require_crop_tiles(judge.tile, config.verification)
+    for source in config.model.referee:
+        require_referee(source, config.contract, config.verification)
     samples = [*train.items, *heldout]
     room = "cluster.frames_gib", config.cluster.frames_gib
     require_frames_fit(config.contract, samples, config.pacing.groups_per_step, *room)
     lengths = config.sampling.max_tokens, config.sampling.max_model_len
     require_length(encoder, config.contract, config.template, samples, *lengths)
-    if config.frames.cache_dir:
-        require_folder("frames.cache_dir", config.frames.cache_dir)
+    for key, folder in (("frames", config.frames.cache_dir), ("referee", config.referee.cache_dir)):
+        if folder:
+            require_folder(f"{key}.cache_dir", folder)
     with start_ray(config.cluster.object_store_gib, config.gpus):
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "config.yaml").write_text(to_yaml(config))
@@ -131,8 +132,13 @@ class Run:
             cluster.gpus_per_engine,
             cluster.timeout_s,
         )
-        referee_config = RefereeConfig(referee_engine(config), config.verification, cluster.referee_deadline_s)
-        referee = Referee(referee_config, cluster.gpus_per_engine, cluster.timeout_s)
+        referee = make_referee(
+            config.model.referee,
+            config.referee,
+            config.verification,
+            partial(referee_engine, config),
+            cluster.gpus_per_engine,
+        )
         frames_bytes = int(cluster.frames_gib * 2**30)
         self.house = House(
             fleet=fleet,
@@ -258,6 +264,7 @@ class Run:
                 **{f"ledger/{name}": n for name, n in self.ledger.counts().items()},
                 **{f"rejected/{name}": n for name, n in self.ledger.rejections().items()},
                 **{f"evidence/{name}": n for name, n in self.house.counts.items()},
+                **{f"referee/{name}": n for name, n in self.house.referee.counters().items()},
             },
         )
         write_samples(self.run_dir / "samples.jsonl", step, groups[0].scored)

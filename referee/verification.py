@@ -1,13 +1,16 @@
-"""What a referee is asked of a claim: two questions with a one-token answer on the scale 0, 1, 2, and two images.
+"""What a referee is asked of a claim: two questions with a one-token answer on the scale 0, 1, 2, and two images. And
+what it is asked of an answer, as a text judge: one question on the scale 0 to 3, without images.
 
-Guarantees: the referee sees the question, the claim's phrase and time, the frame with the box drawn and the crop, and
-never the policy's reasoning or the reference answer; the phrase enters as plain words between quotation marks; text and
-images depend on nothing but the arguments, so that training, calibration and scoring ask the very same.
+Guarantees: of a claim the referee sees the question, the claim's phrase and time, the frame with the box drawn and the
+crop, and never the policy's reasoning or the reference answer; what the policy wrote enters as plain words between
+quotation marks; text and images depend on nothing but the arguments, so that training, calibration and scoring ask the
+very same.
 """
 
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,14 +22,18 @@ from evidence.grammar import plain_phrase
 from evidence.types import Box
 
 KINDS = ("relevance", "localization")
+JUDGE = "judge"
 SCALE = ("0", "1", "2")
+JUDGE_SCALE = (*SCALE, "3")
 READINGS = ("expected", "argmax")
 IMAGES = "<images>"  # where the frame and then the crop stand in a wording
+ANSWER_PUNCTUATION = ":;?!+*=$€£°#"  # what an answer may need beyond a phrase's; no bracket and no quotation mark
 
 
 @dataclass
 class Wording:
-    """The two questions. Each names `<images>` once and may use {question}, {phrase} and {time} (seconds).
+    """The two questions about a claim, each with `<images>` once and, where wanted, {question}, {phrase} and {time}
+    (seconds); and the one about an answer, with {question}, {reference} and {answer}.
 
     The images come first, so that the two questions of a claim share them. Relevance is asked of what is in the box,
     whatever the policy called it; localisation of the thing it named.
@@ -35,30 +42,41 @@ class Wording:
     version: str = "1"
     relevance: str = "<images>Question: {question}\nDoes the box at {time} s show what is asked? 0 no 1 partly 2 yes"
     localization: str = '<images>Does the box tightly hold "{phrase}"? 0 no 1 loosely 2 yes'
+    judge: str = (
+        'Question: {question}\nReference answer: "{reference}"\nAnswer: "{answer}"\n'
+        "Does the answer say what the reference says? 0 no 1 hardly 2 mostly 3 yes"
+    )
 
     def __post_init__(self) -> None:
         for kind in KINDS:
-            template = getattr(self, kind)
-            try:
-                fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-            except ValueError as error:
-                raise BadInput(f"wording.{kind}: {error}; a brace itself is written twice: {template!r}") from None
-            if template.count(IMAGES) != 1 or not fields <= {"question", "phrase", "time"}:
-                raise BadInput(
-                    f"wording.{kind}: needs {IMAGES} once, and no field but {{question}}, {{phrase}}, {{time}}: "
-                    f"{template!r}"
-                )
+            if _fields(self, kind, {"question", "phrase", "time"}).count(IMAGES) != 1:
+                raise BadInput(f"wording.{kind}: needs {IMAGES} once: {getattr(self, kind)!r}")
+        _fields(self, JUDGE, {"question", "reference", "answer"})
+
+
+def _fields(wording: Wording, kind: str, known: set[str]) -> str:
+    """The template of `kind`, if it has no fields but the known ones."""
+    template: str = getattr(wording, kind)
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise BadInput(f"wording.{kind}: {error}; a brace itself is written twice: {template!r}") from None
+    if not fields <= known:
+        names = ", ".join(f"{{{name}}}" for name in sorted(known))
+        raise BadInput(f"wording.{kind}: may have no field but {names}: {template!r}")
+    return template
 
 
 @dataclass
 class VerificationConfig:
-    """How claims are put to the referee. `crop_size` is (width, height); `pad_share` the crop's margin as a share of
-    the box's sides; `reading` how three probabilities become one number."""
+    """How claims and answers are put to the referee. `crop_size` is (width, height); `pad_share` the crop's margin as a
+    share of the box's sides; `reading` how the scale's probabilities become one number."""
 
     wording: Wording = field(default_factory=Wording)
     crop_size: tuple[int, int] = (56, 56)
     pad_share: float = 0.25
     max_phrase_chars: int = 64
+    max_answer_chars: int = 512
     reading: str = "expected"  # expected | argmax
 
     def __post_init__(self) -> None:
@@ -81,6 +99,12 @@ def parts(
     return [part for part in turn if part]
 
 
+def judge_text(question: str, reference: str, answer: str, cfg: VerificationConfig) -> str:
+    """The turn put to the text judge. `answer` is the policy's, the rest is the dataset's."""
+    plain = plain_phrase(answer, cfg.max_answer_chars, ANSWER_PUNCTUATION)
+    return cfg.wording.judge.format(question=question, reference=reference, answer=plain)
+
+
 def images(frame: np.ndarray, box: Box, cfg: VerificationConfig) -> list[np.ndarray]:
     """[frame with the box drawn, crop], uint8 [h, w, 3] each; `frame` is uint8 [H, W, 3], `box` in its pixels."""
     box = drawn_box(box, (frame.shape[1], frame.shape[0]))
@@ -98,11 +122,16 @@ def drawn_box(box: Box, frame_size: tuple[int, int]) -> tuple[int, int, int, int
     return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
 
 
-def read_scale(probabilities: np.ndarray, reading: str) -> float:
-    """A verdict in [0, 1] from the probabilities, float [3], of the scale's tokens 0, 1, 2.
+def read_scale(probabilities: Sequence[float] | np.ndarray, reading: str, temperature: float = 1.0) -> float:
+    """A verdict in [0, 1] from the probabilities, float [n], of the scale's tokens 0 … n-1.
 
-    `argmax` is the likeliest token over 2; `expected` the probability-weighted mean over 2: smooth, and calibratable.
+    `argmax` is the likeliest token over n-1; `expected` the probability-weighted mean over n-1: smooth, and calibrated
+    by dividing the log-probabilities by `temperature`.
     """
+    likely = np.asarray(probabilities, np.float64)
+    most = len(likely) - 1
     if reading == "argmax":
-        return float(np.argmax(probabilities)) / 2
-    return float(np.dot(probabilities, np.arange(3)) / np.sum(probabilities)) / 2
+        return float(np.argmax(likely)) / most
+    if temperature != 1.0:
+        likely = likely ** (1 / temperature)
+    return float(np.dot(likely, np.arange(most + 1)) / np.sum(likely)) / most

@@ -18,7 +18,7 @@ FOLDERS = ("data.train=a.json", "data.heldout=b.json", "model.policy=/policy", "
 
 def engines(*overrides: str) -> tuple[EngineConfig, EngineConfig]:
     config = load_config(TrainConfig, GPU, [*FOLDERS, *overrides])
-    return policy_engine(config, 20), referee_engine(config)
+    return policy_engine(config, 20), referee_engine(config, "/referee")
 
 
 def test_policy_and_referee_have_their_models_and_one_set_of_sizes() -> None:

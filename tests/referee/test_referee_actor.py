@@ -8,7 +8,8 @@ import ray
 
 from evidence.types import Claim, Verdict
 from learner.tiny import create_tiny_model
-from referee.actor import RefereeActor, RefereeConfig, model_digest, scale_token_ids
+from referee.actor import RefereeActor, RefereeConfig
+from referee.engine_backend import model_digest, scale_token_ids
 from rollout.engine import EngineConfig
 from rollout.prompt import ChatEncoder
 
@@ -71,8 +72,8 @@ def test_the_same_question_is_asked_once_and_remembered(referee, info, frames):
     again = verify(referee, alike, info, frames)
     after = stats(referee)
     assert first[0] == first[1] == again[0]
-    assert asked["questions"] - before["questions"] == asked["cache_misses"] - before["cache_misses"] == 2
-    assert (after["cache_misses"], after["cache_hits"]) == (asked["cache_misses"], asked["cache_hits"] + 2)
+    assert asked["asked"] - before["asked"] == asked["deduplicated"] - before["deduplicated"] == 2
+    assert (after["asked"], after["cached"]) == (asked["asked"], asked["cached"] + 2)
 
 
 def test_another_clip_or_question_is_not_the_remembered_one(referee, info, frames):
@@ -95,12 +96,15 @@ def test_hostile_claims_get_verdicts(referee, info, frames):
 
 def test_a_late_verdict_is_missing_counted_and_can_be_asked_again(referee, info, frames):
     def deadline(seconds: float) -> None:
-        ray.get(referee.__ray_call__.remote(lambda self: setattr(self.config, "deadline_s", seconds)), timeout=60)
+        def change(self) -> None:
+            self.service.config = replace(self.service.config, deadline_s=seconds)
+
+        ray.get(referee.__ray_call__.remote(change), timeout=60)
 
     late, known = moved(box=(7.0, 7.0, 41.0, 23.0)), RED
     verify(referee, [known], info, frames)
     missing = stats(referee)["missing"]
-    deadline(0.0)
+    deadline(1e-9)
     answers = verify(referee, [late, known], info, frames)
     deadline(60.0)
     assert answers[0] is None
