@@ -125,7 +125,7 @@ def true_box(view: GroupView) -> Box | None:
     """The box in the answer of a visual QA, there in pixels of the original, in those of the resized frame. Raises
     BadInput where the frame size is not known."""
     frames, size = view.known_frames, view.sample.image_size
-    original = BoxSpace(*size) if size else frames.original_space
+    original = BoxSpace(*size) if size and min(size) > 0 else frames.original_space
     return next((convert(box, original, frames.resized_space) for box in boxes(view.sample.answer)), None)
 
 
@@ -183,7 +183,7 @@ def _letter(option: str) -> str:
 
 def _number(text: str) -> float | None:
     try:
-        number = float(text.strip().removesuffix(".").replace(",", ""))
+        number = float(text.strip().replace(",", ""))
     except ValueError:
         return None
     return number if math.isfinite(number) else None

@@ -33,13 +33,22 @@ PIECES += [
     "1e999",
     " ",
 ]
+CLAIMS = [
+    "<obj>cup</obj>",
+    "<box>[10,10,30,40]</box>",
+    "<box>[9,9,9,9]</box>",
+    "at<t>2.0</t>s",
+    "<t>6</t>s to <t>2</t>s",
+]
 
-texts = st.lists(st.sampled_from(PIECES), max_size=25).map("".join) | st.text(max_size=40)
+loose = st.lists(st.sampled_from(PIECES), max_size=25).map("".join) | st.text(max_size=40)
+claims = st.lists(st.sampled_from(CLAIMS), max_size=4).map("".join)
+texts = loose | st.builds("<think>{}</think><keyframes>{}</keyframes><answer>{}</answer>".format, claims, loose, claims)
 boxes = st.tuples(*[st.floats(-1, 2)] * 4)
 samples = st.builds(
     sample,
     st.sampled_from(TASKS),
-    st.sampled_from(ANSWERS) | st.text(min_size=1, max_size=20),
+    st.sampled_from(ANSWERS) | st.text(min_size=1, max_size=9),
     spans=st.lists(st.tuples(st.floats(-5, 20), st.floats(-5, 20)), max_size=2).map(tuple),
     options=st.sampled_from([(), ("A. a", "B. b")]),
     key_frames=st.just((KeyFrame("3", 2.0), KeyFrame("9", 6.0))),

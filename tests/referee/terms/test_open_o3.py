@@ -89,8 +89,11 @@ def test_the_span_may_stand_in_the_answer_alone():
 def test_the_answers_box_is_rescaled_from_the_original_to_the_resized_frame():
     said = answered(VISUAL, f"<box>{CUP_PIXELS}</box>", "<box>[20,20,60,80]</box>", "<box>[10,10,30,25]</box>", "cup")
     assert ans_viou(said) == pytest.approx([1, 10 * 20 / (20 * 30 + 40 * 60 - 10 * 20), 0.5, 0])
-    without_size = sample("visual QA", VISUAL.answer)  # the video's own size is taken then
-    assert ans_viou(answered(without_size, f"<box>{CUP_PIXELS}</box>")) == [1]
+    of_twice_the_size = sample("visual QA", "<box>[40,40,120,160]</box>", image_size=(400, 200))
+    assert ans_viou(answered(of_twice_the_size, f"<box>{CUP_PIXELS}</box>")) == [1]
+    for size in (None, (0, 0)):  # the video's own size is taken then
+        without_size = sample("visual QA", VISUAL.answer, image_size=size)
+        assert ans_viou(answered(without_size, f"<box>{CUP_PIXELS}</box>")) == [1]
     assert ans_viou(answered(GENERAL, f"<box>{CUP_PIXELS}</box>")) == [0]
 
 
@@ -158,8 +161,8 @@ def test_point_is_nearness_to_a_key_frame_and_grows_strict(progress: float, sigm
     assert thk_temporal_point(thought(TEMPORAL, claim())) == [0]
 
 
-def spatial(*thoughts: str, tau: float = 3.0, of: Sample = SPATIO_TEMPORAL) -> list[float]:
-    return thk_spatial(thought(of, *thoughts), tau=tau)
+def spatial(*thoughts: str, of: Sample = SPATIO_TEMPORAL, **options: float) -> list[float]:
+    return thk_spatial(thought(of, *thoughts), **options)
 
 
 def test_spatial_is_the_mean_over_claims():
@@ -207,6 +210,12 @@ def test_the_best_object_of_the_nearest_key_frame_counts():
     dog, cup = claim("[0,0,20,20]", time="5.5", phrase="cup"), claim("[50,10,70,40]", time="5.5")
     elsewhere = claim(CUP_PIXELS, time="5.5")  # where the cup is at 2 s
     assert spatial(dog, cup, elsewhere) == [1, 1, pytest.approx(100 / (400 + 600 - 100))]
+
+
+def test_the_nearest_key_frame_is_one_with_boxes():
+    keys = (KeyFrame("3", 2.0), KeyFrame("9", 3.0), KeyFrame("12", 4.0))
+    of = sample(SPATIO_TEMPORAL.task, key_frames=keys, key_items={"3": {"red cup": (CUP,)}, "12": {"red cup": ()}})
+    assert spatial(claim(time="3.5"), of=of) == [1]
 
 
 def test_a_degenerate_box_is_a_claim_without_fit_and_an_unreadable_one_none():
