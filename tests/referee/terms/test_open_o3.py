@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from views import FRAMES, answered, sample, thought, view
@@ -95,6 +96,12 @@ def test_the_answers_box_is_rescaled_from_the_original_to_the_resized_frame():
         without_size = sample("visual QA", VISUAL.answer, image_size=size)
         assert ans_viou(answered(without_size, f"<box>{CUP_PIXELS}</box>")) == [1]
     assert ans_viou(answered(GENERAL, f"<box>{CUP_PIXELS}</box>")) == [0]
+
+
+def test_the_answers_box_is_read_in_the_space_that_the_policy_writes():
+    said = answered(VISUAL, "<box>[100,200,300,800]</box>")
+    assert ans_viou(replace(said, box_space="thousand")) == pytest.approx([1])
+    assert ans_viou(said)[0] < 0.1
 
 
 def test_without_a_frame_size_boxes_cannot_be_judged():
