@@ -42,9 +42,9 @@ HEADER = (
 )
 
 
-def finished(name: str, run_dir: Path, overrides: list[str]) -> dict[str, Any]:
-    """summary.json of one run, made now unless it is there."""
-    wanted = [*RUNS[name], *overrides, f"run_dir={run_dir}"]
+def finished(run_dir: Path, overrides: list[str]) -> dict[str, Any]:
+    """summary.json of the quickstart with these overrides, made now unless it is there."""
+    wanted = [*overrides, f"run_dir={run_dir}"]
     config = load_config(TrainConfig, CONFIG, wanted)
     file = run_dir / "summary.json"
     if file.is_file():
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs/seeds", help="where the runs lie (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the summaries instead of the table")
     args = parser.parse_args()
-    summaries = {name: finished(name, args.out.absolute() / name, args.overrides) for name in RUNS}
+    summaries = {name: finished(args.out.absolute() / name, [*own, *args.overrides]) for name, own in RUNS.items()}
     print(json.dumps(summaries, indent=1) if args.json else markdown(summaries))
 
 
