@@ -40,12 +40,13 @@ TO = r"\s*(?:to|[-–])\s*"
 TIME = re.compile(rf"\s*{MOMENT}(?:{TO}{MOMENT})?\s*")
 BETWEEN_TIMES = re.compile(rf"(?:\s*s)?{TO}")
 PHRASE_PUNCTUATION = frozenset("-',.&/()%")
-# Letters and marks that show nothing (fillers, joiners, variation selectors), accents that belong to no letter, and the
-# two letters that look like a quotation mark.
+# Marks that show nothing (joiners, variation selectors), accents that belong to no letter, and the two letters that
+# look like a quotation mark.
 UNSEEN = re.compile(
-    "[\u00ad\u0300-\u036f\u0488\u0489\u20d0-\u20ff\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
-    "\ufeff\uffa0\U000e0000-\U000e0fff\u02ba\u02ee]"
+    "[\u00ad\u0300-\u036f\u0488\u0489\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u20d0-\u20ff"
+    "\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff\u02ba\u02ee]"
 )
+FILLERS = frozenset("\u115f\u1160\u3164\uffa0")  # letters that look like a space
 
 DEGENERATE = "degenerate box"
 
@@ -125,15 +126,16 @@ def plain_phrase(phrase: str, max_chars: int = 64, also: str = "") -> str:
     phrase = phrase[: 4 * max_chars]
     if not phrase.isascii():
         phrase = UNSEEN.sub("", unicodedata.normalize("NFC", "".join(map(_unstyled, phrase))))
-    kept = (
-        char if unicodedata.category(char)[0] in "LMN" or char in PHRASE_PUNCTUATION or char in also else " "
-        for char in phrase
-    )
+    kept = (char if _plain(char) or char in also else " " for char in phrase)
     return " ".join("".join(kept).split())[:max_chars].rstrip()
 
 
 def _tags(text: str) -> list[_Tag]:
     return [(m[2], m[1] == "/", m.start(), m.end()) for m in TAG.finditer(text)]
+
+
+def _plain(char: str) -> bool:
+    return char in PHRASE_PUNCTUATION or (unicodedata.category(char)[0] in "LMN" and char not in FILLERS)
 
 
 def _unstyled(char: str) -> str:

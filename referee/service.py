@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
@@ -125,7 +126,7 @@ class RefereeService:
         to it. Both questions of a claim, and all claims, are asked at the same time, so that the deadline is each
         claim's own.
         """
-        put = [[self._about_claim(kind, question, claim, info, frames) for kind in KINDS] for claim in claims]
+        put = [self._about_claim(question, claim, info, frames) for claim in claims]
         answers = await self._answers(pair for both in put for pair in both)
         verdicts: list[Verdict | None] = []
         for both in put:
@@ -162,16 +163,17 @@ class RefereeService:
         }
 
     def _about_claim(
-        self, kind: str, question: str, claim: Claim, info: FrameInfo, frames: np.ndarray
-    ) -> tuple[VerdictKey, _Question]:
-        config = self.verification
+        self, question: str, claim: Claim, info: FrameInfo, frames: np.ndarray
+    ) -> list[tuple[VerdictKey, _Question]]:
+        """Its questions, in the order of KINDS."""
         if claim.box is None or claim.time is None:
             raise ValueError(f"claim at {claim.span} is not complete: {claim.reason}")
-        frame = nearest_frame(info.times, claim.time)
-        box = drawn_box(claim.box, info.size)
-        turn = parts(kind, question, claim.phrase, info.times[frame], info.size, config)
-        key = self._key(kind, turn, (info.key, frame, box, tuple(config.crop_size), config.pad_share))
-        return key, _Question(turn, lambda: images(frames[frame], box, config), len(SCALE))
+        config = self.verification
+        frame, box = nearest_frame(info.times, claim.time), drawn_box(claim.box, info.size)
+        pixels = (info.key, frame, box, tuple(config.crop_size), config.pad_share)
+        shown = cache(lambda: images(frames[frame], box, config))  # both questions show the same
+        turns = {kind: parts(kind, question, claim.phrase, info.times[frame], info.size, config) for kind in KINDS}
+        return [(self._key(kind, turn, pixels), _Question(turn, shown, len(SCALE))) for kind, turn in turns.items()]
 
     def _key(self, kind: str, turn: Turn, pixels: tuple | None) -> VerdictKey:
         return VerdictKey(

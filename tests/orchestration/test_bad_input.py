@@ -98,6 +98,16 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("verification.crop_size=[56,30]", ["verification.crop_size = [56, 30]", "multiples of 28"]),
         ("frames.cache_dir=/dev/null/none", ["frames.cache_dir = /dev/null/none", "/dev/null is a file"]),
         ("reward.terms.ser.options.m_min=0", ["override 'reward.terms.ser.options.m_min=0'", "1 or more"]),
+        ("referee.attempts=0", ["referee.attempts = 0", "1 or more"]),
+        ("referee.cache_dir=/dev/null/none", ["referee.cache_dir = /dev/null/none", "/dev/null is a file"]),
+        (
+            "model.referee={model: m, url: 'http://127.0.0.1:1/v1', api_key_env: SER_TEST_NO_SUCH_KEY}",
+            ["api_key_env = SER_TEST_NO_SUCH_KEY", "that variable is not set"],
+        ),
+        (
+            f"model.referee={{model: {ROOT}/assets/referee, calibration: none.json}}",
+            ["none.json: cannot be read", "`ser calibrate` writes it"],
+        ),
         ("pacing.staleness=-1", ["pacing.staleness = -1", "0 or more"]),
         ("seed=-1", ["seed = -1", "0 or more"]),
         ("learner.lr=inf", ["learner.lr = inf", "finite"]),

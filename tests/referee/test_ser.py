@@ -162,7 +162,13 @@ def test_claims_beyond_the_cap_are_not_asked_and_cost():
 
 @pytest.mark.parametrize(
     "copy",
-    [claim(), claim(box="11,10,31,30", time="4.0"), claim(phrase=" Red\n circle"), claim(phrase="the red-circle.")],
+    [
+        claim(),
+        claim(box="11,10,31,30", time="4.0"),
+        claim(phrase=" Red\n circle"),
+        claim(phrase="the red-circle."),
+        claim(phrase="re\u200bd\u3164cir\ufe0fcle"),
+    ],
 )
 def test_a_near_copy_is_the_same_claim_at_its_lowest_score(copy: str):
     far = claim(time="6.0")
