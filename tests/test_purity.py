@@ -14,7 +14,9 @@ PURE = sorted(f"evidence.{path.stem}" for path in (ROOT / "evidence").glob("*.py
 PURE += [
     f"referee.{room}.{path.stem}" for room in ("reward", "terms") for path in (ROOT / "referee" / room).glob("[!_]*.py")
 ]
-PURE += ["referee.ser", "learner.advantages", "orchestration.ledger", "orchestration.admission"]
+REFEREE = ("attacks", "calibration", "claims", "ser", "statistics", "strata", "temperature")
+PURE += [f"referee.{name}" for name in REFEREE]
+PURE += ["learner.advantages", "orchestration.ledger", "orchestration.admission"]
 HEAVY = ("torch", "ray", "vllm")
 
 
