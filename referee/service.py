@@ -137,6 +137,19 @@ class RefereeService:
         self.counts["missing"] += verdicts.count(None)
         return verdicts
 
+    async def probabilities(
+        self, question: str, claims: list[Claim], info: FrameInfo, frames: np.ndarray
+    ) -> list[dict[str, Answer] | None]:
+        """As `verify`, before reading and temperature: by kind, the probabilities of 0, 1 and 2."""
+        put = [[self._about_claim(kind, question, claim, info, frames) for kind in KINDS] for claim in claims]
+        answers = await self._answers(pair for both in put for pair in both)
+        found: list[dict[str, Answer] | None] = []
+        for both in put:
+            said = {kind: answer for kind, (key, _) in zip(KINDS, both) if (answer := answers[key]) is not None}
+            found.append(said if len(said) == len(KINDS) else None)
+        self.counts["missing"] += found.count(None)
+        return found
+
     async def judge(self, question: str, reference: str, answer: str) -> float | None:
         """How far `answer` says what `reference` says, 0 to 1; None as for a claim."""
         text = judge_text(question, reference, answer, self.verification)

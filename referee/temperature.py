@@ -2,7 +2,7 @@
 
 p_T(k) is proportional to p(k)^(1/T): T above 1 makes an overconfident referee milder, below 1 a timid one bolder. It
 changes no order of the three tokens, so the argmax reading stays as it is. Fitted on labels by `ser calibrate` and kept
-in a calibration.json with the digest of the referee it was fitted on; for another referee it is refused.
+in a calibration.json with the digest of the referee it was fitted on; referee/sources reads it, for that referee alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-
-from evidence.errors import BadInput
-from referee.verification import KINDS
 
 # Beyond these a fit only says that the labels are noise, or without an error.
 LOWEST, HIGHEST = 0.05, 20.0
@@ -50,21 +47,3 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def write_calibration(path: Path, temperature: dict[str, float], referee: str) -> None:
     """`referee`: the digest of its weights and tokenizer."""
     path.write_text(json.dumps({"temperature": temperature, "referee": referee}, indent=1) + "\n")
-
-
-def read_calibration(path: Path, referee: str) -> dict[str, float]:
-    """kind -> T out of the file. Raises BadInput if there is no such file, it is no calibration, or it is that of
-    another referee than the one of digest `referee`."""
-    where = f"calibration {path}"
-    try:
-        found = json.loads(path.read_text())
-        of, temperature = found["referee"], {kind: float(found["temperature"][kind]) for kind in KINDS}
-    except OSError as error:
-        raise BadInput(f"{where}: cannot be read ({error.strerror}); `ser calibrate` writes one") from None
-    except (ValueError, KeyError, TypeError):
-        raise BadInput(f"{where}: not a calibration.json as `ser calibrate` writes it") from None
-    if not all(0 < t < math.inf for t in temperature.values()):
-        raise BadInput(f"{where}: temperatures {temperature} have to be above 0, and finite")
-    if of != referee:
-        raise BadInput(f"{where}: fitted on the referee {of}, this one is {referee}; run `ser calibrate` for it")
-    return temperature

@@ -1,12 +1,11 @@
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evidence.errors import BadInput
-from referee.temperature import fit_temperature, log_loss, read_calibration, rescaled, write_calibration
+from referee.sources import read_calibration
+from referee.temperature import fit_temperature, log_loss, rescaled, write_calibration
+from referee.verification import read_scale
 
 share = st.floats(0.001, 1)
 three = st.tuples(share, share, share).map(lambda p: np.array(p) / sum(p))
@@ -57,29 +56,14 @@ def test_nothing_to_fit_on():
         fit_temperature(np.empty((0, 3)), np.empty((0, 3)))
 
 
-def test_a_calibration_is_read_back_for_its_own_referee_alone(tmp_path):
+def test_a_calibration_is_what_a_source_reads(tmp_path):
     path = tmp_path / "calibration.json"
     write_calibration(path, {"relevance": 1.5, "localization": 0.75}, "abc")
-    assert json.loads(path.read_text()) == {"temperature": {"relevance": 1.5, "localization": 0.75}, "referee": "abc"}
-    assert read_calibration(path, "abc") == {"relevance": 1.5, "localization": 0.75}
-    with pytest.raises(BadInput, match="fitted on the referee abc, this one is abd"):
-        read_calibration(path, "abd")
+    read = read_calibration(path)
+    assert (read.temperature, read.referee) == ({"relevance": 1.5, "localization": 0.75}, "abc")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", '{"referee": "abc"}', '{"referee": "abc", "temperature": {"relevance": 1}}', "null"]
-)
-def test_what_is_no_calibration_is_refused(tmp_path, text: str):
-    path = tmp_path / "calibration.json"
-    path.write_text(text)
-    with pytest.raises(BadInput, match="not a calibration"):
-        read_calibration(path, "abc")
-
-
-def test_impossible_temperatures_and_missing_files_are_refused(tmp_path):
-    path = tmp_path / "calibration.json"
-    with pytest.raises(BadInput, match="cannot be read"):
-        read_calibration(path, "abc")
-    write_calibration(path, {"relevance": 0.0, "localization": 1.0}, "abc")
-    with pytest.raises(BadInput, match="above 0"):
-        read_calibration(path, "abc")
+@given(three, st.floats(0.2, 5))
+def test_what_is_fitted_is_what_is_then_used(p, temperature):
+    """The scaling that is fitted here and the one that verdicts are read by are one."""
+    assert read_scale(p, "expected", temperature) == pytest.approx(rescaled(p, temperature) @ np.arange(3) / 2)
