@@ -14,7 +14,18 @@ PURE = sorted(f"evidence.{path.stem}" for path in (ROOT / "evidence").glob("*.py
 PURE += [
     f"referee.{room}.{path.stem}" for room in ("reward", "terms") for path in (ROOT / "referee" / room).glob("[!_]*.py")
 ]
-REFEREE = ("attacks", "calibration", "claims", "ser", "statistics", "strata", "temperature")
+REFEREE = (
+    "agreement",
+    "attacks",
+    "calibration",
+    "claims",
+    "ratings",
+    "recorded",
+    "ser",
+    "statistics",
+    "strata",
+    "temperature",
+)
 PURE += [f"referee.{name}" for name in REFEREE]
 PURE += ["learner.advantages", "orchestration.ledger", "orchestration.admission"]
 HEAVY = ("torch", "ray", "vllm")

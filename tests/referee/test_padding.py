@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from evidence.grammar import Completion
 from evidence.types import Claim, FrameInfo, Verdict
-from referee.reward import SerConfig, claims_to_verify, score
+from referee.ser import SerConfig, claims_to_verify, score
 
 INFO = FrameInfo("k", tuple(map(float, range(8))), (56, 56), (112, 112), 7.25)
 NUMBERS = ("one", "two", "three", "four", "five", "six")
@@ -135,3 +135,12 @@ def test_the_caps_bind():
     cfg = SerConfig(m_min=2, max_claims=8)
     assert [r_ser(good[:n], cfg) for n in (1, 2, 8)] == [0.5, 1.0, 1.0]
     assert np.isclose(r_ser([*good, *good], cfg), 0.5)
+
+
+@pytest.mark.parametrize(("dedup_iou", "paid"), [(0.7, 1.0), (0.5, 0.5)])
+def test_two_boxes_to_either_side_of_an_object_are_two_claims_unless_dedup_iou_is_lower(dedup_iou, paid):
+    """What the rule for copies lets through (docs/calibration.md): each has IoU .82 with the object between them, and
+    .67 with the other."""
+    left, right = (Claim("red circle", (10.0 + d, 10.0, 30.0 + d, 30.0), 3.0, (0, 0)) for d in (-2, 2))
+    good = Verdict(1.0, 1.0)
+    assert r_ser([(left, good), (right, good)], SerConfig(dedup_iou=dedup_iou)) == paid
