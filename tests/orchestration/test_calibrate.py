@@ -13,10 +13,10 @@ from evidence.types import FrameInfo
 from orchestration import cli
 from orchestration.calibrate import CalibrateConfig, Given, _claims
 from orchestration.judging import View, plain
-from referee.actor import model_digest
+from referee.engine_backend import model_digest
 from referee.ratings import RatedClaim
 from referee.recorded import Recorded
-from referee.temperature import read_calibration
+from referee.sources import read_calibration
 from rollout.dataset import read_dataset
 from rollout.dataset.mix import DataFile
 from rollout.shapes import make_shapes
@@ -133,6 +133,6 @@ def test_the_real_thing(shapes, tmp_path):
     assert report["second"]["localization"]["spearman"]["value"] == 1.0
     assert report["second"]["claims"] == (len(lines) - 1) / 2
     assert report["raters"][0]["kappa"]["relevance"] == 1.0
-    assert set(read_calibration(out / "calibration.json", model_digest(referee))) == {"relevance", "localization"}
+    read_calibration(out / "calibration.json").require(model_digest(referee))
     written = {"calibration.json", "config.yaml", "report.json", "reliability.png", "thresholds.png", "strata.png"}
     assert {path.name for path in out.iterdir()} == written
