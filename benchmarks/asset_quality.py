@@ -11,22 +11,23 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from transformers import AutoModelForImageTextToText
 
 from evidence.errors import BadInput
-from evidence.geometry import convert, iou, nearest_frame
+from evidence.geometry import convert, nearest_frame
 from evidence.sampling import SamplingContract
-from evidence.types import NORMALISED, Box, FrameInfo, Prompt, Sample
+from evidence.types import NORMALISED, Box, Claim, FrameInfo, Prompt, Sample
 from learner.patches import Patcher
 from orchestration.config import load_config
-from referee.calibration import referee_report
-from referee.claims import LabelledClaim, asked_phrase, make_claims
+from referee.claims import LabelledClaim, asked_phrase, best_iou, make_claims
+from referee.strata import referee_report
 from referee.verification import KINDS, SCALE, VerificationConfig, images, parts, read_scale
 from rollout.dataset import read_dataset
 from rollout.frames import decode
@@ -46,15 +47,26 @@ class World:
     verification: VerificationConfig = field(default_factory=VerificationConfig)
 
 
+class Look(NamedTuple):
+    """A claim to be judged: `claim.time` is that of `frame`, uint8 [H, W, 3]."""
+
+    question: str
+    claim: Claim
+    frame: np.ndarray
+
+
 @dataclass(frozen=True)
 class Case:
-    """A labelled claim, the frame it is about (uint8 [H, W, 3]), and its box's best IoU with the boxes of what it
-    names and with those of any visible object that was not asked about."""
+    """A labelled claim, the frame it is about (uint8 [H, W, 3]), and its box's best IoU with the boxes of any visible
+    object that was not asked about."""
 
     labelled: LabelledClaim
     frame: np.ndarray
-    named_iou: float
     other_iou: float
+
+    @property
+    def look(self) -> Look:
+        return Look(self.labelled.question, self.labelled.claim, self.frame)
 
 
 def load_world() -> World:
@@ -77,8 +89,7 @@ def make_cases(dataset: Path, clips: int, per_clip: int, seed: int, world: World
                 Case(
                     labelled,
                     frames[nearest_frame(info.times, claim.time)],
-                    named_iou=max((iou(claim.box, box) for box in visible.get(claim.phrase, [])), default=0.0),
-                    other_iou=max((iou(claim.box, box) for box in others), default=0.0),
+                    other_iou=best_iou(claim.box, others),
                 )
             )
     return cases
@@ -100,30 +111,32 @@ class PlainReferee:
         self.scale = [self.encoder.tokenizer(text)["input_ids"][0] for text in SCALE]
         self.verification = verification
 
-    def judge(self, cases: list[Case], batch: int = 64) -> dict[str, np.ndarray]:
+    def judge(self, looks: Sequence[Look]) -> dict[str, np.ndarray]:
         """kind -> readings in [0, 1], float [N]."""
-        return {
-            kind: np.concatenate([self._judge(kind, cases[at : at + batch]) for at in range(0, len(cases), batch)])
-            for kind in KINDS
-        }
+        reading = self.verification.reading
+        given = self.probabilities(looks)
+        return {kind: np.array([read_scale(row, reading) for row in given[kind]]) for kind in KINDS}
+
+    def probabilities(self, looks: Sequence[Look], batch: int = 64) -> dict[str, np.ndarray]:
+        """kind -> probabilities of the scale's tokens, float64 [N, 3]."""
+        parts_of = range(0, len(looks), batch)
+        return {kind: np.concatenate([self._ask(kind, looks[at : at + batch]) for at in parts_of]) for kind in KINDS}
 
     @torch.no_grad()
-    def _judge(self, kind: str, cases: list[Case]) -> np.ndarray:
+    def _ask(self, kind: str, looks: Sequence[Look]) -> np.ndarray:
         prompts, shown = [], []
-        for case in cases:
-            made = case.labelled
-            size = (case.frame.shape[1], case.frame.shape[0])
-            turn = parts(kind, made.question, made.claim.phrase, made.claim.time, size, self.verification)
+        for question, claim, frame in looks:
+            size = (frame.shape[1], frame.shape[0])
+            turn = parts(kind, question, claim.phrase, claim.time, size, self.verification)
             prompts.append(self.encoder.encode(turn))
-            shown += images(case.frame, made.claim.box, self.verification)
+            shown += images(frame, claim.box, self.verification)
         logits = self.model(
             **padded(prompts),
             pixel_values=self.patcher.patches([image[None] for image in shown], [1] * len(shown)),
             image_grid_thw=torch.from_numpy(np.concatenate([prompt.grids for prompt in prompts]).astype(np.int64)),
             logits_to_keep=1,
         ).logits[:, -1, self.scale]
-        probabilities = logits.softmax(-1).double().numpy()
-        return np.array([read_scale(row, self.verification.reading) for row in probabilities])
+        return logits.softmax(-1).double().numpy()
 
 
 def padded(prompts: list[Prompt]) -> dict[str, torch.Tensor]:
@@ -148,9 +161,9 @@ def quotas(cases: list[Case]) -> dict[str, float]:
         "relevance negatives that tightly hold another visible object": _share(
             [c.other_iou >= TIGHT for c in irrelevant]
         ),
-        "localization negatives of IoU .2-.5": _share([0.2 <= c.named_iou < 0.5 for c in loose]),
+        "localization negatives of IoU .2-.5": _share([0.2 <= c.labelled.named_iou < 0.5 for c in loose]),
         "localization positives jittered to IoU .7 or more": _share(
-            [c.labelled.stratum == "jittered" and c.named_iou >= TIGHT for c in tight]
+            [c.labelled.stratum == "jittered" and c.labelled.named_iou >= TIGHT for c in tight]
         ),
     }
 
@@ -215,7 +228,7 @@ def main() -> None:
     started = time.monotonic()
     world = load_world()
     cases = make_cases(args.dataset, args.clips, args.per_clip, args.seed, world)
-    report = quality(cases, PlainReferee(args.referee, world.verification).judge(cases))
+    report = quality(cases, PlainReferee(args.referee, world.verification).judge([case.look for case in cases]))
     report |= {"clips": args.clips, "seed": args.seed, "seconds": round(time.monotonic() - started, 1)}
     if args.json:
         print(json.dumps(report, indent=1))

@@ -19,13 +19,14 @@ from evidence.errors import BadInput, RunFailed
 CONFIGURED = {
     "train": ("orchestration.train", "orchestration.settings:TrainConfig"),
     "sft": ("orchestration.sft", "orchestration.sft:SftConfig"),
+    "calibrate": ("orchestration.calibrate", "orchestration.calibrate:CalibrateConfig"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. `argv` is without the program's name; None means the process's own."""
     try:
-        args = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+        args = _parsed(sys.argv[1:] if argv is None else argv)
         args.run(args)
     except BadInput as error:
         # An actor's BadInput arrives wrapped by Ray: its text then holds the actor's stack trace, its cause does not.
@@ -45,6 +46,17 @@ class _Parser(argparse.ArgumentParser):
         raise BadInput(f"{message}; see {self.prog} --help")
 
 
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """argparse takes no override that follows an option: those are what is left over here."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(args, "overrides") or any(text.startswith("-") for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.overrides = [*args.overrides, *rest]
+    return args
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="ser", description="Semantic Evidence Reward: train video models to give evidence.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -53,6 +65,15 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what)
         _add_config(command)
         command.set_defaults(run=_run_configured, command=name)
+
+    command = commands.add_parser("calibrate", help="say how far a referee can be trusted (docs/calibration.md)")
+    command.add_argument("--attacks", action="store_true", help="try to fool it instead, and print what that gains")
+    command.add_argument("--ratings", type=Path, metavar="CSV", help="human ratings of claims about the data")
+    command.add_argument("--completions", type=Path, metavar="JSONL", help="recorded completions to take claims from")
+    command.add_argument("--second", metavar="FOLDER", help="another referee, to compare the first one with")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    _add_config(command)
+    command.set_defaults(run=_calibrate, command="calibrate")
 
     command = commands.add_parser("config", help="print a resolved config")
     _add_config(command)
@@ -128,6 +149,23 @@ def _load(args: argparse.Namespace) -> Any:
 def _run_configured(args: argparse.Namespace) -> None:
     config = _load(args)
     import_module(CONFIGURED[args.command][0]).main(config)
+
+
+def _calibrate(args: argparse.Namespace) -> None:
+    if args.attacks:
+        if args.ratings or args.completions or args.second:
+            raise BadInput(
+                "--attacks makes its own claims for one referee; leave out --ratings, --completions, --second"
+            )
+        from orchestration import attack
+
+        attack.main(_load(args), args.json)
+        return
+    if args.ratings and args.completions:
+        raise BadInput("--ratings and --completions both name the claims; give one of them")
+    from orchestration import calibrate
+
+    calibrate.main(_load(args), args.ratings, args.completions, args.second, args.json)
 
 
 def _print_config(args: argparse.Namespace) -> None:

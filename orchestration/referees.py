@@ -194,10 +194,18 @@ def make_referee(
     Raises BadInput for a calibration that cannot be read; whether it fits is found at the start.
     """
 
-    def pool(source: RefereeSource) -> Pool:
-        asked = source if source.url else engine(source.model)
-        calibration = read_calibration(source.calibration) if source.calibration else None
-        config = RefereeConfig(asked, verification, service, calibration)
-        return Pool(config, source.replicas, 0.0 if source.url else gpus)
+    return Referee([make_pool(source, service, verification, engine, gpus) for source in sources])
 
-    return Referee([pool(source) for source in sources])
+
+def make_pool(
+    source: RefereeSource,
+    service: ServiceConfig,
+    verification: VerificationConfig,
+    engine: Callable[[str], EngineConfig],
+    gpus: float,
+) -> Pool:
+    """The actors of one source; the rest as for `make_referee`."""
+    asked = source if source.url else engine(source.model)
+    calibration = read_calibration(source.calibration) if source.calibration else None
+    config = RefereeConfig(asked, verification, service, calibration)
+    return Pool(config, source.replicas, 0.0 if source.url else gpus)

@@ -12,6 +12,7 @@ import ray
 
 from evidence.types import Claim, FrameInfo, Verdict
 from referee.backend import Backend
+from referee.cache import Answer
 from referee.engine_backend import EngineBackend
 from referee.http_backend import HttpBackend
 from referee.service import RefereeService, ServiceConfig
@@ -56,6 +57,12 @@ class RefereeActor:
     ) -> list[Verdict | None]:
         """As RefereeService.verify."""
         return await self.service.verify(question, claims, info, frames)
+
+    async def probabilities(
+        self, question: str, claims: list[Claim], info: FrameInfo, frames: np.ndarray
+    ) -> list[dict[str, Answer] | None]:
+        """As RefereeService.probabilities."""
+        return await self.service.probabilities(question, claims, info, frames)
 
     async def judge(self, question: str, reference: str, answer: str) -> float | None:
         """As RefereeService.judge."""

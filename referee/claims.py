@@ -26,6 +26,7 @@ from typing import TypeVar
 import numpy as np
 
 from evidence.geometry import area, convert, coverage, intersection, iou, nearest_frame
+from evidence.grammar import plain_phrase
 from evidence.types import NORMALISED, Box, Claim, FrameInfo, Sample
 from referee.verification import drawn_box
 
@@ -51,17 +52,20 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class LabelledClaim:
-    """A claim about a sample's video with both labels (0, 1 or 2); `stratum` is the key of WEIGHTS it was made as."""
+    """A claim about a sample's video with both labels (0, 1 or 2), and its box's best IoU with a box of the asked
+    object and with one of what it names; `stratum` is the key of WEIGHTS it was made as, or says where it is from."""
 
     claim: Claim
     question: str
     relevance: int
     localization: int
     stratum: str
+    asked_iou: float
+    named_iou: float
 
 
 @dataclass(frozen=True)
-class _Moment:
+class Moment:
     """What is visible at `time`: phrase -> boxes in pixels of the resized frame."""
 
     time: float
@@ -83,8 +87,13 @@ def relevance_label(box: Box, asked: Sequence[Box]) -> int:
 
 def localization_label(box: Box, named: Sequence[Box]) -> int:
     """0, 1 or 2 by the best IoU with a box of the named object (rule in the module's docstring)."""
-    best = max((iou(target, box) for target in named), default=0.0)
+    best = best_iou(box, named)
     return 2 if best >= 0.7 else 1 if best >= 0.4 else 0
+
+
+def best_iou(box: Box, targets: Sequence[Box]) -> float:
+    """0 without targets."""
+    return max((iou(target, box) for target in targets), default=0.0)
 
 
 def make_claims(
@@ -96,10 +105,10 @@ def make_claims(
     the sample's own are always among them. Fewer than `n`, or none, where the sample's labels do not give more.
     """
     asked = asked_phrase(sample)
-    moments = _moments(sample, info)
+    moments = moments_of(sample, info)
     if asked is None or not any(asked in m.items for m in moments):
         return []
-    maker = _Maker(sample, info, rng, asked, moments, tuple(phrases))
+    maker = Maker(sample, info, rng, asked, moments, tuple(phrases))
     names = list(WEIGHTS)
     weights = np.array(list(WEIGHTS.values()))
     made: list[LabelledClaim] = []
@@ -112,7 +121,44 @@ def make_claims(
     return made
 
 
-def _moments(sample: Sample, info: FrameInfo) -> list[_Moment]:
+def label_claims(sample: Sample, info: FrameInfo, claims: Sequence[Claim], stratum: str) -> list[LabelledClaim]:
+    """The labels of claims that somebody made, such as a policy: those that have a box and whose frame, the shown one
+    nearest to their time, is labelled. A phrase is that of a label whatever its case and article."""
+    asked = asked_phrase(sample)
+    moments = {moment.time: moment for moment in moments_of(sample, info)}
+    labelled = []
+    for claim in claims:
+        if not claim.valid or claim.box is None or claim.time is None or asked is None:
+            continue
+        moment = moments.get(info.times[nearest_frame(info.times, claim.time)])
+        if moment is not None:
+            named = [box for phrase, at in moment.items.items() if _name(phrase) == _name(claim.phrase) for box in at]
+            box = drawn_box(claim.box, info.size)
+            labelled.append(_labelled(sample, claim, box, moment.items.get(asked, ()), named, stratum))
+    return labelled
+
+
+def _labelled(
+    sample: Sample, claim: Claim, box: Box, asked: Sequence[Box], named: Sequence[Box], stratum: str
+) -> LabelledClaim:
+    """`box`: the claim's as it is drawn; `asked` and `named`: the boxes of those objects in its frame."""
+    return LabelledClaim(
+        claim=claim,
+        question=sample.asked,
+        relevance=relevance_label(box, asked),
+        localization=localization_label(box, named),
+        stratum=stratum,
+        asked_iou=best_iou(box, asked),
+        named_iou=best_iou(box, named),
+    )
+
+
+def _name(phrase: str) -> str:
+    words = plain_phrase(phrase).casefold().split()
+    return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words)
+
+
+def moments_of(sample: Sample, info: FrameInfo) -> list[Moment]:
     """The labelled frames that are among the frames shown, at the shown frame's time."""
     moments = []
     for key in sample.key_frames:
@@ -123,11 +169,11 @@ def _moments(sample: Sample, info: FrameInfo) -> list[_Moment]:
                 phrase: tuple(convert(box, NORMALISED, info.resized_space) for box in at)
                 for phrase, at in items.items()
             }
-            moments.append(_Moment(shown, boxes))
+            moments.append(Moment(shown, boxes))
     return moments
 
 
-class _Maker:
+class Maker:
     """Makes claims of one sample by stratum; None where chance or the sample does not allow one."""
 
     def __init__(
@@ -136,7 +182,7 @@ class _Maker:
         info: FrameInfo,
         rng: np.random.Generator,
         asked: str,
-        moments: list[_Moment],
+        moments: list[Moment],
         phrases: tuple[str, ...],
     ):
         self.sample, self.info, self.rng, self.asked = sample, info, rng, asked
@@ -146,7 +192,7 @@ class _Maker:
         self.phrases = sorted({*phrases, *(p for m in moments for p in m.items)})
 
     def make(self, stratum: str) -> LabelledClaim | None:
-        recipe: Callable[[], tuple[_Moment, Box | None, str] | None] = {
+        recipe: Callable[[], tuple[Moment, Box | None, str] | None] = {
             "exact": lambda: self.asked_box(1.0, 1.0),
             "jittered": lambda: self.asked_box(0.7, 1.0),
             "iou .4-.7": lambda: self.asked_box(0.4, 0.7),
@@ -164,19 +210,16 @@ class _Maker:
         moment, box, phrase = made
         if box is None:
             return None
-        return LabelledClaim(
-            claim=Claim(phrase, box, moment.time, (0, 0)),
-            question=self.sample.asked,
-            relevance=relevance_label(box, moment.items.get(self.asked, ())),
-            localization=localization_label(box, moment.items.get(phrase, ())),
-            stratum=stratum,
+        claim = Claim(phrase, box, moment.time, (0, 0))
+        return _labelled(
+            self.sample, claim, box, moment.items.get(self.asked, ()), moment.items.get(phrase, ()), stratum
         )
 
-    def asked_box(self, low: float, high: float) -> tuple[_Moment, Box | None, str]:
+    def asked_box(self, low: float, high: float) -> tuple[Moment, Box | None, str]:
         moment = self.pick(self.present)
         return moment, self.near(self.pick(moment.items[self.asked]), low, high), self.asked
 
-    def other_box(self, own_name: bool) -> tuple[_Moment, Box | None, str] | None:
+    def other_box(self, own_name: bool) -> tuple[Moment, Box | None, str] | None:
         if not self.crowded:
             return None
         moment = self.pick(self.crowded)
@@ -185,18 +228,18 @@ class _Maker:
         box = self.near(self.pick(moment.items[other]), low, 1.0)
         return moment, box, other if own_name else self.asked
 
-    def background(self) -> tuple[_Moment, Box | None, str]:
+    def background(self) -> tuple[Moment, Box | None, str]:
         moment = self.pick(self.present)
         like = self.pick(moment.items[self.asked])
         return moment, self.empty_box(like, [box for boxes in moment.items.values() for box in boxes]), self.asked
 
-    def right_box_wrong_time(self) -> tuple[_Moment, Box | None, str] | None:
+    def right_box_wrong_time(self) -> tuple[Moment, Box | None, str] | None:
         if not self.absent:
             return None
         box = self.pick(self.pick(self.present).items[self.asked])
         return self.pick(self.absent), self.whole(box), self.asked
 
-    def wrong_name(self) -> tuple[_Moment, Box | None, str] | None:
+    def wrong_name(self) -> tuple[Moment, Box | None, str] | None:
         moment = self.pick(self.present)
         names = [phrase for phrase in self.phrases if phrase not in moment.items]
         if not names:

@@ -126,26 +126,35 @@ class RefereeService:
         to it. Both questions of a claim, and all claims, are asked at the same time, so that the deadline is each
         claim's own.
         """
+        said = await self.probabilities(question, claims, info, frames)
+
+        def verdict(one: dict[str, Answer]) -> Verdict:
+            relevance, localization = (self._read(kind, one[kind]) for kind in KINDS)
+            return Verdict(relevance, localization)
+
+        return [None if one is None else verdict(one) for one in said]
+
+    async def probabilities(
+        self, question: str, claims: list[Claim], info: FrameInfo, frames: np.ndarray
+    ) -> list[dict[str, Answer] | None]:
+        """As `verify`, before reading and temperature: by kind, the probabilities of 0, 1 and 2."""
         put = [self._about_claim(question, claim, info, frames) for claim in claims]
         answers = await self._answers(pair for both in put for pair in both)
-        verdicts: list[Verdict | None] = []
+        found: list[dict[str, Answer] | None] = []
         for both in put:
-            relevance, localization = (self._read(kind, answers[key]) for kind, (key, _) in zip(KINDS, both))
-            if relevance is None or localization is None:
-                verdicts.append(None)
-            else:
-                verdicts.append(Verdict(relevance, localization))
-        self.counts["missing"] += verdicts.count(None)
-        return verdicts
+            said = {kind: answer for kind, (key, _) in zip(KINDS, both) if (answer := answers[key]) is not None}
+            found.append(said if len(said) == len(KINDS) else None)
+        self.counts["missing"] += found.count(None)
+        return found
 
     async def judge(self, question: str, reference: str, answer: str) -> float | None:
         """How far `answer` says what `reference` says, 0 to 1; None as for a claim."""
         text = judge_text(question, reference, answer, self.verification)
         key = self._key(JUDGE, [text], None)
         answers = await self._answers([(key, _Question([text], list, len(JUDGE_SCALE)))])
-        score = self._read(JUDGE, answers[key])
-        self.counts["missing"] += score is None
-        return score
+        said = answers[key]
+        self.counts["missing"] += said is None
+        return None if said is None else self._read(JUDGE, said)
 
     def forget(self) -> None:
         """Empty the memory; a cache on disk stays."""
@@ -184,9 +193,7 @@ class RefereeService:
             pixels=pixels,
         )
 
-    def _read(self, kind: str, answer: Answer | None) -> float | None:
-        if answer is None:
-            return None
+    def _read(self, kind: str, answer: Answer) -> float:
         return read_scale(answer, self.verification.reading, self.temperature.get(kind, 1.0))
 
     async def _answers(self, put: Iterable[tuple[VerdictKey, _Question]]) -> dict[VerdictKey, Answer | None]:

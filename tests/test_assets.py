@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evidence.geometry import nearest_frame
 from rollout.shapes import make_shapes
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -26,15 +28,58 @@ def tokenizers() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the referee says of claims about 100 clips made here, from a seed that no training used."""
-    from benchmarks.asset_quality import PlainReferee, load_world, make_cases, quality
-
+def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 clips made here, from a seed that no training used."""
     data = tmp_path_factory.mktemp("heldout") / "shapes"
     make_shapes(data, train=0, val=0, test=100, seed=20_000, workers=1)
-    world = load_world()
-    cases = make_cases(data / "test.json", clips=100, per_clip=6, seed=1, world=world)
-    return quality(cases, PlainReferee(ASSETS / "referee", world.verification).judge(cases))
+    return data / "test.json"
+
+
+@pytest.fixture(scope="module")
+def referee() -> Iterator[Any]:
+    import torch
+
+    from benchmarks.asset_quality import PlainReferee, load_world
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the benchmark; and many on a busy machine take many times as long
+    yield PlainReferee(ASSETS / "referee", load_world().verification)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def judged(unseen: Path, referee: Any) -> dict[str, Any]:
+    """What the referee says of claims about the unseen clips."""
+    from benchmarks.asset_quality import load_world, make_cases, quality
+
+    cases = make_cases(unseen, clips=100, per_clip=6, seed=1, world=load_world())
+    return quality(cases, referee.judge([case.look for case in cases]))
+
+
+@pytest.fixture(scope="module")
+def attacked(unseen: Path, referee: Any) -> dict[str, Any]:
+    """What attacks on unrelated boxes gain (referee/attacks)."""
+    from benchmarks.asset_quality import Look, load_world
+    from referee.attacks import attack_report, make_attacks
+    from rollout.dataset import read_dataset
+    from rollout.frames import decode
+
+    samples = read_dataset(unseen)
+    clips = [decode(sample.media_path, load_world().contract) for sample in samples]
+    views = [(sample, info) for sample, (_, info) in zip(samples, clips)]
+    phrases = sorted({phrase for s in samples for items in s.key_items.values() for phrase in items})
+    made = make_attacks(views, 280, 0, phrases)
+
+    def scores(of: str) -> np.ndarray:
+        claims = [(number, getattr(attack, of), attack.question) for number, attack in made]
+        looks = [
+            Look(question, claim, clips[number][0][nearest_frame(clips[number][1].times, claim.time)])
+            for number, claim, question in claims
+        ]
+        readings = referee.judge(looks)
+        return readings["relevance"] * readings["localization"]
+
+    return attack_report([attack for _, attack in made], scores("claim"), scores("honest"))
 
 
 def test_under_10_mb_in_all():
@@ -97,3 +142,13 @@ def test_a_right_claim_scores_far_above_every_corrupted_one(judged):
     assert product["jittered"] > 0.7
     wrong = ("absent", "background", "other, asked name", "other, own name", "wrong name: colour")
     assert max(product[name] for name in wrong) < 0.1
+
+
+@pytest.mark.slow
+def test_no_attack_on_an_unrelated_box_pays(attacked):
+    """The bars of referee/attacks: mean and 95th percentile of the gain, and the score of a box without its object."""
+    from referee.attacks import bars_broken
+
+    assert attacked["attacks"] >= 200
+    assert attacked["followable"] >= attacked["attacks"] / 2
+    assert bars_broken(attacked) == [], attacked["worst"]

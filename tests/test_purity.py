@@ -14,8 +14,12 @@ PURE = sorted(f"evidence.{path.stem}" for path in (ROOT / "evidence").glob("*.py
 PURE += [
     f"referee.{room}.{path.stem}" for room in ("reward", "terms") for path in (ROOT / "referee" / room).glob("[!_]*.py")
 ]
-PURE += [f"referee.{name}" for name in ("backend", "breaker", "cache", "ensemble", "service", "sources")]
-PURE += ["referee.ser", "learner.advantages", "orchestration.ledger", "orchestration.admission"]
+REFEREE = (
+    *("agreement", "attacks", "backend", "breaker", "cache", "calibration", "claims", "ensemble", "ratings"),
+    *("recorded", "ser", "service", "sources", "statistics", "strata", "temperature"),
+)
+PURE += [f"referee.{name}" for name in REFEREE]
+PURE += ["learner.advantages", "orchestration.ledger", "orchestration.admission"]
 HEAVY = ("torch", "ray", "vllm")
 
 

@@ -35,10 +35,19 @@ def test_config_prints_what_will_be_used(config, capsys):
     assert "max_pixels: 100352" in printed
 
 
+def test_overrides_may_stand_before_and_after_options(config, capsys):
+    assert cli.main(["config", str(config), "steps=4", "--for", "train", "seed=5"]) == 0
+    printed = capsys.readouterr().out
+    assert "steps: 4\n" in printed
+    assert "seed: 5\n" in printed
+
+
 @pytest.mark.parametrize(
     "argv",
     [
         ["train", "missing.yaml"],
+        ["config", "{config}", "--fro", "train"],
+        ["doctor", "steps=4"],
         ["train", "{config}", "learner.lrr=1"],
         ["train"],
         ["trian"],

@@ -361,3 +361,14 @@ def test_a_backend_that_does_not_answer_at_the_start_is_bad_input():
 def test_settings_that_cannot_be(key: str, value: float):
     with pytest.raises(BadInput, match=rf"referee\.{key} = "):
         ServiceConfig(**{key: value})
+
+
+def test_probabilities_are_the_answers_before_they_are_read(run, info, frames):
+    referee = service(reading="argmax")
+    given = run(referee.probabilities("Where?", [RED, RED], info, frames))
+    assert [sorted(said) for said in given] == [["localization", "relevance"]] * 2
+    assert given[0]["relevance"] == pytest.approx(LIKELY)
+    assert len(referee.backend.asked) == 2
+    assert run(referee.verify("Where?", [RED], info, frames)) == [Verdict(1.0, 1.0)]
+    assert len(referee.backend.asked) == 2, "what is known is not asked again"
+    assert run(service(never, IMPATIENT).probabilities("Where?", [RED], info, frames)) == [None]

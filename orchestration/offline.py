@@ -1,0 +1,124 @@
+"""Referees outside training: a Ray, the frames of a dataset, and one referee or several to ask about claims.
+
+    async with offline(config, sources) as house:
+        with await house.look(sample) as lease:
+            verdicts = await house.verify(sample, claims, lease)
+
+Guarantees: what can be wrong with the config is said before anything starts; frames are those of the sampling contract,
+as in training; all ends with the block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from evidence.sampling import SamplingContract, shown_key_times
+from evidence.types import Claim, Sample, Verdict
+from orchestration.cluster import start_ray
+from orchestration.frame_store import FrameStore, Lease
+from orchestration.preflight import require_referee
+from orchestration.referees import Pool, make_pool
+from orchestration.settings import ClusterConfig, FramesConfig
+from referee.cache import Answer
+from referee.service import ServiceConfig
+from referee.sources import RefereeSource
+from referee.verification import VerificationConfig
+from rollout.engine import EngineConfig
+from rollout.template import PromptTemplate
+
+LOOKED_AT = 8  # samples at once: enough to keep an engine busy
+
+
+@dataclass(frozen=True)
+class JudgedModels:
+    """referee: a folder, or a section as in training (docs/referee.md). second: another one to compare it with."""
+
+    referee: RefereeSource = MISSING
+    second: RefereeSource | None = None
+
+
+@dataclass(frozen=True)
+class RefereeEngine:
+    """Of a referee in a folder (rollout/engine)."""
+
+    dtype: str = "float32"
+    max_model_len: int = 2048
+    max_num_seqs: int = 64
+
+
+@dataclass(frozen=True)
+class OfflineConfig:
+    """How a referee is run outside training. Of `cluster` what is about engines and frames counts; `template` is the
+    policy's, of which the space counts that its boxes are in."""
+
+    model: JudgedModels = field(default_factory=JudgedModels)
+    engine: RefereeEngine = field(default_factory=RefereeEngine)
+    contract: SamplingContract = field(default_factory=SamplingContract)
+    template: PromptTemplate = field(default_factory=PromptTemplate)
+    verification: VerificationConfig = field(default_factory=VerificationConfig)
+    referee: ServiceConfig = field(default_factory=ServiceConfig)
+    frames: FramesConfig = field(default_factory=FramesConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+
+class House:
+    """What `offline` lends out. `pools` are the referees, in the order of their sources."""
+
+    def __init__(self, pools: tuple[Pool, ...], store: FrameStore):
+        self.pools, self.store = pools, store
+
+    async def look(self, sample: Sample) -> Lease:
+        """The frames of a sample, for a `with`. Raises UnreadableMedia."""
+        return await self.store.lease(sample.media_path, shown_key_times(sample, self.store.contract))
+
+    async def verify(self, sample: Sample, claims: list[Claim], lease: Lease, referee: int = 0) -> list[Verdict | None]:
+        """As RefereeService.verify."""
+        return await self._ask("verify", sample, claims, lease, referee)
+
+    async def probabilities(
+        self, sample: Sample, claims: list[Claim], lease: Lease, referee: int = 0
+    ) -> list[dict[str, Answer] | None]:
+        """As RefereeService.probabilities."""
+        return await self._ask("probabilities", sample, claims, lease, referee)
+
+    async def _ask(self, method: str, sample: Sample, claims: list[Claim], lease: Lease, referee: int) -> list:
+        pool = self.pools[referee]
+        answers = await pool.ask(lease.info.key, method, sample.asked, claims, lease.info, lease.frames)
+        return answers or [None] * len(claims)
+
+
+@contextlib.asynccontextmanager
+async def offline(config: OfflineConfig, sources: Sequence[RefereeSource]) -> AsyncIterator[House]:
+    """Raises BadInput for a source that is no referee, or one that cannot see these frames."""
+    for source in sources:
+        require_referee(source, config.contract, config.verification)
+    cluster = config.cluster
+    gpus = cluster.gpus_per_engine * sum(source.replicas for source in sources if not source.url)
+    with start_ray(cluster.object_store_gib, gpus):
+        engine = partial(_engine, config)
+        pools = tuple(
+            make_pool(source, config.referee, config.verification, engine, cluster.gpus_per_engine)
+            for source in sources
+        )
+        await asyncio.gather(*(pool.start() for pool in pools))
+        yield House(pools, FrameStore(config.contract, int(cluster.frames_gib * 2**30), config.frames, LOOKED_AT))
+
+
+def _engine(config: OfflineConfig, folder: str) -> EngineConfig:
+    return EngineConfig(
+        model=str(Path(folder).absolute()),
+        dtype=config.engine.dtype,
+        max_model_len=config.engine.max_model_len,
+        max_num_seqs=config.engine.max_num_seqs,
+        max_images=2,
+        kv_cache_gib=config.cluster.kv_cache_gib,
+        gpu_memory_utilization=config.cluster.gpu_memory_utilization,
+        tensor_parallel_size=config.cluster.tensor_parallel,
+    )
