@@ -9,19 +9,23 @@ import numpy as np
 
 from evidence.types import Group, ScoredGroup
 from learner.actor import MicroBatch
-from learner.advantages import Advantages
 from learner.losses import sequence_mean_weights
 from learner.packing import pack_row, split_by_tokens, stack_rows
 
 
 def train_batches(
-    groups: Sequence[ScoredGroup], frames: Sequence[Any], ranks: int, budget: int, advantages: Advantages
+    groups: Sequence[ScoredGroup],
+    advantages: Sequence[np.ndarray],
+    frames: Sequence[Any],
+    ranks: int,
+    budget: int,
 ) -> list[list[MicroBatch]]:
     """Each rank's micro-batches of one step: one row per group, the prompt and its video shared by its completions.
 
-    `frames[i]`: ref to the frames of groups[i]. The loss is a mean over all completions of the step of token means.
+    `advantages[i]`: float32 [G], `frames[i]`: ref to the frames, of groups[i]. The loss is a mean over all completions
+    of the step of token means.
     """
-    return _micro_batches([scored.group for scored in groups], advantages.of_step(groups), frames, ranks, budget)
+    return _micro_batches([scored.group for scored in groups], advantages, frames, ranks, budget)
 
 
 def scoring_batches(groups: Sequence[Group], frames: Sequence[Any], ranks: int, budget: int) -> list[list[MicroBatch]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -110,10 +111,12 @@ class House:
 
 @dataclass(frozen=True)
 class ReadyGroup:
-    """A scored group with its frames, to be released once it is trained."""
+    """A scored group with its frames, to be released once it is trained. `asked`: from when to when it waited for the
+    referee (time.monotonic)."""
 
     scored: ScoredGroup
     lease: Lease
+    asked: tuple[float, float]
 
     async def renew(self) -> None:
         """Have its frames decoded anew if they were lost. Raises RunFailed where they would not be the same."""
@@ -124,6 +127,12 @@ class ReadyGroup:
         if self.lease.info.key != self.scored.group.frames.key:
             path = self.scored.group.sample.media_path
             raise RunFailed(f"{path}: its frames were lost with their node, and now only another decoder reads them")
+
+
+def waited_for_referee(groups: Iterable[ReadyGroup], since: float) -> float:
+    """Seconds after `since` for which the last of a step's groups to be ready was waiting for its verdicts."""
+    began, ended = max((ready.asked for ready in groups), key=lambda asked: asked[1])
+    return max(0.0, ended - max(began, since))
 
 
 async def with_frames(
@@ -209,6 +218,8 @@ class GroupMaker:
             trajectories, oldest = await self._generate(group, prompt, frames, self.draw.n)
             self.ledger.score(group)
             view = await self._view(group, sample, prompt, lease, trajectories)
+            began = time.monotonic()
+            view = await self._judged(view, lease)
         except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, TimeoutError) as error:
             # A death or a delay can be chance; anything else, such as a prompt mismatch, is a defect and ends the run.
             self.house.store.lost(error)
@@ -221,7 +232,7 @@ class GroupMaker:
         self.house.counts.update(reward.counts)
         made = Group(group, sample, info, prompt, trajectories, oldest)
         scored = ScoredGroup(made, reward.rewards, reward.terms, reward.paid, reward.weights, reward.evidence)
-        self.ready[group] = ReadyGroup(scored, lease)
+        self.ready[group] = ReadyGroup(scored, lease, (began, time.monotonic()))
         self.ledger.ready(group)
         self.admission.ready(group, oldest)
 
@@ -239,7 +250,7 @@ class GroupMaker:
     async def _view(
         self, group: int, sample: Sample, prompt: Prompt, lease: Lease, trajectories: tuple[Trajectory, ...]
     ) -> GroupView:
-        """What the reward may see of a group, with all that its terms need."""
+        """What the reward may see of a group, but for what the referee says."""
         house = self.house
         view = house.view(sample, lease.info, trajectories, min(1.0, group / self.groups))
         if "contrast" in house.reward.needs:
@@ -248,8 +259,13 @@ class GroupMaker:
             half = max(1, self.draw.n // 2)
             others, _ = await self._generate(group, prompt, lease.frames, half, tuple(order.tolist()))
             view = replace(view, contrast=house.view(sample, lease.info, others, view.progress))
+        return view
+
+    async def _judged(self, view: GroupView, lease: Lease) -> GroupView:
+        """With what the referee says, as far as a term needs it."""
+        house, completions = self.house, list(view.completions)
         if house.reward.ser is not None:
-            verdicts = await house.verify(house.reward.ser, sample, list(view.completions), lease.info, lease.frames)
+            verdicts = await house.verify(house.reward.ser, view.sample, completions, lease.info, lease.frames)
             view = replace(view, verdicts=tuple(verdicts))
         if "judgements" in house.reward.needs:
             view = replace(view, judgements=await house.judge(view))

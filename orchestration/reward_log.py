@@ -1,15 +1,23 @@
-"""What a step's rewards look like: the numbers logged of them, and the alarm for terms that keep being left out."""
+"""What a step's rewards look like: the numbers logged of them, and the alarms for terms that keep being left out and
+for a referee that no longer agrees with labelled boxes."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from evaluation.heldout import claim_iou
 from evidence.errors import RunFailed
 from evidence.types import ScoredGroup
+from referee.agreement import AgreementConfig, AgreementWatch
+from referee.claims import asked_phrase
 from referee.reward.settings import RewardConfig
+
+log = logging.getLogger(__name__)
 
 
 class TermsLeftOut(RunFailed):
@@ -34,6 +42,37 @@ def reward_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
             if not np.isnan(values).all():
                 metrics[f"{prefix}/{name}"] = float(np.nanmean(values))
     return metrics
+
+
+def labelled_claims(groups: Iterable[ScoredGroup]) -> tuple[list[tuple[float, float]], float]:
+    """(score, IoU with the asked object's labelled box) of every scored claim about a sample with such labels, and the
+    mean r_SER of these samples' completions, NaN where there is none."""
+    claims: list[tuple[float, float]] = []
+    rewards: list[np.ndarray] = []
+    for scored in groups:
+        sample, info = scored.group.sample, scored.group.frames
+        if not sample.key_frames or asked_phrase(sample) is None or "ser" not in scored.paid:
+            continue
+        rewards.append(scored.terms["ser"])
+        claims += [(one.score, claim_iou(one.claim, sample, info)) for said in scored.evidence for one in said]
+    return claims, float(np.concatenate(rewards).mean()) if rewards else math.nan
+
+
+class RewardLog:
+    """What is watched of the rewards, step by step."""
+
+    def __init__(self, reward: RewardConfig, agreement: AgreementConfig):
+        self._left_out, self._agreement = LeftOutWatch(reward), AgreementWatch(agreement)
+        self._alarmed = False
+
+    def step(self, groups: Sequence[ScoredGroup]) -> dict[str, float]:
+        """The metrics of a step. Raises TermsLeftOut. Warns when the referee and geometry begin to come apart."""
+        self._left_out.see(groups)
+        agreement = self._agreement.step(*labelled_claims(groups))
+        if agreement.alarm and not self._alarmed:
+            log.warning("%s", agreement.alarm)
+        self._alarmed = agreement.alarm is not None
+        return reward_metrics(groups) | (agreement.metrics() if agreement.claims else {})
 
 
 class LeftOutWatch:

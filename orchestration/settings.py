@@ -11,6 +11,7 @@ from evidence.errors import BadInput
 from evidence.sampling import SamplingContract
 from learner.settings import LossConfig, ZeroConfig, require_dtype
 from orchestration.admission import Pacing
+from referee.agreement import AgreementConfig
 from referee.reward.graph import RewardGraph
 from referee.reward.settings import RewardConfig
 from referee.ser import Ser
@@ -241,6 +242,7 @@ class TrainConfig:
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     referee: ServiceConfig = field(default_factory=ServiceConfig)
     reward: RewardConfig = MISSING
+    agreement: AgreementConfig = field(default_factory=AgreementConfig)
     shuffle_rewards: bool = False
     steps: int = MISSING
     seed: int = 0

@@ -30,7 +30,7 @@ from orchestration.engines import policy_engine, referee_engine
 from orchestration.fleet import Fleet
 from orchestration.frame_store import FrameStore
 from orchestration.gang import Gang
-from orchestration.groups import Draw, GroupMaker, House, ReadyGroup, with_frames
+from orchestration.groups import Draw, GroupMaker, House, ReadyGroup, waited_for_referee, with_frames
 from orchestration.heldout import as_evaluation, evaluate, write_records
 from orchestration.ledger import Ledger
 from orchestration.parity import check_parity
@@ -44,7 +44,7 @@ from orchestration.preflight import (
     require_tiles,
 )
 from orchestration.referees import make_referee
-from orchestration.reward_log import LeftOutWatch, reward_metrics
+from orchestration.reward_log import RewardLog
 from orchestration.samples import write_samples
 from orchestration.settings import TrainConfig
 from orchestration.summary import Evaluation, RunFacts, comparison, in_both, installed_versions, training, write_summary
@@ -100,7 +100,7 @@ class Run:
         self.admission = Admission(config.pacing)
         self.ledger = Ledger()
         self.advantages = Advantages(config.reward.normalise, config.learner.divide_by_std)
-        self.left_out = LeftOutWatch(config.reward)
+        self.rewards = RewardLog(config.reward, config.agreement)
         self.ages: list[int] = []
 
     async def run(self, train: Mixture[Sample], heldout: list[Sample]) -> None:
@@ -184,7 +184,7 @@ class Run:
                 version = admission.step_ended()
                 self._fill(maker, train)
                 await self._publish(version, last=step == config.steps)
-                self._record(log, progress, batch, groups, metrics, waited, time.monotonic() - started)
+                self._record(log, progress, batch, groups, metrics, started, waited, time.monotonic() - started)
         await maker.stop()
         await self.house.fleet.settled()
         self.ledger.check()
@@ -203,19 +203,19 @@ class Run:
 
     async def _train(self, groups: list[ReadyGroup]) -> dict[str, float]:
         """One optimizer step."""
-        parts = await with_frames(groups, self._parts, self.gang.fetch, self.house.store)
-        learning_rate = self.config.learner.learning_rate(self.admission.version, self.config.steps)
-        return await asyncio.to_thread(self.gang.train_step, parts, learning_rate)
-
-    def _parts(self, groups: list[ReadyGroup]) -> list[list[MicroBatch]]:
-        """What each rank is handed."""
         config = self.config
         scored = [ready.scored for ready in groups]
         if config.shuffle_rewards:
             scored = shuffled(scored, config.seed + self.admission.version)
-        learner = config.learner
-        frames = [ready.lease.frames for ready in groups]
-        return train_batches(scored, frames, learner.ranks, learner.token_budget, self.advantages)
+        advantages = self.advantages.of_step(scored)
+
+        def parts_of(groups: list[ReadyGroup]) -> list[list[MicroBatch]]:
+            frames = [ready.lease.frames for ready in groups]
+            return train_batches(scored, advantages, frames, config.learner.ranks, config.learner.token_budget)
+
+        parts = await with_frames(groups, parts_of, self.gang.fetch, self.house.store)
+        learning_rate = config.learner.learning_rate(self.admission.version, config.steps)
+        return await asyncio.to_thread(self.gang.train_step, parts, learning_rate)
 
     async def _publish(self, version: int, last: bool) -> None:
         """Copy the weights out, which the next step must wait for; the engines load them while it runs.
@@ -237,14 +237,14 @@ class Run:
         batch: Batch,
         groups: list[ReadyGroup],
         metrics: dict[str, float],
+        since: float,
         waited: float,
         seconds: float,
     ) -> None:
         self.ages += batch.ages
         step = self.admission.version
         scored = [ready.scored for ready in groups]
-        self.left_out.see(scored)
-        rewards = reward_metrics(scored)
+        rewards = self.rewards.step(scored)
         trajectories = [t for one in scored for t in one.group.trajectories]
         log.log(
             step,
@@ -256,6 +256,7 @@ class Run:
                 "staleness/bound": self.config.pacing.worst_age,
                 "time/step_s": seconds,
                 "time/wait_s": waited,
+                "time/wait_referee_s": waited_for_referee(groups, since),
                 "rollout/tokens": float(np.mean([len(t.token_ids) for t in trajectories])),
                 "rollout/cut_short": float(np.mean([t.finish_reason == "length" for t in trajectories])),
                 "rollout/versions": float(np.mean([len(t.version_spans) for t in trajectories])),
@@ -312,4 +313,9 @@ class Run:
 def shuffled(scored: list[Any], seed: int) -> list[Any]:
     """The control: each group's rewards dealt to its trajectories at random, so that they say nothing."""
     rng = np.random.default_rng(seed)
-    return [replace(one, rewards=rng.permutation(one.rewards)) for one in scored]
+    dealt = []
+    for one in scored:
+        order = rng.permutation(len(one.rewards))
+        paid = {name: values[order] for name, values in one.paid.items()}
+        dealt.append(replace(one, rewards=one.rewards[order], paid=paid))
+    return dealt

@@ -44,6 +44,10 @@ def refs(groups: list[ScoredGroup]) -> list[str]:
     return [f"frames of {scored.group.id}" for scored in groups]
 
 
+def centred(groups: list[ScoredGroup]) -> list[np.ndarray]:
+    return Advantages("sum", divide_by_std=False).of_step(groups)
+
+
 def owner(groups: list[ScoredGroup]) -> dict[int, int]:
     """token id -> the group whose completion it is in."""
     return {int(i): s.group.id for s in groups for t in s.group.trajectories for i in t.token_ids}
@@ -59,7 +63,7 @@ def test_every_token_keeps_what_is_its_own(
 ) -> None:
     ranks = min(ranks, len(lengths))
     groups = scored_groups(lengths, seed)
-    dealt = train_batches(groups, refs(groups), ranks, budget, Advantages("sum", divide))
+    dealt = train_batches(groups, Advantages("sum", divide).of_step(groups), refs(groups), ranks, budget)
     assert len(dealt) == ranks
     assert len({len(micros) for micros in dealt}) == 1, "ZeRO-3 gathers in every forward: ranks must have equally many"
 
@@ -90,7 +94,7 @@ def test_every_token_keeps_what_is_its_own(
 def test_each_row_has_the_frames_of_its_group(lengths: list[list[int]], ranks: int, budget: int) -> None:
     groups = scored_groups(lengths, 0)
     owners = owner(groups)
-    dealt = train_batches(groups, refs(groups), min(ranks, len(groups)), budget, Advantages("sum", False))
+    dealt = train_batches(groups, centred(groups), refs(groups), min(ranks, len(groups)), budget)
     for micro in chain(*dealt):
         rows, length = micro.batch.token_ids.shape
         assert len(micro.images) == rows
@@ -102,7 +106,7 @@ def test_each_row_has_the_frames_of_its_group(lengths: list[list[int]], ranks: i
 
 def test_scoring_deals_the_same_tokens_without_advantages() -> None:
     groups = scored_groups([[3, 4], [2, 2], [5, 1]], 0)
-    trained = train_batches(groups, refs(groups), 2, 40, Advantages("sum", False))
+    trained = train_batches(groups, centred(groups), refs(groups), 2, 40)
     scoring = scoring_batches([scored.group for scored in groups], refs(groups), 2, 40)
     for one, other in zip(chain(*trained), chain(*scoring), strict=True):
         np.testing.assert_array_equal(one.batch.targets, other.batch.targets)

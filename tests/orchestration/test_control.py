@@ -13,15 +13,17 @@ from orchestration.train import shuffled
 class Scored:
     rewards: np.ndarray
     terms: dict[str, np.ndarray]
+    paid: dict[str, np.ndarray]
 
 
 def test_each_group_keeps_its_rewards_in_another_order() -> None:
     rewards = np.arange(16, dtype=np.float32)
-    groups = [Scored(rewards + 100 * g, {"ser": rewards}) for g in range(8)]
+    groups = [Scored(rewards + 100 * g, {"ser": rewards}, {"ser": 2 * rewards}) for g in range(8)]
     dealt = shuffled(groups, seed=3)
     for group, after in zip(groups, dealt):
         assert sorted(after.rewards) == sorted(group.rewards), "no reward leaves its group"
         assert after.terms is group.terms
+        assert (after.paid["ser"] == 2 * (after.rewards % 100)).all(), "what was paid goes with its reward"
     orders = [tuple(after.rewards - 100 * g) for g, after in enumerate(dealt)]
     assert len(set(orders)) == 8, "every group has an order of its own"
     assert tuple(rewards) not in orders

@@ -106,7 +106,7 @@ def test_a_ready_group_is_trained_on_the_frames_it_was_made_with_or_not_at_all()
 
     def ready(renewed: FrameInfo | UnreadableMedia) -> ReadyGroup:
         group = Group(7, sample, made, None, (), 0)
-        return ReadyGroup(ScoredGroup(group, None, {}, {}, {}, ()), Lease(renewed))
+        return ReadyGroup(ScoredGroup(group, None, {}, {}, {}, ()), Lease(renewed), (0.0, 0.0))
 
     asyncio.run(ready(made).renew())
     with pytest.raises(RunFailed, match=r"a\.mp4: .*another decoder"):

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup
-from orchestration.reward_log import LeftOutWatch, TermsLeftOut, reward_metrics
+from evidence.types import Claim, ClaimScore, FrameInfo, Group, KeyFrame, Prompt, Sample, ScoredGroup, Verdict
+from orchestration.reward_log import LeftOutWatch, RewardLog, TermsLeftOut, labelled_claims, reward_metrics
+from referee.agreement import AgreementConfig
 from referee.reward.settings import RewardConfig, TermConfig
 
 INFO = FrameInfo("key", (0.0,), (56, 56), (56, 56), 1.0)
@@ -43,3 +44,43 @@ def test_a_run_stops_when_too_many_of_the_last_groups_lack_a_term():
     watch = LeftOutWatch(config)
     for _ in range(5):
         watch.see([whole, lacking])
+
+
+def claimed(box: tuple[float, float, float, float], score: float) -> ClaimScore:
+    return ClaimScore(Claim("cup", box, 0.0, (0, 0)), Verdict(score, 1.0), 0.0, score)
+
+
+def labelled(*claims: ClaimScore, question: str = "Where is the cup?") -> ScoredGroup:
+    """One completion with these claims about a clip whose cup fills the left half of a frame of 56 pixels."""
+    labels = {"0": {"cup": ((0.0, 0.0, 0.5, 1.0),)}}
+    sample = Sample(
+        "s", "test", "a", question, "left", video_path="a", key_frames=(KeyFrame("0", 0.0),), key_items=labels
+    )
+    group = Group(0, sample, INFO, Prompt(NONE, NONE, NONE, NONE), (), 0)
+    ser = {"ser": np.array([np.mean([one.score for one in claims])], np.float32)}
+    return ScoredGroup(group, ser["ser"], ser, ser, {"ser": 1.0}, (claims,))
+
+
+def test_scores_are_held_against_boxes_only_where_the_asked_object_is_labelled():
+    left, all_of_it = claimed((0, 0, 28, 56), 0.9), claimed((0, 0, 56, 56), 0.3)
+    claims, reward = labelled_claims([labelled(left, all_of_it), labelled(left, question="What is this?")])
+    assert claims == [(0.9, 1.0), (0.3, 0.5)]
+    assert reward == pytest.approx(0.6)
+    assert math.isnan(labelled_claims([labelled(left, question="What is this?")])[1])
+
+
+def test_a_policy_that_pleases_the_referee_and_not_the_boxes_is_told_once(caplog):
+    config = RewardConfig(terms={"ser": TermConfig()})
+    watch = RewardLog(config, AgreementConfig(window=2, least=2))
+    rng = np.random.default_rng(0)
+
+    def step(honest: bool) -> dict[str, float]:
+        widths = rng.uniform(5, 28, 8)  # IoU with the cup is width / 28
+        scores = [width / 40 if honest else 0.95 - width / 300 for width in widths]
+        return watch.step([labelled(claimed((0, 0, width, 56), score)) for width, score in zip(widths, scores)])
+
+    sounded = [step(honest)["agreement/alarm"] for honest in (True, True, True, False, False)]
+    assert sounded[:3] == [0, 0, 0]
+    assert sounded[-1] == 1
+    assert step(honest=False)["agreement/spearman"] < 0
+    assert len([r for r in caplog.records if "pleasing the referee" in r.getMessage()]) == 1
