@@ -249,6 +249,8 @@ class RefereeService:
     def _landed(self, key: VerdictKey, task: asyncio.Task[Answer | None]) -> None:
         if key in self._flights and self._flights[key].task is task:
             del self._flights[key]
+        if task.done() and not task.cancelled():
+            task.exception()  # told by whoever waits for it; of several only the first
 
     async def _fetch(self, key: VerdictKey, question: _Question) -> Answer | None:
         try:

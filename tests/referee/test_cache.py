@@ -100,3 +100,5 @@ def test_a_file_that_someone_holds_is_refused_at_the_start_and_counted_later(
     other.close()
     ours.put(KEY, ANSWER)
     assert (ours.failures, ours.get(KEY)) == (1, ANSWER)
+    ours.close()  # as good as a disk that is gone
+    assert (ours.get(KEY), ours.failures) == (None, 2)

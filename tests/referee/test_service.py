@@ -263,6 +263,16 @@ def test_a_question_that_others_still_wait_for_is_not_given_up(verify):
     assert referee.backend.given_up == 0
 
 
+def test_a_question_given_up_can_be_asked_again_at_once(verify):
+    async def run() -> list[Verdict | None]:
+        assert await verify(referee, RED) == [None]
+        referee.backend.mood = calm
+        return await verify(referee, RED)
+
+    referee = service(never, IMPATIENT)
+    assert None not in asyncio.run(run())
+
+
 def test_a_caller_that_leaves_is_nobodys_failure(verify):
     referee = service(never, replace(CALM, breaker_failures=1))
 
@@ -288,6 +298,7 @@ def test_a_backend_that_fails_on_and_on_is_left_alone_but_its_old_answers_are_no
     blue = moved(phrase="blue square", box=(0, 0, 9, 9))
     assert asyncio.run(verify(referee, blue)) == [None]
     assert len(referee.backend.asked) == 2 + 4, "no attempt after it opened"
+    assert len(referee.naps) == 3, "and no pause before none"
     known, unknown = asyncio.run(verify(referee, RED, blue))
     assert known is not None
     assert unknown is None
