@@ -88,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--completions", required=True, type=Path, metavar="FILE", help="JSON lines: id, text, …")
     command.add_argument("--format", help="the samples' format (default: told from their keys)")
     command.add_argument("--media-root", type=Path, metavar="DIR", help="the samples' media lie below")
+    command.add_argument("--referee", metavar="MODEL", help="a folder, for a recipe that asks a referee")
+    command.add_argument("--config", type=Path, metavar="FILE", help="YAML: contract, verification, … of the referee")
     command.add_argument("--progress", type=float, default=1.0, metavar="0..1", help="of training (default 1)")
     command.add_argument("--out", type=Path, metavar="FILE", help="write the lines here and not to stdout")
     command.set_defaults(run=_score)
@@ -179,7 +181,7 @@ def _score(args: argparse.Namespace) -> None:
     from rollout.dataset.read import DatasetFile
 
     samples = DatasetFile(args.samples, args.format, args.media_root)
-    score_file(args.reward, samples, args.completions, args.progress, args.out)
+    score_file(args.reward, samples, args.completions, args.progress, args.out, args.referee, args.config)
 
 
 def _doctor(args: argparse.Namespace) -> None:

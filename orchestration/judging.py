@@ -46,7 +46,7 @@ async def views_of(house: House, samples: Sequence[Sample], counts: Counter[str]
             counts["unreadable"] += 1
             return None
 
-    found = await _with_progress("decoding", [view(sample) for sample in samples])
+    found = await with_progress("decoding", [view(sample) for sample in samples])
     views = [view for view in found if view is not None]
     if not views:
         raise BadInput(f"none of the {len(samples)} clips can be read; `ser data check --media` says why")
@@ -71,11 +71,11 @@ async def judge(
                 for place, said in zip(places, await method(sample, asked, lease, referee), strict=True):
                     answers[place] += (said,)
 
-    await _with_progress("judging", [about(number, places) for number, places in of_view.items()])
+    await with_progress("judging", [about(number, places) for number, places in of_view.items()])
     return answers
 
 
-async def _with_progress(what: str, work: Sequence[Any]) -> list[Any]:
+async def with_progress(what: str, work: Sequence[Any]) -> list[Any]:
     """The results of coroutines, in order; a few run at once."""
     gate = asyncio.Semaphore(LOOKED_AT)
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:

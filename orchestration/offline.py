@@ -88,6 +88,10 @@ class House:
         """As RefereeService.probabilities."""
         return await self._ask("probabilities", sample, claims, lease, referee)
 
+    async def judge(self, sample: Sample, answer: str) -> float | None:
+        """As RefereeService.judge, of the first referee."""
+        return await self.pools[0].ask(sample.asked, "judge", sample.asked, sample.answer, answer)
+
     async def _ask(self, method: str, sample: Sample, claims: list[Claim], lease: Lease, referee: int) -> list:
         pool = self.pools[referee]
         answers = await pool.ask(lease.info.key, method, sample.asked, claims, lease.info, lease.frames)

@@ -7,6 +7,7 @@ neither a GPU nor a model nor Ray.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evidence.errors import BadInput
+from evidence import spaces
+from evidence.errors import BadInput, UnreadableMedia
 from evidence.grammar import Completion, parse
 from evidence.types import FrameInfo, Sample
 from orchestration.config import load_config, recipe_file
@@ -28,8 +30,17 @@ from rollout.dataset.read import DatasetFile
 ASKED = frozenset({"verdicts", "judgements"})
 
 
-def score_file(recipe: str, dataset: DatasetFile, completions: Path, progress: float, out: Path | None) -> None:
-    """Write one JSON line per completion to `out`, or to stdout. Raises BadInput."""
+def score_file(
+    recipe: str,
+    dataset: DatasetFile,
+    completions: Path,
+    progress: float,
+    out: Path | None,
+    referee: str | None,
+    config: Path | None,
+) -> None:
+    """Write one JSON line per completion to `out`, or to stdout. `referee`, and `config` with how it is asked, where
+    the recipe asks one. Raises BadInput."""
     if not 0 <= progress <= 1:
         raise BadInput(f"--progress {progress:g}: it has to be between 0 and 1")
     if out is not None:
@@ -37,12 +48,20 @@ def score_file(recipe: str, dataset: DatasetFile, completions: Path, progress: f
 
         require_folder("--out", out.parent)
     graph = RewardGraph(load_config(RewardConfig, recipe_file("reward", recipe, "--reward")))
-    if graph.needs & ASKED:
-        raise BadInput(f"--reward {recipe}: it asks a referee, which is not supported here yet")
+    asks = bool(graph.needs & ASKED)
+    if asks != (referee is not None):
+        raise BadInput(
+            f"--reward {recipe}: it asks a referee; name one with --referee"
+            if asks
+            else f"--referee {referee}: the recipe {recipe} asks none; leave it out"
+        )
     recorded = read_completions(completions)
     samples = {sample.id: sample for sample in dataset}
     views = group_views(samples, recorded, progress)
-    lines = scored_lines(graph, views, recorded)
+    unreadable: dict[str, str] = {}
+    if referee is not None:
+        views, unreadable = asyncio.run(_judged(graph, views, referee, config))
+    lines = scored_lines(graph, views, recorded, unreadable)
     text = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     if out is None:
         sys.stdout.writelines(text)
@@ -62,9 +81,13 @@ def group_views(samples: Mapping[str, Sample], recorded: Iterable[Recorded], pro
 
 
 def scored_lines(
-    graph: RewardGraph, views: Mapping[str, GroupView], recorded: Iterable[Recorded]
+    graph: RewardGraph,
+    views: Mapping[str, GroupView],
+    recorded: Iterable[Recorded],
+    unreadable: Mapping[str, str],
 ) -> Iterator[dict[str, Any]]:
-    """One JSON object per completion that was not drawn on shuffled frames, in the order given."""
+    """One JSON object per completion that was not drawn on shuffled frames, in the order given. `unreadable`: why the
+    media of a sample cannot be looked at, by its id."""
     groups: dict[str, Iterator[dict[str, Any]]] = {}
     for one in recorded:
         if one.shuffled:
@@ -73,7 +96,64 @@ def scored_lines(
             view = views[one.id]
             reward = graph.score(view)
             groups[one.id] = (_line(view.sample, i, said, reward) for i, said in enumerate(view.completions))
-        yield next(groups[one.id])
+        line = next(groups[one.id])
+        if one.id in unreadable:
+            line["flags"].append(f"unreadable media: {unreadable[one.id]}")
+        yield line
+
+
+async def _judged(
+    graph: RewardGraph, views: Mapping[str, GroupView], referee: str, config: Path | None
+) -> tuple[dict[str, GroupView], dict[str, str]]:
+    """The views with what the referee says of them, and the reasons why some cannot be looked at, by sample id."""
+    from orchestration.judging import with_progress
+    from orchestration.offline import OfflineConfig, offline
+
+    settings = load_config(OfflineConfig, config, [f"model.referee={referee}"])
+    unreadable: dict[str, str] = {}
+    async with offline(settings, [settings.model.referee]) as house:
+
+        async def judged(name: str, view: GroupView) -> tuple[str, GroupView]:
+            try:
+                lease = await house.look(view.sample)
+            except UnreadableMedia as error:
+                unreadable[name] = str(error)
+                return name, replace(view, frames=None)
+            with lease:
+                _require_same_frames(view, lease.info)
+                view = _in_frames(view, lease.info, settings.template.box_space)
+                if graph.ser is not None:
+                    asked = [graph.ser.claims_to_verify(said, view.sample, lease.info) for said in view.completions]
+                    flat = [claim for claims in asked for claim in claims]
+                    verdicts = iter(await house.verify(view.sample, flat, lease) if flat else ())
+                    view = replace(view, verdicts=tuple([next(verdicts) for _ in claims] for claims in asked))
+                if "judgements" in graph.needs:
+                    answers = [said.answer for said in view.completions]
+                    scores = [0.0 if said is None else await house.judge(view.sample, said) for said in answers]
+                    view = replace(view, judgements=tuple(scores))
+                return name, view
+
+        return dict(await with_progress("judging", [judged(*one) for one in views.items()])), unreadable
+
+
+def _in_frames(view: GroupView, info: FrameInfo, box_space: str) -> GroupView:
+    """The view with its frames decoded, boxes in their pixels."""
+    completions = tuple(spaces.read(text, info, box_space) for text in view.texts)
+    contrast = view.contrast and _in_frames(view.contrast, info, box_space)
+    return replace(view, completions=completions, frames=info, box_space=box_space, contrast=contrast)
+
+
+def _require_same_frames(view: GroupView, info: FrameInfo) -> None:
+    said = view.frames
+    if said is None:
+        return
+    times = len(said.times) in (0, len(info.times)) and all(abs(a - b) < 0.01 for a, b in zip(said.times, info.times))
+    if said.size not in ((0, 0), info.size) or not times:
+        raise BadInput(
+            f"sample {view.sample.id}: its completions were drawn on {len(said.times)} frames of {said.size}, and the "
+            f"contract makes {len(info.times)} of {info.size} at {[round(time, 2) for time in info.times]} s; give the "
+            "contract that they were drawn with, by --config"
+        )
 
 
 def _view(sample: Sample, group: Sequence[Recorded], progress: float) -> GroupView:

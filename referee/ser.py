@@ -199,9 +199,9 @@ class Ser(SerConfig):
         return claims_to_verify(completion, info, self, label_spans(sample))
 
     def evidence(self, view: GroupView) -> list[tuple[tuple[ClaimScore, ...], float | None]]:
-        """Per completion the scores of its claims, and r_SER; see `score`. Raises ValueError without frames."""
+        """Per completion the scores of its claims, and r_SER; see `score`. Without frames there is neither."""
         if view.frames is None:
-            raise ValueError("SER needs the frames' times and sizes")
+            return [((), None)] * len(view.completions)
         labels = label_spans(view.sample)
         return [
             score(completion, verdicts, view.frames, self, labels)
