@@ -129,8 +129,14 @@ def main() -> None:
     parser.add_argument("--completions", type=int, default=960, help="a round, all different; default %(default)s")
     parser.add_argument("--rounds", type=int, default=9, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    parser.add_argument("--referee", metavar="FOLDER", help="measure a referee, too: see benchmarks/reward_referee.py")
     args = parser.parse_args()
-    print(json.dumps(measure(args.reward, args.completions, args.rounds, args.seed), indent=1))
+    found = measure(args.reward, args.completions, args.rounds, args.seed)
+    if args.referee:
+        from benchmarks.reward_referee import measure_referee
+
+        found |= measure_referee(args.referee, args.rounds, args.seed)
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
