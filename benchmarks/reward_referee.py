@@ -3,9 +3,9 @@
 `overhead`: 64 claims about a clip of the embedded world, 128 questions, are put to the service (crop, drawing, keys,
 tokens, engine, reading) and, in turns, as many straight to the same engine, their tokens and images made before the
 clock starts: the share of the service's CPU seconds, the engine's process included, that the engine alone does not
-take, over all rounds. CPU seconds, since whatever else runs on the machine makes any one wait long. All boxes differ, so that nothing is
-remembered by either. `cached_per_s`: verdicts that are remembered, a CPU second of this process, beside json.loads of
-as many claims in the same run.
+take, over all rounds. CPU seconds, since whatever else runs on the machine makes any one wait long. All boxes differ,
+so that nothing is remembered by either. `cached_per_s`: verdicts that are remembered, a CPU second of this process,
+beside json.loads of as many claims in the same run.
 """
 
 from __future__ import annotations

@@ -73,11 +73,11 @@ async def evaluate(house: House, ser: Ser, samples: Sequence[Sample], draw: Draw
 
 
 def write_records(path: Path, records: Sequence[ClipRecord]) -> None:
-    """One JSON line per clip: the completion, its reward and what the reward never saw."""
+    """One JSON line per clip: the completion, as `ser score` takes it, its reward and what the reward never saw."""
     with path.open("w", encoding="utf-8") as file:
         for one in records:
             plain = {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in asdict(one).items()}
-            file.write(json.dumps(plain) + "\n")
+            file.write(json.dumps({"id": plain.pop("clip"), **plain}) + "\n")
 
 
 def as_evaluation(records: Sequence[ClipRecord]) -> Evaluation:

@@ -21,10 +21,12 @@ SMALL = ("pacing.groups_per_step=2", "sampling.group_size=4", "wandb=disabled", 
 
 
 def train(run_dir: Path, train: Path, heldout: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        *(sys.executable, "-m", "orchestration", "train", "configs/experiment/quickstart.yaml"),
-        *(f"run_dir={run_dir}", f"data.train={train}", f"data.heldout={heldout}", *SMALL, *more),
-    ]
+    paths = f"run_dir={run_dir}", f"data.train={train}", f"data.heldout={heldout}"
+    return ser("train", "configs/experiment/quickstart.yaml", *paths, *SMALL, *more)
+
+
+def ser(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "orchestration", *arguments]
     env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     return subprocess.run(command, cwd=ROOT, timeout=400, env=env, capture_output=True, text=True)
 
@@ -59,6 +61,32 @@ def test_an_asynchronous_run_uses_staleness_within_its_bound_and_reports(world: 
     samples = lines_of(run_dir / "samples.jsonl")
     assert any(sample["claims"] for sample in samples), "the embedded policy names evidence"
     assert (run_dir / "model/model.safetensors").is_file()
+    # What was written can be scored again, by the same referee, to the same numbers.
+    held_out = run_dir / "heldout_after_greedy.jsonl"
+    done = ser(
+        *("score", "--reward", "ser", "--samples", world / "test.json", "--completions", held_out),
+        *("--referee", "assets/referee", "--config", "configs/world/shapes.yaml"),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    again = [json.loads(line)["terms"]["ser"] for line in done.stdout.splitlines()]
+    assert again == pytest.approx([line["reward"] for line in lines_of(held_out)], abs=1e-5)
+
+
+def test_a_reward_that_compares_with_shuffled_frames_trains(world: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    # The bonus is for long completions, and those of the embedded policy are short.
+    length = ("reward.terms.length.options.low=1", "reward.terms.length.options.high=96")
+    arguments = ("steps=1", "eval.samples=0", "reward=video_r1", *length)
+    done = train(run_dir, world / "train.json", world / "test.json", *arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (metrics,) = lines_of(run_dir / "metrics.jsonl")
+    assert metrics["reward/acc"] > 0
+    assert metrics["reward/t_grpo"] > 0
+    assert metrics["reward/length"] > 0
+    (task,) = {json.loads((world / "train.json").read_text())[0]["task"]}
+    assert metrics[f"reward/{task}/acc"] == metrics["reward/acc"]
+    assert not any(name.startswith("evidence/left out") for name in metrics)
+    assert len(lines_of(run_dir / "samples.jsonl")) == 4, "what was drawn on shuffled frames is never trained on"
 
 
 def test_with_staleness_0_every_batch_is_new_and_equal_seeds_give_equal_runs(world: Path, tmp_path: Path) -> None:
