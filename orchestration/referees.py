@@ -105,8 +105,11 @@ class Pool:
     def counters(self) -> Counter[str]:
         """RefereeService.stats of all actors there were, as of their last answers; `restarts`; and `stuck`, the calls
         that were not answered."""
-        own = Counter(restarts=self.restarts, stuck=self.stuck)
-        return sum((replica.past + replica.counts for replica in self._replicas), own)
+        total = Counter(restarts=self.restarts, stuck=self.stuck)
+        for replica in self._replicas:
+            total.update(replica.past)  # which keeps what is 0, as a sum does not
+            total.update(replica.counts)
+        return total
 
     def _at(self, route: str) -> _Replica:
         """The one of the living, or of all if none lives, that ranks `route` highest: when one dies only its own routes
@@ -123,7 +126,8 @@ class Pool:
             replica.reviving = asyncio.create_task(self._revive(replica))
 
     async def _revive(self, replica: _Replica) -> None:
-        replica.past, replica.counts = replica.past + replica.counts, Counter()
+        replica.past.update(replica.counts)
+        replica.counts = Counter()
         while True:
             self.restarts += 1
             if self.restarts > MAX_RESTARTS:
@@ -178,8 +182,10 @@ class Referee:
 
     def counters(self) -> dict[str, float]:
         """The pools' counters added up, and the mean `disagreement` of the verdicts there were."""
-        counts = sum((pool.counters() for pool in self._pools), Counter[str]())
-        return dict(counts) | {"disagreement": self._disagreement / max(1, self._verdicts)}
+        total: Counter[str] = Counter()
+        for pool in self._pools:
+            total.update(pool.counters())
+        return dict(total) | {"disagreement": self._disagreement / max(1, self._verdicts)}
 
 
 def make_referee(

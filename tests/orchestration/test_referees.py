@@ -149,6 +149,7 @@ def test_an_ensembles_disagreement_is_counted(pair: Pool, run: Run) -> None:
         assert verdict.relevance == pytest.approx((0.8 + 0.375) / 2)
         assert verdict.disagreement == pytest.approx(0.8 - 0.375)
         assert referee.counters()["disagreement"] == pytest.approx(0.8 - 0.375)
+        assert referee.counters()["missing"] == 0
         assert run(referee.verify("Where?", [], INFO, FRAMES)) == []
         run(referee.forget())
         run(referee.verify("Where?", [RED], INFO, FRAMES))
