@@ -1,0 +1,78 @@
+"""Decoders that hang, die or run out of memory cost their file, and are replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from small_clips import Run, clip, stop
+
+from evidence.errors import UnreadableMedia
+from orchestration import decoder_pool
+from orchestration.decoder_pool import DecoderPool
+from rollout.frames import examine
+
+
+@ray.remote(num_cpus=0)
+class Hanging:
+    """A decoder that hangs on one file, dies of another, and has no memory left for a third."""
+
+    def ready(self) -> None:
+        import rollout.frames  # noqa: F401  so that it takes no time later
+
+    def examine(self, path: str) -> Any:
+        if path == "hangs":
+            time.sleep(1000)
+        if path == "kills":
+            os._exit(1)
+        if path == "bloats":
+            raise MemoryError
+        return examine(path)
+
+
+def test_no_file_is_blamed_for_a_decoder_that_died_while_it_was_idle(
+    ray_cluster: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(decoder_pool.Decoder, "remote", lambda *_: started.append(Hanging.remote()) or started[-1])
+    good = clip(tmp_path / "a.mp4", 0)
+    pool = DecoderPool(1, timeout_s=3.0, memory_bytes=0)
+
+    async def loop() -> None:
+        await pool.examine(good)
+        ray.kill(started[0])
+        assert (await pool.examine(good)).path == good
+        assert (pool.deaths, len(started)) == (1, 2)
+        stop(pool)
+
+    run(loop())
+
+
+def test_a_decoder_that_hangs_or_dies_is_replaced(
+    ray_cluster: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_pool.Decoder, "remote", lambda *_: Hanging.remote())
+    good = clip(tmp_path / "a.mp4", 0)
+    pool = DecoderPool(1, timeout_s=3.0, memory_bytes=0)
+
+    async def loop() -> None:
+        with pytest.raises(UnreadableMedia, match="more than 3 s"):
+            await pool.examine("hangs")
+        with pytest.raises(UnreadableMedia, match="died"):
+            await pool.examine("kills")
+        with pytest.raises(UnreadableMedia, match="out of memory"):
+            await pool.examine("bloats")
+        assert (await pool.examine(good)).path == good
+        assert pool.deaths == 3
+        given_up = asyncio.create_task(pool.examine("hangs"))
+        await asyncio.sleep(0.3)
+        given_up.cancel()
+        assert (await pool.examine(good)).path == good
+        stop(pool)
+
+    run(loop())
