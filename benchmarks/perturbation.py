@@ -137,11 +137,11 @@ def draw(report: dict[str, Any], path: Path) -> None:
             axis.plot(shares, [row[name] for row in report[way]], "o-", color=colour, label=labels[name], markersize=4)
             axis.fill_between(shares, low, high, color=colour, alpha=0.2)
         axis.set(title=f"box {way}", xlabel="by % of its sides", ylim=(0, 1.03))
-    axes[-1].legend(loc="upper right")  # where no curve is
     places = np.arange(len(SWAPS))
     for offset, (name, colour) in zip((-0.2, 0.2), colours.items()):
         axes[3].bar(places + offset, [report["swaps"][swap][name] for swap in SWAPS], 0.4, color=colour)
     axes[3].set(title="swapped", xticks=places)
+    axes[3].legend(*axes[0].get_legend_handles_labels(), loc="upper right")  # where no curve is
     axes[3].set_xticklabels([swap.replace(", ", ",\n") for swap in SWAPS], fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -157,7 +157,7 @@ def build_prompt(encoder: ChatEncoder, template: PromptTemplate, sample: Sample,
         parts.append(NativeVideo(info.size, info.times))
     else:
         for index, time in enumerate(info.times, 1):
-            parts += [template.frame.format(index=index, time=time), info.size]
+            parts += [template.frame.format(index=index, index0=index - 1, time=time), info.size]
     parts.append(template.ask(sample, info.duration))
     return encoder.encode(parts)
 

@@ -26,7 +26,7 @@ BOX_UNITS = {
 class PromptTemplate:
     """How a video and a question are put to the policy.
 
-    frame: text before each frame; may use {index} (from 1) and {time} (seconds).
+    frame: text before each frame; may use {index} (from 1), {index0} (from 0) and {time} (seconds).
     question: text after the last frame; may use {question}, {duration} (seconds), {task} and {box_units}.
     tasks: what stands for {task}, by the sample's task in whatever case, "other" for any that is not named; may use
         {duration} and {box_units}.
@@ -50,7 +50,7 @@ class PromptTemplate:
             raise BadInput(f"template.tasks: has no key {OTHER!r}; say how to ask for the answer of any other task")
         if self.box_space not in SPACES:
             raise BadInput(f"template.box_space = {self.box_space}: it has to be one of {', '.join(SPACES)}")
-        _check("template.frame", self.frame, index=1, time=0.0)
+        _check("template.frame", self.frame, index=1, index0=0, time=0.0)
         _check("template.question", self.question, question="", duration=0.0, task="", box_units="")
         for task, text in self.tasks.items():
             _check(f"template.tasks.{task}", text, duration=0.0, box_units="")

@@ -74,11 +74,11 @@ def test_the_prompt_shows_each_frame_after_its_time(encoder: Any) -> None:
     info = FrameInfo("key", (0.0, 1.5), (56, 56), (112, 112), 2.0)
     sample = Sample("s", "x", "t", "What is red?", "it", video_path="v.mp4")
     prompt = build_prompt(
-        encoder, PromptTemplate("{index}: {time:.1f} ", " {duration:.1f} s. {question}"), sample, info
+        encoder, PromptTemplate("{index} or {index0}: {time:.1f} ", " {duration:.1f} s. {question}"), sample, info
     )
     text = encoder.tokenizer.decode(prompt.request_ids)
     frame = "<|vision_start|><|image_pad|><|vision_end|>"
-    assert f"1: 0.0 {frame}2: 1.5 {frame} 2.0 s. What is red?<|im_end|>" in text
+    assert f"1 or 0: 0.0 {frame}2 or 1: 1.5 {frame} 2.0 s. What is red?<|im_end|>" in text
 
 
 def test_options_are_asked_with_the_question(encoder: Any) -> None:

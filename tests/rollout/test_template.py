@@ -98,8 +98,8 @@ def test_boxes_are_asked_for_in_the_space_they_are_read_in(space: str, units: st
 @pytest.mark.parametrize(
     ("texts", "complaint"),
     [
-        ({"frame": "{idx}: "}, r"template\.frame = .* it may use \{index\}, \{time\}"),
-        ({"frame": "{index[0]}"}, r"template\.frame = .* it may use \{index\}, \{time\}"),
+        ({"frame": "{idx}: "}, r"template\.frame = .* it may use \{index\}, \{index0\}, \{time\}"),
+        ({"frame": "{index[0]}"}, r"template\.frame = .* it may use \{index\}, \{index0\}, \{time\}"),
         ({"question": "{question"}, r"template\.question = .*a brace itself is written twice"),
         ({"tasks": {"other": "{question}"}}, r"template\.tasks\.other = "),
         ({"tasks": {"temporal QA": ""}}, "no key 'other'"),
