@@ -41,7 +41,7 @@ def test_no_file_is_blamed_for_a_decoder_that_died_while_it_was_idle(
     started: list[Any] = []
     monkeypatch.setattr(decoder_pool.Decoder, "remote", lambda *_: started.append(Hanging.remote()) or started[-1])
     good = clip(tmp_path / "a.mp4", 0)
-    pool = DecoderPool(1, timeout_s=3.0, memory_bytes=0)
+    pool = DecoderPool(1, timeout_s=60.0, memory_bytes=0)
 
     async def loop() -> None:
         await pool.examine(good)
