@@ -53,6 +53,23 @@ def test_no_file_is_blamed_for_a_decoder_that_died_while_it_was_idle(
     run(loop())
 
 
+@ray.remote(num_cpus=0)
+class Unstartable:
+    def ready(self) -> None:
+        time.sleep(1000)
+
+
+def test_a_decoder_that_does_not_start_is_not_said_of_the_file(
+    ray_cluster: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_pool.Decoder, "remote", lambda *_: Unstartable.remote())
+    monkeypatch.setattr(decoder_pool, "START_TIMEOUT_S", 1.0)
+    pool = DecoderPool(1, timeout_s=60, memory_bytes=0)
+    with pytest.raises(UnreadableMedia, match="no decoder could be started"):
+        run(pool.examine(clip(tmp_path / "a.mp4", 0)))
+    assert pool.deaths == 1
+
+
 def test_a_decoder_that_hangs_or_dies_is_replaced(
     ray_cluster: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
