@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -46,6 +47,9 @@ def test_no_file_is_blamed_for_a_decoder_that_died_while_it_was_idle(
     async def loop() -> None:
         await pool.examine(good)
         ray.kill(started[0])
+        with contextlib.suppress(ray.exceptions.RayActorError):
+            while True:  # killing takes a moment, in which it still answers
+                await started[0].ready.remote()
         assert (await pool.examine(good)).path == good
         assert (pool.deaths, len(started)) == (1, 2)
         stop(pool)
