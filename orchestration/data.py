@@ -26,8 +26,8 @@ SHOWN = 5  # of what may be long; --json has all
 
 
 def check_file(file: DatasetFile, media: bool, against: DatasetFile | None, workers: int, as_json: bool) -> None:
-    """Print the report, with the media that `against` has too. Raises BadInput, after it, if media are missing or
-    unreadable."""
+    """Print the report, with the media that `against` has too. Raises BadInput, after it, if media of either are
+    missing or unreadable."""
     if workers < 1:
         raise BadInput(f"--workers {workers}: it has to be 1 or more")
     report, samples = check(file)
@@ -42,7 +42,7 @@ def check_file(file: DatasetFile, media: bool, against: DatasetFile | None, work
     if theirs is not None:
         from rollout.dataset.media import shared
 
-        found["overlap"] = shared(paths, theirs)
+        found["overlap"], found["not_compared"] = shared(paths, theirs)
     if as_json:
         print(json.dumps(found))
     else:
@@ -52,6 +52,11 @@ def check_file(file: DatasetFile, media: bool, against: DatasetFile | None, work
         raise BadInput(
             f"{file.path}: {len(broken)} of its media files cannot be read, the first is {broken[0]}; "
             "mend or remove the samples that name them"
+        )
+    if left_out := found.get("not_compared"):
+        raise BadInput(
+            f"{against and against.path}: {len(left_out)} media files could not be compared, the first is "
+            f"{left_out[0]}; name the folder they lie in by --against-media-root, or remove the samples that name them"
         )
 
 

@@ -35,6 +35,7 @@ from rollout.frames import (
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 120.0
+NOT_STARTED = "no decoder could be started for it"
 
 
 @ray.remote(num_cpus=0)
@@ -125,15 +126,15 @@ class DecoderPool:
             return new
 
     async def _call(self, path: str, method: str, *args: Any, returns: int = 1) -> Any:
-        decoder = await self._free.get()
+        decoder, reason = await self._free.get(), NOT_STARTED
         try:
             decoder = await self._ready(decoder)
+            reason = DIED
             async with asyncio.timeout(self.timeout_s):
                 refs = getattr(decoder, method).options(num_returns=returns).remote(*args)
                 return (refs[0], await refs[1]) if returns == 2 else await refs
         except (TimeoutError, ray.exceptions.RayError) as error:
-            reason = DIED
-            if isinstance(error, TimeoutError):
+            if isinstance(error, TimeoutError) and reason == DIED:
                 reason = took_longer(self.timeout_s)
             elif isinstance(error, ray.exceptions.RayTaskError):
                 if not isinstance(error.cause, MemoryError):

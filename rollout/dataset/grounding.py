@@ -43,7 +43,7 @@ def _sample(row: Row, video: str | None, sentence: str, when: tuple[float, float
         answer=json.dumps(when),
         video_path=video,
         spans=(when,),
-        duration=row.optional_number("duration"),
+        duration=row.optional_amount("duration"),
         domain=row.optional_text("qsemtype"),
     )
 

@@ -1,7 +1,7 @@
 """The media files of datasets: decoded one and all, and compared by content.
 
 Guarantee of `decoded`: a file that makes its decoders fail, die, hang or bloat costs that file alone, and what it says
-of a file is what a run would find (orchestration/decoder_pool); it needs no cluster.
+of a file is what a run with that contract would find (orchestration/decoder_pool); it needs no cluster.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 
@@ -91,18 +90,20 @@ def _outcome(turns: Turns, receiver: Connection, timeout_s: float) -> FrameInfo 
     return found.reason if isinstance(found, UnreadableMedia) else found
 
 
-def shared(ours: Sequence[str], theirs: Sequence[str]) -> dict[str, list[str]]:
-    """Digest -> files of both with that content. Files whose size no file of the other has are not read.
-
-    Files that are empty or cannot be read are left out: a check reports them by name.
-    """
+def shared(ours: Sequence[str], theirs: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """(digest -> files of both with that content, the files of either that could not be compared: they are not there,
+    empty, or cannot be read). Files whose size no file of the other has are not read."""
     sizes = [{path: os.path.getsize(path) for path in paths if os.path.isfile(path)} for paths in (ours, theirs)]
+    left_out = {path for path in (*ours, *theirs) if not any(of.get(path) for of in sizes)}
     alike = set(sizes[0].values()) & set(sizes[1].values())
     found: list[dict[str, list[str]]] = []
     for of in sizes:
         digests = defaultdict(list)
         for path in (path for path, size in of.items() if size in alike):
-            with suppress(UnreadableMedia):
+            try:
                 digests[examine(path).digest].append(path)
+            except UnreadableMedia:
+                left_out.add(path)
         found.append(digests)
-    return {digest: sorted({*paths, *found[1][digest]}) for digest, paths in found[0].items() if digest in found[1]}
+    both = {digest: sorted({*paths, *found[1][digest]}) for digest, paths in found[0].items() if digest in found[1]}
+    return both, sorted(left_out)

@@ -18,9 +18,7 @@ SPATIO_TEMPORAL_QA = "temporal-spatial free-form QA"
 
 
 def read(row: Row) -> Sample:
-    video, image = row.media("video_path"), row.media("image_path")
-    if video is None and image is None:
-        raise KeyError("video_path")
+    video, image = row.video_or_image("video_path", "image_path")
     task, answer = row.text("task"), row.text("answer")
     return Sample(
         id=row.text("id"),

@@ -77,13 +77,16 @@ def read_easy_video_r1(row: Row) -> Sample:
     videos, images = row.texts("videos"), row.texts("images")
     if len(videos) + len(images) != 1:
         raise ValueError(f"a sample shows one video or one image, not {len(videos)} videos and {len(images)} images")
-    question, answer = row.text("problem"), _answer(row.text("answer"))
+    problem, answer = row.text("problem"), _answer(row.text("answer"))
+    question = PLACEHOLDER.sub("", problem, count=1) if PLACEHOLDER.match(problem) else problem
+    if not question.strip():
+        raise ValueError(f"the key 'problem' must ask something, not {problem!r:.40}")
     row.value("data_type")  # says again which of videos and images there is
     return Sample(
         id=_id(row),
         source=row.optional_text("data_source") or "unknown",
         task=row.text("problem_type"),
-        question=PLACEHOLDER.sub("", question, count=1) if PLACEHOLDER.match(question) else question,
+        question=question,
         answer=answer,
         video_path=row.below_root(videos[0], "videos") if videos else None,
         image_path=row.below_root(images[0], "images") if images else None,

@@ -116,6 +116,9 @@ def _json(text: str, path: Path, line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadInput(f"{path}: line {line + error.lineno - 1}: not JSON ({error.msg})") from None
+        raise BadInput(
+            f"{path}: line {line + error.lineno - 1}: not JSON ({error.msg}); a dataset is a JSON list, or one JSON "
+            "object a line"
+        ) from None
     except (ValueError, RecursionError) as error:  # a number of too many digits, brackets too deep
         raise BadInput(f"{path}: line {line}: JSON that cannot be read ({error})") from None

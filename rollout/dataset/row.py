@@ -77,9 +77,14 @@ class Row:
     def number(self, key: str) -> float:
         return number(self.needed(key), f"the key '{key}'")
 
-    def optional_number(self, key: str) -> float | None:
+    def optional_amount(self, key: str) -> float | None:
+        """A number of 0 or more: -1 and the like, where nothing is known, would pass for short."""
         value = self.value(key)
-        return None if value is None else number(value, f"the key '{key}'")
+        if value is None:
+            return None
+        if (found := number(value, f"the key '{key}'")) < 0:
+            raise ValueError(f"the key '{key}' must be 0 or more, or null where it is not known, not {value!r:.40}")
+        return found
 
     def span(self, key: str) -> tuple[float, float]:
         """[start, end] in seconds."""
@@ -90,13 +95,26 @@ class Row:
         value = self.sequence(key)
         if value and len(value) != 2:
             raise ValueError(f"the key '{key}' must be [width, height], not {value!r:.40}")
-        width, height = (int(number(side, f"the key '{key}'")) for side in value or (0, 0))
-        return (width, height) if value else None
+        if not value:
+            return None
+        width, height = (number(side, f"the key '{key}'") for side in value)
+        if min(width, height) < 1 or not (width.is_integer() and height.is_integer()):
+            raise ValueError(f"the key '{key}' must be [width, height] in whole pixels, not {value!r:.40}")
+        return int(width), int(height)
 
     def media(self, key: str) -> str | None:
         """The absolute path of the file that the key names, relative to the media root; None for an empty text, too."""
         path = _of_type(self.value(key), str, key, "a path")
         return self.below_root(path, key) if path else None
+
+    def video_or_image(self, video: str, image: str) -> tuple[str | None, str | None]:
+        """The paths that the two keys name: one is None."""
+        paths = self.media(video), self.media(image)
+        if None not in paths:
+            raise ValueError(f"the keys '{video}' and '{image}' both name a file; a sample shows one of them")
+        if paths == (None, None):
+            raise KeyError(video)
+        return paths
 
     def below_root(self, path: str, key: str) -> str:
         media = resolved(self.media_root / path, f"the {key}")

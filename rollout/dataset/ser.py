@@ -24,9 +24,8 @@ def read(row: Row) -> Sample:
         if key not in KEYS:
             nearest = difflib.get_close_matches(key, KEYS, n=1, cutoff=0)[0]
             raise ValueError(f"unknown key '{key}'; the nearest known one is '{nearest}'")
-    video, image = row.media("video"), row.media("image")
-    if video is None and image is None:
-        raise KeyError("video")
+    video, image = row.video_or_image("video", "image")
+    further = row.inner(row.mapping("follow_ups"), "follow_ups")
     return Sample(
         id=str(row.index) if row.value("id") is None else row.text("id"),
         source=row.optional_text("source") or "unknown",
@@ -41,10 +40,10 @@ def read(row: Row) -> Sample:
         reasoning=row.optional_text("reasoning"),
         options=row.texts("options"),
         spans=tuple(span(each, "a span") for each in row.sequence("spans")),
-        duration=row.optional_number("duration"),
-        fps=row.optional_number("fps"),
+        duration=row.optional_amount("duration"),
+        fps=row.optional_amount("fps"),
         domain=row.optional_text("domain"),
-        follow_ups={key: str(text) for key, text in row.mapping("follow_ups").items()},
+        follow_ups={key: further.text(key) for key, text in further.values.items() if text is not None},
     )
 
 

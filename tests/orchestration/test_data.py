@@ -39,8 +39,22 @@ def test_overlap_with_a_test_set(world: Path, tmp_path: Path, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)["overlap"] == {}
     assert cli.main(["data", "check", train, "--json", "--against", str(world / "train_le2.json")]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert list(found) == [*KEYS, "overlap"]
+    assert list(found) == [*KEYS, "overlap", "not_compared"]
     assert len(found["overlap"]) == len(read_dataset(world / "train_le2.json"))
+    assert found["not_compared"] == []
+
+
+def test_a_test_set_whose_media_are_elsewhere_is_not_called_disjoint(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = tmp_path / "test.json"
+    test.write_text((world / "test.json").read_text())
+    assert cli.main(["data", "check", str(world / "train.json"), "--json", "--against", str(test)]) == 2
+    out, err = capsys.readouterr()
+    missing = sorted({sample.media_path for sample in read_dataset(test)})
+    assert json.loads(out)["not_compared"] == missing
+    assert err.startswith(f"ser: {test}: {len(missing)} media files could not be compared, the first is {missing[0]}; ")
+    assert "--against-media-root" in err
 
 
 def test_the_table_tells_the_same(world: Path, capsys: pytest.CaptureFixture[str]) -> None:

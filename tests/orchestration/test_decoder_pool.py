@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -46,11 +47,31 @@ def test_no_file_is_blamed_for_a_decoder_that_died_while_it_was_idle(
     async def loop() -> None:
         await pool.examine(good)
         ray.kill(started[0])
+        with contextlib.suppress(ray.exceptions.RayActorError):
+            while True:  # killing takes a moment, in which it still answers
+                await started[0].ready.remote()
         assert (await pool.examine(good)).path == good
         assert (pool.deaths, len(started)) == (1, 2)
         stop(pool)
 
     run(loop())
+
+
+@ray.remote(num_cpus=0)
+class Unstartable:
+    def ready(self) -> None:
+        time.sleep(1000)
+
+
+def test_a_decoder_that_does_not_start_is_not_said_of_the_file(
+    ray_cluster: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_pool.Decoder, "remote", lambda *_: Unstartable.remote())
+    monkeypatch.setattr(decoder_pool, "START_TIMEOUT_S", 1.0)
+    pool = DecoderPool(1, timeout_s=60, memory_bytes=0)
+    with pytest.raises(UnreadableMedia, match="no decoder could be started"):
+        run(pool.examine(clip(tmp_path / "a.mp4", 0)))
+    assert pool.deaths == 1
 
 
 def test_a_decoder_that_hangs_or_dies_is_replaced(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evidence.errors import UnreadableMedia
 from evidence.sampling import SamplingContract
 from evidence.types import FrameInfo
 from rollout.dataset import media
@@ -142,14 +143,23 @@ def test_media_shared_by_content_whatever_their_names(tmp_path: Path) -> None:
     one, two, three = (write_video(tmp_path / f"{n}.mp4", 5, shade=n) for n in range(3))
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(Path(one).read_bytes())
-    ((digest, files),) = shared([one, two], [str(copy), three, "missing.mp4"]).items()
-    assert (len(digest), files) == (64, sorted([one, str(copy)]))
-    assert shared([one], [three]) == {}
+    both, left_out = shared([one, two], [str(copy), three])
+    ((digest, files),) = both.items()
+    assert (len(digest), files, left_out) == (64, sorted([one, str(copy)]), [])
+    assert shared([one], [three]) == ({}, [])
 
 
-def test_an_empty_file_is_left_out_of_the_comparison(tmp_path: Path) -> None:
+def test_files_that_cannot_be_compared_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = [str(tmp_path / name) for name in ("a.mp4", "b.mp4")]
     for path in empty:
         Path(path).touch()
     video = write_video(tmp_path / "v.mp4", 5)
-    assert [*shared([empty[0], video], [empty[1], video]).values()] == [[video]]
+    both, left_out = shared([empty[0], video], [empty[1], video, "gone.mp4", str(tmp_path)])
+    assert [*both.values()] == [[video]]
+    assert left_out == sorted([*empty, "gone.mp4", str(tmp_path)])
+
+    def unreadable(path: str) -> None:
+        raise UnreadableMedia(path, "Input/output error")
+
+    monkeypatch.setattr(media, "examine", unreadable)
+    assert shared([video], [video]) == ({}, [video])

@@ -138,6 +138,9 @@ def test_our_own_needs_little_and_may_say_all(tmp_path: Path) -> None:
         ((3, 4.5),),
         12.5,
     )
+    assert read(tmp_path, [SER[0] | {"follow_ups": {"when": None, "where": "Where?"}}])[0].follow_ups == {
+        "where": "Where?"
+    }
     message = refusal_of(write(tmp_path, [SER[0], SER[0] | {"option": []}]))
     assert "sample 2: unknown key 'option'; the nearest known one is 'options'" in message
 
@@ -148,7 +151,14 @@ def test_our_own_needs_little_and_may_say_all(tmp_path: Path) -> None:
         ("ser", {"video": None}, ["'video'", "missing or null"]),
         ("ser", {"spans": [3, 4]}, ["a span", "[start, end]", "3"]),
         ("ser", {"duration": "long"}, ["'duration'", "a number", "long"]),
+        ("ser", {"duration": -1}, ["'duration'", "0 or more", "null", "-1"]),
         ("ser", {"options": [1]}, ["'options'", "a list of texts"]),
+        ("ser", {"image": "a.png"}, ["'video' and 'image'", "one of them"]),
+        ("ser", {"image_size": [0, 4]}, ["'image_size'", "whole pixels", "[0, 4]"]),
+        ("ser", {"image_size": [640.5, 4]}, ["'image_size'", "whole pixels", "640.5"]),
+        ("ser", {"follow_ups": {"when": {"then": 1}}}, ["'when'", "a text", "then"]),
+        ("open-o3", {"video_path": "a.mp4"}, ["'video_path' and 'image_path'", "one of them"]),
+        ("easyvideor1", {"problem": "<video> "}, ["'problem'", "<video>"]),
         ("video-r1", {"data_type": "audio"}, ["'data_type'", "video or image", "audio"]),
         ("video-r1", {"solution": None}, ["'solution'", "missing or null"]),
         ("video-r1", {"path": "../x.mp4"}, ["path '../x.mp4'", "leaves the media root"]),
@@ -300,10 +310,10 @@ samples = st.builds(
     reasoning=st.none() | texts,
     options=st.lists(st.text(max_size=4), max_size=3).map(tuple),
     spans=st.lists(st.tuples(numbers, numbers), max_size=2).map(tuple),
-    duration=st.none() | numbers,
-    fps=st.none() | numbers,
+    duration=st.none() | numbers.map(abs),
+    fps=st.none() | numbers.map(abs),
     domain=st.none() | texts,
-    follow_ups=st.dictionaries(texts, st.text(max_size=4), max_size=2),
+    follow_ups=st.dictionaries(texts, texts, max_size=2),
 )
 
 
