@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,10 @@ OVER_CAP = "over the cap of claims"
 GUARDS = (DEGENERATE, OUT_OF_FRAME, WHOLE_FRAME, NO_WORDS, OUTSIDE_VIDEO, TOO_LOOSE, OVER_CAP)
 TIMINGS = ("shown", "labels", "neighbour")
 EDGE_SLACK = 1.0  # pixels a box may reach out of the frame: rounding, not a mistake
+ACCENTS = re.compile("[\u0300-\u036f]")
+ARTICLES = frozenset(("a", "an", "the"))
+# Cyrillic and Greek letters, without case, that pass for Latin ones: a copy spelt with them is a copy.
+LOOKALIKES = str.maketrans("авсԁеһніјкмоԛрѕтуԝхαβεηικμνορτυχ", "abcdehhijkmoqpstywxabenikmvoptux")
 
 COMBINE: dict[str, Callable[[float, float, float], float]] = {
     "product": lambda rel, loc, w: rel * loc,
@@ -250,13 +255,17 @@ def _quality(verdict: Verdict, cfg: SerConfig) -> float:
 
 
 def _distinct(scores: Sequence[ClaimScore], info: FrameInfo, cfg: SerConfig) -> list[list[ClaimScore]]:
-    """Claims grouped with the first one that they copy: same words, a time within one sampling step, and
-    IoU above `dedup_iou`."""
+    """Claims grouped with the first one that they copy: same words, a time within one sampling step or judged by the
+    same frame, and IoU above `dedup_iou`."""
     step = mean_spacing(info.times) if len(info.times) > 1 else info.duration
 
     def copies(a: Claim, b: Claim) -> bool:
         (box_a, time_a), (box_b, time_b) = _box_and_time(a), _box_and_time(b)
-        return _name(a.phrase) == _name(b.phrase) and abs(time_a - time_b) <= step and iou(box_a, box_b) > cfg.dedup_iou
+        if _name(a.phrase) != _name(b.phrase) or iou(box_a, box_b) <= cfg.dedup_iou:
+            return False
+        # However far apart two times are, one frame is one piece of evidence: what is beyond the last is judged by it.
+        same_frame = nearest_frame(info.times, time_a) == nearest_frame(info.times, time_b)
+        return same_frame or abs(time_a - time_b) <= step
 
     groups: list[list[ClaimScore]] = []
     for one in scores:
@@ -269,10 +278,14 @@ def _distinct(scores: Sequence[ClaimScore], info: FrameInfo, cfg: SerConfig) -> 
     return groups
 
 
-def _name(phrase: str) -> tuple[str, ...]:
-    """The words of a phrase without case, punctuation and article, so that no spelling makes a copy a new claim."""
-    words = re.findall(r"\w+", plain_phrase(phrase).casefold())
-    return tuple(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words)
+def _name(phrase: str) -> frozenset[str]:
+    """The words of a phrase, however ordered, repeated and spelt: without case, punctuation, accents and articles, in
+    letters that look alike, so that no spelling makes a copy a new claim."""
+    bare = plain_phrase(phrase).casefold()
+    if not bare.isascii():
+        bare = ACCENTS.sub("", unicodedata.normalize("NFD", bare)).translate(LOOKALIKES)
+    words = frozenset(re.findall(r"[^\W_]+", bare))
+    return words - ARTICLES or words
 
 
 def _box_and_time(claim: Claim) -> tuple[tuple[float, float, float, float], float]:

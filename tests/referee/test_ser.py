@@ -168,6 +168,9 @@ def test_claims_beyond_the_cap_are_not_asked_and_cost():
         claim(phrase=" Red\n circle"),
         claim(phrase="the red-circle."),
         claim(phrase="re\u200bd\u3164cir\ufe0fcle"),
+        claim(phrase="rеd сirсlе"),  # Cyrillic
+        claim(phrase="réd cιrcle"),
+        claim(phrase="circle, the red red_circle"),
     ],
 )
 def test_a_near_copy_is_the_same_claim_at_its_lowest_score(copy: str):
@@ -176,6 +179,15 @@ def test_a_near_copy_is_the_same_claim_at_its_lowest_score(copy: str):
     assert r_ser([GOOD, GOOD], claim(), copy) == r_ser([GOOD, GOOD], copy, claim()) == r_ser([GOOD], claim()) == 0.5
     assert r_ser([GOOD, Verdict(0.5, 0.5)], claim(), copy) == pytest.approx(0.125)
     assert r_ser([Verdict(0.5, 0.5), GOOD], claim(), copy) == pytest.approx(0.125)
+
+
+@pytest.mark.parametrize("time", ["8.0", "99.0", "999999.0"])
+def test_times_judged_by_the_same_frame_are_one_piece_of_evidence(time: str):
+    """Where timing is not punished, every time beyond the video is judged by its last frame."""
+    cfg = SerConfig(lambda_t=0.0)
+    last, beyond = claim(time="7.0"), claim(time=time)
+    assert r_ser([GOOD, GOOD], last, beyond, cfg=cfg) == r_ser([GOOD], last, cfg=cfg) == 0.5
+    assert r_ser([GOOD, Verdict(0.0, 0.0)], last, beyond, cfg=cfg) == 0
 
 
 @pytest.mark.parametrize("other", [claim(time="4.5"), claim(box="20,10,40,30"), claim(phrase="blue circle")])
