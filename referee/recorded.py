@@ -14,6 +14,7 @@ from typing import Any
 from evidence.errors import BadInput
 
 NEEDED = ("id", "text")
+MOST = 1e9  # pixels or seconds: beyond it, or NaN, nobody measured it
 
 
 @dataclass(frozen=True)
@@ -55,22 +56,38 @@ def _recorded(where: str, line: str) -> Recorded:
         raise BadInput(f"{where}: has to be a JSON object, not {type(row).__name__}")
     if missing := [key for key in NEEDED if row.get(key) is None]:
         raise BadInput(f"{where}: has no {missing[0]}; a completion is {{'id': …, 'text': …}}")
-    size, times = row.get("frame_size") or (0, 0), row.get("frame_times") or ()
-    if not all(isinstance(one, list | tuple) and all(type(n) in (int, float) for n in one) for one in (size, times)):
-        raise BadInput(f"{where}: frame_size has to be [width, height], and frame_times a list of seconds")
-    if len(size) != 2 or any(side < 0 for side in size):
-        raise BadInput(f"{where}: frame_size = {list(size)}: it has to be [width, height] in pixels")
-    if any(a >= b for a, b in pairwise(times)):
-        raise BadInput(f"{where}: frame_times have to grow from one to the next")
+    text = _typed(where, row, "text", str, "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{where}: text holds half a character, a surrogate without its other half") from None
+    size, times = _numbers(where, row, "frame_size"), _numbers(where, row, "frame_times")
+    if size and (len(size) != 2 or not all(side >= 1 and side.is_integer() for side in size)):
+        raise BadInput(f"{where}: frame_size = {row['frame_size']}: it has to be [width, height] in whole pixels")
+    if any(a >= b for a, b in pairwise(times)) or any(time < 0 for time in times):
+        raise BadInput(f"{where}: frame_times have to be 0 or more, and grow from one to the next")
+    tokens = _typed(where, row, "tokens", int, None)
+    if tokens is not None and tokens < 0:
+        raise BadInput(f"{where}: tokens = {tokens}: it has to be 0 or more")
     return Recorded(
         where=where,
         id=str(row["id"]),
-        text=_typed(where, row, "text", str, ""),
-        frame_size=(int(size[0]), int(size[1])),
-        frame_times=tuple(float(time) for time in times),
-        tokens=_typed(where, row, "tokens", int, None),
+        text=text,
+        frame_size=(int(size[0]), int(size[1])) if size else (0, 0),
+        frame_times=times,
+        tokens=tokens,
         shuffled=_typed(where, row, "shuffled", bool, False),
     )
+
+
+def _numbers(where: str, row: dict[str, Any], key: str) -> tuple[float, ...]:
+    """() where the line does not say."""
+    listed = row.get(key)
+    if listed is None:
+        return ()
+    if not isinstance(listed, list) or not all(type(n) in (int, float) and abs(n) <= MOST for n in listed):
+        raise BadInput(f"{where}: {key} = {listed!r:.60}: it has to be a list of numbers")
+    return tuple(map(float, listed))
 
 
 def _typed(where: str, row: dict[str, Any], key: str, kind: type, default: Any) -> Any:

@@ -10,20 +10,28 @@ import difflib
 import inspect
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, field, fields, is_dataclass, make_dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from evidence.errors import BadInput
+from evidence.types import Sample
 from referee.ser import Ser
 from referee.terms import BUILTIN
+from referee.terms.view import GroupView
 
 TERMS: dict[str, Any] = {**BUILTIN, "ser": Ser}
+# A group of no completions, by which a built-in term says what it refuses of its options.
+NOBODY = GroupView(
+    Sample("", "", "", "", "", video_path="a"), (), (), terms=defaultdict(lambda: np.zeros(0, np.float32))
+)
 
 
 def bound_term(where: str, use: str, options: dict[str, Any]) -> Callable[..., Any]:
@@ -43,16 +51,25 @@ def bound_term(where: str, use: str, options: dict[str, Any]) -> Callable[..., A
             OmegaConf.merge(OmegaConf.structured(schema), {name: value})
         except OmegaConfBaseException:
             wanted = get_type_hints(schema)[name]
-            raise BadInput(
-                f"{where}.options.{name} = {value!r}: it has to be of type {getattr(wanted, '__name__', wanted)}"
-            ) from None
+            right = f"one of {', '.join(map(str, get_args(wanted)))}"
+            if get_origin(wanted) is not Literal:
+                right = f"of type {getattr(wanted, '__name__', wanted)}"
+            raise BadInput(f"{where}.options.{name} = {value!r}: it has to be {right}") from None
     try:
         typed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), options))
     except OmegaConfBaseException as error:
         raise BadInput(f"{where}.options: {use}: {str(error).splitlines()[0]}") from None
     except BadInput as error:  # what a dataclass refuses by itself names the option first
         raise BadInput(f"{where}.options.{error}") from None
-    return typed if is_dataclass(term) else partial(term, **asdict(typed))
+    if is_dataclass(term):
+        return typed
+    bound = partial(term, **asdict(typed))
+    if use in BUILTIN:
+        try:
+            bound(NOBODY)
+        except BadInput as error:
+            raise BadInput(f"{where}.options: {error}") from None
+    return bound
 
 
 def _named(where: str, use: str) -> Any:
@@ -77,12 +94,15 @@ def _named(where: str, use: str) -> Any:
 
 def _schema(where: str, use: str, term: Callable[..., Any]) -> type:
     """A dataclass with the term's options, as its signature says."""
-    parameters = list(inspect.signature(term).parameters.values())
+    try:
+        parameters = list(inspect.signature(term).parameters.values())
+        hints = get_type_hints(term)
+    except (ValueError, TypeError, NameError) as error:  # no function of Python's, or its annotations name nothing
+        raise BadInput(f"{where}.use = {use}: its signature cannot be read: {error}") from None
     options = parameters[1:]
     by_name = inspect.Parameter.KEYWORD_ONLY
     if not parameters or parameters[0].kind is by_name or any(one.kind is not by_name for one in options):
         raise BadInput(f"{where}.use = {use}: it has to be written as def {term.__name__}(view, *, option=default, …)")
-    hints = get_type_hints(term)
     declared = [
         (one.name, hints.get(one.name, Any), field(default_factory=partial(_same, one.default)))
         if one.default is not one.empty

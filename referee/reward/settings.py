@@ -79,12 +79,14 @@ class RewardConfig:
 def _check(where: str, name: str, term: TermConfig, names: list[str]) -> None:
     if not math.isfinite(term.weight):
         raise BadInput(f"{where}.weight = {term.weight}: it has to be finite")
-    for other in term.gate:
+    for other, least in term.gate.items():
         if other not in names or other == name:
             others = ", ".join(one for one in names if one != name) or "none"
             raise BadInput(f"{where}.gate.{other}: it has to be another term of the recipe: {others}")
+        if not math.isfinite(least):
+            raise BadInput(f"{where}.gate.{other} = {least}: it has to be finite")
     points = term.schedule
-    if any(len(point) != 2 or not 0 <= point[0] <= 1 for point in points):
-        raise BadInput(f"{where}.schedule = {points}: each has to be [progress from 0 to 1, factor]")
+    if any(len(point) != 2 or not 0 <= point[0] <= 1 or not math.isfinite(point[1]) for point in points):
+        raise BadInput(f"{where}.schedule = {points}: each has to be [progress from 0 to 1, finite factor]")
     if any(a[0] >= b[0] for a, b in pairwise(points)):
         raise BadInput(f"{where}.schedule = {points}: its progress has to grow from one to the next")

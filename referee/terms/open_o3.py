@@ -16,6 +16,7 @@ import math
 from itertools import groupby
 
 from evidence.answers import times
+from evidence.errors import BadInput
 from evidence.geometry import convert, iou
 from evidence.grammar import DEGENERATE, Completion
 from evidence.types import NORMALISED, Box, Claim, FrameInfo, Sample
@@ -87,12 +88,14 @@ def thk_temporal_point(view: GroupView) -> list[float]:
 @needs("frames")
 def thk_spatial(view: GroupView, *, tau: float = 3.0) -> list[float]:
     """How well the thought's boxes fit labelled ones. Raises BadInput where there is a box, and the frame size is not
-    known.
+    known, and unless `tau` is 0 or more.
 
     Visual QA: the best IoU of any box with the answer's. Temporal-spatial free-form QA: the mean over claims (an object
     with its boxes at a time) of their fit to the nearest labelled key frame, 0 for a claim more than `tau` seconds from
     it. The fit to an object is the mean over its boxes of the best IoU; the best object's is taken.
     """
+    if not tau >= 0:
+        raise BadInput(f"thk_spatial: tau = {tau}: it has to be 0 s or more")
     boxed = any(claim.box for completion in view.completions for claim in completion.claims)
     if view.sample.task not in (VISUAL_QA, SPATIO_TEMPORAL_QA) or not boxed:
         return _none(view)

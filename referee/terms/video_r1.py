@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 
+from evidence.errors import BadInput
 from referee.terms.view import GroupView, needs
 
 SECTION = re.compile(r"</?(?:think|answer)>")
@@ -36,7 +37,10 @@ def length_window(
     view: GroupView, *, of: str = "acc", low: int = 320, high: int = 512, least: float = 0.1
 ) -> list[float]:
     """1 for a completion of `low` to `high` tokens whose term `of` is above `least`, if there is more than one above
-    it in the group; else 0. NaN where lengths, or `of`, are not known."""
+    it in the group; else 0. NaN where lengths, or `of`, are not known. Raises BadInput if the bounds are not in
+    order."""
+    if not 0 <= low <= high:
+        raise BadInput(f"length_window: low = {low}, high = {high}: 0 <= low <= high has to hold")
     values = view.terms[of]
     if not view.lengths or np.isnan(values).any():
         return [math.nan] * len(view.completions)

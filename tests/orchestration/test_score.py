@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -111,7 +112,14 @@ def test_what_is_malformed_is_flagged_and_scored(score):
         ({"id": "9", "text": ""}, "line 1: id = '9': no sample has it; samples are called 1, 2"),
         ({"id": "2", "text": said(4.0, "x")}, "sample 2: this reward needs frame_size, [width, height]"),
         ({"id": "2", "text": "", "frame_size": [100]}, "frame_size = [100]: it has to be [width, height]"),
-        ({"id": "2", "text": "", "frame_times": [2, 1]}, "frame_times have to grow"),
+        ({"id": "2", "text": "", "frame_size": [math.nan, 100]}, "frame_size = [nan, 100]: it has to be a list of"),
+        ({"id": "2", "text": "", "frame_size": [10**400, 100]}, "it has to be a list of numbers"),
+        ({"id": "2", "text": "", "frame_size": [0.5, 100]}, "frame_size = [0.5, 100]: it has to be [width, height]"),
+        ({"id": "2", "text": "", "frame_times": [2, 1]}, "frame_times have to be 0 or more, and grow"),
+        ({"id": "2", "text": "", "frame_times": [-1, 1]}, "frame_times have to be 0 or more, and grow"),
+        ({"id": "2", "text": "", "frame_times": [0, math.inf]}, "it has to be a list of numbers"),
+        ({"id": "2", "text": "", "tokens": -1}, "tokens = -1: it has to be 0 or more"),
+        ({"id": "2", "text": "<answer>\ud800</answer>"}, "text holds half a character"),
         ({"id": "2", "text": 3}, "text = 3: it has to be of type str"),
         ("", "holds no completion"),
     ],

@@ -41,10 +41,14 @@ def short(view: GroupView) -> list[float]:
     return [1.0]
 
 
+def nameless(view: Nothing) -> list[float]:  # noqa: F821
+    return [1.0]
+
+
 @pytest.fixture(autouse=True)
 def own_terms(monkeypatch):
     module = ModuleType("own_terms")
-    for term in (length, double, lead, unknown, short):
+    for term in (length, double, lead, unknown, short, nameless):
         setattr(module, term.__name__, term)
     module.wrong = lambda view, unit: [unit]
     monkeypatch.setitem(sys.modules, "own_terms", module)
@@ -159,8 +163,28 @@ def test_a_term_that_gives_another_number_of_numbers_ends_the_run():
         ({"ser": {}, "more": {"use": "ser"}}, r"reward\.terms\.more: there is a ser term already"),
         ({"ser": {"gate": {"acc": 1.0}}}, r"reward\.terms\.ser\.gate\.acc: it has to be another term"),
         ({"ser": {"weight": math.inf}}, r"reward\.terms\.ser\.weight = inf"),
+        (
+            {"a": {"use": "accuracy"}, "b": {"use": "rouge", "gate": {"a": math.nan}}},
+            r"gate\.a = nan: it has to be finite",
+        ),
+        (
+            {"a": {"use": "accuracy", "options": {"free_form": "x"}}},
+            "free_form = 'x': it has to be one of rouge, exact",
+        ),
+        (
+            {"think_transparency": {"options": {"low": 400}}},
+            r"reward\.terms\.think_transparency\.options: .* low < high",
+        ),
+        ({"thk_spatial": {"options": {"tau": -3}}}, r"tau = -3\.0: it has to be 0 s or more"),
+        (
+            {"a": {"use": "accuracy"}, "b": {"use": "length_window", "options": {"of": "a", "low": 513}}},
+            r"reward\.terms\.b\.options: length_window: low = 513, high = 512: .* has to hold",
+        ),
+        ({"a": {"use": "builtins:max"}}, r"a\.use = builtins:max: its signature cannot be read"),
+        ({"a": {"use": "own_terms:nameless"}}, r"own_terms:nameless: its signature cannot be read: name 'Nothing'"),
+        ({"ser": {"schedule": [[0, math.nan]]}}, r"each has to be \[progress from 0 to 1, finite factor\]"),
         ({"ser": {"schedule": [[0.5, 1], [0.5, 2]]}}, "its progress has to grow"),
-        ({"ser": {"schedule": [[2, 1]]}}, r"each has to be \[progress from 0 to 1, factor\]"),
+        ({"ser": {"schedule": [[2, 1]]}}, r"each has to be \[progress from 0 to 1, finite factor\]"),
         (
             {"b": {"use": "own_terms:double", "options": {"of": "a"}}, "a": {"use": "own_terms:length"}},
             r"reward\.terms\.b\.options\.of = a: it has to be a term that stands before it: there is none",
