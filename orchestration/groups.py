@@ -253,7 +253,7 @@ class GroupMaker:
         """What the reward may see of a group, but for what the referee says."""
         house = self.house
         view = house.view(sample, lease.info, trajectories, min(1.0, group / self.groups))
-        if "contrast" in house.reward.needs:
+        if "contrast" in house.reward.needs_for(sample.task):
             # T-GRPO: half as many completions on the frames in another order; they are never trained on.
             order = np.random.default_rng([self.seed, group]).permutation(len(lease.info.times))
             half = max(1, self.draw.n // 2)
@@ -264,10 +264,11 @@ class GroupMaker:
     async def _judged(self, view: GroupView, lease: Lease) -> GroupView:
         """With what the referee says, as far as a term needs it."""
         house, completions = self.house, list(view.completions)
-        if house.reward.ser is not None:
+        needs = house.reward.needs_for(view.sample.task)
+        if house.reward.ser is not None and "verdicts" in needs:
             verdicts = await house.verify(house.reward.ser, view.sample, completions, lease.info, lease.frames)
             view = replace(view, verdicts=tuple(verdicts))
-        if "judgements" in house.reward.needs:
+        if "judgements" in needs:
             view = replace(view, judgements=await house.judge(view))
         return view
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from evaluation.heldout import claim_iou
 from evidence.errors import RunFailed
+from evidence.geometry import nearest_frame
 from evidence.types import ScoredGroup
 from referee.agreement import AgreementConfig, AgreementWatch
-from referee.claims import asked_phrase
+from referee.claims import asked_phrase, best_iou, moments_of
 from referee.reward.settings import RewardConfig
 
 log = logging.getLogger(__name__)
@@ -44,17 +44,22 @@ def reward_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     return metrics
 
 
-def labelled_claims(groups: Iterable[ScoredGroup]) -> tuple[list[tuple[float, float]], float]:
-    """(score, IoU with the asked object's labelled box) of every scored claim about a sample with such labels, and the
-    mean r_SER of these samples' completions, NaN where there is none."""
+def labelled_claims(groups: Iterable[ScoredGroup], ser: str) -> tuple[list[tuple[float, float]], float]:
+    """(score, IoU with the asked object's labelled box) of every scored claim whose frame is labelled, and the mean
+    r_SER, which is the term `ser`, of the completions about samples with labels; NaN where there is none."""
     claims: list[tuple[float, float]] = []
     rewards: list[np.ndarray] = []
     for scored in groups:
-        sample, info = scored.group.sample, scored.group.frames
-        if not sample.key_frames or asked_phrase(sample) is None or "ser" not in scored.paid:
+        sample, times = scored.group.sample, scored.group.frames.times
+        asked, moments = asked_phrase(sample), moments_of(sample, scored.group.frames)
+        if asked is None or not moments or ser not in scored.paid:
             continue
-        rewards.append(scored.terms["ser"])
-        claims += [(one.score, claim_iou(one.claim, sample, info)) for said in scored.evidence for one in said]
+        rewards.append(scored.terms[ser])
+        boxes = {moment.time: moment.items.get(asked, ()) for moment in moments}
+        for one in (one for said in scored.evidence for one in said):
+            shown = times[nearest_frame(times, one.claim.time or 0.0)]
+            if shown in boxes and one.claim.box is not None:
+                claims.append((one.score, best_iou(one.claim.box, boxes[shown])))
     return claims, float(np.concatenate(rewards).mean()) if rewards else math.nan
 
 
@@ -64,11 +69,12 @@ class RewardLog:
     def __init__(self, reward: RewardConfig, agreement: AgreementConfig):
         self._left_out, self._agreement = LeftOutWatch(reward), AgreementWatch(agreement)
         self._alarmed = False
+        self._ser = next((name for name, term in reward.terms.items() if (term.use or name) == "ser"), "")
 
     def step(self, groups: Sequence[ScoredGroup]) -> dict[str, float]:
         """The metrics of a step. Raises TermsLeftOut. Warns when the referee and geometry begin to come apart."""
         self._left_out.see(groups)
-        agreement = self._agreement.step(*labelled_claims(groups))
+        agreement = self._agreement.step(*labelled_claims(groups, self._ser))
         if agreement.alarm and not self._alarmed:
             log.warning("%s", agreement.alarm)
         self._alarmed = agreement.alarm is not None

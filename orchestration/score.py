@@ -122,12 +122,13 @@ async def _judged(
             with lease:
                 _require_same_frames(view, lease.info)
                 view = _in_frames(view, lease.info, settings.template.box_space)
-                if graph.ser is not None:
+                needs = graph.needs_for(view.sample.task)
+                if graph.ser is not None and "verdicts" in needs:
                     asked = [graph.ser.claims_to_verify(said, view.sample, lease.info) for said in view.completions]
                     flat = [claim for claims in asked for claim in claims]
                     verdicts = iter(await house.verify(view.sample, flat, lease) if flat else ())
                     view = replace(view, verdicts=tuple([next(verdicts) for _ in claims] for claims in asked))
-                if "judgements" in graph.needs:
+                if "judgements" in needs:
                     answers = [said.answer for said in view.completions]
                     scores = [0.0 if said is None else await house.judge(view.sample, said) for said in answers]
                     view = replace(view, judgements=tuple(scores))

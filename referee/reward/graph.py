@@ -63,6 +63,11 @@ class RewardGraph:
         """What a view has to bring for all terms together: names out of referee.terms.view.NEEDS."""
         return frozenset().union(*(needs_of(_function(term)) for term in self._terms.values()))
 
+    def needs_for(self, task: str) -> frozenset[str]:
+        """`needs`, of the terms that concern samples of this task."""
+        concerned = [term for name, term in self._terms.items() if self._concerns(name, task)]
+        return frozenset().union(*(needs_of(_function(term)) for term in concerned))
+
     def score(self, view: GroupView) -> GroupReward:
         """Rewards of one group. Raises RunFailed for a term that does not return a finite number, or NaN, each."""
         if view.contrast is not None:
@@ -109,8 +114,7 @@ class RewardGraph:
         values: dict[str, np.ndarray] = {}
         evidence: tuple[tuple[ClaimScore, ...], ...] = ((),) * len(view.completions)
         for name, term in chosen.items():
-            tasks = self.config.terms[name].tasks
-            if tasks and view.sample.task not in tasks:
+            if not self._concerns(name, view.sample.task):
                 values[name] = np.zeros(len(view.completions), np.float32)
                 continue
             seen = replace(view, terms=dict(values))
@@ -122,6 +126,10 @@ class RewardGraph:
                 found = term(seen)
             values[name] = _as_values(name, found, len(view.completions))
         return values, evidence
+
+    def _concerns(self, name: str, task: str) -> bool:
+        tasks = self.config.terms[name].tasks
+        return not tasks or task in tasks
 
     def _paid(self, name: str, terms: dict[str, np.ndarray]) -> np.ndarray:
         paid = terms[name]

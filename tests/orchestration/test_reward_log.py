@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from orchestration.reward_log import LeftOutWatch, RewardLog, TermsLeftOut, labe
 from referee.agreement import AgreementConfig
 from referee.reward.settings import RewardConfig, TermConfig
 
-INFO = FrameInfo("key", (0.0,), (56, 56), (56, 56), 1.0)
+INFO = FrameInfo("key", (0.0, 4.0), (56, 56), (56, 56), 5.0)
 NONE = np.zeros(0, np.int32)
 
 
@@ -46,8 +47,8 @@ def test_a_run_stops_when_too_many_of_the_last_groups_lack_a_term():
         watch.see([whole, lacking])
 
 
-def claimed(box: tuple[float, float, float, float], score: float) -> ClaimScore:
-    return ClaimScore(Claim("cup", box, 0.0, (0, 0)), Verdict(score, 1.0), 0.0, score)
+def claimed(box: tuple[float, float, float, float], score: float, time: float = 0.0) -> ClaimScore:
+    return ClaimScore(Claim("cup", box, time, (0, 0)), Verdict(score, 1.0), 0.0, score)
 
 
 def labelled(*claims: ClaimScore, question: str = "Where is the cup?") -> ScoredGroup:
@@ -63,10 +64,23 @@ def labelled(*claims: ClaimScore, question: str = "Where is the cup?") -> Scored
 
 def test_scores_are_held_against_boxes_only_where_the_asked_object_is_labelled():
     left, all_of_it = claimed((0, 0, 28, 56), 0.9), claimed((0, 0, 56, 56), 0.3)
-    claims, reward = labelled_claims([labelled(left, all_of_it), labelled(left, question="What is this?")])
+    claims, reward = labelled_claims([labelled(left, all_of_it), labelled(left, question="What is this?")], "ser")
     assert claims == [(0.9, 1.0), (0.3, 0.5)]
     assert reward == pytest.approx(0.6)
-    assert math.isnan(labelled_claims([labelled(left, question="What is this?")])[1])
+    assert math.isnan(labelled_claims([labelled(left, question="What is this?")], "ser")[1])
+
+
+def test_a_frame_without_labels_is_held_against_no_other_frames_boxes():
+    labels, later = claimed((0, 0, 28, 56), 0.9), claimed((0, 0, 28, 56), 0.1, time=4.0)
+    assert labelled_claims([labelled(labels, later)], "ser")[0] == [(0.9, 1.0)]
+
+
+def test_agreement_is_watched_whatever_the_recipe_calls_its_ser_term():
+    config = RewardConfig(terms={"evidence": TermConfig(use="ser")})
+    group = labelled(claimed((0, 0, 28, 56), 0.9))
+    terms = {"evidence": group.terms["ser"]}
+    metrics = RewardLog(config, AgreementConfig()).step([replace(group, terms=terms, paid=terms)])
+    assert metrics["agreement/claims"] == 1
 
 
 def test_a_policy_that_pleases_the_referee_and_not_the_boxes_is_told_once(caplog):

@@ -89,6 +89,20 @@ def test_a_term_is_0_on_tasks_that_it_does_not_concern():
     assert one.score(view("ab", "b", task="temporal QA")).rewards.tolist() == [4, 2]
 
 
+def test_what_only_terms_about_other_tasks_need_is_not_needed():
+    one = graph(
+        length={"use": "own_terms:length"},
+        ser={"tasks": ["temporal QA"]},
+        text_judge={"tasks": ["free-form"]},
+    )
+    assert one.needs == {"frames", "verdicts", "judgements"}
+    assert one.needs_for("temporal QA") == {"frames", "verdicts"}
+    assert one.needs_for("free-form") == {"judgements"}
+    assert one.needs_for("general") == frozenset()
+    claimed = f"<think>{CLAIM}</think><answer>x</answer>"
+    assert one.score(view(claimed, task="general")).rewards.tolist() == [len(claimed)]  # unasked, and not left out
+
+
 @pytest.mark.parametrize(("progress", "factor"), [(0.0, 1.0), (0.2, 1.0), (0.3, 0.75), (0.4, 0.5), (0.7, 0.5)])
 def test_a_schedule_is_linear_between_its_points_and_constant_beyond(progress: float, factor: float):
     one = graph(long={"use": "own_terms:length", "weight": 2.0, "schedule": [[0.2, 1.0], [0.4, 0.5]]})
