@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from referee.statistics import auroc, bootstrap, calibration_error, kappa, reliability, spearman, threshold_table
-from referee.temperature import fit_temperature, log_loss, rescaled
-from referee.verification import KINDS
+from referee.temperature import fit_temperature, log_loss
+from referee.verification import KINDS, rescaled
 
 VERDICTS = (*KINDS, "product")
 # A grade from which a claim counts as a positive, and one up to which as a negative: labels 2 and 0, or raters' means

@@ -14,16 +14,10 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from referee.verification import TINY, rescaled
+
 # Beyond these a fit only says that the labels are noise, or without an error.
 LOWEST, HIGHEST = 0.05, 20.0
-TINY = 1e-12  # float32 probabilities underflow; a label they call impossible must cost much, not infinitely
-
-
-def rescaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """float64 [..., 3]: the probabilities of the scale's tokens at that temperature; at 1 as they are, normalised."""
-    logits = np.log(np.maximum(np.asarray(probabilities, np.float64), TINY)) / temperature
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def log_loss(probabilities: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:

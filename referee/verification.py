@@ -26,6 +26,7 @@ JUDGE = "judge"
 SCALE = ("0", "1", "2")
 JUDGE_SCALE = (*SCALE, "3")
 READINGS = ("expected", "argmax")
+TINY = 1e-12  # float32 probabilities underflow; a label they call impossible must cost much, not infinitely
 IMAGES = "<images>"  # where the frame and then the crop stand in a wording
 ANSWER_PUNCTUATION = ":;?!+*=$€£°#"  # what an answer may need beyond a phrase's; no bracket and no quotation mark
 
@@ -133,5 +134,12 @@ def read_scale(probabilities: Sequence[float] | np.ndarray, reading: str, temper
     if reading == "argmax":
         return float(np.argmax(likely)) / most
     if temperature != 1.0:
-        likely = likely ** (1 / temperature)
+        likely = rescaled(likely, temperature)
     return float(np.dot(likely, np.arange(most + 1)) / np.sum(likely)) / most
+
+
+def rescaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """float64 [..., n]: the probabilities of the scale's tokens at that temperature; at 1 as they are, normalised."""
+    logits = np.log(np.maximum(np.asarray(probabilities, np.float64), TINY)) / temperature
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)

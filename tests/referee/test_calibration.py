@@ -11,8 +11,7 @@ from referee.calibration import (
     raters_agree,
     referees_agree,
 )
-from referee.temperature import rescaled
-from referee.verification import KINDS
+from referee.verification import KINDS, rescaled
 
 
 def judged(n: int = 800, seed: int = 0, sharper: float = 1.0) -> Judged:

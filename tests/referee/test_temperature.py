@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from referee.sources import read_calibration
-from referee.temperature import fit_temperature, log_loss, rescaled, write_calibration
-from referee.verification import read_scale
+from referee.temperature import fit_temperature, log_loss, write_calibration
+from referee.verification import read_scale, rescaled
 
 share = st.floats(0.001, 1)
 three = st.tuples(share, share, share).map(lambda p: np.array(p) / sum(p))
@@ -24,6 +24,11 @@ def test_scaling_keeps_order_and_sum_and_is_undone_by_its_inverse(p, temperature
     order = np.argsort(p)
     assert (np.diff(scaled[order]) >= -1e-12).all()
     assert rescaled(p, 1.0) == pytest.approx(p)
+
+
+@pytest.mark.parametrize("p", [[0.0, 0.1, 0.9], [0.0, 0.0, 1.0], [1e-20, 0.5, 0.5]])
+def test_a_run_reads_what_was_fitted_also_where_a_probability_underflowed(p: list[float]):
+    assert read_scale(p, "expected", 20.0) == pytest.approx(rescaled(np.array(p), 20.0) @ [0, 0.5, 1])
 
 
 def test_a_higher_temperature_is_milder():
