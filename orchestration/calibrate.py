@@ -25,6 +25,7 @@ from orchestration.config import to_yaml
 from orchestration.judging import View, judge, phrases_of, plain, views_of
 from orchestration.offline import OfflineConfig, offline
 from orchestration.preflight import require_folder
+from referee.attacks import ROUND
 from referee.cache import Answer
 from referee.calibration import Judged, Known, calibrate, known_by_box, known_by_raters, raters_agree, referees_agree
 from referee.claims import LabelledClaim, label_claims, make_claims
@@ -55,9 +56,11 @@ class CalibrateConfig(OfflineConfig):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("samples", "claims", "attacks", "resamples"):
+        for key in ("samples", "claims", "resamples"):
             if getattr(self, key) < 1:
                 raise BadInput(f"{key} = {getattr(self, key)}: it has to be 1 or more")
+        if self.attacks < ROUND:
+            raise BadInput(f"attacks = {self.attacks}: it has to be {ROUND} or more, one of each kind")
         if self.seed < 0:
             raise BadInput(f"seed = {self.seed}: it has to be 0 or more")
 

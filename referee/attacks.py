@@ -104,6 +104,7 @@ FOLLOWABLE: dict[str, tuple[str, ...]] = {
 }
 # As many as there are WORDS, which they take turns with.
 UNRELATED_KINDS = (*FOLLOWABLE, ABSENT_KIND)
+ROUND = 2 * len(WORDS)  # attacks after which each kind has had its turn
 LOOSE_KINDS = ("every first word", "every last word", "question as phrase") * 2 + ("question as phrase",)
 _LOOKALIKE = str.maketrans("aceiopxyABCEHKMOPTX", "асеіорхуАВСЕНКМОРТХ")
 _DISGUISES: tuple[Callable[[str], str], ...] = (
@@ -257,6 +258,8 @@ def _gained(gains: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 
 def bars_broken(report: dict[str, Any]) -> list[str]:
     """Which bars the report on unrelated boxes breaks, in words."""
+    if ABSENT not in report["targets"]:
+        return ["no attack on a box whose object is absent got a verdict"]
     absent = report["targets"][ABSENT]["highest_score"]
     return [
         f"{what} is {value:.3f}, not under {bar}"

@@ -86,7 +86,7 @@ def _numbers(where: str, row: dict[str, Any], key: str) -> tuple[float, ...]:
     if listed is None:
         return ()
     if not isinstance(listed, list) or not all(type(n) in (int, float) and abs(n) <= MOST for n in listed):
-        raise BadInput(f"{where}: {key} = {listed!r:.60}: it has to be a list of numbers")
+        raise BadInput(f"{where}: {key} = {listed!r:.60}: it has to be a list of finite numbers")
     return tuple(map(float, listed))
 
 

@@ -15,6 +15,7 @@ from referee.attacks import (
     FOLLOWABLE,
     LOOSE,
     LOOSE_IOU,
+    ROUND,
     WORDS,
     Attack,
     attack_report,
@@ -130,3 +131,13 @@ def test_report_and_bars(attacks):
     assert mean == "mean gain is 0.021, not under 0.02"
     assert "95th percentile" in p95
     assert "absent" in absent
+
+
+def test_without_a_verdict_on_an_absent_object_the_bars_do_not_hold(attacks):
+    made = [one for _, one in attacks if one.target != ABSENT]
+    none = np.zeros(len(made))
+    assert bars_broken(attack_report(made, none, none)) == ["no attack on a box whose object is absent got a verdict"]
+
+
+def test_a_round_holds_every_kind_of_attack(attacks):
+    assert {one.kind for _, one in attacks[:ROUND]} == {*WORDS, *FOLLOWABLE}
