@@ -16,6 +16,9 @@ from referee.verification import SCALE
 from rollout.engine import Engine, EngineConfig
 from rollout.prompt import ChatEncoder
 
+# Weights, tokenizer (merges.txt, tokenizer.model) and configs; a card may change.
+DIGESTED = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".txt", ".model")
+
 
 class EngineBackend:
     """The engine batches what is asked at the same time. A failing engine raises; one that died ends the process, which
@@ -57,7 +60,7 @@ def scale_token_ids(encoder: ChatEncoder, n: int = len(SCALE)) -> list[int]:
 def model_digest(folder: str) -> str:
     """SHA-256 over the names and bytes of a model folder's files: any change of weights or tokenizer changes it."""
     digest = hashlib.sha256()
-    for file in sorted(path for path in Path(folder).iterdir() if path.suffix in (".safetensors", ".json", ".jinja")):
+    for file in sorted(path for path in Path(folder).iterdir() if path.suffix in DIGESTED):
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())

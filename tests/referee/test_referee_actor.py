@@ -125,3 +125,13 @@ def test_scale_tokens_are_the_digits(model):
 def test_digest_changes_with_the_weights(model, tmp_path):
     create_tiny_model(tmp_path, corpus=[QUESTION] * 50, seed=4)
     assert model_digest(str(tmp_path)) != model_digest(model)
+
+
+@pytest.mark.parametrize("name", ["merges.txt", "tokenizer.model", "pytorch_model.bin", "config.json"])
+def test_digest_changes_with_any_file_that_could_change_a_verdict_and_not_with_the_card(tmp_path, name):
+    (tmp_path / name).write_text("a")
+    before = model_digest(str(tmp_path))
+    (tmp_path / "README.md").write_text("a card")
+    assert model_digest(str(tmp_path)) == before
+    (tmp_path / name).write_text("b")
+    assert model_digest(str(tmp_path)) != before
