@@ -47,6 +47,8 @@ def score_file(
         from orchestration.preflight import require_folder  # which imports transformers
 
         require_folder("--out", out.parent)
+        if out.is_dir():
+            raise BadInput(f"--out {out}: it is a folder; name a file")
     graph = RewardGraph(load_config(RewardConfig, recipe_file("reward", recipe, "--reward")))
     asks = bool(graph.needs & ASKED)
     if asks != (referee is not None):
@@ -55,6 +57,8 @@ def score_file(
             if asks
             else f"--referee {referee}: the recipe {recipe} asks none; leave it out"
         )
+    if config is not None and not asks:
+        raise BadInput(f"--config {config}: it says how a referee is asked, and the recipe {recipe} asks none")
     recorded = read_completions(completions)
     samples = {sample.id: sample for sample in dataset}
     views = group_views(samples, recorded, progress)
@@ -66,6 +70,7 @@ def score_file(
     if out is None:
         sys.stdout.writelines(text)
     else:
+        out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("w", encoding="utf-8") as file:
             file.writelines(text)
 

@@ -157,3 +157,16 @@ def test_it_loads_nothing_heavy(files, score):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stderr == "[]\n"
+
+
+def test_the_lines_go_to_a_file_whose_folder_is_made_and_never_to_a_folder(files, score):
+    line, out = {"id": "1", "text": "x"}, files / "new" / "scored.jsonl"
+    assert score(line, more=("--out", str(out))) == []
+    assert json.loads(out.read_text())["id"] == "1"
+    assert score(line, more=("--out", str(files))) == (2, f"ser: --out {files}: it is a folder; name a file\n")
+
+
+def test_a_config_that_nothing_would_read_is_refused(score):
+    code, error = score({"id": "1", "text": "x"}, more=("--config", "none.yaml"))
+    assert (code, error.count("\n")) == (2, 1)
+    assert "--config none.yaml: it says how a referee is asked" in error
