@@ -45,6 +45,9 @@ class FrameCache:
             return None
         end = entry.index(b"\n", 32)
         about = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(entry[32:end]).items()}
+        if about.keys() != FrameInfo.__dataclass_fields__.keys():  # another version of SER wrote it
+            path.unlink(missing_ok=True)
+            return None
         info = FrameInfo(**about)
         with contextlib.suppress(FileNotFoundError):  # another process may just have removed it
             os.utime(path)  # trimming goes by it: access times are not kept everywhere

@@ -14,6 +14,7 @@ that learnt from them has something to gain from a referee that asks for tight o
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -232,7 +233,8 @@ def make_shapes(
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     counts = {}
-    with ProcessPoolExecutor(workers) as pool:
+    # Not forked from this process: where it has threads, as beside Ray, a fork may wait for their locks forever.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver")) as pool:
         for split, clips in zip(SPLITS, (train, val, test)):
             for thousand in range(0, clips, 1000):
                 (part / f"videos/{split}/{thousand // 1000:03d}").mkdir(parents=True)

@@ -15,11 +15,16 @@ from rollout.dataset.row import Row, box, span
 # Tasks whose answer ends in a line "[start, end]".
 TEMPORAL_QA, TEMPORAL_MCQ = "temporal QA", "temporal QA (MCQ)"
 SPATIO_TEMPORAL_QA = "temporal-spatial free-form QA"
+VISUAL_QA = "visual QA"
 
 
 def read(row: Row) -> Sample:
-    video, image = row.video_or_image("video_path", "image_path")
     task, answer = row.text("task"), row.text("answer")
+    # A row may name both: then its task says which one it is about.
+    both = row.media("video_path"), row.media("image_path")
+    video, image = both if None in both else (None, both[1]) if task == VISUAL_QA else (both[0], None)
+    if video is None and image is None:
+        raise KeyError("video_path")
     return Sample(
         id=row.text("id"),
         source=row.optional_text("source") or "unknown",

@@ -157,7 +157,6 @@ def test_our_own_needs_little_and_may_say_all(tmp_path: Path) -> None:
         ("ser", {"image_size": [0, 4]}, ["'image_size'", "whole pixels", "[0, 4]"]),
         ("ser", {"image_size": [640.5, 4]}, ["'image_size'", "whole pixels", "640.5"]),
         ("ser", {"follow_ups": {"when": {"then": 1}}}, ["'when'", "a text", "then"]),
-        ("open-o3", {"video_path": "a.mp4"}, ["'video_path' and 'image_path'", "one of them"]),
         ("easyvideor1", {"problem": "<video> "}, ["'problem'", "<video>"]),
         ("video-r1", {"data_type": "audio"}, ["'data_type'", "video or image", "audio"]),
         ("video-r1", {"solution": None}, ["'solution'", "missing or null"]),
@@ -354,3 +353,13 @@ def test_any_value_anywhere_gives_a_sample_or_one_line(tmp_path: Path, where: tu
     except BadInput as error:
         read_samples = len(str(error).splitlines())
     assert read_samples == 1
+
+
+@pytest.mark.parametrize(("task", "shown"), [("visual QA", "b.png"), ("General video QA MCQ", "a.mp4")])
+def test_an_open_o3_row_that_names_both_media_is_about_what_its_task_says(
+    tmp_path: Path, task: str, shown: str
+) -> None:
+    row = {"id": "1", "task": task, "question": "What?", "answer": "A", "video_path": "a.mp4", "image_path": "b.png"}
+    (sample,) = read_dataset(write(tmp_path, [row]), "open-o3")
+    assert Path(sample.media_path).name == shown
+    assert (sample.video_path is None) == (shown == "b.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -42,6 +43,16 @@ def test_an_entry_with_a_wrong_byte_is_gone(tmp_path: Path, at: int) -> None:
     content = bytearray(path.read_bytes())
     content[at] ^= 1
     path.write_bytes(content)
+    assert cache.get("a") is None
+    assert not path.exists()
+
+
+def test_an_entry_of_another_version_is_gone(tmp_path: Path) -> None:
+    cache = FrameCache(tmp_path, 10**6)
+    cache.put(*entry("a"))
+    (path,) = tmp_path.iterdir()
+    body = path.read_bytes()[32:].replace(b'"duration"', b'"length"')
+    path.write_bytes(hashlib.sha256(body).digest() + body)
     assert cache.get("a") is None
     assert not path.exists()
 
