@@ -1,9 +1,8 @@
 """The quickstart under four rewards, three seeds each, side by side: what each teaches, by the same yardsticks.
 
 `ser`, `open_o3` and `accuracy_only`, and `ser` once more by a second referee of another size and seed. Accuracy and box
-IoU are yardsticks that no referee has a part in; r_SER is measured by the referee that trained the run, and of every
-run's last greedy completions both referees are asked, which says how far they agree where a policy has been optimised
-against one of them.
+IoU are yardsticks that no referee has a part in; r_SER is measured by the run's own referee. How far the two referees
+agree on what a trained policy writes, `ser calibrate --completions … --second …` says of the runs' held-out files.
 
 Guarantees: those of benchmarks/quickstart_seeds.py.
 """

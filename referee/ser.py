@@ -255,13 +255,13 @@ def _quality(verdict: Verdict, cfg: SerConfig) -> float:
 
 
 def _distinct(scores: Sequence[ClaimScore], info: FrameInfo, cfg: SerConfig) -> list[list[ClaimScore]]:
-    """Claims grouped with the first one that they copy: same words, a time within one sampling step or judged by the
-    same frame, and IoU above `dedup_iou`."""
+    """Claims grouped with the first one that they copy: half of the words shared, a time within one sampling step or
+    judged by the same frame, and IoU above `dedup_iou`."""
     step = mean_spacing(info.times) if len(info.times) > 1 else info.duration
 
     def copies(a: Claim, b: Claim) -> bool:
         (box_a, time_a), (box_b, time_b) = _box_and_time(a), _box_and_time(b)
-        if _name(a.phrase) != _name(b.phrase) or iou(box_a, box_b) <= cfg.dedup_iou:
+        if iou(box_a, box_b) <= cfg.dedup_iou or not _alike(_name(a.phrase), _name(b.phrase)):
             return False
         # However far apart two times are, one frame is one piece of evidence: what is beyond the last is judged by it.
         same_frame = nearest_frame(info.times, time_a) == nearest_frame(info.times, time_b)
@@ -279,13 +279,18 @@ def _distinct(scores: Sequence[ClaimScore], info: FrameInfo, cfg: SerConfig) -> 
 
 
 def _name(phrase: str) -> frozenset[str]:
-    """The words of a phrase, however ordered, repeated and spelt: without case, punctuation, accents and articles, in
-    letters that look alike, so that no spelling makes a copy a new claim."""
+    """The words of a phrase, however ordered, repeated and spelt: without case, punctuation, accents, articles and the
+    plural's s, in letters that look alike, so that no spelling makes a copy a new claim."""
     bare = plain_phrase(phrase).casefold()
     if not bare.isascii():
         bare = ACCENTS.sub("", unicodedata.normalize("NFD", bare)).translate(LOOKALIKES)
-    words = frozenset(re.findall(r"[^\W_]+", bare))
+    words = frozenset(word if len(word) < 4 else word.removesuffix("s") for word in re.findall(r"[^\W_]+", bare))
     return words - ARTICLES or words
+
+
+def _alike(a: frozenset[str], b: frozenset[str]) -> bool:
+    """Whether two phrases share at least half of their words: a word more or less makes no other thing of one box."""
+    return 2 * len(a & b) >= len(a | b)
 
 
 def _box_and_time(claim: Claim) -> tuple[tuple[float, float, float, float], float]:

@@ -38,7 +38,7 @@ configs = st.builds(
 )
 # Of different things, so that none copies another: a bad copy has something to gain from being crowded out.
 honest = st.lists(st.tuples(claims, verdicts), min_size=1, max_size=6).map(
-    lambda judged: [(replace(c, phrase=f"{c.phrase} {NUMBERS[k]}"), verdict) for k, (c, verdict) in enumerate(judged)]
+    lambda judged: [(replace(c, phrase=NUMBERS[k]), verdict) for k, (c, verdict) in enumerate(judged)]
 )
 Judged = tuple[Claim, Verdict]
 

@@ -171,6 +171,9 @@ def test_claims_beyond_the_cap_are_not_asked_and_cost():
         claim(phrase="rеd сirсlе"),  # Cyrillic
         claim(phrase="réd cιrcle"),
         claim(phrase="circle, the red red_circle"),
+        claim(phrase="red circle one"),
+        claim(phrase="red circles"),
+        claim(phrase="circle"),
     ],
 )
 def test_a_near_copy_is_the_same_claim_at_its_lowest_score(copy: str):
