@@ -7,6 +7,7 @@ anything but one number a completion ends the run. Pure: equal views give equal 
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -123,7 +124,7 @@ class RewardGraph:
                 evidence = tuple(scores for scores, _ in scored)
                 found: Any = [np.nan if total is None else total for _, total in scored]
             else:
-                found = term(seen)
+                found = _called(name, term, seen)
             values[name] = _as_values(name, found, len(view.completions))
         return values, evidence
 
@@ -146,6 +147,19 @@ def _function(term: Callable[..., Any]) -> Callable[..., Any]:
 def _beyond_text(term: Callable[..., Any]) -> bool:
     """Whether a term needs more than the completions' text and the frames' times."""
     return bool(needs_of(_function(term)) - {"frames"})
+
+
+def _called(name: str, term: Callable[..., Any], view: GroupView) -> Any:
+    """What the term returns. What a user's own function raises ends the run in one line that says where."""
+    try:
+        return term(view)
+    except (BadInput, RunFailed):
+        raise
+    except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise RunFailed(
+            f"reward.terms.{name}: {type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
+        ) from error
 
 
 def _as_values(name: str, found: Any, n: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -170,3 +171,13 @@ def test_a_config_that_nothing_would_read_is_refused(score):
     code, error = score({"id": "1", "text": "x"}, more=("--config", "none.yaml"))
     assert (code, error.count("\n")) == (2, 1)
     assert "--config none.yaml: it says how a referee is asked" in error
+
+
+def test_a_reader_that_has_seen_enough_is_no_stack_trace(files, score):
+    score(*[{"id": "1", "text": "x" * 1000}] * 300)
+    argv = ["--reward", "accuracy_only", "--samples", "samples.json", "--completions", "completions.jsonl"]
+    command = f"{sys.executable} -m orchestration score {' '.join(argv)} | head -n 1"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, shell=True, cwd=files, env=env, capture_output=True, text=True, timeout=120)
+    assert json.loads(done.stdout)["id"] == "1"
+    assert done.stderr == ""

@@ -37,6 +37,10 @@ def unknown(view: GroupView) -> list[float]:
     return [math.nan, *([1.0] * (len(view.texts) - 1))]
 
 
+def bad(view: GroupView) -> list[float]:
+    return [1 / 0 for _ in view.texts]
+
+
 def short(view: GroupView) -> list[float]:
     return [1.0]
 
@@ -48,7 +52,7 @@ def nameless(view: Nothing) -> list[float]:  # noqa: F821
 @pytest.fixture(autouse=True)
 def own_terms(monkeypatch):
     module = ModuleType("own_terms")
-    for term in (length, double, lead, unknown, short, nameless):
+    for term in (length, double, lead, unknown, short, bad, nameless):
         setattr(module, term.__name__, term)
     module.wrong = lambda view, unit: [unit]
     monkeypatch.setitem(sys.modules, "own_terms", module)
@@ -150,6 +154,11 @@ def test_what_is_gated_on_a_term_left_out_is_left_out_too():
     ).score(view("ab", "b"))
     assert scored.left_out == ("unsure", "long")
     assert scored.rewards.tolist() == [2, 1]
+
+
+def test_what_a_users_term_raises_ends_the_run_in_one_line_that_says_where():
+    with pytest.raises(RunFailed, match=r"reward\.terms\.bad: ZeroDivisionError: .*test_graph\.py, line \d+\)$"):
+        graph(bad={"use": "own_terms:bad"}).score(view("a", "b"))
 
 
 def test_a_term_that_gives_another_number_of_numbers_ends_the_run():
