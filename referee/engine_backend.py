@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from rollout.prompt import ChatEncoder
 # Weights, tokenizer (merges.txt, tokenizer.model) and configs; a card may change.
 DIGESTED = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".txt", ".model")
 
+ENCODED_KEPT = 4096
+
 
 class EngineBackend:
     """The engine batches what is asked at the same time. A failing engine raises; one that died ends the process, which
@@ -30,6 +32,8 @@ class EngineBackend:
         self.digest = model_digest(config.model)
         self.setting = f"{config.dtype}, {_vllm_version()}"
         self.scale = cache(lambda n: scale_token_ids(self.encoder, n))
+        # A group asks the same of many boxes; what differs then is in the images.
+        self.encode = lru_cache(ENCODED_KEPT)(self.encoder.encode)
         self.engine: Engine | None = None
 
     async def start(self) -> None:
@@ -38,7 +42,8 @@ class EngineBackend:
 
     async def choose(self, turn: Turn, images: Sequence[np.ndarray], n: int) -> np.ndarray:
         try:
-            return await self.engine.choose(self.encoder.encode(turn), images, self.scale(n))
+            prompt = self.encode(tuple(part if isinstance(part, str) else tuple(part) for part in turn))
+            return await self.engine.choose(prompt, images, self.scale(n))
         except Exception:
             self.engine.leave_if_dead()
             raise
