@@ -19,6 +19,7 @@ COMMON = [
     "omegaconf==2.4.0",
     "openai==3.52.0",
     "opencv-python-headless==5.0.0.93",
+    "peft==0.21.2",
     "pillow==13.0.0",
     "psutil==7.2.2",
     "ray[default]==2.60.0",

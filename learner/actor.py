@@ -11,7 +11,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,23 +20,14 @@ import ray
 import torch
 
 from evidence.manifest import pack_bucket
-from learner import zero
 from learner.losses import Loss, LossResult, TokenTargets, cross_entropy, grpo
-from learner.packing import Batch
+from learner.micro import MicroBatch
 from learner.patches import Patcher
 from learner.settings import LossConfig, RankConfig
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """One forward: rows, the images of each row in order (object refs or arrays, uint8 [n, H, W, 3]), and the loss's
-    token values, float32 [N] each."""
-
-    batch: Batch
-    images: tuple[Any, ...]
-    weights: np.ndarray
-    advantages: np.ndarray
-    behaviour: np.ndarray
+from learner.zero.checkpoint import load_checkpoint, save_checkpoint, save_hugging_face
+from learner.zero.engine import build_engine, named_parameters, train_step
+from learner.zero.gather import gather_buckets
+from learner.zero.group import free_address, join_group
 
 
 def make_loss(config: LossConfig) -> Loss:
@@ -57,14 +47,14 @@ class LearnerRank:
 
     def address(self) -> tuple[str, int]:
         """(host, free port) for the process group, asked of rank 0."""
-        return zero.free_address()
+        return free_address()
 
     def join(self, address: str, port: int) -> int:
         """Form the process group and load the model; returns the number of trained parameters."""
-        zero.join_group(self.rank, self.world, address, port, self.config.timeout_s)
+        join_group(self.rank, self.world, address, port, self.config.timeout_s)
         config = self.config
-        self.engine = zero.build_engine(config.model, config.zero, config.banned_ids, config.train_vision)
-        return sum(p.ds_numel for p in zero.named_parameters(self.engine, frozen=False).values())
+        self.engine = build_engine(config.model, config.zero, config.banned_ids, config.train_vision)
+        return sum(p.ds_numel for p in named_parameters(self.engine, frozen=False).values())
 
     def fetch(self, frames: Sequence[ray.ObjectRef]) -> None:
         """Bring frames to this node, to stay here until the next step has ended."""
@@ -82,7 +72,7 @@ class LearnerRank:
             # DeepSpeed averages gradients over ranks; the weights already hold the mean.
             return result.loss * self.world
 
-        norm = zero.train_step(self.engine, [partial(run, m) for m in micro_batches], learning_rate)
+        norm = train_step(self.engine, [partial(run, m) for m in micro_batches], learning_rate)
         self.fetched = []
         return metrics | {"grad_norm": norm / self.world, "seconds": (time.monotonic() - start) / self.world}
 
@@ -118,29 +108,29 @@ class LearnerRank:
 
         Returned, not put: the caller owns them, so they outlive this actor. `version` names the call in logs only.
         """
-        parameters = zero.named_parameters(self.engine, frozen)
-        for index, arrays in zero.gather_buckets(parameters, self.rank, self.world, self.config.bucket_mib << 20):
+        parameters = named_parameters(self.engine, frozen)
+        for index, arrays in gather_buckets(parameters, self.rank, self.world, self.config.bucket_mib << 20):
             header, data = pack_bucket(index, arrays)
             yield header
             yield data
 
     def save(self, folder: str, tag: str, state: dict[str, Any]) -> None:
         """Sharded checkpoint `folder/tag`, with the driver's `state` beside it; visible only when whole."""
-        zero.save_checkpoint(self.engine, Path(folder), tag)
+        save_checkpoint(self.engine, Path(folder), tag)
         if self.rank == 0:
             part = Path(folder, f"{tag}.json.part")
             part.write_text(json.dumps(state))
             os.replace(part, Path(folder, f"{tag}.json"))
 
     def load(self, folder: str, tag: str) -> None:
-        zero.load_checkpoint(self.engine, Path(folder), tag)
+        load_checkpoint(self.engine, Path(folder), tag)
 
     def export(self, folder: str, dtype: str) -> None:
         """Write a Hugging Face folder that transformers and vLLM load: weights in `dtype`, tokenizer and processor."""
-        parameters = zero.named_parameters(self.engine, frozen=True)
+        parameters = named_parameters(self.engine, frozen=True)
         state: dict[str, torch.Tensor] = {}
         # Rank 0 of a world of 1 is handed every bucket; the others only take part in the gathers.
-        for _, arrays in zero.gather_buckets(parameters, self.rank, 1, self.config.bucket_mib << 20):
+        for _, arrays in gather_buckets(parameters, self.rank, 1, self.config.bucket_mib << 20):
             for name, array in arrays.items():
                 tensor = torch.from_numpy(array)
                 state[name] = (tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor).to(
@@ -148,7 +138,7 @@ class LearnerRank:
                 )
         if self.rank != 0:
             return
-        zero.save_hugging_face(state, Path(folder), Path(self.config.model))
+        save_hugging_face(state, Path(folder), Path(self.config.model))
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from evidence.types import Group, ScoredGroup
-from learner.actor import MicroBatch
 from learner.losses import sequence_mean_weights
+from learner.micro import MicroBatch
 from learner.packing import pack_row, split_by_tokens, stack_rows
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import ray
 
-from learner.actor import LearnerRank, MicroBatch, checkpoints, prune_checkpoints
+from learner.actor import LearnerRank, checkpoints, prune_checkpoints
+from learner.micro import MicroBatch
 from learner.settings import RankConfig
 
 KEPT_CHECKPOINTS = 2

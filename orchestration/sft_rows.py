@@ -19,8 +19,8 @@ from evidence.errors import BadInput, UnreadableMedia
 from evidence.geometry import nearest_frame
 from evidence.sampling import SamplingContract, shown_key_times
 from evidence.types import FrameInfo, Sample
-from learner.actor import MicroBatch
 from learner.losses import token_mean_weights
+from learner.micro import MicroBatch
 from learner.packing import Row, pack_row, split_by_tokens, stack_rows
 from orchestration.frame_store import FrameStore, Lease
 from orchestration.settings import FramesConfig

@@ -18,8 +18,8 @@ import ray
 
 from evidence.errors import BadInput, RunFailed
 from evidence.types import Sample
-from learner.actor import MicroBatch
 from learner.advantages import Advantages
+from learner.micro import MicroBatch
 from learner.settings import RankConfig
 from orchestration import metrics as reporting
 from orchestration.admission import Admission, Batch

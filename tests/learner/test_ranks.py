@@ -13,8 +13,8 @@ from transformers import AutoModelForImageTextToText
 
 from evidence.manifest import unpack_bucket
 from evidence.types import Prompt
-from learner.actor import MicroBatch
 from learner.losses import sequence_mean_weights
+from learner.micro import MicroBatch
 from learner.packing import pack_row, split_by_tokens, stack_rows
 from learner.patches import Patcher
 from learner.policy import Policy

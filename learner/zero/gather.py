@@ -1,0 +1,54 @@
+"""Weights leave ZeRO-3 in buckets of whole layers, sized by `ds_numel` (a partitioned parameter's `numel()` is 0), and
+are copied out inside the gather (promise 7)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+
+LAYER = re.compile(r"^(.*?\.(?:layers|blocks)\.\d+)\.")
+
+
+def layer_buckets(sizes: dict[str, int], limit: int) -> list[list[str]]:
+    """Names grouped by whole layers into buckets of at most `limit` bytes, or of one layer where that is larger."""
+    layers: dict[str, list[str]] = {}
+    for name in sizes:
+        match = LAYER.match(name)
+        layers.setdefault(match[1] if match else name.rsplit(".", 1)[0], []).append(name)
+    buckets: list[list[str]] = []
+    room = 0
+    for names in layers.values():
+        size = sum(sizes[n] for n in names)
+        if not buckets or size > room:
+            buckets.append([])
+            room = limit
+        buckets[-1] += names
+        room -= size
+    return buckets
+
+
+def gather_buckets(
+    parameters: dict[str, torch.nn.Parameter], rank: int, world: int, limit: int
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """(b, {name: whole array}) of the buckets this rank hands out: rank b mod R those numbered b.
+
+    Every rank must run the generator to its end, since each gather is collective. bfloat16 arrays come as uint16.
+    """
+    sizes = {name: p.ds_numel * p.element_size() for name, p in parameters.items()}
+    for index, names in enumerate(layer_buckets(sizes, limit)):
+        mine = index % world == rank
+        with GatheredParameters([parameters[n] for n in names], modifier_rank=None):
+            arrays = {name: _copy_out(parameters[name]) for name in names} if mine else {}
+        if mine:
+            yield index, arrays
+
+
+def _copy_out(parameter: torch.nn.Parameter) -> np.ndarray:
+    tensor = parameter.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.view(torch.uint16)
+    return tensor.numpy().copy()

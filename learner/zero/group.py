@@ -1,0 +1,26 @@
+"""The process group of the ranks."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import timedelta
+
+import deepspeed
+import ray
+import torch
+
+
+def join_group(rank: int, world: int, address: str, port: int, timeout_s: float) -> None:
+    """Join the process group: nccl where there is a GPU, gloo elsewhere."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE=str(world), MASTER_ADDR=address, MASTER_PORT=str(port))
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    deepspeed.init_distributed(backend, timeout=timedelta(seconds=timeout_s), auto_mpi_discovery=False, verbose=False)
+
+
+def free_address() -> tuple[str, int]:
+    """(host, port) at which the other ranks reach this process's node."""
+    host = ray.util.get_node_ip_address()
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return host, probe.getsockname()[1]
