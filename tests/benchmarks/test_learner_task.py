@@ -12,9 +12,9 @@ from benchmarks.learner_task import make_task, vision_share, write
 
 
 def test_task_has_the_tokens_and_frames_it_was_asked_for(tiny_model: Path, encoder: Any, tmp_path: Path) -> None:
-    task = make_task(tiny_model, prompt_tokens=300, completion_tokens=9, group=4, sizes=None)
+    task = make_task(tiny_model, prompt_tokens=300, completion_tokens=200, group=4, sizes=None)
     assert len(task.prompt.token_ids) == 300
-    assert task.completions.shape == task.behaviour.shape == (4, 9)
+    assert task.completions.shape == task.behaviour.shape == (4, 200)
     assert not np.isin(task.completions, [*encoder.banned_ids, *encoder.stop_ids]).any()
     assert encoder.is_visual(task.prompt.token_ids).sum() > 150, "a prompt of text would make the benchmark easier"
     assert abs(task.advantages.sum()) < 1e-5
