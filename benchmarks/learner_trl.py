@@ -1,0 +1,173 @@
+"""TRL's GRPOTrainer does the update of benchmarks/learner_task.py, and says how long it took.
+
+Run by the python of benchmarks/trl_environment.py, without any of our code, so that what is timed is TRL alone: from
+`on_step_begin` to `on_step_end`, which is forward, loss, backward, clipping and AdamW, everything at TRL's defaults but
+what makes it the same update as ours (GRPO's loss, float32, no checkpointing, and a vision tower frozen unless said).
+Only where TRL would generate, it is handed the completions. Without Triton, TRL 1.16 multiplies every token of the
+prompt, too, by the whole vocabulary, which on a GPU it does not: here it is made to do as there, and is the faster.
+
+The task's file: prompt_ids [P], completion_ids [G, C], pixel_values [patches, dim], image_grid_thw [n, 3], advantages
+[G], behaviour [G, C] and, if it is there, logprobs [G, C]: what the completions' log-probs have to be. One line of JSON
+on stdout, the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+import trl
+import trl.trainer.utils
+from datasets import Dataset
+from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+CLIP = 0.2
+
+
+class Given(GRPOTrainer):
+    """GRPOTrainer with the task's completions in the place of those it would generate. `losses`: of each step."""
+
+    def __init__(self, given: dict[str, Any], **arguments: Any):
+        super().__init__(**arguments)
+        self.given, self.losses = given, []
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        return dict(self.given)
+
+    def compute_loss(self, *arguments: Any, **named: Any) -> torch.Tensor:
+        loss = super().compute_loss(*arguments, **named)
+        self.losses.append(loss.item())
+        return loss
+
+
+class Clock(TrainerCallback):
+    """Wall and CPU seconds of each optimizer step."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.began = time.perf_counter(), time.process_time()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.wall.append(time.perf_counter() - self.began[0])
+        self.cpu.append(time.process_time() - self.began[1])
+
+
+def given_of(task: dict[str, np.ndarray], image_token: int) -> dict[str, Any]:
+    """What GRPOTrainer makes of G prompts and completions; the images stand there once for each completion."""
+    arrays = {name: torch.from_numpy(array) for name, array in task.items()}
+    completions = arrays["completion_ids"].long()
+    prompts = arrays["prompt_ids"].long().repeat(len(completions), 1)
+    return {
+        "prompt_ids": prompts,
+        "prompt_mask": torch.ones_like(prompts),
+        "completion_ids": completions,
+        "completion_mask": torch.ones_like(completions),
+        "mm_token_type_ids": torch.cat([(prompts == image_token).int(), torch.zeros_like(completions).int()], dim=1),
+        "pixel_values": arrays["pixel_values"].repeat(len(completions), 1),
+        "image_grid_thw": arrays["image_grid_thw"].long().repeat(len(completions), 1),
+        "num_images": [len(arrays["image_grid_thw"])] * len(completions),
+        "advantages": arrays["advantages"],
+        "old_per_token_logps": arrays["behaviour"],
+        "num_items_in_batch": torch.tensor(completions.numel()),
+    }
+
+
+@torch.no_grad()
+def logprobs(trainer: Given) -> np.ndarray:
+    """float32 [G, C], as TRL computes them for its loss."""
+    given = trainer.given
+    kept = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
+    found, *_ = trainer._get_per_token_logps_and_entropies(
+        trainer.model,
+        torch.cat([given["prompt_ids"], given["completion_ids"]], dim=1),
+        torch.cat([given["prompt_mask"], given["completion_mask"]], dim=1),
+        given["completion_ids"].shape[1],
+        **{name: given[name] for name in kept},
+    )
+    return found.numpy()
+
+
+def trainer_of(folder: str, task: dict[str, np.ndarray], steps: int, train_vision: bool, scratch: str) -> Given:
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    model.model.visual.requires_grad_(train_vision)
+    group, tokens = task["completion_ids"].shape
+    config = GRPOConfig(
+        output_dir=scratch,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        loss_type="grpo",
+        epsilon=CLIP,
+        num_generations=group,
+        per_device_train_batch_size=group,
+        max_completion_length=tokens,
+        max_steps=steps,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+    )
+    return Given(
+        given_of(task, model.config.image_token_id),
+        model=model,
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        args=config,
+        train_dataset=Dataset.from_dict({"prompt": ["given"] * steps}),
+        processing_class=AutoProcessor.from_pretrained(folder),
+    )
+
+
+def score_completions_only() -> None:
+    """As TRL does where it has Triton; the kernels themselves, in another module, stay those of the CPU."""
+    trl.trainer.utils._use_triton = lambda device: True
+
+
+def measure(path: str, folder: str, repeats: int, train_vision: bool) -> dict[str, Any]:
+    task = dict(np.load(path))
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = trainer_of(folder, task, repeats + 1, train_vision, scratch)
+        agreement = {}
+        if "logprobs" in task:
+            agreement["logprobs_max_difference"] = float(np.abs(logprobs(trainer) - task["logprobs"]).max())
+        trainer.add_callback(clock)
+        trainer.train()
+    return {
+        "trl": trl.__version__,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        # The first step allocates what the others reuse; its loss and gradient are of the weights as they were given.
+        "seconds": clock.wall[1:],
+        "cpu_seconds": clock.cpu[1:],
+        "loss": trainer.losses[0],
+        "grad_norm": trainer.state.log_history[0]["grad_norm"],
+        **agreement,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time TRL's GRPOTrainer on a given group of completions.")
+    parser.add_argument("task", help="the file that benchmarks/learner_task.py wrote (.npz)")
+    parser.add_argument("folder", help="the model, in Hugging Face format")
+    parser.add_argument("--threads", type=int, default=1, help="default %(default)s")
+    parser.add_argument("--repeats", type=int, default=5, help="steps after the first; default %(default)s")
+    parser.add_argument("--train-vision", action="store_true", help="train the vision tower, too")
+    args = parser.parse_args()
+    score_completions_only()
+    torch.set_num_threads(args.threads)
+    print(json.dumps(measure(args.task, args.folder, args.repeats, args.train_vision)))
+
+
+if __name__ == "__main__":
+    main()

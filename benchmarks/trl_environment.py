@@ -1,0 +1,51 @@
+"""A separate environment for TRL: a venv of its own that sees the packages of ours, so that torch, transformers and
+accelerate are the very same, and adds TRL and what it needs beside them, pinned.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "runs/benchmarks/trl-env"
+# Everything of TRL that requirements/cpu.lock has not.
+PACKAGES = ("trl==1.16.0", "datasets==5.2.0", "multiprocess==0.70.19", "pandas==3.1.1", "pyarrow==26.0.1")
+
+
+def trl_python(folder: Path = FOLDER) -> Path:
+    """The environment's python; the environment is made if it is not there whole, which takes a minute."""
+    python, stamp = folder / "bin/python", folder / "packages.txt"
+    ours = sysconfig.get_paths()["purelib"]
+    wanted = "\n".join([*PACKAGES, ours])
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return python
+    print(f"making {folder} with {PACKAGES[0]}", file=sys.stderr)
+    venv.create(folder, clear=True)
+    theirs = sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)})
+    # addsitedir, not a bare path: it runs our own .pth files, of which one makes torchvision importable.
+    Path(theirs, "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", *PACKAGES]
+    subprocess.run(pip, check=True, stdout=sys.stderr)
+    stamp.write_text(wanted)
+    return python
+
+
+def run_trl(task: Path, model: Path, *, threads: int, repeats: int, train_vision: bool = False) -> dict[str, Any]:
+    """What benchmarks/learner_trl.py prints."""
+    script = [str(trl_python()), str(ROOT / "benchmarks/learner_trl.py"), str(task), str(model)]
+    script += [f"--threads={threads}", f"--repeats={repeats}"]
+    script += ["--train-vision"] * train_vision
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(script, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+if __name__ == "__main__":
+    print(trl_python())
