@@ -41,6 +41,7 @@ from orchestration.preflight import (
     require_frames_fit,
     require_length,
     require_referee,
+    require_tasks,
     require_tiles,
 )
 from orchestration.referees import make_referee
@@ -70,6 +71,7 @@ def main(config: TrainConfig) -> None:
     shares = config.data.train
     parts = [readable_samples(share, config.contract, config.frames) for share in shares]
     train = Mixture(parts, [share.weight for share in shares], config.seed)
+    require_tasks(config.reward, train.items)
     heldout = readable_samples(config.data.heldout, config.contract, config.frames)[: config.eval.samples]
     if len(heldout) < config.eval.samples:
         file = config.data.heldout.path
