@@ -42,6 +42,13 @@ def test_counts_and_missing_media(tmp_path: Path) -> None:
     assert (found.duplicates, found.unreadable_media, found.boxes_outside, found.times_outside) == ([], {}, 0, 0)
 
 
+def test_boxes_of_frames_without_a_time_are_counted(tmp_path: Path) -> None:
+    boxes = {"cup": [[0.1, 0.1, 0.2, 0.2]]}
+    row = ROW | {"key_frames": [{"idx": "30", "time": 1.0}], "key_items": {"30": boxes, "60": boxes, "90": boxes}}
+    assert checked(tmp_path, row, ROW | {"id": "b", "key_items": {"30": boxes}}).items_without_frame == 3
+    assert checked(tmp_path, row | {"key_items": {"30": boxes}}).items_without_frame == 0
+
+
 def test_an_empty_file_is_unreadable_without_decoding(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").touch()
     assert checked(tmp_path, ROW).unreadable_media == {str(tmp_path / "v.mp4"): "the file is empty"}
