@@ -206,11 +206,6 @@ def test_what_could_change_an_answer_is_in_the_identity():
 
 
 @pytest.fixture
-def frames() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 255, (8, 112, 112, 3), np.uint8)
-
-
-@pytest.fixture
 def ask(info: FrameInfo, frames: np.ndarray) -> Callable[..., Coroutine]:
     """Verdicts of a service before an endpoint."""
 
