@@ -26,7 +26,7 @@ from orchestration.admission import Admission, Batch
 from orchestration.batches import train_batches
 from orchestration.cluster import NAMESPACE, run_directory, start_ray
 from orchestration.config import to_yaml
-from orchestration.engines import policy_engine, referee_engine
+from orchestration.engines import policy_engine, referee_engine, sizes_of
 from orchestration.fleet import Fleet
 from orchestration.frame_store import FrameStore
 from orchestration.gang import Gang
@@ -138,7 +138,7 @@ class Run:
             config.model.referee,
             config.referee,
             config.verification,
-            partial(referee_engine, config),
+            partial(referee_engine, sizes_of(config), cluster),
             cluster.gpus_per_engine,
         )
         frames_bytes = int(cluster.frames_gib * 2**30)
