@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import cv2
+import moody_decoder
 import numpy as np
 import pytest
 from PIL import Image
@@ -117,21 +117,11 @@ def test_the_media_say_what_the_data_do_not(tmp_path: Path) -> None:
 
 
 def test_a_decoder_that_hangs_or_dies_is_lost_alone_and_the_other_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    info = FrameInfo("key", (0.0,), (28, 28), (28, 28), 1.0)
-
-    def decode_with(decoder: str, path: str, contract: object) -> tuple[None, FrameInfo]:
-        if decoder in path and "hangs" in path:
-            time.sleep(60)
-        if decoder in path and "dies" in path:
-            os._exit(139)
-        return None, info
-
-    monkeypatch.setattr(media, "examine", lambda path: path)
-    monkeypatch.setattr(media, "decode_with", decode_with)
+    monkeypatch.setattr(media, "_decode", moody_decoder.decode)
     paths = ["hangs decord pyav", "dies decord pyav", "hangs decord", "dies decord", "good"]
     started = time.monotonic()
     found = dict(decoded(paths, CONTRACT, workers=2, timeout_s=3.0, memory_bytes=2**30))
-    assert found == dict.fromkeys(paths, info) | {
+    assert found == dict.fromkeys(paths, moody_decoder.INFO) | {
         "hangs decord pyav": "the decoder took more than 3 s",
         "dies decord pyav": "the decoder died",
     }
