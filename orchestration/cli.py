@@ -30,11 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parsed(sys.argv[1:] if argv is None else argv)
         args.run(args)
     except BadInput as error:
-        # An actor's BadInput arrives wrapped by Ray: its text then holds the actor's stack trace, its cause does not.
+        # An actor's error arrives wrapped by Ray: its text then holds the actor's stack trace, its cause does not.
         print(f"ser: {getattr(error, 'cause', error)}", file=sys.stderr)
         return 2
     except RunFailed as error:
-        print(f"ser: {error}", file=sys.stderr)
+        print(f"ser: {getattr(error, 'cause', error)}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read our output has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -69,13 +69,10 @@ def convert_file(file: DatasetFile, target: Path, to: str) -> None:
 
 
 def _with_progress(what: str, items: Iterable[T], total: int) -> Iterator[T]:
-    # No refreshing thread: new processes are forked meanwhile.
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, auto_refresh=False, disable=not sys.stderr.isatty()) as progress:
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(what, total=total)
         for item in items:
             progress.advance(bar)
-            progress.refresh()
             yield item
 
 

@@ -1,37 +1,53 @@
-"""What the engines of a run are started with: the policy's and the referee's, of one config."""
+"""What engines are started with: the policy's and the referee's of a run, and a referee's outside training."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.settings import TrainConfig
+from orchestration.settings import ClusterConfig, TrainConfig
 from rollout.engine import EngineConfig
+
+
+@dataclass(frozen=True)
+class EngineSizes:
+    """As in EngineConfig (rollout/engine)."""
+
+    dtype: str = "float32"
+    max_model_len: int = 2048
+    max_num_seqs: int = 64
+
+
+def sizes_of(config: TrainConfig) -> EngineSizes:
+    """Of both engines of a run."""
+    return EngineSizes(config.learner.zero.precision, config.sampling.max_model_len, config.sampling.max_num_seqs)
 
 
 def policy_engine(config: TrainConfig, images: int) -> EngineConfig:
     """`images`: the most that one prompt shows."""
-    return EngineConfig(
-        model=str(Path(config.model.policy).absolute()),
-        max_images=images,
+    return _engine(
+        config.model.policy,
+        images,
+        sizes_of(config),
+        config.cluster,
         native_video=config.template.native_video,
         seed=config.seed,
-        **_common(config),
     )
 
 
-def referee_engine(config: TrainConfig, folder: str) -> EngineConfig:
+def referee_engine(sizes: EngineSizes, cluster: ClusterConfig, folder: str) -> EngineConfig:
     """Of the referee in `folder`. A verdict's prompt shows the frame and the crop."""
-    return EngineConfig(model=str(Path(folder).absolute()), max_images=2, **_common(config))
+    return _engine(folder, 2, sizes, cluster)
 
 
-def _common(config: TrainConfig) -> dict[str, Any]:
-    cluster = config.cluster
-    return {
-        "dtype": config.learner.zero.precision,
-        "max_model_len": config.sampling.max_model_len,
-        "max_num_seqs": config.sampling.max_num_seqs,
-        "kv_cache_gib": cluster.kv_cache_gib,
-        "gpu_memory_utilization": cluster.gpu_memory_utilization,
-        "tensor_parallel_size": cluster.tensor_parallel,
-    }
+def _engine(folder: str, images: int, sizes: EngineSizes, cluster: ClusterConfig, **more: Any) -> EngineConfig:
+    return EngineConfig(
+        model=str(Path(folder).absolute()),
+        max_images=images,
+        kv_cache_gib=cluster.kv_cache_gib,
+        gpu_memory_utilization=cluster.gpu_memory_utilization,
+        tensor_parallel_size=cluster.tensor_parallel,
+        **asdict(sizes),
+        **more,
+    )

@@ -25,7 +25,8 @@ ATTEMPTS = 3
 
 
 async def evaluate(house: House, ser: Ser, samples: Sequence[Sample], draw: Draw, seed: int) -> list[ClipRecord]:
-    """One completion per sample, judged anew by `ser`: the referee forgets what it said before.
+    """One completion per sample, judged anew by `ser`: the referee forgets what it said before, but for what is on disk
+    (`referee.cache_dir`), which runs share.
 
     Left out are clips that cannot be read, or that got no completion or verdict in ATTEMPTS. Raises BadInput if that
     leaves none.

@@ -15,13 +15,13 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from omegaconf import MISSING
 
 from evidence.sampling import SamplingContract, shown_key_times
 from evidence.types import Claim, Sample, Verdict
 from orchestration.cluster import start_ray
+from orchestration.engines import EngineSizes, referee_engine
 from orchestration.frame_store import FrameStore, Lease
 from orchestration.preflight import require_referee
 from orchestration.referees import Pool, make_pool
@@ -30,7 +30,6 @@ from referee.cache import Answer
 from referee.service import ServiceConfig
 from referee.sources import RefereeSource
 from referee.verification import VerificationConfig
-from rollout.engine import EngineConfig
 from rollout.template import PromptTemplate
 
 LOOKED_AT = 8  # samples at once: enough to keep an engine busy
@@ -45,21 +44,12 @@ class JudgedModels:
 
 
 @dataclass(frozen=True)
-class RefereeEngine:
-    """Of a referee in a folder (rollout/engine)."""
-
-    dtype: str = "float32"
-    max_model_len: int = 2048
-    max_num_seqs: int = 64
-
-
-@dataclass(frozen=True)
 class OfflineConfig:
-    """How a referee is run outside training. Of `cluster` what is about engines and frames counts; `template` is the
-    policy's, of which the space counts that its boxes are in."""
+    """How a referee is run outside training. `engine`: of one in a folder. Of `cluster` what is about engines and
+    frames counts; `template` is the policy's, of which the space counts that its boxes are in."""
 
     model: JudgedModels = field(default_factory=JudgedModels)
-    engine: RefereeEngine = field(default_factory=RefereeEngine)
+    engine: EngineSizes = field(default_factory=EngineSizes)
     contract: SamplingContract = field(default_factory=SamplingContract)
     template: PromptTemplate = field(default_factory=PromptTemplate)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
@@ -106,23 +96,10 @@ async def offline(config: OfflineConfig, sources: Sequence[RefereeSource]) -> As
     cluster = config.cluster
     gpus = cluster.gpus_per_engine * sum(source.replicas for source in sources if not source.url)
     with start_ray(cluster.object_store_gib, gpus):
-        engine = partial(_engine, config)
+        engine = partial(referee_engine, config.engine, config.cluster)
         pools = tuple(
             make_pool(source, config.referee, config.verification, engine, cluster.gpus_per_engine)
             for source in sources
         )
         await asyncio.gather(*(pool.start() for pool in pools))
         yield House(pools, FrameStore(config.contract, int(cluster.frames_gib * 2**30), config.frames, LOOKED_AT))
-
-
-def _engine(config: OfflineConfig, folder: str) -> EngineConfig:
-    return EngineConfig(
-        model=str(Path(folder).absolute()),
-        dtype=config.engine.dtype,
-        max_model_len=config.engine.max_model_len,
-        max_num_seqs=config.engine.max_num_seqs,
-        max_images=2,
-        kv_cache_gib=config.cluster.kv_cache_gib,
-        gpu_memory_utilization=config.cluster.gpu_memory_utilization,
-        tensor_parallel_size=config.cluster.tensor_parallel,
-    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from evidence.errors import BadInput
@@ -12,12 +14,15 @@ from evidence.sampling import SamplingContract, most_bytes, most_frames, resized
 from evidence.types import FrameInfo, Sample
 from orchestration.settings import FramesConfig
 from referee.engine_backend import scale_token_ids
+from referee.reward.settings import RewardConfig
 from referee.sources import RefereeSource, read_calibration
 from referee.verification import VerificationConfig
 from rollout.dataset.media import decoded
 from rollout.dataset.mix import DataFile
 from rollout.prompt import ChatEncoder, build_prompt
 from rollout.template import PromptTemplate
+
+log = logging.getLogger(__name__)
 
 
 def readable_samples(file: DataFile, contract: SamplingContract, frames: FramesConfig) -> list[Sample]:
@@ -57,6 +62,22 @@ def require_frames_fit(
             f"what the frames of a step's {clips_per_step} clips can take, up to {most_images(contract, samples)} "
             "each; or lower contract.frames, contract.max_pixels or contract.total_pixels"
         )
+
+
+def require_tasks(reward: RewardConfig, samples: Iterable[Sample]) -> None:
+    """A term that names tasks has to concern some sample. A task of several that is not there is only told, since a
+    recipe may serve more than one data set."""
+    there = sorted({sample.task for sample in samples})
+    for name, term in reward.terms.items():
+        for missing in [task for task in term.tasks if task not in there]:
+            near = difflib.get_close_matches(missing, there, n=1, cutoff=0)[0]
+            told = (
+                f"reward.terms.{name}.tasks: no sample of data.train is of the task {missing!r}; the nearest is "
+                f"{near!r}, of {', '.join(map(repr, there))}"
+            )
+            if not set(there).intersection(term.tasks):
+                raise BadInput(f"{told}. The term would never be paid: name a task that is there, or leave it out")
+            log.warning("%s", told)
 
 
 def require_tiles(tile: int, contract: SamplingContract, role: str) -> None:

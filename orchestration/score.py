@@ -196,10 +196,11 @@ def _frames(sample: Sample, group: Sequence[Recorded]) -> FrameInfo:
 
 
 def _line(sample: Sample, index: int, completion: Completion, reward: GroupReward) -> dict[str, Any]:
-    evidence = reward.evidence[index]
-    claims = [scored_claim(one) for one in evidence]
-    if not evidence:
-        claims = [claim_line(claim) | {"flag": claim.reason} for claim in completion.claims]
+    scored = {one.claim: one for one in reward.evidence[index]}
+    claims = [
+        scored_claim(scored[claim]) if claim in scored else claim_line(claim) | {"flag": claim.reason}
+        for claim in completion.claims
+    ]
     flags = [] if completion.well_formed else ["not well-formed"]
     flags += [f"claim {n}: {claim['flag']}" for n, claim in enumerate(claims) if claim["flag"]]
     flags += [f"{name}: left out, counted as 0" for name in reward.left_out]

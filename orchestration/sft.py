@@ -15,7 +15,7 @@ from pathlib import Path
 
 import ray
 
-from evidence.errors import BadInput
+from evidence.errors import BadInput, RunFailed
 from evidence.sampling import SamplingContract
 from learner.settings import LossConfig, RankConfig, ZeroConfig, require_dtype
 from learner.tiny import TinySpec, create_tiny_model
@@ -40,7 +40,12 @@ MAY_CHANGE = (
     *("frames", "frames_gib", "object_store_gib"),  # but frames.decoder may not: two decoders can give other pixels
 )
 AHEAD = 3  # steps whose rows are made while the ranks train
+MAX_LEFT_OUT_SHARE = 0.5  # of the clips drawn, as of the groups of `ser train`: mostly broken data is a mistake
 CALLS = 3  # of a decoding process for one file: digest, first decoder, second decoder
+
+
+class TooManyLeftOut(RunFailed):
+    """More clips cannot be read than can."""
 
 
 @dataclass
@@ -227,11 +232,21 @@ def main(config: SftConfig) -> None:
     print(f"{config.out}: {gang.trained_parameters:,} parameters after {config.steps} steps; {len(bad)} bad clips")
 
 
+def require_readable(left_out: int, drawn: int, a_step: int) -> None:
+    """Raises TooManyLeftOut once more than the share that may be and one step's clips were left out."""
+    if left_out > MAX_LEFT_OUT_SHARE * drawn + a_step:
+        raise TooManyLeftOut(
+            f"{left_out} of the {drawn} clips drawn could not be read, the reasons are told above; "
+            "`ser data check FILE --media` names all of a file"
+        )
+
+
 def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.ActorHandle, start: int) -> set[str]:
     """The clips that could not be read."""
     make = source.micro_batches.options(num_returns=config.ranks + 1)
     longest_s = gang.timeout_s + CALLS * config.clips * config.frames.timeout_s
     bad: set[str] = set()
+    left_out = 0
 
     def rows_of(step: int) -> list[ray.ObjectRef]:
         return make.remote(*locate(step, config.stages))
@@ -247,6 +262,8 @@ def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.Actor
             for path, reason in made.unreadable:
                 logger.warning("step %d: %s: %s", step + 1, path, reason)
             bad |= {path for path, _ in made.unreadable}
+            left_out += len(made.unreadable)
+            require_readable(left_out, (step + 1 - start) * config.clips, config.clips)
             metrics = gang.train_step(parts, rate)
             frames = {f"frames/{name}": n for name, n in made.frames.items()}
             log.log(step + 1, {**metrics, "learning_rate": rate, "clips_left_out": len(made.unreadable), **frames})

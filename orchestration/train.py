@@ -26,7 +26,7 @@ from orchestration.admission import Admission, Batch
 from orchestration.batches import train_batches
 from orchestration.cluster import NAMESPACE, run_directory, start_ray
 from orchestration.config import to_yaml
-from orchestration.engines import policy_engine, referee_engine
+from orchestration.engines import policy_engine, referee_engine, sizes_of
 from orchestration.fleet import Fleet
 from orchestration.frame_store import FrameStore
 from orchestration.gang import Gang
@@ -41,6 +41,7 @@ from orchestration.preflight import (
     require_frames_fit,
     require_length,
     require_referee,
+    require_tasks,
     require_tiles,
 )
 from orchestration.referees import make_referee
@@ -70,6 +71,7 @@ def main(config: TrainConfig) -> None:
     shares = config.data.train
     parts = [readable_samples(share, config.contract, config.frames) for share in shares]
     train = Mixture(parts, [share.weight for share in shares], config.seed)
+    require_tasks(config.reward, train.items)
     heldout = readable_samples(config.data.heldout, config.contract, config.frames)[: config.eval.samples]
     if len(heldout) < config.eval.samples:
         file = config.data.heldout.path
@@ -136,7 +138,7 @@ class Run:
             config.model.referee,
             config.referee,
             config.verification,
-            partial(referee_engine, config),
+            partial(referee_engine, sizes_of(config), cluster),
             cluster.gpus_per_engine,
         )
         frames_bytes = int(cluster.frames_gib * 2**30)

@@ -18,6 +18,11 @@ class Refused(RuntimeError):
     """This question will never be answered: asking again would change nothing."""
 
 
+class Barred(Refused):
+    """No question was let in, of this kind or another: a key that is not accepted, a model or an address that is not
+    there. One may be about its own question; many in a row are about the referee."""
+
+
 class Backend(Protocol):
     """One referee model.
 
@@ -35,7 +40,7 @@ class Backend(Protocol):
         """float32 [n]: the probabilities of the answers "0" … "n-1", which sum to 1.
 
         `turn`: texts, and (width, height) where an image stands; `images`: uint8 [h, w, 3] each, in their order.
-        Raises Unavailable and Refused; anything else is a defect.
+        Raises Unavailable and Refused (Barred included); anything else is a defect.
         """
 
     async def stop(self) -> None: ...

@@ -20,7 +20,7 @@ import numpy as np
 import openai
 from PIL import Image
 
-from referee.backend import Refused, Turn, Unavailable
+from referee.backend import Barred, Refused, Turn, Unavailable
 from referee.sources import SCALE_SLOT, RefereeSource
 from rollout.prompt import without_control
 
@@ -81,9 +81,12 @@ class HttpBackend:
                 **asked,
             )
         except openai.APIStatusError as error:
-            again = error.status_code in (408, 409, 429) or error.status_code >= 500
             reason = self._told(f"HTTP {error.status_code}: {error.message}")
-            raise (Unavailable if again else Refused)(reason) from None
+            if error.status_code in (408, 409, 429) or error.status_code >= 500:
+                raise Unavailable(reason) from None
+            if error.status_code in (401, 403, 404):
+                raise Barred(f"{reason} ({self.source.model} at {self.source.url})") from None
+            raise Refused(reason) from None
         except openai.APIConnectionError as error:
             raise Unavailable(self._told(f"{error} {error.__cause__ or ''}")) from None
         return reply.http_response.text

@@ -10,14 +10,13 @@ Guarantees: M counts every complete claim, so that a claim that earns nothing co
 the referee is not asked, if its box is degenerate, reaches out of the frame or covers too much of it, if its phrase
 holds no word, if the temporal penalty takes its whole score (as, at lambda_t = 1, outside the video), or if it comes
 after `max_claims` others.
-Near-copies of a claim count as that claim, at the lowest score among them. A missing verdict never becomes a number.
+Of claims that copy each other, by place and time whatever they name, one counts, chosen so that the least is earned. A
+missing verdict never becomes a number.
 """
 
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -42,10 +41,8 @@ OVER_CAP = "over the cap of claims"
 GUARDS = (DEGENERATE, OUT_OF_FRAME, WHOLE_FRAME, NO_WORDS, OUTSIDE_VIDEO, TOO_LOOSE, OVER_CAP)
 TIMINGS = ("shown", "labels", "neighbour")
 EDGE_SLACK = 1.0  # pixels a box may reach out of the frame: rounding, not a mistake
-ACCENTS = re.compile("[\u0300-\u036f]")
-ARTICLES = frozenset(("a", "an", "the"))
-# Cyrillic and Greek letters, without case, that pass for Latin ones: a copy spelt with them is a copy.
-LOOKALIKES = str.maketrans("авсԁеһніјкмоԛрѕтуԝхαβεηικμνορτυχ", "abcdehhijkmoqpstywxabenikmvoptux")
+# Choosing among copies takes up to 3^(claims / 3) tries, and who writes the claims is no friend.
+MOST_CLAIMS = 24
 
 COMBINE: dict[str, Callable[[float, float, float], float]] = {
     "product": lambda rel, loc, w: rel * loc,
@@ -62,6 +59,8 @@ class SerConfig:
     timing: what the temporal penalty goes by. `shown` needs no label: the nearest frame that the policy was shown.
     `labels`: what `label_spans` finds in the sample; as `shown` for a sample without any.
     `neighbour`: as `shown`, and each claim is also asked about the next frame: what holds as well there is loose.
+    dedup_iou: above it, and with times within one sampling step, two claims are copies. Two boxes that both have an IoU
+    above (1 + dedup_iou) / 2 with one thing always are, 1 - IoU being a metric.
     """
 
     combine: str = "product"  # product | mean | min | weighted
@@ -71,7 +70,7 @@ class SerConfig:
     sigma: float = 1.0  # seconds: how far from a shown frame, or from a label, a time may be
     m_min: int = 2  # claims below which evidence is thin
     max_claims: int = 8
-    dedup_iou: float = 0.7
+    dedup_iou: float = 0.5
     max_area_share: float = 0.8
 
     def __post_init__(self) -> None:
@@ -86,6 +85,8 @@ class SerConfig:
         for name in ("m_min", "max_claims"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} = {getattr(self, name)}: it has to be 1 or more")
+        if self.max_claims > MOST_CLAIMS:
+            raise BadInput(f"max_claims = {self.max_claims}: it has to be {MOST_CLAIMS} or less")
 
 
 def label_spans(sample: Sample) -> Spans:
@@ -136,7 +137,7 @@ def guard(claim: Claim, info: FrameInfo, cfg: SerConfig, labels: Spans = ()) -> 
         return OUT_OF_FRAME
     if area(inside) > cfg.max_area_share * width * height:
         return WHOLE_FRAME
-    if not _name(claim.phrase):
+    if not any(map(str.isalnum, plain_phrase(claim.phrase))):
         return NO_WORDS
     if cfg.lambda_t * temporal_penalty(claim, info, cfg, labels) >= 1:
         return OUTSIDE_VIDEO if _outside(claim, info) else TOO_LOOSE
@@ -181,10 +182,7 @@ def score(
         scores.append(ClaimScore(claim, verdict, penalty, quality * (1 - cfg.lambda_t * penalty)))
     if None in verdicts:
         return tuple(scores), None
-    capped, over_cap = scores[: cfg.max_claims], scores[cfg.max_claims :]
-    distinct = _distinct(capped, info, cfg)
-    count = len(distinct) + len(over_cap)
-    return tuple(scores), sum(min(s.score for s in copies) for copies in distinct) / max(count, cfg.m_min)
+    return tuple(scores), _total(scores, info, cfg)
 
 
 def complete_claims(completion: Completion) -> list[Claim]:
@@ -254,43 +252,35 @@ def _quality(verdict: Verdict, cfg: SerConfig) -> float:
     return COMBINE[cfg.combine](verdict.relevance, verdict.localization, cfg.relevance_weight)
 
 
-def _distinct(scores: Sequence[ClaimScore], info: FrameInfo, cfg: SerConfig) -> list[list[ClaimScore]]:
-    """Claims grouped with the first one that they copy: half of the words shared, a time within one sampling step or
-    judged by the same frame, and IoU above `dedup_iou`."""
+def _total(scores: Sequence[ClaimScore], info: FrameInfo, cfg: SerConfig) -> float:
+    """r_SER of all complete claims' scores: that of the claims which are left when each copy has been struck out, in
+    the one of all ways to do so that earns least. So no claim that copies another one raises it, nor does a chain of
+    copies, whose ends are none of each other."""
+    paid = [one.score for one in scores[: cfg.max_claims]]
+    claims = [one.claim for one in scores[: cfg.max_claims]]
+    over_cap, capped = len(scores) - len(claims), range(len(claims))
+    same = [{j for j in capped if i == j or _copies(claims[i], claims[j], info, cfg)} for i in capped]
+
+    def least(left: set[int], earned: float, kept: int) -> float:
+        if not left:
+            return earned / max(kept + over_cap, cfg.m_min)
+        # Every way keeps this claim or one of those that copy it; fewest copies, fewest branches.
+        one = min(left, key=lambda i: len(same[i] & left))
+        return min(least(left - same[i], earned + paid[i], kept + 1) for i in same[one] & left)
+
+    return least(set(capped), 0.0, 0)
+
+
+def _copies(a: Claim, b: Claim, info: FrameInfo, cfg: SerConfig) -> bool:
+    """Whether two complete claims are about the same place, IoU above `dedup_iou`, at the same time: within one
+    sampling step or judged by the same frame. What they call it is the policy's own free text, and tells nothing."""
+    (box_a, time_a), (box_b, time_b) = _box_and_time(a), _box_and_time(b)
+    if iou(box_a, box_b) <= cfg.dedup_iou:
+        return False
     step = mean_spacing(info.times) if len(info.times) > 1 else info.duration
-
-    def copies(a: Claim, b: Claim) -> bool:
-        (box_a, time_a), (box_b, time_b) = _box_and_time(a), _box_and_time(b)
-        if iou(box_a, box_b) <= cfg.dedup_iou or not _alike(_name(a.phrase), _name(b.phrase)):
-            return False
-        # However far apart two times are, one frame is one piece of evidence: what is beyond the last is judged by it.
-        same_frame = nearest_frame(info.times, time_a) == nearest_frame(info.times, time_b)
-        return same_frame or abs(time_a - time_b) <= step
-
-    groups: list[list[ClaimScore]] = []
-    for one in scores:
-        for group in groups:
-            if copies(one.claim, group[0].claim):
-                group.append(one)
-                break
-        else:
-            groups.append([one])
-    return groups
-
-
-def _name(phrase: str) -> frozenset[str]:
-    """The words of a phrase, however ordered, repeated and spelt: without case, punctuation, accents, articles and the
-    plural's s, in letters that look alike, so that no spelling makes a copy a new claim."""
-    bare = plain_phrase(phrase).casefold()
-    if not bare.isascii():
-        bare = ACCENTS.sub("", unicodedata.normalize("NFD", bare)).translate(LOOKALIKES)
-    words = frozenset(word if len(word) < 4 else word.removesuffix("s") for word in re.findall(r"[^\W_]+", bare))
-    return words - ARTICLES or words
-
-
-def _alike(a: frozenset[str], b: frozenset[str]) -> bool:
-    """Whether two phrases share at least half of their words: a word more or less makes no other thing of one box."""
-    return 2 * len(a & b) >= len(a | b)
+    # However far apart two times are, one frame is one piece of evidence: what is beyond the last is judged by it.
+    same_frame = nearest_frame(info.times, time_a) == nearest_frame(info.times, time_b)
+    return same_frame or abs(time_a - time_b) <= step
 
 
 def _box_and_time(claim: Claim) -> tuple[tuple[float, float, float, float], float]:

@@ -3,8 +3,8 @@
 Guarantees: the same question is asked once, however many groups ask it at a time, and never again while it is
 remembered; every call returns within `deadline_s`, with None for what is not there by then, never a made-up verdict; a
 question is asked at most `attempts` times; a backend that fails again and again is left alone for a while, and what
-would have been asked of it is None at once. Each None has its count. What is no failure of the backend but a defect
-raises. Pure asyncio: nothing here knows Ray, torch or vLLM.
+would have been asked of it is None at once; one that lets no question in any more ends the run. Each None has its
+count. What is no failure of the backend but a defect raises. Pure asyncio: nothing here knows Ray, torch or vLLM.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from functools import cache
 import numpy as np
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from evidence.errors import BadInput
+from evidence.errors import BadInput, RunFailed
 from evidence.geometry import nearest_frame
 from evidence.types import Claim, FrameInfo, Verdict
-from referee.backend import Backend, Refused, Turn, Unavailable
+from referee.backend import Backend, Barred, Refused, Turn, Unavailable
 from referee.breaker import Breaker
 from referee.cache import Answer, DiskCache, VerdictCache, VerdictKey
 from referee.verification import (
@@ -67,6 +67,10 @@ class ServiceConfig:
         for key in ("attempts", "breaker_failures", "cache_entries", "max_concurrent"):
             if getattr(self, key) < 1:
                 raise BadInput(f"referee.{key} = {getattr(self, key)}: it has to be 1 or more")
+
+
+class RefereeBarred(RunFailed):
+    """A person has to mend the referee's key, model or address: waiting would change nothing."""
 
 
 @dataclass(frozen=True)
@@ -255,8 +259,10 @@ class RefereeService:
     async def _fetch(self, key: VerdictKey, question: _Question) -> Answer | None:
         try:
             answer = await self._ask(question)
-        except (Unavailable, Refused):
+        except (Unavailable, Refused) as error:
             self.counts["failed"] += 1
+            if isinstance(error, Barred) and not self.breaker.closed:
+                raise RefereeBarred(f"the referee lets no question in any more: {error}") from None
             return None
         self.cache.put(key, answer)
         return answer
@@ -275,7 +281,7 @@ class RefereeService:
                     self._again()
                 try:
                     probabilities = await self.backend.choose(question.turn, question.images(), question.scale)
-                except Unavailable:
+                except (Unavailable, Barred):
                     self.breaker.failed()
                     raise
         self.breaker.succeeded()

@@ -45,8 +45,9 @@ def exact(said: str, truth: str) -> float:
 
 
 def choice(said: str, truth: str) -> float:
-    """Open-o3-Video's rule: the option's letter as X, `X.`, `(X)` or `[X]`, and nothing else."""
-    return float(_letter(said) == _letter(truth))
+    """Open-o3-Video's rule: the option's letter as X, `X.`, `(X)` or `[X]`, and nothing else. No letter is none's."""
+    letter = _letter(truth)
+    return float(bool(letter) and _letter(said) == letter)
 
 
 def stated_choice(said: str, truth: str) -> float:

@@ -26,6 +26,7 @@ class Report:
     unreadable_media: path -> reason; empty files, and if the media were decoded, what failed.
     boxes_outside: labelled boxes that leave 0-1, and boxes in answers that leave image_size, or that have no area.
     times_outside: key frames and spans before 0, reversed, or after the end of the video where its duration is known.
+    items_without_frame: frames of key_items that key_frames do not list: without a time, their boxes are of no use.
     """
 
     n: int
@@ -37,6 +38,7 @@ class Report:
     unreadable_media: dict[str, str]
     boxes_outside: int
     times_outside: int
+    items_without_frame: int
 
 
 def check(file: DatasetFile) -> tuple[Report, list[Sample]]:
@@ -52,6 +54,7 @@ def check(file: DatasetFile) -> tuple[Report, list[Sample]]:
         unreadable_media={path: "the file is empty" for path in media_of(samples) if _is_empty(path)},
         boxes_outside=sum(map(_boxes_outside, samples)),
         times_outside=sum(_times_outside(sample, sample.duration) for sample in samples),
+        items_without_frame=sum(len(s.key_items.keys() - {frame.idx for frame in s.key_frames}) for s in samples),
     ), samples
 
 

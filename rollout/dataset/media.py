@@ -12,7 +12,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkProcess
+from multiprocessing.context import ForkServerProcess
 
 import cv2
 
@@ -32,7 +32,7 @@ def decoded(
     Each decoder that is tried on a file has a process of its own, with `timeout_s` and `memory_bytes`, as in a run.
     """
     waiting = deque(Turns(path) for path in paths)
-    running: dict[Connection, tuple[Turns, ForkProcess, float]] = {}
+    running: dict[Connection, tuple[Turns, ForkServerProcess, float]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -56,8 +56,10 @@ def decoded(
             process.kill()
 
 
-def _start(turns: Turns, contract: SamplingContract, memory_bytes: int) -> tuple[Connection, ForkProcess]:
-    context = multiprocessing.get_context("fork")  # a new one has the decoder loaded
+def _start(turns: Turns, contract: SamplingContract, memory_bytes: int) -> tuple[Connection, ForkServerProcess]:
+    # Not forked from this process: where it has threads, as beside Ray, a fork may wait for their locks forever.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # a new one has the decoders loaded
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_decode, args=(turns, contract, memory_bytes, sender), daemon=True)
     process.start()

@@ -74,8 +74,11 @@ def read_key_items(row: Row) -> dict[str, dict[str, tuple[Box, ...]]]:
 def _answered_span(task: str, answer: str) -> tuple[tuple[float, float], ...]:
     if task not in (TEMPORAL_QA, TEMPORAL_MCQ):
         return ()
+    before, _, last = answer.rpartition("\n")
     try:
-        return (span(json.loads(answer.split("\n")[-1]), "it"),)
+        if task == TEMPORAL_MCQ and not before.partition("\n")[0].strip():
+            raise ValueError("no option")
+        return (span(json.loads(last), "it"),)
     except (ValueError, RecursionError):
         wanted = '"[start, end]"' if task == TEMPORAL_QA else '"X\\n[start, end]"'
         raise ValueError(f"the answer of a {task} must be {wanted} in seconds, not {answer!r:.60}") from None

@@ -18,9 +18,13 @@ ANSWER = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
 PLACEHOLDER = re.compile(r"(?:\s*<(?:video|image)>)+\s*")
 
 
-def _answer(text: str) -> str:
+def _answer(row: Row, key: str) -> str:
+    text = row.text(key)
     tagged = ANSWER.fullmatch(text)
-    return tagged[1].strip() if tagged else text
+    answer = tagged[1].strip() if tagged else text
+    if not answer:
+        raise ValueError(f"the key '{key}' must hold an answer, not {text!r:.40}")
+    return answer
 
 
 def _grounded(answer: str) -> tuple[tuple[float, float], ...]:
@@ -37,7 +41,7 @@ def read_video_r1(row: Row) -> Sample:
     kind = row.text("data_type")
     if kind not in ("video", "image"):
         raise ValueError(f"the key 'data_type' must be video or image, not {kind!r:.40}")
-    path, answer, process = row.media("path"), _answer(row.text("solution")), row.optional_text("process")
+    path, answer, process = row.media("path"), _answer(row, "solution"), row.optional_text("process")
     if path is None:
         raise KeyError("path")
     return Sample(
@@ -77,7 +81,7 @@ def read_easy_video_r1(row: Row) -> Sample:
     videos, images = row.texts("videos"), row.texts("images")
     if len(videos) + len(images) != 1:
         raise ValueError(f"a sample shows one video or one image, not {len(videos)} videos and {len(images)} images")
-    problem, answer = row.text("problem"), _answer(row.text("answer"))
+    problem, answer = row.text("problem"), _answer(row, "answer")
     question = PLACEHOLDER.sub("", problem, count=1) if PLACEHOLDER.match(problem) else problem
     if not question.strip():
         raise ValueError(f"the key 'problem' must ask something, not {problem!r:.40}")

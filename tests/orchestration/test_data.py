@@ -13,7 +13,7 @@ from rollout.shapes import make_shapes
 
 KEYS = [
     *("n", "format", "by_task", "by_source", "duplicates", "missing_media", "unreadable_media"),
-    *("boxes_outside", "times_outside"),
+    *("boxes_outside", "times_outside", "items_without_frame"),
 ]
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from orchestration.config import load_config
-from orchestration.engines import policy_engine, referee_engine
+from orchestration.engines import policy_engine, referee_engine, sizes_of
 from orchestration.settings import TrainConfig
 from rollout.engine import EngineConfig, _platform_arguments
 
@@ -18,7 +18,7 @@ FOLDERS = ("data.train=a.json", "data.heldout=b.json", "model.policy=/policy", "
 
 def engines(*overrides: str) -> tuple[EngineConfig, EngineConfig]:
     config = load_config(TrainConfig, GPU, [*FOLDERS, *overrides])
-    return policy_engine(config, 20), referee_engine(config, "/referee")
+    return policy_engine(config, 20), referee_engine(sizes_of(config), config.cluster, "/referee")
 
 
 def test_policy_and_referee_have_their_models_and_one_set_of_sizes() -> None:

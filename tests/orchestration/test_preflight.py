@@ -1,7 +1,9 @@
-"""What a run is refused for before it starts: the frames of a step's groups that would never fit at once."""
+"""What a run is refused for before it starts: frames of a step's groups that would never fit at once, and terms that
+would never be paid."""
 
 from __future__ import annotations
 
+import logging
 import re
 from contextlib import suppress
 
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, shown_key_times
 from evidence.types import KeyFrame, Sample
-from orchestration.preflight import require_frames_fit
+from orchestration.preflight import require_frames_fit, require_tasks
+from referee.reward.settings import RewardConfig, TermConfig
 
 KEY = "cluster.frames_gib"
 PLAIN = SamplingContract(frames=8, max_pixels=3136)
@@ -46,3 +49,20 @@ def test_what_passes_is_refused_to_no_group(keys: list[int], groups: int, gib: f
         require_frames_fit(WITH_KEYS, samples, groups, KEY, gib)
         share = int(gib * 2**30) // groups  # as orchestration/frame_store has it
         assert all(most_bytes(WITH_KEYS, shown_key_times(sample, WITH_KEYS)) <= share for sample in samples)
+
+
+def test_a_term_that_concerns_no_sample_is_refused_and_one_that_concerns_some_is_told_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    samples = [Sample(task, "s", task, "q", "a", video_path="a.mp4") for task in ("temporal QA", "visual QA")]
+
+    def require(*tasks: str) -> None:
+        require_tasks(RewardConfig(terms={"style": TermConfig(tasks=list(tasks)), "acc": TermConfig()}), samples)
+
+    with caplog.at_level(logging.WARNING):
+        require("visual QA")
+        assert not caplog.messages
+        require("visual QA", "OCR")
+    assert "reward.terms.style.tasks: no sample of data.train is of the task 'OCR'" in caplog.messages[0]
+    with pytest.raises(BadInput, match=r"tasks: .*'Temporal qa'; the nearest is 'temporal QA', of .*visual"):
+        require("Temporal qa", "OCR")

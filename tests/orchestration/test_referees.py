@@ -15,7 +15,7 @@ import pytest
 import ray
 from endpoint import Endpoint, answering, serving, steady
 
-from evidence.errors import BadInput
+from evidence.errors import BadInput, RunFailed
 from evidence.types import Claim, FrameInfo
 from orchestration import referees as module
 from orchestration.referees import Pool, Referee
@@ -179,3 +179,21 @@ def test_a_referee_that_cannot_be_kept_alive_ends_the_run(
 
     with pytest.raises(module.RefereeLost, match="died 1 times"):
         run(death())
+
+
+def test_an_endpoint_that_bars_every_question_ends_the_run_in_one_line(ray_cluster: Any, run: Run) -> None:
+    replies = iter([answering(0.1, 0.2, 0.7)])
+
+    async def barred_soon(body: dict[str, Any]) -> tuple[int, Any]:
+        return next(replies, (401, {"error": {"message": "key revoked"}}))
+
+    with endpoint(run, barred_soon) as at:
+        pool = Pool(config_for(at, breaker_failures=2), 1, 0.0)
+        run(pool.start())
+        with pytest.raises(RunFailed, match="key revoked") as failed:
+            run(ask(pool, INFO))
+        told = str(failed.value.cause)  # which the command line prints
+        assert told.startswith("the referee lets no question in any more: HTTP 401")
+        assert "\n" not in told
+        assert pool.restarts == 0
+        ray.kill(pool._replicas[0].actor)

@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 
+from evidence.grammar import parse
+from evidence.types import FrameInfo, Sample, Verdict
 from orchestration import cli
+from orchestration.score import scored_lines
+from referee.recorded import Recorded
+from referee.reward.graph import RewardGraph
+from referee.reward.settings import RewardConfig, TermConfig
+from referee.terms.view import GroupView
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = [
@@ -103,6 +110,20 @@ def test_what_is_malformed_is_flagged_and_scored(score):
     (line,) = score({"id": "2", "text": "<think><obj>a</obj><box>[1]</box>", "frame_size": [100, 100]})
     assert line["reward"] == 0
     assert line["flags"][0] == "not well-formed"
+
+
+def test_beside_claims_that_were_judged_the_invalid_ones_are_listed_with_their_reason():
+    text = f"<think><obj>a hat</obj><box>[1,2,3]</box>at<t>1.0</t>s {CLAIM.format(time=3.0)}</think><answer>x</answer>"
+    of = Sample("1", "s", "free-form", "Who?", "x", video_path="a.mp4")
+    frames = FrameInfo("k", (1.0, 3.0), (100, 100), (100, 100), 4.0)
+    view = GroupView(of, (text,), (parse(text),), frames, verdicts=([Verdict(1.0, 0.5)],))
+    graph = RewardGraph(RewardConfig(terms={"ser": TermConfig()}))
+    (line,) = scored_lines(graph, {"1": view}, [Recorded("line 1", "1", text)], {})
+    hat, cup = line["claims"]
+    assert (hat["phrase"], hat["box"], hat["flag"]) == ("a hat", None, view.completions[0].claims[0].reason)
+    assert hat["flag"] is not None
+    assert line["flags"] == [f"claim 0: {hat['flag']}"]
+    assert (cup["phrase"], cup["score"], cup["flag"]) == ("red cup", 0.5, None)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import ray
 from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, shown_key_times
 from orchestration.settings import FramesConfig
-from orchestration.sft import SftConfig, Stage, learning_rate, locate
+from orchestration.sft import SftConfig, Stage, TooManyLeftOut, learning_rate, locate, require_readable
 from orchestration.sft_rows import RowsConfig, RowSource, by_clip
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
@@ -112,3 +112,10 @@ def test_learning_rate_warms_up_then_falls_to_a_tenth_and_stopping_early_keeps_i
 def test_impossible_settings_are_refused(change: dict, word: str) -> None:
     with pytest.raises(BadInput, match=word):
         SftConfig(**({"stages": [Stage(DATA, 1)]} | change))
+
+
+def test_data_that_is_mostly_broken_ends_the_run_after_more_than_a_steps_clips() -> None:
+    require_readable(left_out=5, drawn=5, a_step=10)
+    require_readable(left_out=60, drawn=100, a_step=10)
+    with pytest.raises(TooManyLeftOut, match="61 of the 100 clips drawn could not be read"):
+        require_readable(left_out=61, drawn=100, a_step=10)

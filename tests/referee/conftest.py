@@ -1,9 +1,12 @@
-"""Samples of the embedded world, drawn without writing a video."""
+"""Samples of the embedded world, drawn without writing a video, and what a referee's service is asked."""
+
+from collections.abc import Callable, Coroutine
 
 import numpy as np
 import pytest
 
-from evidence.types import FrameInfo, KeyFrame, Sample
+from evidence.types import Claim, FrameInfo, KeyFrame, Sample, Verdict
+from referee.service import RefereeService
 from rollout.shapes import COLOURS, DURATION, FRAME_SIDE, MOMENTS, SHAPES, SIDE, draw_shapes, questions
 
 
@@ -39,3 +42,22 @@ def samples() -> list[Sample]:
                 )
             )
     return made
+
+
+@pytest.fixture
+def frames() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (8, 112, 112, 3), np.uint8)
+
+
+@pytest.fixture
+def verify(info: FrameInfo, frames: np.ndarray) -> Callable[..., Coroutine]:
+    async def run(
+        service: RefereeService, *claims: Claim, question: str = "Where?", info: FrameInfo = info
+    ) -> list[Verdict | None]:
+        answers = await service.verify(question, list(claims), info, frames)
+        counts = service.counts
+        ends = ("cached", "deduplicated", "asked", "breaker_open")
+        assert counts["questions"] == sum(counts[name] for name in ends), "each question ends in one of them"
+        return answers
+
+    return run

@@ -17,9 +17,9 @@ from PIL import Image
 
 from evidence.errors import BadInput
 from evidence.types import Claim, FrameInfo, Verdict
-from referee.backend import Refused, Unavailable
+from referee.backend import Barred, Refused, Unavailable
 from referee.http_backend import HttpBackend
-from referee.service import RefereeService, ServiceConfig
+from referee.service import RefereeBarred, RefereeService, ServiceConfig
 from referee.sources import SCALE_SLOT, RefereeSource
 from referee.verification import VerificationConfig
 
@@ -114,8 +114,9 @@ def test_without_log_probabilities_there_is_only_the_answer():
         (500, Unavailable, "HTTP 500"),
         (503, Unavailable, "HTTP 503"),
         (400, Refused, "HTTP 400: .*too long"),
-        (401, Refused, "HTTP 401"),
-        (404, Refused, "HTTP 404"),
+        (401, Barred, "HTTP 401: .*judge-7b at http://"),
+        (403, Barred, "HTTP 403"),
+        (404, Barred, "HTTP 404"),
     ],
 )
 def test_errors_are_told_apart(status: int, error: type[Exception], told: str):
@@ -205,11 +206,6 @@ def test_what_could_change_an_answer_is_in_the_identity():
 
 
 @pytest.fixture
-def frames() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 255, (8, 112, 112, 3), np.uint8)
-
-
-@pytest.fixture
 def ask(info: FrameInfo, frames: np.ndarray) -> Callable[..., Coroutine]:
     """Verdicts of a service before an endpoint."""
 
@@ -259,6 +255,31 @@ def test_an_endpoint_that_recovers_costs_retries_and_one_that_does_not_a_breaker
     assert not service.breaker.closed
     assert len(endpoint.bodies) < 5 + 12
     assert service.counts["missing"] == 6
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_an_endpoint_that_bars_every_question_in_mid_run_ends_the_run(ask, status: int):
+    turns = iter([200])
+
+    async def barred_soon(body: dict[str, Any]) -> tuple[int, Any]:
+        return answering(0.1, 0.2, 0.7) if next(turns, 0) else (status, {"error": {"message": "key revoked"}})
+
+    config = ServiceConfig(max_concurrent=1, breaker_failures=3)
+    with pytest.raises(RefereeBarred, match=rf"no question in any more: HTTP {status}: .*key revoked.* \(m at http"):
+        asyncio.run(ask(barred_soon, config))
+
+
+def test_a_question_that_alone_is_barred_is_missing_alone(ask):
+    turns = iter([403, 200, 403])
+
+    async def sometimes(body: dict[str, Any]) -> tuple[int, Any]:
+        flagged = next(turns, 200) == 403
+        return (403, {"error": {"message": "flagged"}}) if flagged else answering(0.1, 0.2, 0.7)
+
+    verdicts, service, endpoint = asyncio.run(ask(sometimes, ServiceConfig(max_concurrent=1, breaker_failures=2)))
+    assert verdicts.count(None) in (1, 2)
+    assert (service.counts["failed"], service.counts["retried"], len(endpoint.bodies)) == (2, 0, 12)
+    assert service.breaker.closed
 
 
 def test_one_slow_answer_is_missing_and_the_others_are_not(ask):

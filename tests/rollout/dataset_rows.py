@@ -1,7 +1,9 @@
-"""Rows of every dataset format, as the formats' own files have them."""
+"""Rows of every dataset format, as the formats' own files have them, and a file of some."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 NOTHING = {"image_path": None, "image_size": None, "key_frames": None, "key_items": None}
@@ -178,3 +180,9 @@ ROWS = {
     "tvgbench": TVGBENCH,
     "v-star": V_STAR,
 }
+
+
+def write(folder: Path, rows: list[dict[str, Any]], name: str = "data.json") -> Path:
+    file = folder / name
+    file.write_text(json.dumps(rows))
+    return file

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import cv2
+import moody_decoder
 import numpy as np
 import pytest
 from PIL import Image
@@ -40,6 +40,13 @@ def test_counts_and_missing_media(tmp_path: Path) -> None:
     long = "x" * 300
     assert checked(tmp_path, ROW | {"video": long}).missing_media == [str(tmp_path / long)]
     assert (found.duplicates, found.unreadable_media, found.boxes_outside, found.times_outside) == ([], {}, 0, 0)
+
+
+def test_boxes_of_frames_without_a_time_are_counted(tmp_path: Path) -> None:
+    boxes = {"cup": [[0.1, 0.1, 0.2, 0.2]]}
+    row = ROW | {"key_frames": [{"idx": "30", "time": 1.0}], "key_items": {"30": boxes, "60": boxes, "90": boxes}}
+    assert checked(tmp_path, row, ROW | {"id": "b", "key_items": {"30": boxes}}).items_without_frame == 3
+    assert checked(tmp_path, row | {"key_items": {"30": boxes}}).items_without_frame == 0
 
 
 def test_an_empty_file_is_unreadable_without_decoding(tmp_path: Path) -> None:
@@ -110,21 +117,11 @@ def test_the_media_say_what_the_data_do_not(tmp_path: Path) -> None:
 
 
 def test_a_decoder_that_hangs_or_dies_is_lost_alone_and_the_other_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    info = FrameInfo("key", (0.0,), (28, 28), (28, 28), 1.0)
-
-    def decode_with(decoder: str, path: str, contract: object) -> tuple[None, FrameInfo]:
-        if decoder in path and "hangs" in path:
-            time.sleep(60)
-        if decoder in path and "dies" in path:
-            os._exit(139)
-        return None, info
-
-    monkeypatch.setattr(media, "examine", lambda path: path)
-    monkeypatch.setattr(media, "decode_with", decode_with)
+    monkeypatch.setattr(media, "_decode", moody_decoder.decode)
     paths = ["hangs decord pyav", "dies decord pyav", "hangs decord", "dies decord", "good"]
     started = time.monotonic()
     found = dict(decoded(paths, CONTRACT, workers=2, timeout_s=3.0, memory_bytes=2**30))
-    assert found == dict.fromkeys(paths, info) | {
+    assert found == dict.fromkeys(paths, moody_decoder.INFO) | {
         "hangs decord pyav": "the decoder took more than 3 s",
         "dies decord pyav": "the decoder died",
     }

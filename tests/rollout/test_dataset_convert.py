@@ -1,4 +1,4 @@
-"""Conversions that are refused in one line for what a row or a target holds."""
+"""What comes through a conversion from one format to another, and what is refused in one line."""
 
 from __future__ import annotations
 
@@ -7,16 +7,76 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dataset_rows import SER
+from dataset_rows import ROWS, SER, TIME_R1, V_STAR, write
 
 from evidence.errors import BadInput
-from rollout.dataset.convert import convert
+from rollout.dataset import read_dataset
+from rollout.dataset.convert import convert, lost
 from rollout.dataset.read import DatasetFile
 
 
 def written(folder: Path, **changes: Any) -> DatasetFile:
     (folder / "data.json").write_text(json.dumps([SER[1] | changes]))
     return DatasetFile(folder / "data.json")
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_every_sample_comes_through_our_own_format_and_back(tmp_path: Path, name: str, suffix: str) -> None:
+    source = write(tmp_path, ROWS[name])
+    ours, again = tmp_path / f"ours.{suffix}", tmp_path / f"again.{suffix}"
+    assert convert(DatasetFile(source), ours, "ser").samples == len(ROWS[name])
+    convert(DatasetFile(ours), again, name)
+    samples = read_dataset(source)
+    assert read_dataset(ours) == samples
+    back = list(DatasetFile(again, name))
+    assert [lost(a, b) for a, b in zip(samples, back, strict=True)] == [[]] * len(samples)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_v_star_is_written_as_it_was(tmp_path: Path) -> None:
+    convert(DatasetFile(write(tmp_path, V_STAR)), tmp_path / "again.json", "v-star")
+    (row,) = json.loads((tmp_path / "again.json").read_text())
+    expected = {key: value for key, value in V_STAR[0].items() if key != "chain"}
+    assert row == expected | {"bboxes": [box | {"frame_index": str(box["frame_index"])} for box in expected["bboxes"]]}
+
+
+def test_a_conversion_says_which_keys_no_sample_holds(tmp_path: Path) -> None:
+    done = convert(DatasetFile(write(tmp_path, TIME_R1 * 2)), tmp_path / "ours.jsonl", "ser")
+    assert done.unread == {"difficulty": 2, "pred": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "words"),
+    [
+        ("video-r1", "open-o3", ["sample 2", "open-o3 has no place for its options", "convert to ser"]),
+        ("open-o3", "video-r1", ["sample 0", "no place for its image_size"]),
+        ("open-o3", "time-r1", ["sample 0", "cannot be written as time-r1", "no time span"]),
+        ("open-o3", "v-star", ["sample 0", "cannot be written as v-star", "lacks fps"]),
+        (
+            "v-star",
+            "easyvideor1",
+            ["sample 3783730077", "key_frames, key_items, spans, duration, fps, domain, follow_ups"],
+        ),
+        ("ser", "v_star", ["format = v_star", "one of ser, open-o3"]),
+    ],
+)
+def test_a_poorer_format_is_refused_and_nothing_written(tmp_path: Path, name: str, to: str, words: list[str]) -> None:
+    source = write(tmp_path, ROWS[name])
+    with pytest.raises(BadInput) as refusal:
+        convert(DatasetFile(source), tmp_path / "out.json", to)
+    assert all(word in str(refusal.value) for word in words), refusal.value
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_conversion_keeps_media_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "world").mkdir()
+    source = write(tmp_path / "world", SER[:1])
+    convert(DatasetFile(source), tmp_path / "above.json", "ser")
+    assert json.loads((tmp_path / "above.json").read_text())[0]["video"] == "world/clips/a.mp4"
+    (tmp_path / "beside").mkdir()
+    with pytest.raises(BadInput, match=r"media .*/world/clips/a\.mp4 is not below .*/beside; write the file"):
+        convert(DatasetFile(source), tmp_path / "beside/out.json", "ser")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What each format's rows become, which format a file is in, and what comes through a conversion."""
+"""What each format's rows become, and which format a file is in."""
 
 from __future__ import annotations
 
@@ -10,22 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dataset_rows import EASY_VIDEO_R1, OPEN_O3, ROWS, SER, TIME_R1, TVGBENCH, V_STAR, VIDEO_R1
+from dataset_rows import EASY_VIDEO_R1, OPEN_O3, ROWS, SER, TIME_R1, TVGBENCH, V_STAR, VIDEO_R1, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evidence.errors import BadInput
 from evidence.types import KeyFrame, Sample
 from rollout.dataset import read_dataset
-from rollout.dataset.convert import convert, lost
 from rollout.dataset.formats import FORMATS
 from rollout.dataset.read import DatasetFile
-
-
-def write(folder: Path, rows: list[dict[str, Any]], name: str = "data.json") -> Path:
-    file = folder / name
-    file.write_text(json.dumps(rows))
-    return file
 
 
 def read(folder: Path, rows: list[dict[str, Any]]) -> list[Sample]:
@@ -69,6 +62,12 @@ def test_the_six_tasks_of_open_o3(tmp_path: Path) -> None:
 def test_a_temporal_answer_that_is_no_span_is_refused(tmp_path: Path, answer: str) -> None:
     message = refusal_of(write(tmp_path, [OPEN_O3[2] | {"answer": answer}]))
     assert "sample 1: the answer of a temporal QA must be" in message
+
+
+@pytest.mark.parametrize("answer", ["\n[3, 7.5]", " \n[3, 7.5]", "\nB\n[3, 7.5]", "[3, 7.5]"])
+def test_a_temporal_choice_without_a_letter_is_refused(tmp_path: Path, answer: str) -> None:
+    message = refusal_of(write(tmp_path, [OPEN_O3[3] | {"answer": answer}]))
+    assert 'the answer of a temporal QA (MCQ) must be "X\\n[start, end]"' in message
 
 
 def test_video_r1(tmp_path: Path) -> None:
@@ -160,6 +159,8 @@ def test_our_own_needs_little_and_may_say_all(tmp_path: Path) -> None:
         ("easyvideor1", {"problem": "<video> "}, ["'problem'", "<video>"]),
         ("video-r1", {"data_type": "audio"}, ["'data_type'", "video or image", "audio"]),
         ("video-r1", {"solution": None}, ["'solution'", "missing or null"]),
+        ("video-r1", {"solution": "<answer> </answer>"}, ["'solution'", "an answer", "<answer>"]),
+        ("easyvideor1", {"answer": "<answer></answer>"}, ["'answer'", "an answer", "<answer>"]),
         ("video-r1", {"path": "../x.mp4"}, ["path '../x.mp4'", "leaves the media root"]),
         ("easyvideor1", {"videos": ["/abs/a.mp4"]}, ["videos '/abs/a.mp4'", "leaves the media root"]),
         ("time-r1", {"timestamp": [1]}, ["'timestamp'", "[start, end]"]),
@@ -216,65 +217,6 @@ def test_lines_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
     assert [next(samples).id for _ in range(30)] == [str(n) for n in range(30)]
     with pytest.raises(BadInput, match="line 31: not JSON"):
         next(samples)
-
-
-@pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize("suffix", ["json", "jsonl"])
-def test_every_sample_comes_through_our_own_format_and_back(tmp_path: Path, name: str, suffix: str) -> None:
-    source = write(tmp_path, ROWS[name])
-    ours, again = tmp_path / f"ours.{suffix}", tmp_path / f"again.{suffix}"
-    assert convert(DatasetFile(source), ours, "ser").samples == len(ROWS[name])
-    convert(DatasetFile(ours), again, name)
-    samples = read_dataset(source)
-    assert read_dataset(ours) == samples
-    back = list(DatasetFile(again, name))
-    assert [lost(a, b) for a, b in zip(samples, back, strict=True)] == [[]] * len(samples)
-    assert not list(tmp_path.glob("*.part"))
-
-
-def test_v_star_is_written_as_it_was(tmp_path: Path) -> None:
-    convert(DatasetFile(write(tmp_path, V_STAR)), tmp_path / "again.json", "v-star")
-    (row,) = json.loads((tmp_path / "again.json").read_text())
-    expected = {key: value for key, value in V_STAR[0].items() if key != "chain"}
-    assert row == expected | {"bboxes": [box | {"frame_index": str(box["frame_index"])} for box in expected["bboxes"]]}
-
-
-def test_a_conversion_says_which_keys_no_sample_holds(tmp_path: Path) -> None:
-    done = convert(DatasetFile(write(tmp_path, TIME_R1 * 2)), tmp_path / "ours.jsonl", "ser")
-    assert done.unread == {"difficulty": 2, "pred": 2}
-
-
-@pytest.mark.parametrize(
-    ("name", "to", "words"),
-    [
-        ("video-r1", "open-o3", ["sample 2", "open-o3 has no place for its options", "convert to ser"]),
-        ("open-o3", "video-r1", ["sample 0", "no place for its image_size"]),
-        ("open-o3", "time-r1", ["sample 0", "cannot be written as time-r1", "no time span"]),
-        ("open-o3", "v-star", ["sample 0", "cannot be written as v-star", "lacks fps"]),
-        (
-            "v-star",
-            "easyvideor1",
-            ["sample 3783730077", "key_frames, key_items, spans, duration, fps, domain, follow_ups"],
-        ),
-        ("ser", "v_star", ["format = v_star", "one of ser, open-o3"]),
-    ],
-)
-def test_a_poorer_format_is_refused_and_nothing_written(tmp_path: Path, name: str, to: str, words: list[str]) -> None:
-    source = write(tmp_path, ROWS[name])
-    with pytest.raises(BadInput) as refusal:
-        convert(DatasetFile(source), tmp_path / "out.json", to)
-    assert all(word in str(refusal.value) for word in words), refusal.value
-    assert list(tmp_path.iterdir()) == [source]
-
-
-def test_a_conversion_keeps_media_where_they_are(tmp_path: Path) -> None:
-    (tmp_path / "world").mkdir()
-    source = write(tmp_path / "world", SER[:1])
-    convert(DatasetFile(source), tmp_path / "above.json", "ser")
-    assert json.loads((tmp_path / "above.json").read_text())[0]["video"] == "world/clips/a.mp4"
-    (tmp_path / "beside").mkdir()
-    with pytest.raises(BadInput, match=r"media .*/world/clips/a\.mp4 is not below .*/beside; write the file"):
-        convert(DatasetFile(source), tmp_path / "beside/out.json", "ser")
 
 
 def test_the_examples_in_the_docs_are_what_they_say(tmp_path: Path) -> None:

@@ -30,6 +30,11 @@ def test_the_reference_may_be_written_in_these_ways_too(truth: str):
     assert choice("A", truth) == 0
 
 
+def test_where_no_letter_is_right_none_is():
+    assert choice("", "") == choice(" ", "") == 0
+    assert stated_choice("Correct Option: ", "\n[3.0, 9.0]") == 0
+
+
 @pytest.mark.parametrize(
     ("said", "right"),
     [

@@ -1,0 +1,90 @@
+"""A referee's service on a backend whose answers and moods are told by the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+
+from evidence.types import Claim
+from referee.service import RefereeService, ServiceConfig
+from referee.verification import VerificationConfig
+
+RED = Claim("red circle", (10.0, 10.0, 30.0, 32.0), 3.0, (0, 0))
+CALM = ServiceConfig(deadline_s=30.0)
+IMPATIENT = ServiceConfig(deadline_s=0.05)
+LIKELY = (0.1, 0.2, 0.7)
+
+
+class Backend:
+    """Answers what `mood` returns for the texts of a turn, and keeps the turns it was asked."""
+
+    digest = "a referee"
+    setting = ""
+
+    def __init__(self, mood: Callable[[str], Awaitable[tuple[float, ...]]]):
+        self.mood = mood
+        self.asked: list[str] = []
+        self.images: list[list[np.ndarray]] = []
+        self.given_up = 0
+        self.started = False
+
+    async def start(self) -> None:
+        self.started = True
+
+    async def choose(self, turn: Any, images: Any, n: int) -> np.ndarray:
+        text = "".join(part for part in turn if isinstance(part, str))
+        self.asked.append(text)
+        self.images.append(list(images))
+        try:
+            return np.array((await self.mood(text))[:n], np.float32)
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+
+    async def stop(self) -> None: ...
+
+
+async def calm(text: str) -> tuple[float, ...]:
+    await asyncio.sleep(0)
+    return (*LIKELY, 0.0)
+
+
+def failing(times: int, error: Exception, then: tuple[float, ...] = LIKELY) -> Callable:
+    """Each question fails `times` times first."""
+    failed: dict[str, int] = {}
+
+    async def mood(text: str) -> tuple[float, ...]:
+        failed[text] = failed.get(text, 0) + 1
+        if failed[text] <= times:
+            raise error
+        return then
+
+    return mood
+
+
+async def never(text: str) -> tuple[float, ...]:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def service(mood: Callable = calm, config: ServiceConfig = CALM, **verification: Any) -> RefereeService:
+    naps: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        await asyncio.sleep(0)
+
+    made = RefereeService(Backend(mood), VerificationConfig(**verification), config, sleep=sleep)
+    made.naps = naps  # type: ignore[attr-defined]
+    return made
+
+
+def moved(box: Any = RED.box, time: float = 3.0, phrase: str = "red circle") -> Claim:
+    return Claim(phrase, box, time, (0, 0))
+
+
+def some(counts: Any, *names: str) -> tuple[int, ...]:
+    return tuple(counts[name] for name in names)
