@@ -247,6 +247,14 @@ def test_what_is_watched_is_an_average_over_the_step() -> None:
     assert sampled == pytest.approx(0.5 / 4 + 1.0 / 4 + 2.0 / 2, rel=1e-6)
 
 
+def test_the_entropy_bonus_pushes_the_entropy_up() -> None:
+    config = AlgorithmConfig(entropy=0.2)
+    output, targets = tensors(*random_step(0, 0.3), config)
+    output = PolicyOutput(output.logprobs, output.entropy.requires_grad_())
+    (found,) = torch.autograd.grad(make_loss(config)(output, targets).loss, output.entropy)
+    torch.testing.assert_close(found, -0.2 * targets.weights)
+
+
 def test_cross_entropy_is_one_mean_over_all_tokens() -> None:
     logprobs = torch.tensor([-1.0, -2.0, -6.0], dtype=torch.float64, requires_grad=True)
     weights = torch.from_numpy(token_weights(np.array([1, 2]), "token_mean")).double()

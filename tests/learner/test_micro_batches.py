@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence.types import Prompt
-from learner.actor import sequence_of
+from learner.micro import sequence_of
 from learner.packing import pack_row, stack_rows
 
 

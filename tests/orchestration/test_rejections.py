@@ -19,6 +19,7 @@ from orchestration.rejections import MAX_DRAWS, NothingToLearn, TooManyRejected
 from orchestration.settings import TrainConfig
 from orchestration.train import Run
 from referee.reward.graph import RewardGraph
+from referee.terms.view import GroupView
 from rollout.dataset.mix import Mixture
 from rollout.template import PromptTemplate
 
@@ -58,6 +59,12 @@ class Engines:
 
 
 class LittleHouse(House):
+    seen: list[float]
+
+    def view(self, sample: Sample, info: FrameInfo, trajectories: tuple[Trajectory, ...], progress: float) -> GroupView:
+        self.seen.append(progress)
+        return super().view(sample, info, trajectories, progress)
+
     async def look(self, sample: Sample) -> tuple[Any, Prompt]:
         return Lease(), Prompt(NONE, NONE, NONE, NONE)
 
@@ -79,6 +86,7 @@ def trained(
     run = Run(config, tmp_path, None)  # type: ignore[arg-type]
     engines = Engines(run.admission, varies, fails)
     run.house = LittleHouse(engines, None, Store(), None, PromptTemplate(), RewardGraph(config.reward))  # type: ignore[arg-type]
+    run.house.seen = []
     samples, draw = Mixture([[SAMPLE]], [1.0], 0), Draw(4, 1.0, 8)
     found = []
 
@@ -118,6 +126,8 @@ def test_groups_of_equal_reward_are_replaced_and_counted(tmp_path: Path) -> None
     assert run.ledger.rejections()["zero_variance"] >= len(equal)
     assert all(run.ledger.entry(group).reason == "zero_variance" for group in equal)
     assert run.admission.free == run.config.pacing.slots
+    # Training progress is of the steps taken, however many groups were drawn for them.
+    assert set(run.house.seen) == {step / steps for step in range(steps)}
 
 
 def test_without_dynamic_sampling_they_are_trained(tmp_path: Path) -> None:
