@@ -255,13 +255,14 @@ def test_the_entropy_bonus_pushes_the_entropy_up() -> None:
     torch.testing.assert_close(found, -0.2 * targets.weights)
 
 
-def test_cross_entropy_is_one_mean_over_all_tokens() -> None:
+def test_cross_entropy_weighs_each_token_by_its_share_of_the_step() -> None:
     logprobs = torch.tensor([-1.0, -2.0, -6.0], dtype=torch.float64, requires_grad=True)
-    weights = torch.from_numpy(token_weights(np.array([1, 2]), "token_mean")).double()
+    weights = torch.tensor([0.5, 0.2, 0.1], dtype=torch.float64)  # the rest of the step is in another micro-batch
     result = cross_entropy(PolicyOutput(logprobs), TokenTargets(weights, weights, weights, torch.tensor([0, 1, 1])))
-    assert result.loss.item() == pytest.approx(3.0, abs=1e-6)
+    assert result.loss.item() == pytest.approx(1.5)
+    assert result.metrics == {"cross_entropy": result.loss.item()}
     result.loss.backward()
-    np.testing.assert_allclose(logprobs.grad, [-1 / 3] * 3, rtol=1e-6)
+    torch.testing.assert_close(logprobs.grad, -weights)
     assert make_loss(None) is cross_entropy
 
 
