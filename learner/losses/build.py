@@ -43,8 +43,8 @@ def policy_loss(
 ) -> LossResult:
     """-sum w (c J - kl rho k + entropy H): J the objective, c the correction, rho = pi / mu of the token, a constant.
 
-    Where the config has a price on divergence in the loss, `targets.reference` has to be there; with an entropy bonus,
-    `output.entropy`. Raises ValueError where it is not.
+    Where the config has a price on divergence, in the loss or in the reward, `targets.reference` has to be there; with
+    an entropy bonus, `output.entropy`. Raises ValueError where it is not.
     """
     proximal = proximal_logprobs(output.logprobs, targets.behaviour, config.proximal)
     gain = objective(output, targets, proximal)
@@ -70,7 +70,7 @@ def policy_loss(
         watched["kl"] = price
         if config.kl.coefficient and config.kl.where == "loss":
             value = value - config.kl.coefficient * ratio * price
-    elif config.kl.coefficient and config.kl.where == "loss":
+    elif config.kl.coefficient:
         raise ValueError("algorithm.kl.coefficient: there are no reference log-probs to measure the divergence from")
     if config.entropy:
         if output.entropy is None:

@@ -269,7 +269,8 @@ def test_cross_entropy_weighs_each_token_by_its_share_of_the_step() -> None:
 def test_what_a_loss_needs_and_does_not_have_is_an_error() -> None:
     output, targets = tensors(*random_step(0, 0.1), AlgorithmConfig())
     without = TokenTargets(targets.weights, targets.advantages, targets.behaviour, targets.sequence)
-    with pytest.raises(ValueError, match="no reference log-probs"):
-        make_loss(AlgorithmConfig(kl=KL(0.1)))(output, without)
+    for where in ("loss", "reward"):
+        with pytest.raises(ValueError, match="no reference log-probs"):
+            make_loss(AlgorithmConfig(kl=KL(0.1, "k3", where)))(output, without)
     with pytest.raises(ValueError, match="did not compute its entropy"):
         make_loss(AlgorithmConfig(entropy=0.1))(PolicyOutput(output.logprobs), targets)
