@@ -20,18 +20,14 @@ import ray
 import torch
 
 from evidence.manifest import pack_bucket
-from learner.losses import Loss, LossResult, TokenTargets, cross_entropy, grpo
-from learner.micro import MicroBatch
+from learner.losses import LossResult, PolicyOutput, TokenTargets, make_loss
+from learner.micro import MicroBatch, sequence_of
 from learner.patches import Patcher
-from learner.settings import LossConfig, RankConfig
+from learner.settings import RankConfig
 from learner.zero.checkpoint import load_checkpoint, save_checkpoint, save_hugging_face
 from learner.zero.engine import build_engine, named_parameters, train_step
 from learner.zero.gather import gather_buckets
 from learner.zero.group import free_address, join_group
-
-
-def make_loss(config: LossConfig) -> Loss:
-    return {"grpo": grpo(config.clip), "cross_entropy": cross_entropy}[config.name]
 
 
 @ray.remote
@@ -41,7 +37,7 @@ class LearnerRank:
     def __init__(self, config: RankConfig, rank: int, world: int):
         torch.set_num_threads(config.threads)
         self.config, self.rank, self.world = config, rank, world
-        self.loss = make_loss(config.loss)
+        self.loss = make_loss(config.loss.algorithm)
         self.patcher = Patcher.of_model(config.model)
         self.fetched: list[np.ndarray] = []
 
@@ -93,8 +89,8 @@ class LearnerRank:
         )
 
     def _forward(self, micro: MicroBatch) -> LossResult:
-        targets = TokenTargets(*(self._tensor(a) for a in (micro.weights, micro.advantages, micro.behaviour)))
-        return self.loss(self._logprobs(micro), targets)
+        arrays = (micro.weights, micro.advantages, micro.behaviour, sequence_of(micro.batch))
+        return self.loss(PolicyOutput(self._logprobs(micro)), TokenTargets(*map(self._tensor, arrays)))
 
     def _pixels(self, image: Any) -> np.ndarray:
         return ray.get(image, timeout=self.config.timeout_s) if isinstance(image, ray.ObjectRef) else image

@@ -1,4 +1,4 @@
-"""Group-relative advantages: how the rewards of a step become what each completion is pushed by."""
+"""Advantages: how the rewards of a step become what each completion is pushed by."""
 
 from __future__ import annotations
 
@@ -7,28 +7,52 @@ from collections.abc import Sequence
 import numpy as np
 
 from evidence.types import ScoredGroup
+from learner.algorithm import KL, KL_BOUND
 
 EPSILON = 1e-4
 # Of the running moments: about the last hundred groups of a task.
 DECAY = 0.99
 
 
-def group_advantages(rewards: np.ndarray, divide_by_std: bool) -> np.ndarray:
-    """float32 [G] from rewards [G]: r - mean (Dr.GRPO, arXiv 2503.20783), or that over std + 1e-4, sample std
-    (Open-o3-Video, arXiv 2510.20579).
+def group_advantages(rewards: np.ndarray, divide_by_std: bool, baseline: str = "group") -> np.ndarray:
+    """float32 [G] from rewards [G], G >= 2: r - baseline, or that over std + 1e-4, sample std (Open-o3-Video, arXiv
+    2510.20579).
 
+    baseline: `group`, its mean (Dr.GRPO, arXiv 2503.20783); `rloo`, the mean of the others (arXiv 2402.14740); `none`.
     Smooth verdicts never are quite equal, so dividing makes full-size advantages of noise wherever a whole group is
     right, or wrong, alike.
     """
-    centred = rewards - rewards.mean()
-    return (centred / (rewards.std(ddof=1) + EPSILON) if divide_by_std else centred).astype(np.float32)
+    against = rewards.mean()
+    if baseline == "rloo":
+        against = (rewards.sum() - rewards) / (len(rewards) - 1)
+    advantages = rewards if baseline == "none" else rewards - against
+    return (advantages / (rewards.std(ddof=1) + EPSILON) if divide_by_std else advantages).astype(np.float32)
+
+
+def kl_penalised(
+    rewards: np.ndarray, behaviour: Sequence[np.ndarray], reference: Sequence[np.ndarray], kl: KL
+) -> np.ndarray:
+    """float32 [G]: each completion's reward less kl.coefficient times the sum of its tokens' estimates of divergence.
+
+    `behaviour`, `reference`: float32 [C] of each completion, its log-probs under the policy that drew it, which stands
+    for the current one, and under the reference. Estimators as in learner/losses/kl.py.
+    """
+    k1 = [(mine - theirs).astype(np.float64) for mine, theirs in zip(behaviour, reference, strict=True)]
+    bounded = [np.clip(one, -KL_BOUND, KL_BOUND) for one in k1]
+    sums = {
+        "k1": lambda: [one.sum() for one in k1],
+        "k2": lambda: [np.square(one).sum() / 2 for one in k1],
+        "k3": lambda: [(np.exp(-one) + one - 1).sum() for one in bounded],
+    }
+    return (rewards - kl.coefficient * np.array(sums[kl.estimator]())).astype(np.float32)
 
 
 class Advantages:
-    """The advantages of a run's groups, step by step. `normalise`: as in RewardConfig."""
+    """The advantages of a run's groups, step by step. `normalise`: as in RewardConfig; the rest as in AlgorithmConfig,
+    and only for normalise = `sum`."""
 
-    def __init__(self, normalise: str, divide_by_std: bool):
-        self.normalise, self.divide_by_std = normalise, divide_by_std
+    def __init__(self, normalise: str, divide_by_std: bool, baseline: str = "group"):
+        self.normalise, self.divide_by_std, self.baseline = normalise, divide_by_std, baseline
         self._moments: dict[str, tuple[float, float]] = {}  # task -> running mean and mean square of its rewards
 
     def of_step(self, groups: Sequence[ScoredGroup]) -> list[np.ndarray]:
@@ -49,7 +73,7 @@ class Advantages:
                 (group_advantages(s.rewards, False) / (self._std(s.group.sample.task) + EPSILON)).astype(np.float32)
                 for s in groups
             ]
-        return [group_advantages(scored.rewards, self.divide_by_std) for scored in groups]
+        return [group_advantages(scored.rewards, self.divide_by_std, self.baseline) for scored in groups]
 
     def _watch(self, task: str, rewards: np.ndarray) -> None:
         new = float(rewards.mean()), float(np.square(rewards, dtype=np.float64).mean())

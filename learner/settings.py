@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from evidence.errors import BadInput
+from learner.algorithm import AlgorithmConfig
 
 DTYPES = ("float32", "bfloat16")
 
@@ -36,10 +37,9 @@ class ZeroConfig:
 
 @dataclass
 class LossConfig:
-    """name: grpo or cross_entropy. clip: of the importance ratio. temperature: that at which tokens were drawn."""
+    """algorithm: what the loss is made by; None: supervised. temperature: that at which tokens were drawn."""
 
-    name: str = "grpo"
-    clip: float = 0.2
+    algorithm: AlgorithmConfig | None = None
     temperature: float = 1.0
 
 

@@ -28,6 +28,7 @@ from orchestration.fleet import Fleet
 from orchestration.frame_store import FrameStore, Lease
 from orchestration.ledger import Ledger, State
 from orchestration.referees import Referee
+from orchestration.rejections import ZERO_VARIANCE
 from referee.reward.graph import RewardGraph
 from referee.ser import Ser
 from referee.terms.view import GroupView
@@ -156,10 +157,20 @@ async def with_frames(
 class GroupMaker:
     """Brings admitted groups to ready or to rejected. To be used from one event loop."""
 
-    def __init__(self, house: House, admission: Admission, ledger: Ledger, draw: Draw, seed: int, groups: int):
-        """`groups`: how many the run will train; a group's place among them is its training progress."""
+    def __init__(
+        self,
+        house: House,
+        admission: Admission,
+        ledger: Ledger,
+        draw: Draw,
+        seed: int,
+        groups: int,
+        dynamic_sampling: bool = False,
+    ):
+        """`groups`: how many the run will train; the share trained when a group is scored is its training progress.
+        `dynamic_sampling`: one whose rewards are all equal ends rejected, for another prompt to take its place."""
         self.house, self.admission, self.ledger = house, admission, ledger
-        self.draw, self.seed, self.groups = draw, seed, groups
+        self.draw, self.seed, self.groups, self.dynamic_sampling = draw, seed, groups, dynamic_sampling
         self.begun = 0
         self.ready: dict[int, ReadyGroup] = {}
         self.progress = asyncio.Event()  # set whenever a group became ready or was rejected
@@ -230,6 +241,9 @@ class GroupMaker:
             return
         reward = self.house.reward.score(view)
         self.house.counts.update(reward.counts)
+        if self.dynamic_sampling and np.ptp(reward.rewards) == 0:
+            self._reject(group, ZERO_VARIANCE)
+            return
         made = Group(group, sample, info, prompt, trajectories, oldest)
         scored = ScoredGroup(made, reward.rewards, reward.terms, reward.paid, reward.weights, reward.evidence)
         self.ready[group] = ReadyGroup(scored, lease, (began, time.monotonic()))
@@ -252,7 +266,8 @@ class GroupMaker:
     ) -> GroupView:
         """What the reward may see of a group, but for what the referee says."""
         house = self.house
-        view = house.view(sample, lease.info, trajectories, min(1.0, group / self.groups))
+        trained = self.admission.version * self.admission.pacing.groups_per_step
+        view = house.view(sample, lease.info, trajectories, min(1.0, trained / self.groups))
         if "contrast" in house.reward.needs_for(sample.task):
             # T-GRPO: half as many completions on the frames in another order; they are never trained on.
             order = np.random.default_rng([self.seed, group]).permutation(len(lease.info.times))

@@ -9,7 +9,8 @@ from omegaconf import MISSING
 
 from evidence.errors import BadInput
 from evidence.sampling import SamplingContract
-from learner.settings import LossConfig, ZeroConfig, require_dtype
+from learner.algorithm import AlgorithmConfig
+from learner.settings import ZeroConfig, require_dtype
 from orchestration.admission import Pacing
 from referee.agreement import AgreementConfig
 from referee.reward.graph import RewardGraph
@@ -102,8 +103,6 @@ class LearnerConfig:
 
     ranks: ZeRO-3 processes.
     lr: the learning rate after `warmup` steps; a cosine takes it to 0 from there (Open-o3-Video's schedule).
-    clip: eps of the clipped importance ratio.
-    divide_by_std: advantages over the group's standard deviation (GRPO), not just centred (Dr.GRPO).
     token_budget: padded tokens of one micro-batch.
     parity_bound: the largest difference of log-probs between engine and learner at start.
     export_dtype: of the weights written at the end.
@@ -112,8 +111,6 @@ class LearnerConfig:
     ranks: int = 2
     lr: float = 1e-6
     warmup: int = 5
-    clip: float = 0.2
-    divide_by_std: bool = False
     token_budget: int = 16384
     parity_bound: float = 1e-3
     export_dtype: str = "bfloat16"
@@ -122,7 +119,7 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         for key in ("ranks", "token_budget"):
             _require(getattr(self, key) >= 1, f"learner.{key}", getattr(self, key), "1 or more")
-        for key in ("lr", "clip", "parity_bound"):
+        for key in ("lr", "parity_bound"):
             value = getattr(self, key)
             _require(0 < value < math.inf, f"learner.{key}", value, "above 0, and finite")
         _require(self.warmup >= 0, "learner.warmup", self.warmup, "0 or more")
@@ -133,9 +130,6 @@ class LearnerConfig:
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, steps - self.warmup)))
-
-    def loss(self, temperature: float) -> LossConfig:
-        return LossConfig(name="grpo", clip=self.clip, temperature=temperature)
 
 
 @dataclass(frozen=True)
@@ -233,6 +227,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     pacing: Pacing = field(default_factory=lambda: Pacing(groups_per_step=8))
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     frames: FramesConfig = field(default_factory=FramesConfig)
@@ -265,6 +260,11 @@ class TrainConfig:
             f"below max_model_len ({self.sampling.max_model_len})",
         )
         _require(self.wandb in WANDB_MODES, "wandb", self.wandb, " or ".join(WANDB_MODES))
+        if self.reward.normalise != "sum":
+            by = f"with reward.normalise = {self.reward.normalise}, which says itself what rewards are measured by"
+            for key, neutral in (("baseline", "group"), ("divide_by_std", False)):
+                value = getattr(self.algorithm, key)
+                _require(value == neutral, f"algorithm.{key}", value, f"{neutral} {by}")
 
         RewardGraph(self.reward)
 

@@ -17,7 +17,7 @@ import ray
 
 from evidence.errors import BadInput, RunFailed
 from evidence.sampling import SamplingContract
-from learner.settings import LossConfig, RankConfig, ZeroConfig, require_dtype
+from learner.settings import RankConfig, ZeroConfig, require_dtype
 from learner.tiny import TinySpec, create_tiny_model
 from orchestration.cluster import run_directory, start_ray
 from orchestration.config import load_config, to_yaml
@@ -221,7 +221,6 @@ def main(config: SftConfig) -> None:
             banned_ids=ChatEncoder(model).banned_ids,
             train_vision=config.train_vision,
             zero=config.zero,
-            loss=LossConfig(name="cross_entropy"),
         )
         gang = Gang(rank_config, config.ranks)
         (run_dir / "config.yaml").write_text(to_yaml(config))

@@ -19,7 +19,7 @@ from evidence.errors import BadInput, UnreadableMedia
 from evidence.geometry import nearest_frame
 from evidence.sampling import SamplingContract, shown_key_times
 from evidence.types import FrameInfo, Sample
-from learner.losses import token_mean_weights
+from learner.aggregation import token_weights
 from learner.micro import MicroBatch
 from learner.packing import Row, pack_row, split_by_tokens, stack_rows
 from orchestration.frame_store import FrameStore, Lease
@@ -182,7 +182,7 @@ def _clips(file: DataFile, task: str, contract: SamplingContract) -> list[list[S
 def to_micro_batches(examples: list[Example], ranks: int, budget: int) -> list[list[MicroBatch]]:
     """Each rank's micro-batches; the loss is one mean over all scored tokens of the step."""
     rows = [row for row, _ in examples]
-    weight = token_mean_weights(np.array([len(row.targets) for row in rows]))[0]
+    weight = token_weights(np.array([len(row.targets) for row in rows]), "token_mean")[0]
     parts = []
     for rank in split_by_tokens(rows, ranks, budget):
         micro = []

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import ray
 
-from evidence.errors import BadInput, RunFailed
+from evidence.errors import BadInput
 from evidence.types import Sample
 from learner.advantages import Advantages
 from learner.micro import MicroBatch
-from learner.settings import RankConfig
+from learner.settings import LossConfig, RankConfig
 from orchestration import metrics as reporting
 from orchestration.admission import Admission, Batch
 from orchestration.batches import train_batches
@@ -45,6 +45,7 @@ from orchestration.preflight import (
     require_tiles,
 )
 from orchestration.referees import make_referee
+from orchestration.rejections import RejectionWatch
 from orchestration.reward_log import RewardLog
 from orchestration.samples import write_samples
 from orchestration.settings import TrainConfig
@@ -54,13 +55,6 @@ from referee.reward.graph import RewardGraph
 from rollout.dataset.mix import Mixture
 from rollout.engine import WeightStore
 from rollout.prompt import ChatEncoder
-
-# A data set may hold broken videos; one that is mostly broken is a mistake to be told, not worked around.
-MAX_REJECTED_SHARE = 0.5
-
-
-class TooManyRejected(RunFailed):
-    """More groups end rejected than trained."""
 
 
 def main(config: TrainConfig) -> None:
@@ -101,7 +95,9 @@ class Run:
         self.config, self.run_dir, self.encoder = config, run_dir, encoder
         self.admission = Admission(config.pacing)
         self.ledger = Ledger()
-        self.advantages = Advantages(config.reward.normalise, config.learner.divide_by_std)
+        self.rejections = RejectionWatch(self.ledger, config.pacing)
+        algorithm = config.algorithm
+        self.advantages = Advantages(config.reward.normalise, algorithm.divide_by_std, algorithm.baseline)
         self.rewards = RewardLog(config.reward, config.agreement)
         self.ages: list[int] = []
 
@@ -154,7 +150,7 @@ class Run:
             model=engine.model,
             banned_ids=self.encoder.banned_ids,
             zero=config.learner.zero,
-            loss=config.learner.loss(config.sampling.temperature),
+            loss=LossConfig(config.algorithm, config.sampling.temperature),
             timeout_s=cluster.timeout_s,
         )
         _, _, self.gang = await asyncio.gather(
@@ -167,7 +163,8 @@ class Run:
         """The algorithm."""
         config, admission = self.config, self.admission
         groups = config.steps * config.pacing.groups_per_step
-        maker = GroupMaker(self.house, admission, self.ledger, self._draw(), config.seed, groups)
+        dynamic = config.algorithm.dynamic_sampling
+        maker = GroupMaker(self.house, admission, self.ledger, self._draw(), config.seed, groups, dynamic)
         with (
             reporting.RunLog(self.run_dir, asdict(config), config.wandb) as log,
             reporting.Progress(config.steps) as progress,
@@ -183,6 +180,7 @@ class Run:
                 for group, ready in zip(batch.groups, groups):
                     self.ledger.train(group, step)
                     ready.lease.release()
+                self.rejections.step_ended()
                 version = admission.step_ended()
                 self._fill(maker, train)
                 await self._publish(version, last=step == config.steps)
@@ -194,9 +192,8 @@ class Run:
     def _fill(self, maker: GroupMaker, train: Mixture[Sample]) -> None:
         """Begin groups while slots are free and the steps left need them: one for each that was rejected, too. Have the
         frames of those after them decoded ahead."""
+        self.rejections.check(maker.begun)
         rejected = self.ledger.counts()["rejected"]
-        if rejected > MAX_REJECTED_SHARE * maker.begun + self.config.pacing.slots:
-            raise TooManyRejected(f"{rejected} of {maker.begun} groups were rejected: {self.ledger.rejections()}")
         wanted = self.config.steps * self.config.pacing.groups_per_step + rejected
         while self.admission.free and maker.begun < wanted:
             maker.begin(maker.begun, train[maker.begun])
@@ -210,10 +207,13 @@ class Run:
         if config.shuffle_rewards:
             scored = shuffled(scored, config.seed + self.admission.version)
         advantages = self.advantages.of_step(scored)
+        algorithm = config.algorithm
+        aggregated = algorithm.aggregate, algorithm.max_length or config.sampling.max_tokens
 
         def parts_of(groups: list[ReadyGroup]) -> list[list[MicroBatch]]:
             frames = [ready.lease.frames for ready in groups]
-            return train_batches(scored, advantages, frames, config.learner.ranks, config.learner.token_budget)
+            room = config.learner.ranks, config.learner.token_budget
+            return train_batches(scored, advantages, frames, *room, *aggregated)
 
         parts = await with_frames(groups, parts_of, self.gang.fetch, self.house.store)
         learning_rate = config.learner.learning_rate(self.admission.version, config.steps)

@@ -19,7 +19,8 @@ REFEREE = (
     *("recorded", "ser", "service", "sources", "statistics", "strata", "temperature"),
 )
 PURE += [f"referee.{name}" for name in REFEREE]
-PURE += ["learner.advantages", "orchestration.ledger", "orchestration.admission"]
+PURE += ["learner.advantages", "learner.aggregation", "learner.algorithm"]
+PURE += ["orchestration.ledger", "orchestration.admission", "orchestration.rejections"]
 HEAVY = ("torch", "ray", "vllm")
 
 

@@ -1,20 +1,17 @@
 """From what a recipe says of a term to the function that computes it.
 
 Guarantees: what a recipe names and the options that it gives are checked when it is loaded, in one line that says what
-would be right. A user's own term is named `module:function`; the working directory is searched, too, as for a script.
+would be right. A user's own term is named `module:function`.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
-import os
-import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, field, fields, is_dataclass, make_dataclass
 from functools import partial
-from importlib import import_module
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -22,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from evidence.errors import BadInput
+from evidence.functions import load_function
 from evidence.types import Sample
 from referee.ser import Ser
 from referee.terms import BUILTIN
@@ -80,16 +78,7 @@ def _named(where: str, use: str) -> Any:
                 f"{where}: no term is called {use}; the nearest is {near}; one of your own is written module:function"
             )
         return TERMS[use]
-    module, _, name = use.partition(":")
-    if os.getcwd() not in sys.path:  # a console script does not search it, `python -m` does
-        sys.path.insert(0, os.getcwd())
-    try:
-        term = getattr(import_module(module), name, None)
-    except Exception as error:  # whatever the user's module does when it is imported
-        raise BadInput(f"{where}.use = {use}: {module} cannot be imported: {type(error).__name__}: {error}") from None
-    if not callable(term):
-        raise BadInput(f"{where}.use = {use}: {module} has no function {name}")
-    return term
+    return load_function(f"{where}.use", use)
 
 
 def _schema(where: str, use: str, term: Callable[..., Any]) -> type:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup
-from learner.advantages import DECAY, Advantages
+from learner.advantages import DECAY, Advantages, group_advantages
 
 INFO = FrameInfo("key", (0.0,), (56, 56), (56, 56), 1.0)
 NONE = np.zeros(0, np.int32)
@@ -47,3 +47,15 @@ def test_each_task_has_its_own_running_spread():
     assert again[1] == pytest.approx(20 / spread, rel=1e-3)
     (flat,) = advantages.of_step([scored("loud", x=[3, 3])])
     assert flat.tolist() == [0, 0]
+
+
+def test_a_reward_is_compared_with_its_group_with_the_others_or_with_nothing():
+    rewards = np.array([1.0, 2.0, 6.0], np.float32)
+    assert group_advantages(rewards, False).tolist() == [-2, -1, 3]
+    assert group_advantages(rewards, False, "rloo").tolist() == [1 - 4, 2 - 3.5, 6 - 1.5]
+    assert group_advantages(rewards, False, "none").tolist() == [1, 2, 6]
+    deviation = np.sqrt((4 + 1 + 9) / 2) + 1e-4
+    assert group_advantages(rewards, True, "rloo") == pytest.approx(np.array([-3, -1.5, 4.5]) / deviation)
+    assert (group_advantages(np.full(4, 0.7, np.float32), True) == 0).all(), "equal rewards say nothing"
+    (step,) = Advantages("sum", False, "rloo").of_step([scored(x=[1, 2, 6])])
+    assert step.tolist() == [-3, -1.5, 4.5]

@@ -13,7 +13,8 @@ from transformers import AutoModelForImageTextToText
 
 from evidence.manifest import unpack_bucket
 from evidence.types import Prompt
-from learner.losses import sequence_mean_weights
+from learner.aggregation import token_weights
+from learner.algorithm import AlgorithmConfig
 from learner.micro import MicroBatch
 from learner.packing import pack_row, split_by_tokens, stack_rows
 from learner.patches import Patcher
@@ -35,7 +36,7 @@ def step_parts(encoder: Any, ranks: int, seed: int = 0) -> list[list[MicroBatch]
     ]
     frames = [rng.integers(0, 255, (2, 56, 56, 3), dtype=np.uint8) for _ in rows]
     lengths = np.concatenate([np.bincount(row.sequence) for row in rows])
-    weights = np.split(sequence_mean_weights(lengths), np.cumsum([len(r.targets) for r in rows])[:-1])
+    weights = np.split(token_weights(lengths, "sequence_mean"), np.cumsum([len(r.targets) for r in rows])[:-1])
     advantages = [rng.normal(size=4).astype(np.float32)[row.sequence] for row in rows]
     behaviour = [rng.normal(-6.2, 0.1, len(row.targets)).astype(np.float32) for row in rows]
 
@@ -62,7 +63,7 @@ def gangs(ray_cluster: Any, tiny_model: Path, encoder: Any) -> Any:
     config = RankConfig(
         model=str(tiny_model),
         banned_ids=encoder.banned_ids,
-        loss=LossConfig(clip=0.2),
+        loss=LossConfig(AlgorithmConfig()),
         zero=ZeroConfig(grad_norm=1e9),
         bucket_mib=1,
         timeout_s=180,

@@ -1,0 +1,58 @@
+"""What every loss works over: N scored tokens of a micro-batch, of the policy and of the step.
+
+Guarantee: a loss is a weighted sum over tokens whose weights already hold the mean over the whole step (all ranks and
+micro-batches), so that neither the number of ranks nor the split into micro-batches changes the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class PolicyOutput:
+    """Of the current policy, differentiable. `logprobs`: [N], of the tokens drawn. `entropy`: [N], nats, of the
+    distributions that they were drawn from; None where it was not computed."""
+
+    logprobs: torch.Tensor
+    entropy: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TokenTargets:
+    """What a loss knows of N scored tokens beside what the policy says of them; float32 [N] each but `sequence`.
+
+    weights: share of the token in the step's aggregate: the sum over the step of weights * x is the aggregate of x.
+    advantages: A of the token's trajectory. behaviour: log-prob under the distribution that drew it.
+    sequence: int64 [N], which of the micro-batch's completions (0..K-1) it is of; each is whole within it.
+    reference: log-prob under the reference policy, if there is one.
+    """
+
+    weights: torch.Tensor
+    advantages: torch.Tensor
+    behaviour: torch.Tensor
+    sequence: torch.Tensor
+    reference: torch.Tensor | None = None
+
+    def sequence_sum(self, values: torch.Tensor) -> torch.Tensor:
+        """[N]: for each token, the sum of `values` [N] over its sequence."""
+        count = int(self.sequence.max()) + 1 if len(self.sequence) else 0
+        return values.new_zeros(count).index_add(0, self.sequence, values)[self.sequence]
+
+    def sequence_mean(self, values: torch.Tensor) -> torch.Tensor:
+        """[N]: for each token, the mean of `values` [N] over its sequence."""
+        return self.sequence_sum(values) / self.sequence_sum(torch.ones_like(values))
+
+
+@dataclass(frozen=True)
+class LossResult:
+    """`loss`: scalar to minimise. `metrics`: sums over tokens with the same weights, so that they add up over ranks."""
+
+    loss: torch.Tensor
+    metrics: dict[str, float]
+
+
+Loss = Callable[[PolicyOutput, TokenTargets], LossResult]

@@ -1,0 +1,173 @@
+"""What an algorithm may be: the presets, what goes together and what does not, and losses of a user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evidence.errors import BadInput
+from learner.algorithm import KL, AlgorithmConfig, Correction, Proximal
+from learner.losses import PolicyOutput, TokenTargets, make_loss
+from orchestration.config import CONFIGS, load_config, to_yaml
+from orchestration.settings import TrainConfig
+
+QUICKSTART = CONFIGS / "experiment" / "quickstart.yaml"
+NEEDED = ["data.train=a.json", "data.heldout=b.json", "model.policy=p", "model.referee=r", "run_dir=r"]
+PRESETS = sorted(path.stem for path in (CONFIGS / "algorithm").glob("*.yaml"))
+OWN = """
+from learner.losses import LossResult
+
+def mine(output, targets, options):
+    loss = -options["scale"] * (targets.weights * targets.advantages * output.logprobs).sum()
+    return LossResult(loss, {"scale": options["scale"]})
+
+def short(output, targets):
+    return None
+
+def broken(output, targets, options):
+    return None
+
+number = 3
+"""
+
+
+def algorithm(*overrides: str) -> AlgorithmConfig:
+    return load_config(TrainConfig, QUICKSTART, [*NEEDED, *overrides]).algorithm
+
+
+def test_without_a_word_it_is_what_the_recipe_grpo_says() -> None:
+    assert algorithm() == algorithm("algorithm=grpo") == AlgorithmConfig()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_of_ours_can_be_trained_with(name: str, tmp_path: Path) -> None:
+    config = load_config(TrainConfig, QUICKSTART, [*NEEDED, f"algorithm={name}"])
+    make_loss(config.algorithm)
+    (tmp_path / "saved.yaml").write_text(to_yaml(config))
+    assert load_config(TrainConfig, tmp_path / "saved.yaml").algorithm == config.algorithm
+
+
+def test_presets_are_what_was_published() -> None:
+    k3 = KL(0.04, "k3", "loss")
+    assert algorithm("algorithm=open_o3") == AlgorithmConfig(loss="gspo", divide_by_std=True, kl=k3)
+    assert algorithm("algorithm=rler") == AlgorithmConfig(divide_by_std=True, kl=k3)
+    assert algorithm("algorithm=dapo") == AlgorithmConfig(
+        aggregate="token_mean", clip_high=0.28, divide_by_std=True, dynamic_sampling=True
+    )
+    assert algorithm("algorithm=drgrpo") == AlgorithmConfig(aggregate="constant")
+    assert algorithm("algorithm=gspo") == AlgorithmConfig(
+        loss="gspo", clip_low=3e-4, clip_high=4e-4, divide_by_std=True
+    )
+    assert algorithm("algorithm=cispo") == AlgorithmConfig(
+        loss="cispo", clip_low=1.0, clip_high=4.0, aggregate="token_mean", divide_by_std=True
+    )
+    assert algorithm("algorithm=aipo") == AlgorithmConfig(
+        loss="reinforce",
+        aggregate="token_mean",
+        baseline="rloo",
+        proximal=Proximal("recomputed"),
+        correction=Correction("truncate", "token", high=8.0),
+    )
+    assert algorithm("algorithm=decoupled") == AlgorithmConfig(
+        aggregate="token_mean", proximal=Proximal("recomputed"), correction=Correction("plain", "token")
+    )
+
+
+def test_a_preset_is_a_start_and_a_proximal_policy_may_be_said_short() -> None:
+    config = algorithm("algorithm={recipe: decoupled, clip_high: 0.3, proximal: {policy: interpolated, alpha: 0.25}}")
+    assert (config.aggregate, config.clip_high, config.proximal) == ("token_mean", 0.3, Proximal("interpolated", 0.25))
+    assert algorithm("algorithm.proximal=recomputed").proximal == Proximal("recomputed")
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"loss": "ppo"}, r"algorithm.loss = ppo: it has to be one of grpo, gspo, cispo, reinforce, or .*module:function"),
+    ({"options": {"a": 1}}, r"algorithm.options = .*: it has to be empty: grpo takes none"),
+    ({"clip_low": 0.0}, r"algorithm.clip_low = 0.0: it has to be above 0, and at most 1"),
+    ({"clip_high": float("nan")}, r"algorithm.clip_high = nan: it has to be above 0, and finite"),
+    ({"aggregate": "mean"}, r"algorithm.aggregate = mean: it has to be one of sequence_mean, token_mean, constant"),
+    ({"max_length": 9}, r"algorithm.max_length = 9: it has to be null: only `constant` divides by it"),
+    ({"max_length": 0, "aggregate": "constant"}, r"algorithm.max_length = 0: it has to be 1 or more"),
+    ({"baseline": "critic"}, r"algorithm.baseline = critic: it has to be one of group, rloo, none"),
+    ({"entropy": -1.0}, r"algorithm.entropy = -1.0: it has to be 0 or more"),
+    (
+        {"correction": Correction("mask")},
+        r"algorithm.correction.mode = mask: it has to be none while proximal is behaviour: pi_prox / mu is 1 then",
+    ),
+    (
+        {"loss": "gspo", "proximal": Proximal("recomputed")},
+        r"algorithm.proximal.policy = recomputed: it has to be behaviour or interpolated with gspo: its ratio is",
+    ),
+    (
+        {"loss": "gspo", "proximal": Proximal("interpolated"), "correction": Correction("mask", "token")},
+        r"algorithm.correction.level = token: it has to be sequence with gspo",
+    ),
+    ({"loss": "cispo", "proximal": Proximal("recomputed")}, r"proximal.policy = recomputed: .* behaviour with cispo"),
+    ({"loss": "cispo", "correction": Correction("mask")}, r"correction.mode = mask: it has to be none with cispo"),
+    ({"loss": "reinforce", "proximal": Proximal("interpolated")}, r"behaviour or recomputed with reinforce"),
+    (
+        {"loss": "reinforce", "clip_high": 0.3},
+        r"algorithm.clip_high = 0.3: it has to be left out: reinforce has no",
+    ),
+    (
+        {"loss": "own_loss:mine", "entropy": 0.1},
+        r"algorithm.entropy = 0.1: it has to be 0 with own_loss:mine: a",
+    ),
+    (
+        {"loss": "own_loss:mine", "kl": KL(0.1)},
+        r"algorithm.kl.coefficient = 0.1: it has to be 0 with own_loss:mine",
+    ),
+    ({"loss": "own_loss:short"}, r"algorithm.loss = own_loss:short: .* def short\(output, targets, options\)"),
+    ({"loss": "own_loss:number"}, r"algorithm.loss = own_loss:number: own_loss has no function number"),
+    ({"loss": "none_such:mine"}, r"algorithm.loss = none_such:mine: none_such cannot be imported: ModuleNotFoundError"),
+]
+
+
+@pytest.fixture(autouse=True)
+def own_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_loss.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("said", "message"), REFUSED, ids=lambda one: " ".join(one) if isinstance(one, dict) else "")
+def test_what_has_no_meaning_is_refused(said: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message) as refused:
+        AlgorithmConfig(**said)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: KL(0.1, "k1"), r"algorithm.kl.estimator = k1: in a loss its gradient is zero in expectation; take k2"),
+        (lambda: KL(-1.0), r"algorithm.kl.coefficient = -1.0"),
+        (lambda: KL(0.1, "k4"), r"algorithm.kl.estimator = k4"),
+        (lambda: KL(0.1, "k2", "advantage"), r"algorithm.kl.where = advantage: it has to be one of loss, reward"),
+        (lambda: Proximal("old"), r"algorithm.proximal.policy = old: it has to be one of behaviour, recomputed, inter"),
+        (lambda: Proximal("interpolated", 1.0), r"algorithm.proximal.alpha = 1.0: it has to be above 0 and below 1"),
+        (lambda: Correction("clip"), r"algorithm.correction.mode = clip: it has to be one of none, plain, truncate"),
+        (lambda: Correction("mask", "group"), r"algorithm.correction.level = group"),
+        (lambda: Correction("mask", low=1.5), r"algorithm.correction.low = 1.5: it has to be at least 0 and below 1"),
+        (lambda: Correction("mask", high=0.9), r"algorithm.correction.high = 0.9: it has to be above 1"),
+    ],
+)
+def test_a_section_refuses_by_its_key(make: Any, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        make()
+
+
+def test_the_reward_may_say_itself_what_rewards_are_measured_by() -> None:
+    for said in ("algorithm.baseline=rloo", "algorithm.divide_by_std=true"):
+        algorithm(said)
+        with pytest.raises(BadInput, match=r"algorithm\.\w+ = .* with reward.normalise = each, which says itself"):
+            algorithm("reward.normalise=each", said)
+
+
+def test_a_loss_of_your_own_is_the_whole_loss() -> None:
+    config = algorithm("algorithm.loss=own_loss:mine", "algorithm.options.scale=2.0")
+    ones = torch.ones(3)
+    targets = TokenTargets(ones / 3, ones, ones, torch.zeros(3, dtype=torch.long))
+    result = make_loss(config)(PolicyOutput(torch.tensor([-1.0, -2.0, -3.0])), targets)
+    assert (result.loss.item(), result.metrics) == (pytest.approx(4.0), {"scale": 2.0})
