@@ -93,7 +93,7 @@ def step_of(kind: str, encoder: Any, side: int) -> tuple[list[Unit], Sequences]:
     videos = [[NativeVideo((side, side), tuple(range(n)))] for n in range(2, 4)]
     made = {
         "several images": [
-            group(encoder, 3, images[3], clips[3], ["What?"] * 3, 9),
+            group(encoder, 3, images[3], clips[3], ["What?"] * 3, 25),
             group(encoder, 1, images[1], clips[1], other, 25),
             group(encoder, 3, images[3], clips[3], ["And who?"], 5),  # the same clip once more
         ],
