@@ -159,5 +159,5 @@ def test_impossible_settings_are_refused(change: dict, word: str) -> None:
 def test_data_that_is_mostly_broken_ends_the_run_after_more_than_a_steps_clips() -> None:
     require_few_left_out(left_out=5, drawn=5, a_step=10)
     require_few_left_out(left_out=60, drawn=100, a_step=10)
-    with pytest.raises(TooManyLeftOut, match="61 of the 100 clips drawn could not be read"):
+    with pytest.raises(TooManyLeftOut, match="61 of the 100 clips drawn could not be read or did not fit"):
         require_few_left_out(left_out=61, drawn=100, a_step=10)
