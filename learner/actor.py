@@ -21,7 +21,7 @@ import torch
 
 from evidence.manifest import pack_bucket
 from learner.losses import LossResult, PolicyOutput, TokenTargets, make_loss
-from learner.micro import MicroBatch, sequence_of
+from learner.micro import MicroBatch, MicroLayout
 from learner.patches import Patcher
 from learner.settings import RankConfig
 from learner.zero.checkpoint import load_checkpoint, save_checkpoint, save_hugging_face
@@ -73,23 +73,25 @@ class LearnerRank:
         return metrics | {"grad_norm": norm / self.world, "seconds": (time.monotonic() - start) / self.world}
 
     @torch.no_grad()
-    def logprobs(self, micro_batches: Sequence[MicroBatch]) -> list[np.ndarray]:
-        """float32 [N] of each micro-batch under the current weights; every rank must call it equally often."""
-        return [self._logprobs(micro).cpu().numpy() for micro in micro_batches]
+    def logprobs(self, layouts: Sequence[MicroLayout]) -> list[np.ndarray]:
+        """float32 [N] of each forward under the current weights; every rank must call it equally often."""
+        return [self._logprobs(layout).cpu().numpy() for layout in layouts]
 
-    def _logprobs(self, micro: MicroBatch) -> torch.Tensor:
-        batch = micro.batch
-        patches = self.patcher.patches(map(self._pixels, micro.images), batch.frame_counts)
-        arrays = (batch.token_ids, batch.positions, batch.branch, batch.predict_from, batch.targets)
+    def _logprobs(self, layout: MicroLayout) -> torch.Tensor:
+        batch = layout.batch
+        patches = self.patcher.patches(map(self._pixels, layout.images), batch.frame_counts)
+        tokens = (batch.token_ids, batch.positions, batch.segment, batch.branch, batch.predict_from, batch.targets)
         return self.engine(
-            *(self._tensor(a) for a in arrays),
+            *map(self._tensor, tokens),
             patches.to(self.engine.device),
-            self._tensor(batch.grids),
+            *map(self._tensor, (batch.grids, batch.set_sizes, batch.image_of)),
             self.config.loss.temperature,
         )
 
     def _forward(self, micro: MicroBatch) -> LossResult:
-        arrays = (micro.weights, micro.advantages, micro.behaviour, sequence_of(micro.batch))
+        arrays = [micro.weights, micro.advantages, micro.behaviour, micro.batch.sequence]
+        if micro.reference is not None:
+            arrays.append(micro.reference)
         return self.loss(PolicyOutput(self._logprobs(micro)), TokenTargets(*map(self._tensor, arrays)))
 
     def _pixels(self, image: Any) -> np.ndarray:

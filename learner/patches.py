@@ -39,7 +39,7 @@ class Patcher:
         video, in order. Two frames of a video share a step along the temporal patch axis, and the odd one at the end,
         like an image, stands there twice.
         """
-        parts, at = [], 0
+        parts, at = [torch.empty(0, 3 * 2 * self.patch**2)], 0
         for array in images:
             clips = array.reshape(-1, frame_counts[at], *array.shape[1:])
             at += len(clips)

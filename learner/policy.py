@@ -13,14 +13,7 @@ from torch import nn
 
 from evidence.errors import BadInput
 from evidence.sampling import BANNED_LOGIT_BIAS
-
-
-def attention_mask(branch: torch.Tensor) -> torch.Tensor:
-    """bool [B, 1, T, T]: a token sees earlier tokens of the prefix (branch 0) and of its own branch."""
-    length = branch.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=branch.device).tril()
-    key, query = branch[:, None, :], branch[:, :, None]
-    return (causal & ((key == 0) | (key == query)))[:, None]
+from learner.attention import FLEX, block_mask, dense_mask
 
 
 class Policy(nn.Module):
@@ -37,6 +30,8 @@ class Policy(nn.Module):
             )
         self.model = model
         self.image_token, self.video_token = model.config.image_token_id, model.config.video_token_id
+        self.merge = model.config.vision_config.spatial_merge_size
+        self.mask = block_mask if text._attn_implementation == FLEX else dense_mask
         # Not persistent: it is no weight and must not enter checkpoints.
         self.register_buffer("banned", torch.tensor(list(banned_ids), dtype=torch.long), persistent=False)
         model.model.visual.requires_grad_(train_vision)
@@ -45,26 +40,39 @@ class Policy(nn.Module):
         self,
         token_ids: torch.Tensor,
         positions: torch.Tensor,
+        segment: torch.Tensor,
         branch: torch.Tensor,
         predict_from: torch.Tensor,
         targets: torch.Tensor,
         patches: torch.Tensor,
         grids: torch.Tensor,
+        set_sizes: torch.Tensor,
+        image_of: torch.Tensor,
         temperature: float,
     ) -> torch.Tensor:
-        """Log-probs float32 [N] of `targets` (shapes as in packing.Batch; patches as in `Patcher`)."""
+        """Log-probs float32 [N] of `targets` (shapes as in packing.batch.Batch; patches as in `Patcher`)."""
         inner = self.model.model
         embeds = self.model.get_input_embeddings()(token_ids)
-        vision = inner.visual(patches.to(embeds.dtype), grid_thw=grids)
-        visual = ((token_ids == self.image_token) | (token_ids == self.video_token)) & (branch >= 0)
-        embeds = embeds.masked_scatter(visual[..., None], vision.pooler_output.to(embeds.dtype))
         deepstack = {}
-        if "deepstack_features" in vision:  # Qwen3-VL adds features of earlier vision layers after its first layers
-            deepstack = {"visual_pos_masks": visual, "deepstack_visual_embeds": vision.deepstack_features}
+        if len(grids):
+            vision = inner.visual(patches.to(embeds.dtype), grid_thw=grids)
+            tokens = grids.prod(1) // self.merge**2
+            sizes = [int(part.sum()) for part in tokens.split(set_sizes.tolist())]
+
+            def placed(features: torch.Tensor) -> torch.Tensor:
+                """Features of the image sets, one after another, where they stand."""
+                parts = features.split(sizes)
+                return torch.cat([parts[i] for i in image_of.tolist()])
+
+            visual = ((token_ids == self.image_token) | (token_ids == self.video_token)) & (segment >= 0)
+            embeds = embeds.masked_scatter(visual[..., None], placed(vision.pooler_output).to(embeds.dtype))
+            if "deepstack_features" in vision:  # Qwen3-VL adds features of earlier vision layers after its first layers
+                features = [placed(each) for each in vision.deepstack_features]
+                deepstack = {"visual_pos_masks": visual, "deepstack_visual_embeds": features}
         hidden = inner.language_model(
             inputs_embeds=embeds,
             position_ids=positions,
-            attention_mask=attention_mask(branch),
+            attention_mask=self.mask(segment, branch),
             use_cache=False,
             **deepstack,
         ).last_hidden_state

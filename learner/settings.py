@@ -9,6 +9,7 @@ from evidence.errors import BadInput
 from learner.algorithm import AlgorithmConfig
 
 DTYPES = ("float32", "bfloat16")
+PACKING_MODES = ("none", "sequence", "prefix")
 
 
 def require_dtype(key: str, name: str) -> None:
@@ -33,6 +34,24 @@ class ZeroConfig:
         for key, least in (("weight_decay", 0.0), ("grad_norm", 1e-12)):
             if not least <= getattr(self, key) < math.inf:
                 raise BadInput(f"{key} = {getattr(self, key)}: it has to be {least:g} or more, and finite")
+
+
+@dataclass(frozen=True)
+class PackingConfig:
+    """How sequences become forwards (docs/packing.md).
+
+    mode: `prefix` runs what sequences share once and all of them behind it; `sequence` lays whole ones end to end;
+    `none` gives each a row of its own. token_budget: tokens of one forward, padding counted.
+    """
+
+    mode: str = "prefix"
+    token_budget: int = 16384
+
+    def __post_init__(self) -> None:
+        if self.mode not in PACKING_MODES:
+            raise BadInput(f"mode = {self.mode}: it has to be {', '.join(PACKING_MODES[:-1])} or {PACKING_MODES[-1]}")
+        if self.token_budget < 1:
+            raise BadInput(f"token_budget = {self.token_budget}: it has to be 1 or more")
 
 
 @dataclass

@@ -23,7 +23,9 @@ from evidence.errors import RunFailed, UnreadableMedia
 from evidence.grammar import Completion
 from evidence.sampling import shown_key_times
 from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory, Verdict
+from learner.settings import PackingConfig
 from orchestration.admission import Admission
+from orchestration.batches import over_budget
 from orchestration.fleet import Fleet
 from orchestration.frame_store import FrameStore, Lease
 from orchestration.ledger import Ledger, State
@@ -163,6 +165,7 @@ class GroupMaker:
         admission: Admission,
         ledger: Ledger,
         draw: Draw,
+        packing: PackingConfig,
         seed: int,
         groups: int,
         dynamic_sampling: bool = False,
@@ -170,7 +173,8 @@ class GroupMaker:
         """`groups`: how many the run will train; the share trained when a group is scored is its training progress.
         `dynamic_sampling`: one whose rewards are all equal ends rejected, for another prompt to take its place."""
         self.house, self.admission, self.ledger = house, admission, ledger
-        self.draw, self.seed, self.groups, self.dynamic_sampling = draw, seed, groups, dynamic_sampling
+        self.draw, self.packing, self.seed, self.groups = draw, packing, seed, groups
+        self.dynamic_sampling = dynamic_sampling
         self.begun = 0
         self.ready: dict[int, ReadyGroup] = {}
         self.progress = asyncio.Event()  # set whenever a group became ready or was rejected
@@ -227,6 +231,9 @@ class GroupMaker:
         self.ledger.generate(group)
         try:
             trajectories, oldest = await self._generate(group, prompt, frames, self.draw.n)
+            if over_budget(prompt, trajectories, self.packing):
+                self._reject(group, "over_budget")
+                return
             self.ledger.score(group)
             view = await self._view(group, sample, prompt, lease, trajectories)
             began = time.monotonic()

@@ -11,7 +11,8 @@ import numpy as np
 
 from evidence.errors import BadInput, RunFailed, UnreadableMedia
 from evidence.types import Group, Sample
-from orchestration.batches import scoring_batches
+from learner.micro import gather_tokens
+from orchestration.batches import layout_step, over_budget
 from orchestration.gang import Gang
 from orchestration.groups import Draw, House
 from orchestration.settings import TrainConfig
@@ -28,7 +29,7 @@ async def check_parity(house: House, gang: Gang, samples: Iterable[Sample], draw
     Raises ParityError where prompts differ, naming the first differing token, and where log-probs differ by more than
     `learner.parity_bound`, naming the earliest token at which they do.
     """
-    ranks, budget = config.learner.ranks, config.learner.token_budget
+    ranks, packing = config.learner.ranks, config.learner.packing
     with ExitStack() as held:
         groups, frames = [], []
         for number, sample in enumerate(samples):
@@ -38,23 +39,29 @@ async def check_parity(house: House, gang: Gang, samples: Iterable[Sample], draw
                 lease, prompt = await house.look(sample)
             except UnreadableMedia:
                 continue
-            held.enter_context(lease)
-            try:
-                trajectories, oldest = await house.fleet.generate(
-                    lambda version: True, prompt, lease.frames, draw.n, draw.temperature, draw.max_tokens, number
-                )
-            except PromptMismatch as error:
-                # Wrapped by Ray: its text then holds the actor's stack trace, its cause does not.
-                raise ParityError(f"sample {sample.id}: {getattr(error, 'cause', error)}") from None
+            with ExitStack() as leased:
+                leased.enter_context(lease)
+                try:
+                    trajectories, oldest = await house.fleet.generate(
+                        lambda version: True, prompt, lease.frames, draw.n, draw.temperature, draw.max_tokens, number
+                    )
+                except PromptMismatch as error:
+                    # Wrapped by Ray: its text then holds the actor's stack trace, its cause does not.
+                    raise ParityError(f"sample {sample.id}: {getattr(error, 'cause', error)}") from None
+                if over_budget(prompt, trajectories, packing):
+                    continue
+                held.enter_context(leased.pop_all())
             groups.append(Group(number, sample, lease.info, prompt, trajectories, oldest))
             frames.append(lease.frames)
         if not groups:
-            raise BadInput("data.train: none of its videos can be decoded; `ser data check FILE --media` says why")
-        # A rank without a row would miss the collectives of the others.
-        groups, frames = (groups * ranks)[:ranks], (frames * ranks)[:ranks]
-        parts = [scoring_batches([group], [ref], 1, budget)[0] for group, ref in zip(groups, frames)]
-        scored = await asyncio.to_thread(gang.logprobs, parts)
-    ours = [logprobs for rank in scored for logprobs in rank]
+            raise BadInput(
+                "data.train: none of its videos can be decoded (`ser data check FILE --media` says why) and, with a "
+                f"completion, fits learner.packing.token_budget = {packing.token_budget}"
+            )
+        layouts = layout_step(groups, frames, ranks, packing)
+        scored = gather_tokens(layouts, await asyncio.to_thread(gang.logprobs, layouts))
+    tokens = [sum(len(t.token_ids) for t in group.trajectories) for group in groups]
+    ours = np.split(scored, np.cumsum(tokens)[:-1])
     return worst_difference(groups, ours, config.learner.parity_bound, house.encoder.tokenizer.decode)
 
 

@@ -10,7 +10,7 @@ from omegaconf import MISSING
 from evidence.errors import BadInput
 from evidence.sampling import SamplingContract
 from learner.algorithm import AlgorithmConfig
-from learner.settings import ZeroConfig, require_dtype
+from learner.settings import PackingConfig, ZeroConfig, require_dtype
 from orchestration.admission import Pacing
 from referee.agreement import AgreementConfig
 from referee.reward.graph import RewardGraph
@@ -103,7 +103,6 @@ class LearnerConfig:
 
     ranks: ZeRO-3 processes.
     lr: the learning rate after `warmup` steps; a cosine takes it to 0 from there (Open-o3-Video's schedule).
-    token_budget: padded tokens of one micro-batch.
     parity_bound: the largest difference of log-probs between engine and learner at start.
     export_dtype: of the weights written at the end.
     """
@@ -111,14 +110,13 @@ class LearnerConfig:
     ranks: int = 2
     lr: float = 1e-6
     warmup: int = 5
-    token_budget: int = 16384
     parity_bound: float = 1e-3
     export_dtype: str = "bfloat16"
+    packing: PackingConfig = field(default_factory=PackingConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
 
     def __post_init__(self) -> None:
-        for key in ("ranks", "token_budget"):
-            _require(getattr(self, key) >= 1, f"learner.{key}", getattr(self, key), "1 or more")
+        _require(self.ranks >= 1, "learner.ranks", self.ranks, "1 or more")
         for key in ("lr", "parity_bound"):
             value = getattr(self, key)
             _require(0 < value < math.inf, f"learner.{key}", value, "above 0, and finite")

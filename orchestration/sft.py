@@ -17,7 +17,7 @@ import ray
 
 from evidence.errors import BadInput, RunFailed
 from evidence.sampling import SamplingContract
-from learner.settings import RankConfig, ZeroConfig, require_dtype
+from learner.settings import PackingConfig, RankConfig, ZeroConfig, require_dtype
 from learner.tiny import TinySpec, create_tiny_model
 from orchestration.cluster import run_directory, start_ray
 from orchestration.config import load_config, to_yaml
@@ -88,7 +88,7 @@ class SftConfig:
     clips: int = 16
     claims: int = 8
     ranks: int = 2
-    token_budget: int = 16384
+    packing: PackingConfig = field(default_factory=PackingConfig)
     learning_rate: float = 1e-3
     warmup: int = 100
     stop_after: int | None = None
@@ -106,7 +106,7 @@ class SftConfig:
         if self.task not in ("answer", "verify"):
             raise BadInput(f"task = {self.task}: it has to be answer or verify")
         require_dtype("dtype", self.dtype)
-        for key, least in (("claims", 1), ("warmup", 0), ("seed", 0), ("checkpoint_every", 1), ("token_budget", 1)):
+        for key, least in (("claims", 1), ("warmup", 0), ("seed", 0), ("checkpoint_every", 1)):
             if getattr(self, key) < least:
                 raise BadInput(f"{key} = {getattr(self, key)}: it has to be {least} or more")
         if self.stop_after is not None and self.stop_after < 1:
@@ -205,7 +205,7 @@ def main(config: SftConfig) -> None:
         task=config.task,
         clips=config.clips,
         claims=config.claims,
-        token_budget=config.token_budget,
+        packing=config.packing,
         contract=config.contract,
         template=config.template,
         verification=config.verification,
@@ -231,17 +231,17 @@ def main(config: SftConfig) -> None:
     print(f"{config.out}: {gang.trained_parameters:,} parameters after {config.steps} steps; {len(bad)} bad clips")
 
 
-def require_readable(left_out: int, drawn: int, a_step: int) -> None:
+def require_few_left_out(left_out: int, drawn: int, a_step: int) -> None:
     """Raises TooManyLeftOut once more than the share that may be and one step's clips were left out."""
     if left_out > MAX_LEFT_OUT_SHARE * drawn + a_step:
         raise TooManyLeftOut(
-            f"{left_out} of the {drawn} clips drawn could not be read, the reasons are told above; "
+            f"{left_out} of the {drawn} clips drawn could not be read or did not fit, the reasons are told above; "
             "`ser data check FILE --media` names all of a file"
         )
 
 
 def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.ActorHandle, start: int) -> set[str]:
-    """The clips that could not be read."""
+    """The clips that were left out."""
     make = source.micro_batches.options(num_returns=config.ranks + 1)
     longest_s = gang.timeout_s + CALLS * config.clips * config.frames.timeout_s
     bad: set[str] = set()
@@ -260,12 +260,15 @@ def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.Actor
             made: Made = ray.get(told, timeout=longest_s)
             for path, reason in made.unreadable:
                 logger.warning("step %d: %s: %s", step + 1, path, reason)
-            bad |= {path for path, _ in made.unreadable}
-            left_out += len(made.unreadable)
-            require_readable(left_out, (step + 1 - start) * config.clips, config.clips)
+            for path in made.over_budget:
+                logger.warning("step %d: %s: one of its sequences is above packing.token_budget", step + 1, path)
+            bad |= {*made.over_budget, *(path for path, _ in made.unreadable)}
+            left_out += len(made.unreadable) + len(made.over_budget)
+            require_few_left_out(left_out, (step + 1 - start) * config.clips, config.clips)
             metrics = gang.train_step(parts, rate)
             frames = {f"frames/{name}": n for name, n in made.frames.items()}
-            log.log(step + 1, {**metrics, "learning_rate": rate, "clips_left_out": len(made.unreadable), **frames})
+            bad_now = {"clips_left_out": len(made.unreadable), "clips_over_budget": len(made.over_budget)}
+            log.log(step + 1, {**metrics, "learning_rate": rate, **bad_now, **frames})
             progress.update(step + 1, f"loss {metrics['loss']:.4f}  {metrics['seconds']:.2f} s")
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                 gang.save(run_dir / "checkpoints", step + 1, {})

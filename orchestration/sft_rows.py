@@ -8,6 +8,7 @@ decoded, or that hangs or kills its decoder, is left out and counted.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,9 @@ from evidence.geometry import nearest_frame
 from evidence.sampling import SamplingContract, shown_key_times
 from evidence.types import FrameInfo, Sample
 from learner.aggregation import token_weights
-from learner.micro import MicroBatch
-from learner.packing import Row, pack_row, split_by_tokens, stack_rows
+from learner.micro import MicroBatch, StepTargets, lay_out, with_targets
+from learner.packing.units import Unit, make_unit
+from learner.settings import PackingConfig
 from orchestration.frame_store import FrameStore, Lease
 from orchestration.settings import FramesConfig
 from referee.claims import make_claims
@@ -43,7 +45,7 @@ class RowsConfig:
     task: str
     clips: int
     claims: int
-    token_budget: int
+    packing: PackingConfig
     contract: SamplingContract
     template: PromptTemplate
     verification: VerificationConfig
@@ -53,25 +55,27 @@ class RowsConfig:
 
 @dataclass(frozen=True)
 class Made:
-    """What is told of a step's rows: (path, reason) of each draw that was left out, and the frame store's counters."""
+    """What is told of a step's rows: what was left out of its draws, and the frame store's counters.
+
+    unreadable: (path, reason) of clips that could not be decoded. over_budget: paths of clips with a sequence above the
+    token budget.
+    """
 
     unreadable: list[tuple[str, str]]
+    over_budget: list[str]
     frames: dict[str, int]
 
 
-# A row with the images of its prefix, uint8 [n, H, W, 3] each.
-Example = tuple[Row, tuple[np.ndarray, ...]]
-
-
-def answer_example(
+def answer_unit(
     encoder: ChatEncoder, template: PromptTemplate, samples: list[Sample], frames: np.ndarray, info: FrameInfo
-) -> Example:
-    """All questions about one clip in one row, the clip's frames shared."""
+) -> Unit:
+    """All questions about one clip, the clip's frames shared."""
     prompts = [build_prompt(encoder, template, sample, info) for sample in samples]
-    return pack_row(prompts, [encoder.encode_completion(s.reasoning or "") for s in samples]), (frames,)
+    answers = [encoder.encode_completion(s.reasoning or "") for s in samples]
+    return make_unit(prompts, answers, [(info.key, frames)])
 
 
-def verify_examples(
+def verify_units(
     encoder: ChatEncoder,
     config: RowsConfig,
     sample: Sample,
@@ -79,9 +83,9 @@ def verify_examples(
     info: FrameInfo,
     rng: np.random.Generator,
     phrases: list[str],
-) -> list[Example]:
-    """One row per claim about one sample: both questions about it, the two images shared."""
-    examples = []
+) -> list[Unit]:
+    """One unit per claim about one sample: both questions about it, the two images shared."""
+    units = []
     for made in make_claims(sample, info, rng, config.claims, phrases):
         claim, cfg = made.claim, config.verification
         frame = frames[nearest_frame(info.times, claim.time)]
@@ -90,9 +94,14 @@ def verify_examples(
         ]
         # The scale's token alone: a verdict is one token, so the stop after it need not be learnt.
         answers = [encoder.encode_completion(SCALE[label])[:1] for label in (made.relevance, made.localization)]
-        pixels = tuple(image[None] for image in images(frame, claim.box, cfg))
-        examples.append((pack_row(prompts, answers), pixels))
-    return examples
+        pixels = [image[None] for image in images(frame, claim.box, cfg)]
+        units.append(make_unit(prompts, answers, [(_digest(image), image) for image in pixels]))
+    return units
+
+
+def _digest(image: np.ndarray) -> str:
+    """What tells it from other images of its shape."""
+    return hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
 
 
 class Rows:
@@ -115,18 +124,23 @@ class Rows:
         looks = await asyncio.gather(*map(self._look, clips))
         try:
             rng = np.random.default_rng([self.seed, stage, step])
-            examples: list[Example] = []
+            units: list[Unit] = []
+            over_budget: list[str] = []
             for clip, look in zip(clips, looks):
                 if isinstance(look, Lease):
-                    examples += self._examples(clip, await look.frames, look.info, rng)
-            if len(examples) < self.ranks:
+                    found = self._units(clip, await look.frames, look.info, rng)
+                    if any(unit.longest > self.config.packing.token_budget for unit in found):
+                        over_budget.append(clip[0].media_path)
+                    else:
+                        units += found
+            if not units:
                 raise BadInput(
-                    f"stage {stage}, step {step}: {len(examples)} rows for {self.ranks} ranks; `ser data check "
-                    "--media` says which clips cannot be read"
+                    f"stage {stage}, step {step}: none of its clips can be decoded (`ser data check --media` says why) "
+                    f"and fits packing.token_budget = {self.config.packing.token_budget}"
                 )
             unreadable = [(look.path, look.reason) for look in looks if isinstance(look, UnreadableMedia)]
-            made = Made(unreadable, self.store.counters())
-            return *to_micro_batches(examples, self.ranks, self.config.token_budget), made
+            made = Made(unreadable, over_budget, self.store.counters())
+            return *to_micro_batches(units, self.ranks, self.config.packing), made
         finally:
             for look in looks:
                 if isinstance(look, Lease):
@@ -139,13 +153,13 @@ class Rows:
         except UnreadableMedia as error:
             return error
 
-    def _examples(
+    def _units(
         self, samples: list[Sample], frames: np.ndarray, info: FrameInfo, rng: np.random.Generator
-    ) -> list[Example]:
+    ) -> list[Unit]:
         if self.config.task == "answer":
-            return [answer_example(self.encoder, self.config.template, samples, frames, info)]
+            return [answer_unit(self.encoder, self.config.template, samples, frames, info)]
         sample = samples[rng.integers(len(samples))]
-        return verify_examples(self.encoder, self.config, sample, frames, info, rng, self.phrases)
+        return verify_units(self.encoder, self.config, sample, frames, info, rng, self.phrases)
 
 
 @ray.remote(num_cpus=0)
@@ -179,17 +193,9 @@ def _clips(file: DataFile, task: str, contract: SamplingContract) -> list[list[S
     return list(clips.values())
 
 
-def to_micro_batches(examples: list[Example], ranks: int, budget: int) -> list[list[MicroBatch]]:
+def to_micro_batches(units: list[Unit], ranks: int, packing: PackingConfig) -> list[list[MicroBatch]]:
     """Each rank's micro-batches; the loss is one mean over all scored tokens of the step."""
-    rows = [row for row, _ in examples]
-    weight = token_weights(np.array([len(row.targets) for row in rows]), "token_mean")[0]
-    parts = []
-    for rank in split_by_tokens(rows, ranks, budget):
-        micro = []
-        for indices in rank:
-            batch = stack_rows([rows[i] for i in indices])
-            zeros = np.zeros(len(batch.targets), np.float32)
-            images = tuple(image for i in indices for image in examples[i][1])
-            micro.append(MicroBatch(batch, images, np.full_like(zeros, weight), zeros, zeros))
-        parts.append(micro)
-    return parts
+    lengths = np.array([len(branch.targets) for unit in units for branch in unit.branches])
+    weights = token_weights(lengths, "token_mean")
+    zeros = np.zeros_like(weights)
+    return with_targets(lay_out(units, ranks, packing), StepTargets(weights, zeros, zeros))

@@ -19,11 +19,11 @@ import ray
 from evidence.errors import BadInput
 from evidence.types import Sample
 from learner.advantages import Advantages
-from learner.micro import MicroBatch
+from learner.micro import MicroBatch, with_targets
 from learner.settings import LossConfig, RankConfig
 from orchestration import metrics as reporting
 from orchestration.admission import Admission, Batch
-from orchestration.batches import train_batches
+from orchestration.batches import layout_step, step_targets
 from orchestration.cluster import NAMESPACE, run_directory, start_ray
 from orchestration.config import to_yaml
 from orchestration.engines import policy_engine, referee_engine, sizes_of
@@ -163,8 +163,8 @@ class Run:
         """The algorithm."""
         config, admission = self.config, self.admission
         groups = config.steps * config.pacing.groups_per_step
-        dynamic = config.algorithm.dynamic_sampling
-        maker = GroupMaker(self.house, admission, self.ledger, self._draw(), config.seed, groups, dynamic)
+        draw, packing, dynamic = self._draw(), config.learner.packing, config.algorithm.dynamic_sampling
+        maker = GroupMaker(self.house, admission, self.ledger, draw, packing, config.seed, groups, dynamic)
         with (
             reporting.RunLog(self.run_dir, asdict(config), config.wandb) as log,
             reporting.Progress(config.steps) as progress,
@@ -206,14 +206,13 @@ class Run:
         scored = [ready.scored for ready in groups]
         if config.shuffle_rewards:
             scored = shuffled(scored, config.seed + self.admission.version)
-        advantages = self.advantages.of_step(scored)
-        algorithm = config.algorithm
-        aggregated = algorithm.aggregate, algorithm.max_length or config.sampling.max_tokens
+        algorithm, made = config.algorithm, [one.group for one in scored]
+        longest = algorithm.max_length or config.sampling.max_tokens
+        targets = step_targets(scored, self.advantages.of_step(scored), algorithm.aggregate, longest)
 
         def parts_of(groups: list[ReadyGroup]) -> list[list[MicroBatch]]:
             frames = [ready.lease.frames for ready in groups]
-            room = config.learner.ranks, config.learner.token_budget
-            return train_batches(scored, advantages, frames, *room, *aggregated)
+            return with_targets(layout_step(made, frames, config.learner.ranks, config.learner.packing), targets)
 
         parts = await with_frames(groups, parts_of, self.gang.fetch, self.house.store)
         learning_rate = config.learner.learning_rate(self.admission.version, config.steps)

@@ -19,7 +19,8 @@ REFEREE = (
     *("recorded", "ser", "service", "sources", "statistics", "strata", "temperature"),
 )
 PURE += [f"referee.{name}" for name in REFEREE]
-PURE += ["learner.advantages", "learner.aggregation", "learner.algorithm"]
+PURE += [f"learner.packing.{path.stem}" for path in (ROOT / "learner" / "packing").glob("[!_]*.py")]
+PURE += [f"learner.{name}" for name in ("advantages", "aggregation", "algorithm", "micro", "settings")]
 PURE += ["orchestration.ledger", "orchestration.admission", "orchestration.rejections"]
 HEAVY = ("torch", "ray", "vllm")
 

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 from transformers.integrations import HfDeepSpeedConfig
 
+from learner.attention import attention_for
 from learner.policy import Policy
 from learner.settings import ZeroConfig
 
@@ -34,7 +35,11 @@ def build_engine(
     }
     # transformers shards at load while this object lives.
     keep = HfDeepSpeedConfig(settings)
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=getattr(torch, config.precision))
+    model = AutoModelForImageTextToText.from_pretrained(
+        folder,
+        dtype=getattr(torch, config.precision),
+        attn_implementation=attention_for("cuda" if torch.cuda.is_available() else "cpu"),
+    )
     policy = Policy(model, banned_ids, train_vision)
     trained = [p for p in policy.parameters() if p.requires_grad]
     engine, *_ = deepspeed.initialize(model=policy, model_parameters=trained, config=settings)

@@ -1,23 +1,27 @@
-"""A packed row equals its sequences run one by one, in log-probs and in every gradient."""
+"""However sequences are packed, log-probs, loss and every gradient are those of each sequence run alone."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from evidence.errors import BadInput
 from evidence.sampling import BANNED_LOGIT_BIAS
-from learner.packing import Row, pack_row, split_by_tokens, stack_rows
+from evidence.types import Prompt
+from learner.micro import MicroLayout, lay_out
+from learner.packing.units import Unit, make_unit
 from learner.patches import Patcher
 from learner.policy import Policy
+from learner.settings import PackingConfig
 from rollout.prompt import NativeVideo
+
+TEMPERATURE = 0.7
+Sequences = list[tuple[Prompt, np.ndarray, np.ndarray]]  # prompt, completion, frames
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +39,13 @@ def clip_of(seed: int, images: int, side: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (images, side, side, 3), dtype=np.uint8)
 
 
-def packed_logprobs(policy: Policy, patcher: Patcher, rows: list[Row], frames: list[np.ndarray]) -> torch.Tensor:
-    batch = stack_rows(rows)
-    patches = patcher.patches(frames, batch.frame_counts)
-    tensors = [torch.from_numpy(getattr(batch, n)) for n in ("token_ids", "positions", "branch")]
-    scored = [torch.from_numpy(batch.predict_from), torch.from_numpy(batch.targets)]
-    return policy(*tensors, *scored, patches, torch.from_numpy(batch.grids), 0.7)
+def logprobs(policy: Policy, patcher: Patcher, layout: MicroLayout) -> torch.Tensor:
+    """Of one forward, as a rank runs it."""
+    b = layout.batch
+    tokens = (b.token_ids, b.positions, b.segment, b.branch, b.predict_from, b.targets)
+    patches = patcher.patches(layout.images, b.frame_counts)
+    shown = (b.grids, b.set_sizes, b.image_of)
+    return policy(*map(torch.from_numpy, tokens), patches, *map(torch.from_numpy, shown), TEMPERATURE)
 
 
 def plain_logprobs(
@@ -48,14 +53,18 @@ def plain_logprobs(
 ) -> torch.Tensor:
     """transformers' own forward over one sequence, with its own mask, and for images its own positions."""
     ids = torch.from_numpy(np.concatenate([prompt.token_ids, completion])).long()[None]
-    patches, grids = patcher.patches([frames], prompt.frame_counts), torch.from_numpy(prompt.grids).long()
-    if prompt.video_times is None:
-        shown = {"pixel_values": patches, "image_grid_thw": grids}
-    else:
+    patches, grids = (
+        patcher.patches([frames][: len(prompt.grids)], prompt.frame_counts),
+        torch.from_numpy(prompt.grids).long(),
+    )
+    shown: dict[str, torch.Tensor] = {}
+    if prompt.video_times is not None:
         after = prompt.positions.max() + 1 + np.arange(len(completion))
         positions = np.concatenate([prompt.positions, np.tile(after, (3, 1))], axis=1)
         shown = {"pixel_values_videos": patches, "video_grid_thw": grids}
         shown["position_ids"] = torch.from_numpy(positions).long()[:, None]
+    elif len(grids):
+        shown = {"pixel_values": patches, "image_grid_thw": grids}
     out = policy.model(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
@@ -64,54 +73,133 @@ def plain_logprobs(
     )
     logits = out.logits[0, len(prompt.token_ids) - 1 : -1].clone()
     logits[:, policy.banned] += BANNED_LOGIT_BIAS
-    return (logits / 0.7).log_softmax(-1)[torch.arange(len(completion)), torch.from_numpy(completion).long()]
+    return (logits / TEMPERATURE).log_softmax(-1)[torch.arange(len(completion)), torch.from_numpy(completion).long()]
 
 
-@pytest.mark.parametrize("native", [False, True], ids=["images", "native video"])
-def test_rows_equal_separate_sequences(policy: Policy, patcher: Patcher, either_encoder: Any, native: bool) -> None:
-    rng = np.random.default_rng(0)
-    encoder, side = either_encoder, 2 * patcher.patch * patcher.merge
-    cases = []
-    for n, questions in ((3, ["What?", "What?", "What?"]), (2, ["Where is it?", "Where is the other one?"])):
-        frames = clip_of(n, n, side)
-        shown = [NativeVideo((side, side), tuple(range(n)))] if native else ["t", (side, side)] * n
-        prompts = [encoder.encode([*shown, question]) for question in questions]
-        completions = [rng.integers(0, 250, rng.integers(1, 9)).astype(np.int32) for _ in prompts]
-        cases.append((prompts, completions, frames))
-    rows = [pack_row(prompts, completions) for prompts, completions, _ in cases]
-    packed = packed_logprobs(policy, patcher, rows, [frames for _, _, frames in cases])
-    plain = torch.cat([plain_logprobs(policy, patcher, p, c, f) for ps, cs, f in cases for p, c in zip(ps, cs)])
+def group(encoder: Any, number: int, slots: list, frames: np.ndarray, questions: list[str], longest: int) -> tuple:
+    """(unit, its sequences): the same frames and `questions`, one completion each, of up to `longest` tokens."""
+    rng = np.random.default_rng(number)
+    prompts = [encoder.encode([*slots, question]) for question in questions]
+    completions = [rng.integers(0, 250, rng.integers(1, longest + 1)).astype(np.int32) for _ in prompts]
+    unit = make_unit(prompts, completions, [(f"clip {number}", frames)])
+    return unit, [(prompt, completion, frames) for prompt, completion in zip(prompts, completions)]
+
+
+def step_of(kind: str, encoder: Any, side: int) -> tuple[list[Unit], Sequences]:
+    """Units of one kind, of unlike lengths, and their sequences in order."""
+    other = ["Where is it?", "Where is the other one?"]
+    clips = [clip_of(n, n, side) for n in range(4)]
+    images = [["t", (side, side)] * n for n in range(4)]
+    videos = [[NativeVideo((side, side), tuple(range(n)))] for n in range(2, 4)]
+    made = {
+        "several images": [
+            group(encoder, 3, images[3], clips[3], ["What?"] * 3, 25),
+            group(encoder, 1, images[1], clips[1], other, 25),
+            group(encoder, 3, images[3], clips[3], ["And who?"], 5),  # the same clip once more
+        ],
+        "native video": [
+            group(encoder, 2, videos[0], clips[2], ["What?"] * 3, 9),
+            group(encoder, 3, videos[1], clips[3], other, 20),
+        ],
+        "one completion": [group(encoder, 2, images[2], clips[2], ["What?"], 9)],
+        "text only": [
+            group(encoder, 0, ["Hello. "], clips[0], ["What?"] * 3, 9),
+            group(encoder, 1, ["Good day to you. "], clips[0], ["Who?"], 30),
+        ],
+        "all kinds": [
+            group(encoder, 0, ["Hello. "], clips[0], ["What?"] * 2, 9),
+            group(encoder, 2, videos[0], clips[2], ["What?"] * 2, 20),
+            group(encoder, 1, images[1], clips[1], other, 9),
+        ],
+    }[kind]
+    return [unit for unit, _ in made], [sequence for _, sequences in made for sequence in sequences]
+
+
+KINDS = ("several images", "native video", "one completion", "text only", "all kinds")
+
+
+def loss_and_gradients(policy: Policy, logprobs: torch.Tensor) -> tuple[float, dict[str, torch.Tensor]]:
+    """Of a weighted sum, all weights of one sign, so that the loss is no small difference of large terms."""
+    policy.zero_grad()
+    weights = torch.rand(len(logprobs), generator=torch.Generator().manual_seed(1))
+    loss = -(logprobs * weights).sum() / weights.sum()
+    loss.backward()
+    return loss.item(), {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
+
+
+def run_packed(policy: Policy, patcher: Patcher, units: list[Unit], packing: PackingConfig, ranks: int) -> torch.Tensor:
+    """The step's log-probs, each in its place, from all forwards of all ranks."""
+    layouts = [layout for forwards in lay_out(units, ranks, packing) for layout in forwards]
+    found = torch.cat([logprobs(policy, patcher, layout) for layout in layouts])
+    at = torch.from_numpy(np.concatenate([layout.batch.token for layout in layouts]))
+    return torch.empty_like(found).index_copy(0, at, found)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def step(request: pytest.FixtureRequest, policy: Policy, patcher: Patcher, either_encoder: Any) -> tuple:
+    """(units, log-probs, loss and gradients of transformers' own forward over each sequence)."""
+    units, sequences = step_of(request.param, either_encoder, 2 * patcher.patch * patcher.merge)
+    plain = torch.cat([plain_logprobs(policy, patcher, *sequence) for sequence in sequences])
+    return units, plain.detach(), *loss_and_gradients(policy, plain)
+
+
+@pytest.mark.parametrize(
+    ("mode", "room"), [("none", 10), ("sequence", 10), ("prefix", 10), ("sequence", 1), ("prefix", 1)]
+)
+def test_a_step_is_the_same_however_it_is_packed(
+    step: tuple, policy: Policy, patcher: Patcher, mode: str, room: int
+) -> None:
+    """With a room of 1 the budget is the longest sequence, so that groups are split over forwards."""
+    units, plain, plain_loss, plain_gradients = step
+    budget = room * max(unit.longest for unit in units)
+    packed = run_packed(policy, patcher, units, PackingConfig(mode, budget), ranks=2)
     torch.testing.assert_close(packed, plain, atol=2e-5, rtol=1e-5)
+    loss, gradients = loss_and_gradients(policy, packed)
+    assert loss == pytest.approx(plain_loss, rel=1e-5)
+    assert gradients.keys() == plain_gradients.keys()
+    for name, theirs in plain_gradients.items():
+        assert (gradients[name] - theirs).norm() <= 1e-5 * theirs.norm() + 1e-7, name
 
-    weights = torch.randn(len(plain), generator=torch.Generator().manual_seed(1))
-    parameters = dict(policy.named_parameters())
-    ours = torch.autograd.grad((packed * weights).sum(), list(parameters.values()))
-    theirs = torch.autograd.grad((plain * weights).sum(), list(parameters.values()))
-    for name, a, b in zip(parameters, ours, theirs):
-        assert (a - b).norm() <= 1e-5 * b.norm() + 1e-7, name
+
+def test_images_are_encoded_once_a_forward_unless_nothing_is_packed(encoder: Any) -> None:
+    units, sequences = step_of("several images", encoder, 56)
+    encoded = {
+        mode: [key for layout in lay_out(units, 1, PackingConfig(mode, 10_000))[0] for key in layout.image_keys]
+        for mode in ("none", "sequence", "prefix")
+    }
+    assert sorted(encoded["prefix"]) == sorted(encoded["sequence"]) == ["clip 1", "clip 3"]
+    assert len(encoded["none"]) == len(sequences)
 
 
 @torch.no_grad()
 def test_banned_tokens_have_no_probability_and_the_others_all_of_it(
     policy: Policy, patcher: Patcher, either_encoder: Any
 ) -> None:
-    side = patcher.patch * patcher.merge
-    batch = stack_rows([pack_row([either_encoder.encode([(side, side), "What?"])], [np.array([1, 2], np.int32)])])
-    vocab = policy.model.config.get_text_config().vocab_size
-    tensors = [torch.from_numpy(getattr(batch, n)) for n in ("token_ids", "positions", "branch")]
-    last = torch.full((vocab,), batch.token_ids.shape[1] - 1)
-    patches = patcher.patches([clip_of(0, 1, side)], [1])
-    every = policy(*tensors, last, torch.arange(vocab), patches, torch.from_numpy(batch.grids), 1.0).exp()
+    vocab, side = policy.model.config.get_text_config().vocab_size, patcher.patch * patcher.merge
+    prompt, shown = either_encoder.encode([(side, side), "What?"]), [("clip", clip_of(0, 1, side))]
+    every = np.arange(vocab, dtype=np.int32)[:, None]
+    unit = make_unit([prompt] * vocab, list(every), shown)  # all completions of one token
+    (layout,) = lay_out([unit], 1, PackingConfig())[0]
+    found = logprobs(policy, patcher, layout).exp()
     banned = list(either_encoder.banned_ids)
-    assert every[banned].max() < 1e-30
-    assert every.sum() == pytest.approx(1, abs=1e-5)
-    assert every[list(either_encoder.stop_ids)].min() > 1e-6
+    assert found[banned].max() < 1e-30
+    assert found.sum() == pytest.approx(1, abs=1e-5)
+    assert found[list(either_encoder.stop_ids)].min() > 1e-6
+
+
+def test_sliding_windows_are_refused(tiny_model: Path) -> None:
+    config = AutoConfig.from_pretrained(tiny_model)
+    config.text_config.use_sliding_window = True
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    with pytest.raises(BadInput, match="use_sliding_window is true"):
+        Policy(model, [], train_vision=False)
 
 
 def test_an_image_after_the_shared_prefix_is_refused(encoder: Any) -> None:
     prompts = [encoder.encode([word, (56, 56)]) for word in ("red", "blue")]
     with pytest.raises(ValueError, match="after the shared prefix"):
-        pack_row(prompts, [np.array([1], np.int32)] * 2)
+        make_unit(prompts, [np.array([1], np.int32)] * 2, [("key", np.zeros((1, 56, 56, 3), np.uint8))])
 
 
 def test_patches_are_those_of_the_models_processor(either_model: Path, patcher: Patcher) -> None:
@@ -129,31 +217,3 @@ def test_patches_of_a_native_video_are_those_of_the_models_processor(either_mode
     theirs = processor(videos=[frames], do_sample_frames=False, return_tensors="pt")
     torch.testing.assert_close(patcher.patches([frames], [5]), theirs["pixel_values_videos"], atol=1e-5, rtol=1e-5)
     assert theirs["video_grid_thw"].tolist() == [[3, 4, 4]]
-
-
-def row_of(length: int) -> Row:
-    zeros = np.zeros(length, np.int32)
-    none = zeros[:0]
-    return Row(zeros, np.zeros((3, length), np.int32), zeros, *[zeros[:1]] * 3, none.reshape(0, 3), none)
-
-
-@given(st.lists(st.integers(1, 500), min_size=1, max_size=40), st.integers(1, 4), st.integers(100, 2000))
-def test_ranks_share_rows_evenly(lengths: list[int], ranks: int, budget: int) -> None:
-    rows = [row_of(length) for length in lengths]
-    if len(rows) < ranks:
-        with pytest.raises(ValueError, match="cannot be shared"):
-            split_by_tokens(rows, ranks, budget)
-        return
-    parts = split_by_tokens(rows, ranks, budget)
-    assert sorted(i for rank in parts for micro in rank for i in micro) == list(range(len(rows)))
-    assert len({len(rank) for rank in parts}) == 1, "ZeRO-3 hangs unless all ranks do as many forwards"
-    assert all(micro for rank in parts for micro in rank)
-    if ranks == 1:
-        for micro in parts[0]:
-            assert len(micro) == 1 or max(lengths[i] for i in micro) * len(micro) <= budget
-
-
-def test_long_rows_do_not_land_on_one_rank() -> None:
-    parts = split_by_tokens([row_of(n) for n in (400, 300, 100, 100, 100)], 2, 10_000)
-    loads = [sum((400, 300, 100, 100, 100)[i] for micro in rank for i in micro) for rank in parts]
-    assert all(b - a <= 100 for a, b in pairwise(sorted(loads)))

@@ -15,11 +15,11 @@ from evidence.manifest import unpack_bucket
 from evidence.types import Prompt
 from learner.aggregation import token_weights
 from learner.algorithm import AlgorithmConfig
-from learner.micro import MicroBatch
-from learner.packing import pack_row, split_by_tokens, stack_rows
+from learner.micro import MicroBatch, StepTargets, lay_out, with_targets
+from learner.packing.units import make_unit
 from learner.patches import Patcher
 from learner.policy import Policy
-from learner.settings import LossConfig, RankConfig, ZeroConfig
+from learner.settings import LossConfig, PackingConfig, RankConfig, ZeroConfig
 from orchestration.gang import Gang
 
 pytestmark = pytest.mark.slow
@@ -30,32 +30,18 @@ def step_parts(encoder: Any, ranks: int, seed: int = 0) -> list[list[MicroBatch]
     """A GRPO step of three groups of four random completions, for `ranks` ranks."""
     rng = np.random.default_rng(seed)
     prompts: list[Prompt] = [encoder.encode([(56, 56), f"question {n}", (56, 56)]) for n in range(3)]
-    rows = [
-        pack_row([p] * 4, [rng.integers(0, 200, rng.integers(3, 12)).astype(np.int32) for _ in range(4)])
-        for p in prompts
-    ]
-    frames = [rng.integers(0, 255, (2, 56, 56, 3), dtype=np.uint8) for _ in rows]
-    lengths = np.concatenate([np.bincount(row.sequence) for row in rows])
-    weights = np.split(token_weights(lengths, "sequence_mean"), np.cumsum([len(r.targets) for r in rows])[:-1])
-    advantages = [rng.normal(size=4).astype(np.float32)[row.sequence] for row in rows]
-    behaviour = [rng.normal(-6.2, 0.1, len(row.targets)).astype(np.float32) for row in rows]
-
-    def join(arrays: list[np.ndarray], indices: list[int]) -> np.ndarray:
-        return np.concatenate([arrays[i] for i in indices])
-
-    return [
-        [
-            MicroBatch(
-                stack_rows([rows[i] for i in m]),
-                tuple(frames[i] for i in m),
-                join(weights, m),
-                join(advantages, m),
-                join(behaviour, m),
-            )
-            for m in rank
-        ]
-        for rank in split_by_tokens(rows, ranks, budget=150)
-    ]
+    units = []
+    for n, prompt in enumerate(prompts):
+        completions = [rng.integers(0, 200, rng.integers(3, 12)).astype(np.int32) for _ in range(4)]
+        frames = rng.integers(0, 255, (2, 56, 56, 3), dtype=np.uint8)
+        units.append(make_unit([prompt] * 4, completions, [(f"clip {n}", frames)]))
+    lengths = np.array([len(branch.targets) for unit in units for branch in unit.branches])
+    targets = StepTargets(
+        weights=token_weights(lengths, "sequence_mean"),
+        advantages=np.repeat(rng.normal(size=len(lengths)), lengths).astype(np.float32),
+        behaviour=rng.normal(-6.2, 0.1, lengths.sum()).astype(np.float32),
+    )
+    return with_targets(lay_out(units, ranks, PackingConfig("prefix", 150)), targets)
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +83,9 @@ def plain_step(folder: Path, encoder: Any, parts: list[list[MicroBatch]]) -> tup
     for micro in (m for rank in parts for m in rank):
         b = micro.batch
         patches = patcher.patches(micro.images, b.frame_counts)
-        arrays = (b.token_ids, b.positions, b.branch, b.predict_from, b.targets)
-        logprobs = policy(*map(torch.from_numpy, arrays), patches, torch.from_numpy(b.grids), 1.0)
+        tokens = (b.token_ids, b.positions, b.segment, b.branch, b.predict_from, b.targets)
+        shown = (b.grids, b.set_sizes, b.image_of)
+        logprobs = policy(*map(torch.from_numpy, tokens), patches, *map(torch.from_numpy, shown), 1.0)
         ratio = (logprobs - torch.from_numpy(micro.behaviour)).exp()
         advantage = torch.from_numpy(micro.advantages)
         gain = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)

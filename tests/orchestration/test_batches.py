@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory
 from learner.advantages import Advantages
-from orchestration.batches import scoring_batches, train_batches
+from learner.micro import with_targets
+from learner.settings import PACKING_MODES, PackingConfig
+from orchestration.batches import layout_step, over_budget, step_targets
 
-INFO = FrameInfo("key", (0.0,), (56, 56), (56, 56), 1.0)
 SAMPLE = Sample("a", "shapes", "general", "Where?", "left", video_path="a.mp4")
 PROMPT_TOKEN = 7
 
@@ -35,7 +36,8 @@ def scored_groups(lengths: list[list[int]], seed: int) -> list[ScoredGroup]:
             for n in completions
         )
         rewards = rng.random(len(completions)).astype(np.float32)
-        group = Group(number, SAMPLE, INFO, prompt, trajectories, 0)
+        info = FrameInfo(f"key of {number}", (0.0,), (56, 56), (56, 56), 1.0)
+        group = Group(number, SAMPLE, info, prompt, trajectories, 0)
         groups.append(ScoredGroup(group, rewards, {}, {}, {}, ()))
     return groups
 
@@ -53,22 +55,23 @@ def owner(groups: list[ScoredGroup]) -> dict[int, int]:
     return {int(i): s.group.id for s in groups for t in s.group.trajectories for i in t.token_ids}
 
 
+def dealt(groups: list[ScoredGroup], advantages: list[np.ndarray], ranks: int, packing: PackingConfig) -> list:
+    layouts = layout_step([scored.group for scored in groups], refs(groups), ranks, packing)
+    return with_targets(layouts, step_targets(groups, advantages))
+
+
 steps = st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=5), min_size=1, max_size=9)
+packings = st.builds(PackingConfig, st.sampled_from(PACKING_MODES), st.sampled_from([20, 40, 10_000]))
 
 
 @settings(max_examples=60, deadline=None)
-@given(steps, st.integers(1, 4), st.sampled_from([1, 40, 10_000]), st.booleans(), st.integers(0, 9))
+@given(steps, st.integers(1, 4), packings, st.booleans(), st.integers(0, 9))
 def test_every_token_keeps_what_is_its_own(
-    lengths: list[list[int]], ranks: int, budget: int, divide: bool, seed: int
+    lengths: list[list[int]], ranks: int, packing: PackingConfig, divide: bool, seed: int
 ) -> None:
-    ranks = min(ranks, len(lengths))
     groups = scored_groups(lengths, seed)
-    dealt = train_batches(groups, Advantages("sum", divide).of_step(groups), refs(groups), ranks, budget)
-    assert len(dealt) == ranks
-    assert len({len(micros) for micros in dealt}) == 1, "ZeRO-3 gathers in every forward: ranks must have equally many"
-
     found: dict[int, tuple[float, float, float]] = {}
-    for micro in chain(*dealt):
+    for micro in chain(*dealt(groups, Advantages("sum", divide).of_step(groups), ranks, packing)):
         values = zip(micro.batch.targets, micro.weights, micro.advantages, micro.behaviour, strict=True)
         for target, *rest in values:
             assert target not in found, "a token is trained once"
@@ -90,25 +93,28 @@ def test_every_token_keeps_what_is_its_own(
 
 
 @settings(max_examples=40, deadline=None)
-@given(steps, st.integers(1, 4), st.sampled_from([1, 40, 10_000]))
-def test_each_row_has_the_frames_of_its_group(lengths: list[list[int]], ranks: int, budget: int) -> None:
+@given(steps, st.integers(1, 4), packings)
+def test_each_piece_has_the_frames_of_its_group(lengths: list[list[int]], ranks: int, packing: PackingConfig) -> None:
     groups = scored_groups(lengths, 0)
     owners = owner(groups)
-    dealt = train_batches(groups, centred(groups), refs(groups), min(ranks, len(groups)), budget)
-    for micro in chain(*dealt):
-        rows, length = micro.batch.token_ids.shape
-        assert len(micro.images) == rows
-        for source, target in zip(micro.batch.predict_from, micro.batch.targets):
-            assert micro.images[source // length] == f"frames of {owners[int(target)]}"
+    for micro in chain(*dealt(groups, centred(groups), ranks, packing)):
+        batch = micro.batch
+        pieces = list(dict.fromkeys((int(b), int(batch.segment[b, t])) for b, t in np.argwhere(batch.segment >= 0)))
+        assert len(batch.image_of) == len(pieces)
+        for source, target in zip(batch.predict_from, batch.targets):
+            row = int(source) // batch.token_ids.shape[1]
+            shown = batch.image_of[pieces.index((row, int(batch.segment.reshape(-1)[source])))]
+            number = owners[int(target)]
+            assert micro.images[shown] == f"frames of {number}"
+            assert micro.image_keys[shown] == f"key of {number}"
             # What predicts a token is the last token of the prompt, or the token before it.
-            assert micro.batch.token_ids.reshape(-1)[source] in (PROMPT_TOKEN, target - 1)
+            assert batch.token_ids.reshape(-1)[source] in (PROMPT_TOKEN, target - 1)
 
 
-def test_scoring_deals_the_same_tokens_without_advantages() -> None:
-    groups = scored_groups([[3, 4], [2, 2], [5, 1]], 0)
-    trained = train_batches(groups, centred(groups), refs(groups), 2, 40)
-    scoring = scoring_batches([scored.group for scored in groups], refs(groups), 2, 40)
-    for one, other in zip(chain(*trained), chain(*scoring), strict=True):
-        np.testing.assert_array_equal(one.batch.targets, other.batch.targets)
-        np.testing.assert_array_equal(one.behaviour, other.behaviour)
-        assert not other.advantages.any()
+def test_a_group_is_over_budget_if_one_completion_does_not_fit_alone() -> None:
+    (scored,) = scored_groups([[3, 9]], 0)  # a prompt of 3 tokens
+    prompt, trajectories = scored.group.prompt, scored.group.trajectories
+    assert not over_budget(prompt, trajectories, PackingConfig("prefix", 11))
+    assert over_budget(prompt, trajectories, PackingConfig("prefix", 10))
+    with pytest.raises(ValueError, match="above the budget of 10"):
+        layout_step([scored.group], ["frames"], 1, PackingConfig("prefix", 10))

@@ -12,6 +12,7 @@ import pytest
 
 from evidence.sampling import SamplingContract
 from evidence.types import Claim, FrameInfo, KeyFrame, Sample, Trajectory, Verdict
+from learner.settings import PackingConfig
 from orchestration.admission import Admission, Pacing
 from orchestration.groups import Draw, GroupMaker, House
 from orchestration.heldout import evaluate
@@ -96,7 +97,7 @@ def house(request: pytest.FixtureRequest) -> House:
 
 def test_the_referee_the_reward_and_the_record_of_a_group_have_pixels(house: House, tmp_path: Path) -> None:
     async def loop() -> GroupMaker:
-        maker = GroupMaker(house, Admission(Pacing(1)), Ledger(), Draw(2, 1.0, 8), 0, 1)
+        maker = GroupMaker(house, Admission(Pacing(1)), Ledger(), Draw(2, 1.0, 8), PackingConfig(), 0, 1)
         maker.begin(0, SAMPLE)
         await maker.wait(10)
         return maker

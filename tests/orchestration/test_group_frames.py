@@ -8,11 +8,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 
 from evidence.errors import RunFailed, UnreadableMedia
-from evidence.types import FrameInfo, Group, Sample, ScoredGroup
+from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory
+from learner.settings import PackingConfig
 from orchestration.admission import Admission, Pacing
 from orchestration.groups import Draw, GroupMaker, ReadyGroup, with_frames
 from orchestration.ledger import Ledger, State
@@ -59,8 +61,9 @@ class FakeHouse:
         raise TimeoutError
 
 
-def begin(house: Any) -> GroupMaker:
-    maker = GroupMaker(house, Admission(Pacing(1)), Ledger(), Draw(2, 1.0, 8), 0, 1)
+def begin(house: Any, token_budget: int = 100) -> GroupMaker:
+    packing = PackingConfig("prefix", token_budget)
+    maker = GroupMaker(house, Admission(Pacing(1)), Ledger(), Draw(2, 1.0, 8), packing, 0, 1)
     maker.begin(7, Sample("1", "", "", "", "", video_path="a.mp4"))
     return maker
 
@@ -74,6 +77,34 @@ def test_failed_generations_keep_the_frames_and_the_last_one_frees_them() -> Non
         assert [lease.releases for lease in house.leases] == [1]
         assert maker.ledger.state(7) is State.REJECTED
         assert maker.admission.free == 2
+
+    asyncio.run(loop())
+
+
+def test_a_group_with_a_completion_above_the_token_budget_is_rejected_before_anyone_is_asked_about_it() -> None:
+    ids = np.zeros(9, np.int32)
+
+    class Writes(FakeHouse):
+        async def look(self, sample: Sample) -> tuple[FakeLease, Prompt]:
+            lease, _ = await super().look(sample)
+            return lease, Prompt(ids, ids, np.zeros((3, 9), np.int32), np.zeros((0, 3), np.int32))
+
+        async def generate(self, *_: Any) -> tuple[tuple[Trajectory, ...], int]:
+            return tuple(Trajectory(ids[:n], np.zeros(n), ((0, 0, n),), "", "stop") for n in (1, 4)), 0
+
+        def view(self, *_: Any) -> None:
+            raise AssertionError("the reward was asked")
+
+    async def loop() -> None:
+        house = Writes()
+        maker = begin(house, token_budget=11)  # the prompt and three of four tokens are 12
+        await maker.wait(10)
+        assert maker.ledger.rejections() == {"over_budget": 1}
+        assert [lease.releases for lease in house.leases] == [1]
+        assert maker.admission.free == 2
+        fits = begin(Writes(), token_budget=12)
+        with pytest.raises(AssertionError, match="the reward was asked"):
+            await fits.wait(10)
 
     asyncio.run(loop())
 

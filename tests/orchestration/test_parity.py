@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from ray.exceptions import RayTaskError
 
-from evidence.errors import UnreadableMedia
+from evidence.errors import BadInput, UnreadableMedia
 from evidence.types import FrameInfo, Group, Prompt, Sample, Trajectory
+from learner.settings import PackingConfig
 from orchestration.groups import Draw
 from orchestration.parity import ParityError, check_parity, worst_difference
 from rollout.engine import PromptMismatch
@@ -72,7 +73,12 @@ def test_a_differing_prompt_is_reported_in_one_line() -> None:
         asyncio.run(gate(ranks=1, shift=0.0, raises=raised))
 
 
-async def gate(ranks: int, shift: float, raises: Exception | None = None) -> float:
+def test_what_does_not_fit_the_budget_is_passed_over() -> None:
+    with pytest.raises(BadInput, match=r"fits learner\.packing\.token_budget = 4$"):
+        asyncio.run(gate(ranks=1, shift=0.0, budget=4))  # a prompt of four tokens, and one of the completion's two
+
+
+async def gate(ranks: int, shift: float, raises: Exception | None = None, budget: int = 64) -> float:
     """The gate over a fleet whose completions have log-prob -1, and ranks of which the last is off by `shift`."""
 
     class Fleet:
@@ -105,12 +111,12 @@ async def gate(ranks: int, shift: float, raises: Exception | None = None) -> flo
 
     class Ranks:
         def logprobs(self, parts: list) -> list[list[np.ndarray]]:
-            assert [micro.images for part in parts for micro in part] == [
-                (f"frames of clip-{n + 1}",) for n in range(ranks)
-            ]
-            return [[m.behaviour + shift * (rank == ranks - 1) for m in part] for rank, part in enumerate(parts)]
+            assert len(parts) == ranks
+            # Two tokens a completion, two completions a group: the last four tokens are the last group's.
+            return [[-1 + shift * (micro.batch.token >= 4 * (ranks - 1)) for micro in part] for part in parts]
 
-    learner = SimpleNamespace(ranks=ranks, token_budget=64, parity_bound=BOUND)
+    packing = PackingConfig("prefix", budget)
+    learner = SimpleNamespace(ranks=ranks, packing=packing, parity_bound=BOUND)
     samples = [Sample(f"clip-{n}", "s", "t", "q", "a", video_path="v") for n in range(5)]
     try:
         return await check_parity(House(), Ranks(), samples, Draw(2, 1.0, 8), SimpleNamespace(learner=learner))

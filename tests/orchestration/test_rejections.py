@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from evidence.types import FrameInfo, Prompt, Sample, Trajectory
+from learner.settings import PackingConfig
 from orchestration.admission import Admission
 from orchestration.config import CONFIGS, load_config
 from orchestration.groups import Draw, GroupMaker, House
@@ -92,7 +93,7 @@ def trained(
 
     async def loop() -> None:
         total = steps * GROUPS_PER_STEP
-        maker = GroupMaker(run.house, run.admission, run.ledger, draw, 0, total, dynamic)
+        maker = GroupMaker(run.house, run.admission, run.ledger, draw, PackingConfig(), 0, total, dynamic)
         for step in range(1, steps + 1):
             while (batch := run.admission.take_batch()) is None:
                 run._fill(maker, samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from small_clips import stop
 
 from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, shown_key_times
+from learner.settings import PackingConfig
 from orchestration.settings import FramesConfig
-from orchestration.sft import SftConfig, Stage, TooManyLeftOut, learning_rate, locate, require_readable
-from orchestration.sft_rows import RowsConfig, RowSource, by_clip
+from orchestration.sft import SftConfig, Stage, TooManyLeftOut, learning_rate, locate, require_few_left_out
+from orchestration.sft_rows import Rows, RowsConfig, RowSource, by_clip
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
 from rollout.frames import decode
@@ -60,7 +63,7 @@ def test_a_question_is_shown_the_frames_that_training_shows_and_a_bad_clip_is_le
         task="answer",
         clips=len(groups),
         claims=1,
-        token_budget=10**5,
+        packing=PackingConfig(token_budget=10**5),
         contract=contract,
         template=PromptTemplate(),
         verification=VerificationConfig(),
@@ -81,6 +84,45 @@ def test_a_question_is_shown_the_frames_that_training_shows_and_a_bad_clip_is_le
     made = first[1]
     assert [path for path, _ in made.unreadable] == [bad] * sum(path == bad for path, _ in groups)
     assert made.frames["decoded"] == len(shown)
+
+
+def test_a_clip_with_a_sequence_above_the_token_budget_is_left_out_and_counted(
+    ray_cluster: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    make_shapes(tmp_path / "data", train=4, val=0, test=0, workers=1)
+    data = DataShare(str(tmp_path / "data/train.json"))
+    config = RowsConfig(
+        task="answer",
+        clips=4,
+        claims=1,
+        packing=PackingConfig("none"),
+        contract=CONTRACT,
+        template=PromptTemplate(),
+        verification=VerificationConfig(),
+        frames=FramesConfig(workers=1),
+        frames_bytes=4 * most_bytes(CONTRACT, range(4)),
+    )
+    rows = Rows(str(tiny_model), config, [[data]], 1, 0)
+
+    def lengths(token_budget: int) -> tuple[list[int], list[str]]:
+        """Of a step's sequences, each in a row of its own; and the clips left out."""
+        rows.config = replace(config, packing=PackingConfig("none", token_budget))
+        micros, made = runner.run(rows.micro_batches(0, 0))
+        return sorted(n for micro in micros for n in (micro.batch.segment >= 0).sum(1).tolist()), made.over_budget
+
+    try:
+        with asyncio.Runner() as runner:
+            every, left_out = lengths(10**5)
+            assert left_out == []
+            kept, left_out = lengths(every[-1] - 1)
+            assert 0 < len(left_out) < 4
+            assert set(left_out) < {sample.media_path for sample in data.read()}
+            assert len(kept) <= len(every) - len(left_out)
+            assert kept[-1] < every[-1]
+            with pytest.raises(BadInput, match=r"fits packing\.token_budget = 5"):
+                lengths(5)
+    finally:
+        stop(rows.store._pool)
 
 
 def test_stages_follow_each_other() -> None:
@@ -115,7 +157,7 @@ def test_impossible_settings_are_refused(change: dict, word: str) -> None:
 
 
 def test_data_that_is_mostly_broken_ends_the_run_after_more_than_a_steps_clips() -> None:
-    require_readable(left_out=5, drawn=5, a_step=10)
-    require_readable(left_out=60, drawn=100, a_step=10)
-    with pytest.raises(TooManyLeftOut, match="61 of the 100 clips drawn could not be read"):
-        require_readable(left_out=61, drawn=100, a_step=10)
+    require_few_left_out(left_out=5, drawn=5, a_step=10)
+    require_few_left_out(left_out=60, drawn=100, a_step=10)
+    with pytest.raises(TooManyLeftOut, match="61 of the 100 clips drawn could not be read or did not fit"):
+        require_few_left_out(left_out=61, drawn=100, a_step=10)

@@ -14,9 +14,11 @@ from transformers import AutoModelForImageTextToText
 
 from evidence.manifest import Bucket, pack_bucket
 from evidence.types import Prompt, Trajectory
-from learner.packing import pack_row, stack_rows
+from learner.micro import lay_out
+from learner.packing.units import make_unit
 from learner.patches import Patcher
 from learner.policy import Policy
+from learner.settings import PackingConfig
 from rollout.engine import Engine, EngineConfig, WeightStore
 from rollout.prompt import ChatEncoder, NativeVideo
 
@@ -49,10 +51,12 @@ def learner_logprobs(
     policy: Policy, folder: Path, prompt: Prompt, frames: np.ndarray, group: tuple[Trajectory, ...]
 ) -> np.ndarray:
     """float32 [N]: the group in one row, as the learner runs it."""
-    batch = stack_rows([pack_row([prompt] * len(group), [t.token_ids for t in group])])
-    arrays = (batch.token_ids, batch.positions, batch.branch, batch.predict_from, batch.targets)
-    patches = Patcher.of_model(folder).patches([frames], batch.frame_counts)
-    return policy(*map(torch.from_numpy, arrays), patches, torch.from_numpy(batch.grids), 0.8).numpy()
+    unit = make_unit([prompt] * len(group), [t.token_ids for t in group], [("clip", frames)])
+    (layout,) = lay_out([unit], 1, PackingConfig())[0]
+    b = layout.batch
+    tokens = (b.token_ids, b.positions, b.segment, b.branch, b.predict_from, b.targets)
+    patches, shown = Patcher.of_model(folder).patches(layout.images, b.frame_counts), (b.grids, b.set_sizes, b.image_of)
+    return policy(*map(torch.from_numpy, tokens), patches, *map(torch.from_numpy, shown), 0.8).numpy()
 
 
 def engine_logprobs(group: tuple[Trajectory, ...]) -> np.ndarray:
