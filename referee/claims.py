@@ -43,11 +43,20 @@ WEIGHTS = {
     "other, asked name": 2.6,
     "background": 0.4,
     "absent": 0.6,
-    "iou .2-.4": 8.5,
+    "iou .2-.4": 11.0,
     "iou .4-.7": 2.5,
     "iou <.2": 0.4,
     "wrong name": 3.5,
+    "no name": 3.5,
 }
+# The letters of the noise in "no name": what nobody named is no name in any script.
+SCRIPTS = (
+    "abcdefghijklmnopqrstuvwxyz",
+    "0123456789",
+    "абвгдежзиклмнопрстуфхцчшщэюя",
+    "αβγδεζηθικλμνξοπρστυφχψω",
+    "的一是在不了有和人这中大为上个国我以要他",
+)
 
 
 @dataclass(frozen=True)
@@ -203,6 +212,7 @@ class Maker:
             "background": self.background,
             "absent": self.right_box_wrong_time,
             "wrong name": self.wrong_name,
+            "no name": self.no_name,
         }[stratum]
         made = recipe()
         if made is None:
@@ -252,6 +262,34 @@ class Maker:
             word = self.pick(close)
             names = [phrase for phrase, differing in zip(names, words) if differing == word]
         return moment, self.whole(self.pick(moment.items[self.asked])), self.pick(names)
+
+    def no_name(self) -> tuple[Moment, Box | None, str] | None:
+        """The asked object's box, tight or loose, under words that name nothing: noise, noise around its name, a part
+        of the question, a list. A referee that never read such words answers at random, and a policy can use that."""
+        moment = self.pick(self.present)
+        low, high = self.pick(((0.2, 0.4), (0.4, 0.7), (0.7, 1.0), (1.0, 1.0)))
+        box = self.near(self.pick(moment.items[self.asked]), low, high)
+        noise = [self.noise() for _ in range(int(self.rng.integers(1, 5)))]
+        words = self.sample.asked.split()
+        start = int(self.rng.integers(0, max(1, len(words) - 2)))
+        at = int(self.rng.integers(0, len(noise) + 1))
+        names = [self.pick(self.phrases) for _ in range(int(self.rng.integers(3, 7)))]
+        text = self.pick(
+            (
+                " ".join(noise),
+                " ".join([*noise[:at], self.asked, *noise[at:]]),
+                " ".join(words[start : start + int(self.rng.integers(3, len(words) + 3))]),
+                ", ".join(names),
+                ", ".join(self.pick(name.split()) for name in names),
+            )
+        )
+        if any(_name(text) == _name(phrase) for phrase in moment.items):
+            return None
+        return moment, box, text
+
+    def noise(self) -> str:
+        letters = self.pick(SCRIPTS)
+        return "".join(self.pick(letters) for _ in range(int(self.rng.integers(1, 9))))
 
     def near(self, box: Box, low: float, high: float) -> Box | None:
         """A box in whole pixels, moved and scaled to an IoU in [low, high) with `box`; the box itself for low = 1."""

@@ -52,13 +52,13 @@ def judged(unseen: Path, referee: Any) -> dict[str, Any]:
     """What the referee says of claims about the unseen clips."""
     from benchmarks.asset_quality import load_world, make_cases, quality
 
-    cases = make_cases(unseen, clips=100, per_clip=6, seed=1, world=load_world())
+    cases = make_cases(unseen, clips=100, per_clip=12, seed=1, world=load_world())
     return quality(cases, referee.judge([case.look for case in cases]))
 
 
 @pytest.fixture(scope="module")
-def attacked(unseen: Path, referee: Any) -> dict[str, Any]:
-    """What attacks on unrelated boxes gain (referee/attacks)."""
+def attacked(unseen: Path, referee: Any) -> dict[str, dict[str, Any]]:
+    """What attacks gain on boxes that are unrelated, and on those that are too loose (referee/attacks)."""
     from benchmarks.asset_quality import Look, load_world
     from referee.attacks import attack_report, make_attacks
     from rollout.dataset import read_dataset
@@ -68,18 +68,22 @@ def attacked(unseen: Path, referee: Any) -> dict[str, Any]:
     clips = [decode(sample.media_path, load_world().contract) for sample in samples]
     views = [(sample, info) for sample, (_, info) in zip(samples, clips)]
     phrases = sorted({phrase for s in samples for items in s.key_items.values() for phrase in items})
-    made = make_attacks(views, 280, 0, phrases)
 
-    def scores(of: str) -> np.ndarray:
-        claims = [(number, getattr(attack, of), attack.question) for number, attack in made]
-        looks = [
-            Look(question, claim, clips[number][0][nearest_frame(clips[number][1].times, claim.time)])
-            for number, claim, question in claims
-        ]
-        readings = referee.judge(looks)
-        return readings["relevance"] * readings["localization"]
+    def report(loose: bool) -> dict[str, Any]:
+        made = make_attacks(views, 280, 0, phrases, loose)
 
-    return attack_report([attack for _, attack in made], scores("claim"), scores("honest"))
+        def scores(of: str) -> np.ndarray:
+            claims = [(number, getattr(attack, of), attack.question) for number, attack in made]
+            looks = [
+                Look(question, claim, clips[number][0][nearest_frame(clips[number][1].times, claim.time)])
+                for number, claim, question in claims
+            ]
+            readings = referee.judge(looks)
+            return readings["relevance"] * readings["localization"]
+
+        return attack_report([attack for _, attack in made], scores("claim"), scores("honest"))
+
+    return {"unrelated": report(loose=False), "too loose": report(loose=True)}
 
 
 def test_under_10_mb_in_all():
@@ -140,15 +144,19 @@ def test_a_right_claim_scores_far_above_every_corrupted_one(judged):
     product = judged["product"]
     assert product["exact"] > product["jittered"] > product["iou .4-.7"] > product["iou .2-.4"]
     assert product["jittered"] > 0.7
-    wrong = ("absent", "background", "other, asked name", "other, own name", "wrong name: colour")
+    wrong = ("absent", "background", "other, asked name", "other, own name", "wrong name: colour", "no name")
     assert max(product[name] for name in wrong) < 0.1
 
 
 @pytest.mark.slow
-def test_no_attack_on_an_unrelated_box_pays(attacked):
-    """The bars of referee/attacks: mean and 95th percentile of the gain, and the score of a box without its object."""
-    from referee.attacks import bars_broken
+def test_no_attack_pays(attacked):
+    """The bars of referee/attacks: mean and 95th percentile of the gain, and the score of a box without its object. On
+    loose boxes, where words are all that can be gained by, the same two bars of the gain."""
+    from referee.attacks import MEAN_BAR, P95_BAR, bars_broken
 
-    assert attacked["attacks"] >= 200
-    assert attacked["followable"] >= attacked["attacks"] / 2
-    assert bars_broken(attacked) == [], attacked["worst"]
+    unrelated, loose = attacked["unrelated"], attacked["too loose"]
+    assert all(report["attacks"] >= 200 for report in (unrelated, loose))
+    assert unrelated["followable"] >= unrelated["attacks"] / 2
+    assert bars_broken(unrelated) == [], unrelated["worst"]
+    assert loose["mean"] < MEAN_BAR, loose["worst"]
+    assert loose["p95"] < P95_BAR, loose["worst"]

@@ -6,7 +6,7 @@ import pytest
 
 from evidence.geometry import convert, coverage, iou
 from evidence.types import NORMALISED
-from referee.claims import WEIGHTS, asked_phrase, localization_label, make_claims, relevance_label
+from referee.claims import WEIGHTS, Maker, asked_phrase, localization_label, make_claims, moments_of, relevance_label
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,7 @@ def test_labels_follow_the_rule(labelled, info):
         ("background", {(0, 0)}),
         ("absent", {(0, 0)}),
         ("wrong name", {(2, 0)}),
+        ("no name", {(2, 0), (1, 0)}),
     ],
 )
 def test_strata_hold_what_they_say(labelled, info, stratum, labels):
@@ -64,15 +65,40 @@ def test_strata_hold_what_they_say(labelled, info, stratum, labels):
             assert max(iou(box, one.claim.box) for box in others) >= 0.7
         if stratum == "absent":
             assert asked_phrase(sample) not in there
-        if stratum == "wrong name":
+        if stratum in ("wrong name", "no name"):
             assert one.claim.phrase not in there
+
+
+def test_no_name_is_put_on_boxes_of_every_tightness_and_says_every_kind_of_nothing(labelled):
+    of_it = [(sample, one) for sample, one in labelled if one.stratum == "no name"]
+    tightness = Counter(np.digitize(one.asked_iou, (0.4, 0.7, 0.9)).item() for _, one in of_it)
+    assert min(tightness[band] for band in range(4)) > 0.15 * len(of_it)
+    kinds = Counter(
+        "question" if one.claim.phrase in sample.question
+        else "list" if "," in one.claim.phrase
+        else "name in noise" if asked_phrase(sample) in one.claim.phrase
+        else "noise"
+        for sample, one in of_it
+    )  # fmt: skip
+    assert min(kinds[kind] for kind in ("question", "list", "name in noise", "noise")) > 0.1 * len(of_it)
+
+
+def test_words_that_are_a_name_after_all_are_not_made_as_none(samples, info):
+    """A part of the question can be the name of something in sight, where names are long."""
+    name = "the man in red"
+    items = {idx: {name: boxes} for idx, at in samples[0].key_items.items() for boxes in at.values()}
+    sample = replace(samples[0], question=f"{name} is", key_items=items)
+    maker = Maker(sample, info, np.random.default_rng(0), name, moments_of(sample, info), ())
+    nameless = {one.claim.phrase for one in (maker.make("no name") for _ in range(500)) if one is not None}
+    assert "the man in red is" in nameless
+    assert not nameless & {name, "man in red"}
 
 
 def test_shares_of_the_quality_bar(labelled, info):
     relevance = Counter(one.stratum.startswith("other") for _, one in labelled if one.relevance == 0)
     localization = Counter(one.stratum == "iou .2-.4" for _, one in labelled if one.localization == 0)
     assert relevance[True] > 1.2 * relevance[False]
-    assert localization[True] > 1.2 * localization[False]
+    assert localization[True] > localization[False]
     assert sum(one.stratum == "jittered" for _, one in labelled) > 100
 
 

@@ -13,21 +13,24 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import ray
 
+from benchmarks.asset_quality import load_world
 from evidence.types import Claim, Verdict
 from referee.actor import RefereeActor, RefereeConfig
 from referee.http_backend import HttpBackend
 from referee.service import RefereeService, ServiceConfig
 from referee.sources import SCALE_SLOT, RefereeSource
-from referee.verification import VerificationConfig
 from rollout.engine import EngineConfig
+from rollout.shapes import COLOURS, background
 
 pytestmark = pytest.mark.slow
 MODEL = str(Path(__file__).parents[2] / "assets/referee")
 START_S = 300
+VERIFICATION = load_world().verification  # asked otherwise, the embedded referee has one answer to everything
 QUESTION = "Where is the red circle at 3.0 s?"
 CLAIMS = [Claim("red circle", (x, 10.0, x + 20.0, 32.0), x / 5, (0, 0)) for x in (0.0, 8.0, 16.0, 30.0)]
 # What a CPU engine of this size needs to be told; `vllm serve` itself is this module behind another name.
@@ -69,7 +72,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def actor(ray_cluster: object) -> Iterator[object]:
-    started = RefereeActor.remote(RefereeConfig(EngineConfig(MODEL, max_model_len=512, max_images=2)))
+    started = RefereeActor.remote(RefereeConfig(EngineConfig(MODEL, max_model_len=512, max_images=2), VERIFICATION))
     yield started
     ray.kill(started)
 
@@ -86,7 +89,9 @@ def wait_until_healthy(url: str) -> None:
 
 
 def test_the_same_verdicts_over_http_as_in_an_actor(url, actor, info):
-    frames = np.random.default_rng(0).integers(0, 255, (8, 56, 56, 3), np.uint8)
+    scene = cv2.resize(background(np.random.default_rng(0)), info.size, interpolation=cv2.INTER_AREA)
+    cv2.circle(scene, (18, 21), 10, COLOURS["red"], -1, cv2.LINE_AA)  # as the second claim says
+    frames = np.repeat(scene[None], 8, axis=0)
     ray.get(actor.ready.remote(), timeout=START_S)
     here = ray.get(actor.verify.remote(QUESTION, CLAIMS, info, frames), timeout=60)
     judged = ray.get(actor.judge.remote(QUESTION, "top left", "top left"), timeout=60)
@@ -95,7 +100,7 @@ def test_the_same_verdicts_over_http_as_in_an_actor(url, actor, info):
     async def over_http(**extra: object) -> tuple[list[Verdict | None], float | None]:
         source = RefereeSource("referee", url, extra_body=extra)
         config = ServiceConfig(max_concurrent=4)
-        service = RefereeService(HttpBackend(source, True, 4, 60.0), VerificationConfig(), config)
+        service = RefereeService(HttpBackend(source, True, 4, 60.0), VERIFICATION, config)
         await service.start()
         try:
             return await service.verify(QUESTION, CLAIMS, info, frames), await service.judge(
