@@ -20,13 +20,16 @@ import ray
 import torch
 
 from evidence.manifest import pack_bucket
+from learner.lora import adapter_scales, adapters_off, merge, with_scales
 from learner.losses import LossResult, PolicyOutput, TokenTargets, make_loss
 from learner.micro import MicroBatch, MicroLayout
 from learner.patches import Patcher
+from learner.policy import Policy, Rows
 from learner.settings import RankConfig
+from learner.vision import Features, Pixels
 from learner.zero.checkpoint import load_checkpoint, save_checkpoint, save_hugging_face
 from learner.zero.engine import build_engine, named_parameters, train_step
-from learner.zero.gather import gather_buckets
+from learner.zero.gather import gather_buckets, whole_numel
 from learner.zero.group import free_address, join_group
 
 
@@ -49,8 +52,10 @@ class LearnerRank:
         """Form the process group and load the model; returns the number of trained parameters."""
         join_group(self.rank, self.world, address, port, self.config.timeout_s)
         config = self.config
-        self.engine = build_engine(config.model, config.zero, config.banned_ids, config.train_vision)
-        return sum(p.ds_numel for p in named_parameters(self.engine, frozen=False).values())
+        self.engine = build_engine(config)
+        self.policy: Policy = self.engine.module
+        self.scales = adapter_scales(self.policy.model)
+        return sum(whole_numel(p) for p in named_parameters(self.engine, frozen=False).values())
 
     def fetch(self, frames: Sequence[ray.ObjectRef]) -> None:
         """Bring frames to this node, to stay here until the next step has ended."""
@@ -70,29 +75,40 @@ class LearnerRank:
 
         norm = train_step(self.engine, [partial(run, m) for m in micro_batches], learning_rate)
         self.fetched = []
+        if self.policy.frozen_tower is not None:
+            seen = self.policy.frozen_tower.cache
+            metrics |= {"vision_hits": seen.hits, "vision_misses": seen.misses}
         return metrics | {"grad_norm": norm / self.world, "seconds": (time.monotonic() - start) / self.world}
 
     @torch.no_grad()
     def logprobs(self, layouts: Sequence[MicroLayout]) -> list[np.ndarray]:
         """float32 [N] of each forward under the current weights; every rank must call it equally often."""
-        return [self._logprobs(layout).cpu().numpy() for layout in layouts]
+        return [self._output(layout).logprobs.cpu().numpy() for layout in layouts]
 
-    def _logprobs(self, layout: MicroLayout) -> torch.Tensor:
-        batch = layout.batch
-        patches = self.patcher.patches(map(self._pixels, layout.images), batch.frame_counts)
-        tokens = (batch.token_ids, batch.positions, batch.segment, batch.branch, batch.predict_from, batch.targets)
-        return self.engine(
-            *map(self._tensor, tokens),
-            patches.to(self.engine.device),
-            *map(self._tensor, (batch.grids, batch.set_sizes, batch.image_of)),
-            self.config.loss.temperature,
-        )
+    def reference_logprobs(self, layouts: Sequence[MicroLayout]) -> list[np.ndarray]:
+        """The same under the weights without their adapter."""
+        with adapters_off(self.policy.model):
+            return self.logprobs(layouts)
+
+    def _output(self, layout: MicroLayout) -> PolicyOutput:
+        rows = Rows.of(layout.batch, self.engine.device)
+        return self.engine(rows, self._shown(layout), self.config.loss.temperature)
+
+    def _shown(self, layout: MicroLayout) -> Pixels | Features | None:
+        """What the policy is given to see: features of a frozen tower, pixels for one that is trained."""
+        if not layout.images:
+            return None
+        if self.policy.frozen_tower is not None:
+            images = [partial(self._pixels, image) for image in layout.images]
+            return self.policy.frozen_tower.features(layout.batch, layout.image_keys, images, self.patcher)
+        patches = self.patcher.patches(map(self._pixels, layout.images), layout.batch.frame_counts)
+        return Pixels(patches.to(self.engine.device), self._tensor(layout.batch.grids))
 
     def _forward(self, micro: MicroBatch) -> LossResult:
         arrays = [micro.weights, micro.advantages, micro.behaviour, micro.batch.sequence]
         if micro.reference is not None:
             arrays.append(micro.reference)
-        return self.loss(PolicyOutput(self._logprobs(micro)), TokenTargets(*map(self._tensor, arrays)))
+        return self.loss(self._output(micro), TokenTargets(*map(self._tensor, arrays)))
 
     def _pixels(self, image: Any) -> np.ndarray:
         return ray.get(image, timeout=self.config.timeout_s) if isinstance(image, ray.ObjectRef) else image
@@ -108,7 +124,7 @@ class LearnerRank:
         """
         parameters = named_parameters(self.engine, frozen)
         for index, arrays in gather_buckets(parameters, self.rank, self.world, self.config.bucket_mib << 20):
-            header, data = pack_bucket(index, arrays)
+            header, data = pack_bucket(index, with_scales(arrays, self.scales))
             yield header
             yield data
 
@@ -124,19 +140,19 @@ class LearnerRank:
         load_checkpoint(self.engine, Path(folder), tag)
 
     def export(self, folder: str, dtype: str) -> None:
-        """Write a Hugging Face folder that transformers and vLLM load: weights in `dtype`, tokenizer and processor."""
+        """Write a Hugging Face folder that transformers and vLLM load: weights in `dtype`, an adapter merged into
+        them, tokenizer and processor."""
         parameters = named_parameters(self.engine, frozen=True)
         state: dict[str, torch.Tensor] = {}
         # Rank 0 of a world of 1 is handed every bucket; the others only take part in the gathers.
         for _, arrays in gather_buckets(parameters, self.rank, 1, self.config.bucket_mib << 20):
             for name, array in arrays.items():
                 tensor = torch.from_numpy(array)
-                state[name] = (tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor).to(
-                    getattr(torch, dtype)
-                )
+                state[name] = tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
         if self.rank != 0:
             return
-        save_hugging_face(state, Path(folder), Path(self.config.model))
+        whole = {name: tensor.to(getattr(torch, dtype)) for name, tensor in merge(state, self.scales).items()}
+        save_hugging_face(whole, Path(folder), Path(self.config.model))
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:

@@ -50,6 +50,11 @@ class Gang:
         calls = [rank.logprobs.remote(part) for rank, part in zip(self.ranks, micro_batches)]
         return ray.get(calls, timeout=self.timeout_s)
 
+    def reference_logprobs(self, micro_batches: Sequence[Any]) -> list[list[Any]]:
+        """The same without the adapter that is trained: of the base model."""
+        calls = [rank.reference_logprobs.remote(part) for rank, part in zip(self.ranks, micro_batches)]
+        return ray.get(calls, timeout=self.timeout_s)
+
     def save(self, folder: Path, step: int, state: dict[str, Any]) -> None:
         """Checkpoint of this step; older ones than the newest two go."""
         folder.mkdir(parents=True, exist_ok=True)

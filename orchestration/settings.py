@@ -10,7 +10,8 @@ from omegaconf import MISSING
 from evidence.errors import BadInput
 from evidence.sampling import SamplingContract
 from learner.algorithm import AlgorithmConfig
-from learner.settings import PackingConfig, ZeroConfig, require_dtype
+from learner.schedule import Schedule
+from learner.settings import PackingConfig, PolicyConfig, ZeroConfig, require_dtype
 from orchestration.admission import Pacing
 from referee.agreement import AgreementConfig
 from referee.reward.graph import RewardGraph
@@ -102,32 +103,24 @@ class LearnerConfig:
     """How the policy is trained.
 
     ranks: ZeRO-3 processes.
-    lr: the learning rate after `warmup` steps; a cosine takes it to 0 from there (Open-o3-Video's schedule).
+    schedule: of the learning rate; by default a cosine to 0 after the warm-up (Open-o3-Video's).
     parity_bound: the largest difference of log-probs between engine and learner at start.
     export_dtype: of the weights written at the end.
     """
 
     ranks: int = 2
-    lr: float = 1e-6
-    warmup: int = 5
+    schedule: Schedule = field(default_factory=Schedule)
     parity_bound: float = 1e-3
     export_dtype: str = "bfloat16"
     packing: PackingConfig = field(default_factory=PackingConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
 
     def __post_init__(self) -> None:
         _require(self.ranks >= 1, "learner.ranks", self.ranks, "1 or more")
-        for key in ("lr", "parity_bound"):
-            value = getattr(self, key)
-            _require(0 < value < math.inf, f"learner.{key}", value, "above 0, and finite")
-        _require(self.warmup >= 0, "learner.warmup", self.warmup, "0 or more")
+        bound = self.parity_bound
+        _require(0 < bound < math.inf, "learner.parity_bound", bound, "above 0, and finite")
         require_dtype("learner.export_dtype", self.export_dtype)
-
-    def learning_rate(self, step: int, steps: int) -> float:
-        """Of the step that starts from version `step`, of `steps` in all: linear warm-up, then a cosine to 0."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, steps - self.warmup)))
 
 
 @dataclass(frozen=True)

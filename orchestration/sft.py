@@ -7,7 +7,6 @@ uninterrupted run would have seen; the exported model appears only when training
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections import deque
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -17,7 +16,8 @@ import ray
 
 from evidence.errors import BadInput, RunFailed
 from evidence.sampling import SamplingContract
-from learner.settings import PackingConfig, RankConfig, ZeroConfig, require_dtype
+from learner.schedule import Schedule
+from learner.settings import PackingConfig, PolicyConfig, RankConfig, ZeroConfig, require_dtype
 from learner.tiny import TinySpec, create_tiny_model
 from orchestration.cluster import run_directory, start_ray
 from orchestration.config import load_config, to_yaml
@@ -71,7 +71,7 @@ class SftConfig:
     out: where the trained model is exported to, in `dtype`.
     clips: drawn for each step, with all their questions that show the same frames; claims: verified of each.
     frames_gib: what decoded frames may take of object_store_gib, Ray's shared memory.
-    stop_after: steps after which to end early, the learning rate's schedule kept; null trains all stages.
+    stop_after: steps after which to end early, the schedule of the learning rate kept; null trains all stages.
     """
 
     stages: list[Stage] = field(default_factory=list)
@@ -89,10 +89,9 @@ class SftConfig:
     claims: int = 8
     ranks: int = 2
     packing: PackingConfig = field(default_factory=PackingConfig)
-    learning_rate: float = 1e-3
-    warmup: int = 100
+    schedule: Schedule = field(default_factory=lambda: Schedule(lr=1e-3, warmup=100, floor=0.1))
     stop_after: int | None = None
-    train_vision: bool = True
+    policy: PolicyConfig = field(default_factory=lambda: PolicyConfig(train_vision=True))
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     checkpoint_every: int = 200
     object_store_gib: float = 1.0
@@ -106,7 +105,7 @@ class SftConfig:
         if self.task not in ("answer", "verify"):
             raise BadInput(f"task = {self.task}: it has to be answer or verify")
         require_dtype("dtype", self.dtype)
-        for key, least in (("claims", 1), ("warmup", 0), ("seed", 0), ("checkpoint_every", 1)):
+        for key, least in (("claims", 1), ("seed", 0), ("checkpoint_every", 1)):
             if getattr(self, key) < least:
                 raise BadInput(f"{key} = {getattr(self, key)}: it has to be {least} or more")
         if self.stop_after is not None and self.stop_after < 1:
@@ -122,22 +121,14 @@ class SftConfig:
             )
 
     @property
-    def schedule(self) -> int:
-        """Steps of all stages."""
+    def planned(self) -> int:
+        """Steps of all stages, which the schedule is for."""
         return sum(stage.steps for stage in self.stages)
 
     @property
     def steps(self) -> int:
         """Steps to be taken."""
-        return min(self.schedule, self.stop_after or self.schedule)
-
-
-def learning_rate(step: int, config: SftConfig) -> float:
-    """Linear warm-up, then cosine decay to a tenth."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.schedule - config.warmup)
-    return config.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
+        return min(self.planned, self.stop_after or self.planned)
 
 
 def locate(step: int, stages: list[Stage]) -> tuple[int, int]:
@@ -219,7 +210,7 @@ def main(config: SftConfig) -> None:
         rank_config = RankConfig(
             model=model,
             banned_ids=ChatEncoder(model).banned_ids,
-            train_vision=config.train_vision,
+            policy=config.policy,
             zero=config.zero,
         )
         gang = Gang(rank_config, config.ranks)
@@ -256,7 +247,7 @@ def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.Actor
             *parts, told = waiting.popleft()
             if step + AHEAD < config.steps:
                 waiting.append(rows_of(step + AHEAD))
-            rate = learning_rate(step, config)
+            rate = config.schedule.rate(step, config.planned)
             made: Made = ray.get(told, timeout=longest_s)
             for path, reason in made.unreadable:
                 logger.warning("step %d: %s: %s", step + 1, path, reason)

@@ -149,6 +149,7 @@ class Run:
         ranks = RankConfig(
             model=engine.model,
             banned_ids=self.encoder.banned_ids,
+            policy=config.learner.policy,
             zero=config.learner.zero,
             loss=LossConfig(config.algorithm, config.sampling.temperature),
             timeout_s=cluster.timeout_s,
@@ -215,7 +216,7 @@ class Run:
             return with_targets(layout_step(made, frames, config.learner.ranks, config.learner.packing), targets)
 
         parts = await with_frames(groups, parts_of, self.gang.fetch, self.house.store)
-        learning_rate = config.learner.learning_rate(self.admission.version, config.steps)
+        learning_rate = config.learner.schedule.rate(self.admission.version, config.steps)
         return await asyncio.to_thread(self.gang.train_step, parts, learning_rate)
 
     async def _publish(self, version: int, last: bool) -> None:

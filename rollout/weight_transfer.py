@@ -2,6 +2,7 @@
 
 Guarantees (promise 7): a weight set is fetched and verified in a thread, while the engine generates; one that fails its
 checksum, lacks a tensor or holds an unknown one is never begun to be loaded; refs and arrays are dropped after loading.
+A set of adapter tensors alone is merged with the base in the engine's own folder (rollout/adapters).
 vLLM finds `register` through the entry point group `vllm.general_plugins`.
 
 Each worker process is a Ray driver of its own and receives the bucket refs in-band, as an actor's return value: it
@@ -13,7 +14,6 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from evidence.manifest import CARRIER, Manifest, unpack_bucket
+from rollout.adapters import is_adapter, merged_layers
 
 BACKEND = "ser"
 FETCHING, READY = "fetching", "ready"
@@ -101,18 +102,23 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
         self.fetched = None
         return f"version {version}: {type(error).__name__}: {error}"
 
-    def _fetch(self, version: int, timeout_s: float) -> list[tuple[str, np.ndarray, str]]:
+    def _fetch(self, version: int, timeout_s: float) -> list[tuple[str, torch.Tensor]]:
         deadline = time.monotonic() + timeout_s
         store = ray.get_actor(self.address.actor, namespace=self.address.namespace)
         manifest: Manifest = ray.get(store.manifest.remote(version), timeout=timeout_s)
-        self._check_names(manifest)
+        adapter = is_adapter(manifest.names)
+        if not adapter:
+            self._check_names(manifest)
         refs = ray.get(store.buckets.remote(version), timeout=max(0.0, deadline - time.monotonic()))
         arrays = ray.get(refs, timeout=max(0.0, deadline - time.monotonic()))
-        tensors = []
+        tensors: dict[str, torch.Tensor] = {}
         for bucket, array in zip(manifest.buckets, arrays, strict=True):
             views = unpack_bucket(bucket, array)
-            tensors += [(entry.name, views[entry.name], entry.dtype) for entry in bucket.entries]
-        return tensors
+            tensors |= {entry.name: _as_torch(views[entry.name], entry.dtype) for entry in bucket.entries}
+        if adapter:
+            folder, mapper = Path(self.model_config.model), self.model.hf_to_vllm_mapper
+            return merged_layers(folder, tensors, lambda name: mapper.apply_list([name])[0], self.model_config.dtype)
+        return list(tensors.items())
 
     def _check_names(self, manifest: Manifest) -> None:
         """A layer must be loaded whole or not at all, so the names are checked before anything is touched.
@@ -144,7 +150,7 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
 
     def receive_weights(self, update_info: WeightUpdate) -> None:
         assert self.fetch_state(update_info.version) == READY
-        self.model.load_weights(_as_torch(self.fetched[1].result()))
+        self.model.load_weights(iter(self.fetched[1].result()))
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
@@ -186,7 +192,6 @@ def _checkpoint_names(folder: Path) -> frozenset[str]:
     return frozenset(names)
 
 
-def _as_torch(tensors: list[tuple[str, np.ndarray, str]]) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, array, dtype in tensors:
-        tensor = torch.from_numpy(array)
-        yield name, tensor.view(getattr(torch, dtype)) if dtype in CARRIER else tensor
+def _as_torch(array: np.ndarray, dtype: str) -> torch.Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.view(getattr(torch, dtype)) if dtype in CARRIER else tensor

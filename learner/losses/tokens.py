@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 
-@dataclass(frozen=True)
-class PolicyOutput:
+class PolicyOutput(NamedTuple):
     """Of the current policy, differentiable. `logprobs`: [N], of the tokens drawn. `entropy`: [N], nats, of the
-    distributions that they were drawn from; None where it was not computed."""
+    distributions that they were drawn from; None where it was not computed.
+
+    A tuple, since DeepSpeed looks for a forward's tensors in tuples, lists and dicts only."""
 
     logprobs: torch.Tensor
     entropy: torch.Tensor | None = None

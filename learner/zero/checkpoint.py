@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 
 
 def save_checkpoint(engine: deepspeed.DeepSpeedEngine, folder: Path, tag: str) -> None:
-    engine.save_checkpoint(str(folder), tag=tag)
+    # What is frozen is in the model's folder.
+    engine.save_checkpoint(str(folder), tag=tag, exclude_frozen_parameters=True)
 
 
 def load_checkpoint(engine: deepspeed.DeepSpeedEngine, folder: Path, tag: str) -> None:
     """Raises FileNotFoundError if the checkpoint is not there."""
-    path, _ = engine.load_checkpoint(str(folder), tag=tag)
+    path, _ = engine.load_checkpoint(str(folder), tag=tag, load_module_strict=False)
     if path is None:
         raise FileNotFoundError(f"{folder}/{tag}: no checkpoint of this model")
 

@@ -7,50 +7,78 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.accelerator import get_accelerator
 from transformers import AutoModelForImageTextToText
 from transformers.integrations import HfDeepSpeedConfig
 
 from learner.attention import attention_for
-from learner.policy import Policy
-from learner.settings import ZeroConfig
+from learner.policy import VISION, Policy
+from learner.settings import RankConfig, ZeroConfig
+from learner.vision import FrozenTower
+from learner.zero.gather import replicated
+
+# Of a parameter group: what its learning rate is of the step's.
+LR_FACTOR = "lr_factor"
 
 
-def build_engine(
-    folder: str, config: ZeroConfig, banned_ids: Sequence[int], train_vision: bool
-) -> deepspeed.DeepSpeedEngine:
-    """The model in `folder` (Hugging Face format), sharded while it loads, behind a ZeRO-3 engine."""
-    bf16 = config.precision == "bfloat16"
-    settings: dict[str, Any] = {
+def build_engine(config: RankConfig) -> deepspeed.DeepSpeedEngine:
+    """The model of `config`, sharded while it loads, behind a ZeRO-3 engine; without an optimizer if it is not trained.
+
+    A frozen vision tower is taken out of it before, and is whole on each rank (`engine.module.frozen_tower`).
+    """
+    settings = _settings(config.zero, config.trained)
+    # transformers shards at load while this object lives.
+    keep = HfDeepSpeedConfig(settings)
+    device = torch.device(get_accelerator().current_device_name())
+    model = AutoModelForImageTextToText.from_pretrained(
+        config.model, dtype=getattr(torch, config.zero.precision), attn_implementation=attention_for(device.type)
+    )
+    del keep
+    policy = Policy(model, config.banned_ids, config.policy)
+    if not config.policy.train_vision:
+        policy.frozen_tower = FrozenTower(replicated(policy.take_tower(), device), config.policy.vision_cache_mib << 20)
+    for buffer in policy.buffers():  # DeepSpeed places a sharded model's parameters only
+        buffer.data = buffer.data.to(device)
+    if config.trained:
+        engine, *_ = deepspeed.initialize(model=policy, model_parameters=_groups(policy), config=settings)
+    else:
+        engine, *_ = deepspeed.initialize(model=policy.requires_grad_(False), config=settings)
+    return engine
+
+
+def _settings(config: ZeroConfig, trained: bool) -> dict[str, Any]:
+    cuda = torch.cuda.is_available()
+    zero: dict[str, Any] = {"stage": 3, "overlap_comm": cuda}
+    if config.offload_parameters == "cpu":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": cuda}
+    if config.offload_optimizer == "cpu":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": cuda}
+    # torch's own AdamW, on whichever device: DeepSpeed's would compile a kernel at start.
+    adam = {"lr": 0.0, "betas": list(config.betas), "weight_decay": config.weight_decay, "torch_adam": True}
+    return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": config.grad_norm,
-        "zero_optimization": {"stage": 3, "overlap_comm": torch.cuda.is_available()},
-        "bf16": {"enabled": bf16},
-        "optimizer": {
-            "type": "AdamW",
-            # torch's own AdamW: DeepSpeed's would compile a kernel at start.
-            "params": {"lr": 0.0, "betas": list(config.betas), "weight_decay": config.weight_decay, "torch_adam": True},
-        },
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": config.precision == "bfloat16"},
         "steps_per_print": 10**9,
+        **({"optimizer": {"type": "AdamW", "params": adam}} if trained else {}),
     }
-    # transformers shards at load while this object lives.
-    keep = HfDeepSpeedConfig(settings)
-    model = AutoModelForImageTextToText.from_pretrained(
-        folder,
-        dtype=getattr(torch, config.precision),
-        attn_implementation=attention_for("cuda" if torch.cuda.is_available() else "cpu"),
-    )
-    policy = Policy(model, banned_ids, train_vision)
-    trained = [p for p in policy.parameters() if p.requires_grad]
-    engine, *_ = deepspeed.initialize(model=policy, model_parameters=trained, config=settings)
-    del keep
-    return engine
+
+
+def _groups(policy: Policy) -> list[dict[str, Any]]:
+    """Parameters trained at one rate each; DeepSpeed leaves out a group that is empty."""
+    trained = policy.checkpoint_parameters(frozen=False)
+    vision = [p for name, p in trained.items() if name.startswith(VISION)]
+    language = [p for name, p in trained.items() if not name.startswith(VISION)]
+    factor = policy.config.vision_lr_factor
+    return [{"params": language, LR_FACTOR: 1.0}, {"params": vision, LR_FACTOR: factor}]
 
 
 def named_parameters(engine: deepspeed.DeepSpeedEngine, frozen: bool) -> dict[str, torch.nn.Parameter]:
     """Parameters by their checkpoint names; tied ones once; frozen ones only if asked for."""
-    model = engine.module.model
-    return {name: p for name, p in model.named_parameters() if frozen or p.requires_grad}
+    return engine.module.checkpoint_parameters(frozen)
 
 
 def train_step(
@@ -59,7 +87,7 @@ def train_step(
     """One optimizer step over micro-batches; `losses` run forward and return scalars that add up to the step's loss on
     this rank. Returns the global gradient norm before clipping."""
     for group in engine.optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group[LR_FACTOR]
     for number, loss in enumerate(losses):
         engine.set_gradient_accumulation_boundary(number == len(losses) - 1)
         engine.backward(loss())

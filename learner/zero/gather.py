@@ -1,5 +1,5 @@
 """Weights leave ZeRO-3 in buckets of whole layers, sized by `ds_numel` (a partitioned parameter's `numel()` is 0), and
-are copied out inside the gather (promise 7)."""
+are copied out inside the gather (promise 7). Those of a replicated vision tower leave the same way, ungathered."""
 
 from __future__ import annotations
 
@@ -11,6 +11,22 @@ import torch
 from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
 LAYER = re.compile(r"^(.*?\.(?:layers|blocks)\.\d+)\.")
+
+
+def replicated(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """`module` with whole, frozen parameters of its own in place of sharded ones, which are gathered one by one. Every
+    rank must call it."""
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            with GatheredParameters([parameter], modifier_rank=None):
+                whole = parameter.detach().to(device, copy=True)
+            setattr(part, name, torch.nn.Parameter(whole, requires_grad=False))
+    return module.to(device)
+
+
+def whole_numel(parameter: torch.nn.Parameter) -> int:
+    """Elements of a parameter, sharded or not."""
+    return parameter.ds_numel if hasattr(parameter, "ds_numel") else parameter.numel()
 
 
 def layer_buckets(sizes: dict[str, int], limit: int) -> list[list[str]]:
@@ -38,7 +54,7 @@ def gather_buckets(
 
     Every rank must run the generator to its end, since each gather is collective. bfloat16 arrays come as uint16.
     """
-    sizes = {name: p.ds_numel * p.element_size() for name, p in parameters.items()}
+    sizes = {name: whole_numel(p) * p.element_size() for name, p in parameters.items()}
     for index, names in enumerate(layer_buckets(sizes, limit)):
         mine = index % world == rank
         with GatheredParameters([parameters[n] for n in names], modifier_rank=None):

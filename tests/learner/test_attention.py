@@ -15,8 +15,9 @@ from learner.attention import FLEX, attention_for, block_mask, dense_mask, mask_
 from learner.micro import lay_out
 from learner.packing.units import make_unit
 from learner.patches import Patcher
-from learner.policy import Policy
-from learner.settings import PACKING_MODES, PackingConfig
+from learner.policy import Policy, Rows
+from learner.settings import PACKING_MODES, PackingConfig, PolicyConfig
+from learner.vision import Pixels
 
 # Two groups side by side, the second without a prefix of its own, and padding.
 SEGMENT = [0, 0, 0, 0, 0, 0, 1, 1, 1, -1]
@@ -79,17 +80,16 @@ def test_a_model_that_runs_flex_attention_gives_the_same_logprobs(
     completions = [rng.integers(0, 250, n).astype(np.int32) for n in (3, 9, 5)]
     frames = rng.integers(0, 255, (1, side, side, 3), dtype=np.uint8)
     (layout,) = lay_out([make_unit(prompts, completions, [("clip", frames)])] * 2, 1, PackingConfig(mode))[0]
-    b = layout.batch
-    tokens = (b.token_ids, b.positions, b.segment, b.branch, b.predict_from, b.targets)
-    patches, shown = patcher.patches(layout.images, b.frame_counts), (b.grids, b.set_sizes, b.image_of)
+    patches = patcher.patches(layout.images, layout.batch.frame_counts)
+    shown = Pixels(patches, torch.from_numpy(layout.batch.grids))
     found = {}
     for device in ("cpu", "cuda"):
         model = AutoModelForImageTextToText.from_pretrained(
             either_model, dtype=torch.float32, attn_implementation=attention_for(device)
         )
-        policy = Policy(model, either_encoder.banned_ids, train_vision=False)
+        policy = Policy(model, either_encoder.banned_ids, PolicyConfig())
         assert model.model.language_model.config._attn_implementation == (FLEX if device == "cuda" else "sdpa")
         assert model.model.visual.config._attn_implementation == "sdpa"
         with torch.compiler.set_stance("force_eager"):
-            found[device] = policy(*map(torch.from_numpy, tokens), patches, *map(torch.from_numpy, shown), 1.0)
+            found[device] = policy(Rows.of(layout.batch), shown, 1.0).logprobs
     torch.testing.assert_close(found["cuda"], found["cpu"], atol=1e-5, rtol=1e-5)

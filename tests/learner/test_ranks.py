@@ -18,8 +18,9 @@ from learner.algorithm import AlgorithmConfig
 from learner.micro import MicroBatch, StepTargets, lay_out, with_targets
 from learner.packing.units import make_unit
 from learner.patches import Patcher
-from learner.policy import Policy
-from learner.settings import LossConfig, PackingConfig, RankConfig, ZeroConfig
+from learner.policy import Policy, Rows
+from learner.settings import LossConfig, PackingConfig, PolicyConfig, RankConfig, ZeroConfig
+from learner.vision import Pixels
 from orchestration.gang import Gang
 
 pytestmark = pytest.mark.slow
@@ -77,15 +78,13 @@ def weights_of(ray_cluster: Any, gang: Gang, frozen: bool = False) -> dict[str, 
 def plain_step(folder: Path, encoder: Any, parts: list[list[MicroBatch]]) -> tuple[dict[str, np.ndarray], float]:
     """(weights after the same step in plain torch, gradient norm): one process, AdamW, the loss written out."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
-    policy, patcher = Policy(model, encoder.banned_ids, train_vision=False), Patcher.of_model(folder)
+    policy, patcher = Policy(model, encoder.banned_ids, PolicyConfig()), Patcher.of_model(folder)
     trained = [p for p in policy.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
     for micro in (m for rank in parts for m in rank):
         b = micro.batch
         patches = patcher.patches(micro.images, b.frame_counts)
-        tokens = (b.token_ids, b.positions, b.segment, b.branch, b.predict_from, b.targets)
-        shown = (b.grids, b.set_sizes, b.image_of)
-        logprobs = policy(*map(torch.from_numpy, tokens), patches, *map(torch.from_numpy, shown), 1.0)
+        logprobs = policy(Rows.of(b), Pixels(patches, torch.from_numpy(b.grids)), 1.0).logprobs
         ratio = (logprobs - torch.from_numpy(micro.behaviour)).exp()
         advantage = torch.from_numpy(micro.advantages)
         gain = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)

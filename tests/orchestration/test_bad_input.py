@@ -77,7 +77,7 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
-        ("learner.lrr=1", ["learner.lrr", "the nearest known one is learner.lr"]),
+        ("learner.schedule.lrr=1", ["learner.schedule.lrr", "the nearest known one is learner.schedule.lr"]),
         ("steps=many", ["steps = 'many'", "a whole number"]),
         ("learner=fast", ["learner = 'fast'", "a section with the keys"]),
         ("steps=0", ["steps = 0", "1 or more"]),
@@ -110,8 +110,8 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ),
         ("pacing.staleness=-1", ["pacing.staleness = -1", "0 or more"]),
         ("seed=-1", ["seed = -1", "0 or more"]),
-        ("learner.lr=inf", ["learner.lr = inf", "finite"]),
-        ("learner.warmup=-1", ["learner.warmup = -1", "0 or more"]),
+        ("learner.schedule.lr=inf", ["lr = inf", "finite"]),
+        ("learner.schedule.warmup=-1", ["warmup = -1", "0 or more"]),
         ("learner.zero.betas=[1.5,2]", ["betas = [1.5, 2.0]", "below 1"]),
         ("sampling.max_num_seqs=0", ["sampling.max_num_seqs = 0", "1 or more"]),
         ("eval.samples=5", ["eval.samples = 5", "test.json has 4", "ask for fewer"]),

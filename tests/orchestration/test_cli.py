@@ -29,7 +29,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_config_prints_what_will_be_used(config, capsys):
-    assert cli.main(["config", str(config), "learner.lr=3e-4"]) == 0
+    assert cli.main(["config", str(config), "learner.schedule.lr=3e-4"]) == 0
     printed = capsys.readouterr().out
     assert "lr: 0.0003" in printed
     assert "max_pixels: 100352" in printed
@@ -48,7 +48,7 @@ def test_overrides_may_stand_before_and_after_options(config, capsys):
         ["train", "missing.yaml"],
         ["config", "{config}", "--fro", "train"],
         ["doctor", "steps=4"],
-        ["train", "{config}", "learner.lrr=1"],
+        ["train", "{config}", "learner.schedule.lrr=1"],
         ["train"],
         ["trian"],
         ["data", "check", "missing.json"],

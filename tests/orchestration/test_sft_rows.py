@@ -17,7 +17,7 @@ from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, shown_key_times
 from learner.settings import PackingConfig
 from orchestration.settings import FramesConfig
-from orchestration.sft import SftConfig, Stage, TooManyLeftOut, learning_rate, locate, require_few_left_out
+from orchestration.sft import SftConfig, Stage, TooManyLeftOut, locate, require_few_left_out
 from orchestration.sft_rows import Rows, RowsConfig, RowSource, by_clip
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
@@ -132,13 +132,9 @@ def test_stages_follow_each_other() -> None:
         locate(5, stages)
 
 
-def test_learning_rate_warms_up_then_falls_to_a_tenth_and_stopping_early_keeps_it() -> None:
-    config = SftConfig(stages=[Stage(DATA, 1000)], warmup=100, learning_rate=1e-3)
-    rates = [learning_rate(step, config) for step in (0, 49, 100, 550, 1000)]
-    np.testing.assert_allclose(rates, [1e-5, 5e-4, 1e-3, 5.5e-4, 1e-4], rtol=1e-6)
-    early = SftConfig(stages=[Stage(DATA, 1000)], warmup=100, learning_rate=1e-3, stop_after=600)
-    assert early.steps == 600
-    assert learning_rate(550, early) == rates[3]
+def test_stopping_early_keeps_the_schedule() -> None:
+    early = SftConfig(stages=[Stage(DATA, 1000)], stop_after=600)
+    assert (early.steps, early.planned) == (600, 1000)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def sft(folder: Path, data: Path, *more: str) -> None:
         f"run_dir={folder}",
         f"out={folder}/model",
         f"stages=[{{data: {data}, steps: 4}}]",
-        *("clips=3", "ranks=2", "checkpoint_every=2", "warmup=1", "dtype=float32", "wandb=disabled", *more),
+        *("clips=3", "ranks=2", "checkpoint_every=2", "schedule.warmup=1", "dtype=float32", "wandb=disabled", *more),
     ]
     env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     subprocess.run(command, cwd=ROOT, check=True, timeout=300, env=env)
@@ -37,7 +37,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> N
     (tmp_path / "data" / json.loads(data.read_text())[0]["video_path"]).write_text("no video")
     sft(tmp_path / "whole", data)
     sft(tmp_path / "parts", data, "stop_after=2")
-    for change in ("learning_rate=0.1", "frames.decoder=pyav"):  # not the run that was begun there
+    for change in ("schedule.lr=0.1", "frames.decoder=pyav"):  # not the run that was begun there
         with pytest.raises(subprocess.CalledProcessError) as refused:
             sft(tmp_path / "parts", data, change)
         assert refused.value.returncode == 2

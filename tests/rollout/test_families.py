@@ -14,12 +14,14 @@ from transformers import AutoModelForImageTextToText
 
 from evidence.manifest import Bucket, pack_bucket
 from evidence.types import Prompt, Trajectory
+from learner.lora import adapter_scales, adapters_off, with_scales
 from learner.micro import lay_out
 from learner.packing.units import make_unit
 from learner.patches import Patcher
-from learner.policy import Policy
-from learner.settings import PackingConfig
-from rollout.engine import Engine, EngineConfig, WeightStore
+from learner.policy import Policy, Rows
+from learner.settings import LoraSpec, PackingConfig, PolicyConfig
+from learner.vision import Pixels
+from rollout.engine import Engine, EngineConfig, WeightsRefused, WeightStore
 from rollout.prompt import ChatEncoder, NativeVideo
 
 pytestmark = pytest.mark.slow
@@ -43,7 +45,7 @@ def either_engine(either_model: Path, tiny_qwen3: Path, request: pytest.FixtureR
 @pytest.fixture
 def policy(either_model: Path, either_encoder: ChatEncoder) -> Policy:
     model = AutoModelForImageTextToText.from_pretrained(either_model, dtype=torch.float32)
-    return Policy(model, either_encoder.banned_ids, train_vision=False)
+    return Policy(model, either_encoder.banned_ids, PolicyConfig())
 
 
 @torch.no_grad()
@@ -53,10 +55,9 @@ def learner_logprobs(
     """float32 [N]: the group in one row, as the learner runs it."""
     unit = make_unit([prompt] * len(group), [t.token_ids for t in group], [("clip", frames)])
     (layout,) = lay_out([unit], 1, PackingConfig())[0]
-    b = layout.batch
-    tokens = (b.token_ids, b.positions, b.segment, b.branch, b.predict_from, b.targets)
-    patches, shown = Patcher.of_model(folder).patches(layout.images, b.frame_counts), (b.grids, b.set_sizes, b.image_of)
-    return policy(*map(torch.from_numpy, tokens), patches, *map(torch.from_numpy, shown), 0.8).numpy()
+    patches = Patcher.of_model(folder).patches(layout.images, layout.batch.frame_counts)
+    shown = Pixels(patches, torch.from_numpy(layout.batch.grids))
+    return policy(Rows.of(layout.batch), shown, 0.8).logprobs.numpy()
 
 
 def engine_logprobs(group: tuple[Trajectory, ...]) -> np.ndarray:
@@ -115,6 +116,56 @@ class Rank:
         header, data = pack_bucket(0, self.tensors)
         yield header
         yield data
+
+
+def test_an_adapter_takes_effect_merged(
+    either_engine: Engine,
+    run: Callable,
+    either_encoder: ChatEncoder,
+    policy: Policy,
+    either_model: Path,
+    weights_actor: Any,
+) -> None:
+    """On the learner it stands beside the base, in the engine it is part of the weights."""
+
+    def publish(tensors: dict[str, np.ndarray]) -> int:
+        version = (ray.get(weights_actor.latest.remote()) or 0) + 1
+        ray.get(weights_actor.publish.remote(version, [Rank.remote(tensors)], TIMEOUT_S), timeout=TIMEOUT_S)
+        return version
+
+    base = {name: p.detach().numpy() for name, p in policy.model.named_parameters() if "visual" not in name}
+    frames, size = clip(either_encoder, 4)
+    prompt = either_encoder.encode([*[size] * 4, "Which circle is red?"])
+    model = AutoModelForImageTextToText.from_pretrained(either_model, dtype=torch.float32)
+    adapted = Policy(model, either_encoder.banned_ids, PolicyConfig(lora=LoraSpec(rank=4, alpha=6.0)))
+    trained = adapted.checkpoint_parameters(frozen=False)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter += torch.randn_like(parameter) * 0.05
+    tensors = with_scales({name: p.detach().numpy() for name, p in trained.items()}, adapter_scales(model))
+
+    layer = next(iter(tensors)).rpartition(".")[0]
+    elsewhere = {name.replace(layer, layer + "_too"): array for name, array in tensors.items() if layer in name}
+    missing = {name: array for name, array in tensors.items() if name != f"{layer}.lora_B"}
+    for faulty, said in ((missing, "not whole"), (elsewhere, "the base has no")):
+        with pytest.raises(WeightsRefused, match=said):
+            run(either_engine.update_weights(publish(faulty)))
+
+    run(either_engine.update_weights(publish(tensors)))
+    group = run(either_engine.generate(prompt, frames, 4, 0.8, 48, seed=2))
+    ours = learner_logprobs(adapted, either_model, prompt, frames, group)
+    assert np.abs(ours - engine_logprobs(group)).max() < TOLERANCE
+    with adapters_off(model):
+        without = learner_logprobs(adapted, either_model, prompt, frames, group)
+    np.testing.assert_array_equal(without, learner_logprobs(policy, either_model, prompt, frames, group))
+    assert np.abs(ours - without).max() > 0.1
+
+    run(either_engine.update_weights(publish(base)))
+    group = run(either_engine.generate(prompt, frames, 4, 0.8, 48, seed=2))
+    assert (
+        np.abs(learner_logprobs(policy, either_model, prompt, frames, group) - engine_logprobs(group)).max() < TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("either_model", ["tiny_qwen3"], indirect=True)

@@ -1,0 +1,43 @@
+"""The reference policy, which a KL term compares with: the policy as it was when the run began.
+
+Guarantees: it takes the micro-batches that the policy is trained on, and its distribution is made as the policy's: same
+banned set, same temperature, since both are ranks of one configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from evidence.errors import BadInput
+from learner.settings import RankConfig, ReferenceConfig
+from orchestration.gang import Gang
+
+
+class Reference:
+    """frozen: ranks of its own, with a copy of the weights and no optimizer. lora_off: the policy's, without their
+    adapter. For a `config.kind` of none there is nothing to make."""
+
+    def __init__(self, config: ReferenceConfig, policy: Gang, ranks: RankConfig, gpus: float = 0.0):
+        """`ranks`: what the policy's were made from; `gpus`: of each rank of a frozen copy. Raises BadInput."""
+        if config.kind == "lora_off" and ranks.policy.lora is None:
+            raise BadInput("reference.kind = lora_off: there is no policy.lora to switch off; take frozen")
+        self.kind, self.gang, self.world = config.kind, policy, config.ranks
+        if config.kind == "frozen":
+            alone = replace(ranks.policy, lora=None, train_vision=False, gradient_checkpointing=False)
+            self.gang = Gang(replace(ranks, policy=alone, trained=False), config.ranks, gpus)
+
+    def logprobs(self, parts: Sequence[Sequence[Any]]) -> list[list[np.ndarray]]:
+        """float32 [N] of each micro-batch of each of the policy's ranks."""
+        if self.kind == "lora_off":
+            return self.gang.reference_logprobs(parts)
+        flat = [micro for part in parts for micro in part]
+        dealt = [flat[rank :: self.world] for rank in range(self.world)]
+        # ZeRO-3 needs as many forwards of every rank.
+        most = len(dealt[0])
+        found = self.gang.logprobs([part + flat[: most - len(part)] for part in dealt])
+        in_order = iter([found[n % self.world][n // self.world] for n in range(len(flat))])
+        return [[next(in_order) for _ in part] for part in parts]

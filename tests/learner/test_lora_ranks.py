@@ -1,0 +1,119 @@
+"""An adapter on two ranks: only it is trained, saved and published; without it the model is the base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from shown import micro_batch, plain_logprobs, plain_policy
+from test_ranks import weights_of
+
+from evidence.errors import BadInput
+from learner.patches import Patcher
+from learner.settings import LoraSpec, PolicyConfig, RankConfig, ReferenceConfig, ZeroConfig
+from orchestration.gang import Gang
+from orchestration.reference import Reference
+
+pytestmark = pytest.mark.slow
+LEARNING_RATE = 1e-2
+SPEC = LoraSpec(rank=4, alpha=6.0)
+
+
+def config_of(model: Path, encoder: Any, lora: LoraSpec | None = SPEC) -> RankConfig:
+    return RankConfig(
+        model=str(model),
+        banned_ids=encoder.banned_ids,
+        policy=PolicyConfig(lora=lora, gradient_checkpointing=True),
+        zero=ZeroConfig(grad_norm=1e9),
+        timeout_s=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def gang(ray_cluster: Any, tiny_model: Path, encoder: Any) -> Iterator[Gang]:
+    gang = Gang(config_of(tiny_model, encoder), 2)
+    yield gang
+    for rank in gang.ranks:
+        ray_cluster.kill(rank)
+
+
+def test_only_the_adapter_is_trained_saved_and_published(
+    gang: Gang, ray_cluster: Any, tiny_model: Path, encoder: Any, tmp_path: Path
+) -> None:
+    parts = [[micro_batch(encoder, "image", 1)], [micro_batch(encoder, "text", 2)]]
+    patcher = Patcher.of_model(tiny_model)
+
+    def logprobs_of(folder: Path) -> list[np.ndarray]:
+        policy = plain_policy(folder, encoder, PolicyConfig())
+        return [plain_logprobs(policy, patcher, m).detach().numpy() for part in parts for m in part]
+
+    def check(found: list[list[np.ndarray]], wanted: list[np.ndarray]) -> None:
+        for ours, theirs in zip([each for part in found for each in part], wanted, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+    base = logprobs_of(tiny_model)
+    check(gang.logprobs(parts), base)
+    gang.save(tmp_path, 0, {})
+    for _ in range(3):
+        gang.train_step(parts, LEARNING_RATE)
+    trained = gang.logprobs(parts)
+    assert max(np.abs(a - b).max() for a, b in zip([each for part in trained for each in part], base)) > 0.1
+    check(gang.reference_logprobs(parts), base)
+    check(gang.logprobs(parts), [each for part in trained for each in part])
+
+    published = weights_of(ray_cluster, gang)
+    layers = {name.rpartition(".")[0] for name in published}
+    assert len(layers) == 4 * 7, "q, k, v, o, gate, up and down of each layer"
+    for layer in layers:
+        a, b, scale = (published.pop(f"{layer}.{part}") for part in ("lora_A", "lora_B", "lora_scale"))
+        assert (a.shape[0], b.shape[1], float(scale)) == (4, 4, 1.5)
+    assert not published
+
+    gang.export(tmp_path / "merged", "float32")
+    check(trained, logprobs_of(tmp_path / "merged"))
+    before, merged = load_file(tiny_model / "model.safetensors"), load_file(tmp_path / "merged/model.safetensors")
+    assert len(before) == len(merged)
+
+    saved = sum(file.stat().st_size for file in (tmp_path / "step-000000").iterdir())
+    assert saved < 4 * 4 * 1.5 * gang.trained_parameters, "weights, master weights and moments of the adapter only"
+    gang.resume(tmp_path)
+    check(gang.logprobs(parts), base)
+    for _ in range(3):
+        gang.train_step(parts, LEARNING_RATE)
+    check(gang.logprobs(parts), [each for part in trained for each in part])
+
+
+def test_a_frozen_copy_and_a_policy_without_its_adapter_say_the_same(
+    gang: Gang, ray_cluster: Any, tiny_model: Path, encoder: Any
+) -> None:
+    ranks = config_of(tiny_model, encoder)
+    parts = [
+        [micro_batch(encoder, "image", 1), micro_batch(encoder, "video", 3)],
+        [micro_batch(encoder, "text", 2)] * 2,
+    ]
+    off = Reference(ReferenceConfig("lora_off"), gang, ranks).logprobs(parts)
+    # One rank too many for four micro-batches to be dealt out evenly.
+    frozen = Reference(ReferenceConfig("frozen", ranks=3), gang, ranks)
+    for ours, theirs in zip(frozen.logprobs(parts), off, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+    for rank in frozen.gang.ranks:
+        ray_cluster.kill(rank)
+    with pytest.raises(BadInput, match="lora_off"):
+        Reference(ReferenceConfig("lora_off"), gang, config_of(tiny_model, encoder, lora=None))
+
+
+def test_a_target_that_is_not_there_is_refused_by_name(tiny_model: Path, encoder: Any) -> None:
+    with pytest.raises(BadInput, match="no layer c_attn, but down_proj"):
+        plain_policy(tiny_model, encoder, PolicyConfig(lora=LoraSpec(targets=("q_proj", "c_attn"))))
+
+
+def test_chosen_targets_alone_get_an_adapter(tiny_model: Path, encoder: Any) -> None:
+    policy = plain_policy(tiny_model, encoder, PolicyConfig(lora=LoraSpec(targets=("q_proj",))))
+    trained = policy.checkpoint_parameters(frozen=False)
+    assert {name.split(".")[-2] for name in trained} == {"q_proj"}
+    assert not any(p.any() for name, p in trained.items() if name.endswith("lora_B"))

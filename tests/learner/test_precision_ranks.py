@@ -1,0 +1,92 @@
+"""Where weights are kept and how precisely: offload, master weights, an lm_head of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from shown import micro_batch, plain_gradients, plain_policy
+from test_ranks import weights_of
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from learner.patches import Patcher
+from learner.settings import PolicyConfig, RankConfig, ZeroConfig
+from orchestration.gang import Gang
+
+pytestmark = pytest.mark.slow
+LEARNING_RATE = 1e-2
+
+
+@pytest.fixture(scope="module")
+def untied(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model whose lm_head is not its embedding."""
+    folder = tmp_path_factory.mktemp("untied") / "model"
+    shutil.copytree(tiny_model, folder)
+    config = AutoConfig.from_pretrained(tiny_model)
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+    torch.manual_seed(1)
+    AutoModelForImageTextToText.from_config(config).to(torch.float32).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def start(ray_cluster: Any, encoder: Any) -> Iterator[Callable[[Path, int, ZeroConfig], Gang]]:
+    gangs: list[Gang] = []
+
+    def start(model: Path, world: int, zero: ZeroConfig) -> Gang:
+        gangs.append(Gang(RankConfig(str(model), encoder.banned_ids, zero=zero, timeout_s=300), world))
+        return gangs[-1]
+
+    yield start
+    for gang in gangs:
+        for rank in gang.ranks:
+            ray_cluster.kill(rank)
+
+
+def test_an_offloaded_step_with_a_head_of_its_own_is_that_of_plain_torch(
+    start: Callable, untied: Path, encoder: Any, ray_cluster: Any
+) -> None:
+    config = ZeroConfig(grad_norm=1e9, offload_optimizer="cpu", offload_parameters="cpu")
+    gang = start(untied, 2, config)
+    parts = [[micro_batch(encoder, "image", 1)], [micro_batch(encoder, "text", 2)]]
+    policy = plain_policy(untied, encoder, PolicyConfig())
+    optimizer = torch.optim.AdamW(
+        [p for p in policy.parameters() if p.requires_grad], LEARNING_RATE, config.betas, weight_decay=0.0
+    )
+    norm = plain_gradients(policy, Patcher.of_model(untied), parts)
+    optimizer.step()
+    assert gang.train_step(parts, LEARNING_RATE)["grad_norm"] == pytest.approx(norm, rel=1e-3)
+    ours = weights_of(ray_cluster, gang)
+    theirs = {name: p.detach().numpy() for name, p in policy.checkpoint_parameters(frozen=False).items()}
+    assert {"lm_head.weight", "model.language_model.embed_tokens.weight"} < ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        # Adam's first step is lr * sign(gradient): where a gradient is all but 0, rounding decides its sign.
+        assert (np.abs(array - theirs[name]) > 1e-4).mean() < 2e-3, name
+
+
+def test_steps_below_the_resolution_of_bfloat16_add_up(
+    start: Callable, tiny_model: Path, encoder: Any, ray_cluster: Any
+) -> None:
+    gang = start(tiny_model, 1, ZeroConfig(precision="bfloat16"))
+    micro = micro_batch(encoder, "image", 1)
+    # The same push in every step: where gradients change their sign, steps do not add up.
+    part = [[replace(micro, advantages=np.ones_like(micro.advantages))]]
+    first = weights_of(ray_cluster, gang)
+    # At 2^-5 and above, neighbours lie 2.4e-4 apart: a step of 1e-5 from one of them rounds back to it.
+    large = {name: (w.view(np.int16).astype(np.int32) & 0x7FFF) >> 7 >= 127 - 5 for name, w in first.items()}
+
+    def changed() -> float:
+        now = weights_of(ray_cluster, gang)
+        return float(np.mean(np.concatenate([(now[n] != first[n])[large[n]] for n in first])))
+
+    gang.train_step(part, 1e-5)
+    assert changed() == 0
+    for _ in range(29):
+        gang.train_step(part, 1e-5)
+    assert changed() > 0.3
