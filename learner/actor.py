@@ -7,6 +7,7 @@ change it; weights and checkpoints belong to the step they were asked at, since 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -57,7 +58,8 @@ class LearnerRank:
         self.fetched = ray.get(list(frames), timeout=self.config.timeout_s)
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, float]:
-        """One optimizer step. Returns this rank's part of the metrics (they add up), `grad_norm` and `seconds`."""
+        """One optimizer step. Returns this rank's part of the metrics (they add up), `grad_norm` and `seconds`;
+        `skipped` is above 0 where a loss or a gradient was not finite: then nothing was changed on any rank."""
         start = time.monotonic()
         metrics: dict[str, float] = {}
 
@@ -70,7 +72,12 @@ class LearnerRank:
 
         norm = train_step(self.engine, [partial(run, m) for m in micro_batches], learning_rate)
         self.fetched = []
-        return metrics | {"grad_norm": norm / self.world, "seconds": (time.monotonic() - start) / self.world}
+        once = {
+            "grad_norm": math.nan if norm is None else norm,
+            "skipped": float(norm is None),
+            "seconds": time.monotonic() - start,
+        }
+        return metrics | {name: value / self.world for name, value in once.items()}
 
     @torch.no_grad()
     def logprobs(self, layouts: Sequence[MicroLayout]) -> list[np.ndarray]:

@@ -105,6 +105,7 @@ class LearnerConfig:
     lr: the learning rate after `warmup` steps; a cosine takes it to 0 from there (Open-o3-Video's schedule).
     parity_bound: the largest difference of log-probs between engine and learner at start.
     export_dtype: of the weights written at the end.
+    max_skipped: steps in a row whose loss or gradient is not finite, at which the run stops.
     """
 
     ranks: int = 2
@@ -112,11 +113,13 @@ class LearnerConfig:
     warmup: int = 5
     parity_bound: float = 1e-3
     export_dtype: str = "bfloat16"
+    max_skipped: int = 3
     packing: PackingConfig = field(default_factory=PackingConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
 
     def __post_init__(self) -> None:
-        _require(self.ranks >= 1, "learner.ranks", self.ranks, "1 or more")
+        for key in ("ranks", "max_skipped"):
+            _require(getattr(self, key) >= 1, f"learner.{key}", getattr(self, key), "1 or more")
         for key in ("lr", "parity_bound"):
             value = getattr(self, key)
             _require(0 < value < math.inf, f"learner.{key}", value, "above 0, and finite")

@@ -27,6 +27,7 @@ from orchestration.metrics import Progress, RunLog
 from orchestration.preflight import require_crop_tiles, require_folder, require_frames_fit, require_tiles
 from orchestration.settings import WANDB_MODES, FramesConfig
 from orchestration.sft_rows import Made, RowsConfig, RowSource, by_clip
+from orchestration.skips import Skips
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
 from rollout.prompt import ChatEncoder
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 # What a run may be resumed with another value of: nothing that the weights depend on.
 MAY_CHANGE = (
-    *("run_dir", "out", "dtype", "stop_after", "checkpoint_every", "wandb"),
+    *("run_dir", "out", "dtype", "stop_after", "checkpoint_every", "max_skipped", "wandb"),
     *("frames", "frames_gib", "object_store_gib"),  # but frames.decoder may not: two decoders can give other pixels
 )
 AHEAD = 3  # steps whose rows are made while the ranks train
@@ -71,6 +72,7 @@ class SftConfig:
     out: where the trained model is exported to, in `dtype`.
     clips: drawn for each step, with all their questions that show the same frames; claims: verified of each.
     frames_gib: what decoded frames may take of object_store_gib, Ray's shared memory.
+    max_skipped: steps in a row whose loss or gradient is not finite, at which the run stops.
     stop_after: steps after which to end early, the learning rate's schedule kept; null trains all stages.
     """
 
@@ -91,6 +93,7 @@ class SftConfig:
     packing: PackingConfig = field(default_factory=PackingConfig)
     learning_rate: float = 1e-3
     warmup: int = 100
+    max_skipped: int = 3
     stop_after: int | None = None
     train_vision: bool = True
     zero: ZeroConfig = field(default_factory=ZeroConfig)
@@ -106,9 +109,12 @@ class SftConfig:
         if self.task not in ("answer", "verify"):
             raise BadInput(f"task = {self.task}: it has to be answer or verify")
         require_dtype("dtype", self.dtype)
-        for key, least in (("claims", 1), ("warmup", 0), ("seed", 0), ("checkpoint_every", 1)):
-            if getattr(self, key) < least:
-                raise BadInput(f"{key} = {getattr(self, key)}: it has to be {least} or more")
+        for key in ("claims", "checkpoint_every", "max_skipped"):
+            if getattr(self, key) < 1:
+                raise BadInput(f"{key} = {getattr(self, key)}: it has to be 1 or more")
+        for key in ("warmup", "seed"):
+            if getattr(self, key) < 0:
+                raise BadInput(f"{key} = {getattr(self, key)}: it has to be 0 or more")
         if self.stop_after is not None and self.stop_after < 1:
             raise BadInput(f"stop_after = {self.stop_after}: it has to be 1 or more, or null for all stages")
         if self.wandb not in WANDB_MODES:
@@ -246,6 +252,7 @@ def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.Actor
     longest_s = gang.timeout_s + CALLS * config.clips * config.frames.timeout_s
     bad: set[str] = set()
     left_out = 0
+    skips = Skips(config.max_skipped)
 
     def rows_of(step: int) -> list[ray.ObjectRef]:
         return make.remote(*locate(step, config.stages))
@@ -266,6 +273,7 @@ def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.Actor
             left_out += len(made.unreadable) + len(made.over_budget)
             require_few_left_out(left_out, (step + 1 - start) * config.clips, config.clips)
             metrics = gang.train_step(parts, rate)
+            skips.count(metrics, f"step {step + 1}")
             frames = {f"frames/{name}": n for name, n in made.frames.items()}
             bad_now = {"clips_left_out": len(made.unreadable), "clips_over_budget": len(made.over_budget)}
             log.log(step + 1, {**metrics, "learning_rate": rate, **bad_now, **frames})
