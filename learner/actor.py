@@ -6,10 +6,7 @@ change it; weights and checkpoints belong to the step they were asked at, since 
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -21,11 +18,14 @@ import ray
 import torch
 
 from evidence.manifest import pack_bucket
+from learner.checkpoints import Saved
+from learner.hugging_face import save_hugging_face
 from learner.losses import LossResult, PolicyOutput, TokenTargets, make_loss
 from learner.micro import MicroBatch, MicroLayout
 from learner.patches import Patcher
 from learner.settings import RankConfig
-from learner.zero.checkpoint import load_checkpoint, save_checkpoint, save_hugging_face
+from learner.zero.average import WeightAverage
+from learner.zero.checkpoint import load_checkpoint, save_checkpoint, saved_parameters
 from learner.zero.engine import build_engine, named_parameters, train_step
 from learner.zero.gather import gather_buckets
 from learner.zero.group import free_address, join_group
@@ -51,6 +51,7 @@ class LearnerRank:
         join_group(self.rank, self.world, address, port, self.config.timeout_s)
         config = self.config
         self.engine = build_engine(config.model, config.zero, config.banned_ids, config.train_vision)
+        self.average = WeightAverage(self.engine, config.zero.ema) if config.zero.ema is not None else None
         return sum(p.ds_numel for p in named_parameters(self.engine, frozen=False).values())
 
     def fetch(self, frames: Sequence[ray.ObjectRef]) -> None:
@@ -72,6 +73,8 @@ class LearnerRank:
 
         norm = train_step(self.engine, [partial(run, m) for m in micro_batches], learning_rate)
         self.fetched = []
+        if self.average and norm is not None:
+            self.average.update()
         once = {
             "grad_norm": math.nan if norm is None else norm,
             "skipped": float(norm is None),
@@ -119,16 +122,21 @@ class LearnerRank:
             yield header
             yield data
 
-    def save(self, folder: str, tag: str, state: dict[str, Any]) -> None:
-        """Sharded checkpoint `folder/tag`, with the driver's `state` beside it; visible only when whole."""
-        save_checkpoint(self.engine, Path(folder), tag)
-        if self.rank == 0:
-            part = Path(folder, f"{tag}.json.part")
-            part.write_text(json.dumps(state))
-            os.replace(part, Path(folder, f"{tag}.json"))
+    def parameters(self) -> dict[str, Saved]:
+        """What a checkpoint holds of each trained parameter, by checkpoint name."""
+        return saved_parameters(self.engine, named_parameters(self.engine, frozen=False))
 
-    def load(self, folder: str, tag: str) -> None:
-        load_checkpoint(self.engine, Path(folder), tag)
+    def save(self, shards: str) -> None:
+        """This rank's part of a checkpoint, into the folder `shards`."""
+        save_checkpoint(self.engine, Path(shards))
+        if self.average:
+            self.average.save(Path(shards), self.rank)
+
+    def load(self, record: str, saved_ranks: int) -> None:
+        """The checkpoint of a record; one that another number of ranks saved has to be converted before."""
+        load_checkpoint(self.engine, Path(record), saved_ranks)
+        if self.average:
+            self.average.load(Path(record).with_suffix(""), saved_ranks, self.rank)
 
     def export(self, folder: str, dtype: str) -> None:
         """Write a Hugging Face folder that transformers and vLLM load: weights in `dtype`, tokenizer and processor."""
@@ -143,16 +151,4 @@ class LearnerRank:
                 )
         if self.rank != 0:
             return
-        save_hugging_face(state, Path(folder), Path(self.config.model))
-
-
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, each a folder `tag` with its `tag.json`."""
-    for record in checkpoints(folder)[:-keep]:
-        record.unlink()
-        shutil.rmtree(folder / record.stem)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The records of whole checkpoints, oldest first."""
-    return sorted(folder.glob("step-*.json"))
+        save_hugging_face(state.items(), Path(folder), Path(self.config.model))

@@ -20,12 +20,15 @@ def require_dtype(key: str, name: str) -> None:
 
 @dataclass
 class ZeroConfig:
-    """precision: float32 or bfloat16 (with float32 master weights). grad_norm: clip of the global gradient norm."""
+    """precision: float32 or bfloat16 (with float32 master weights). grad_norm: clip of the global gradient norm.
+    ema: decay of a moving average of the weights, kept beside them and exported by `ser export --ema`; null keeps none.
+    """
 
     precision: str = "float32"
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
     grad_norm: float = 1.0
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         require_dtype("precision", self.precision)
@@ -34,6 +37,8 @@ class ZeroConfig:
         for key, least in (("weight_decay", 0.0), ("grad_norm", 1e-12)):
             if not least <= getattr(self, key) < math.inf:
                 raise BadInput(f"{key} = {getattr(self, key)}: it has to be {least:g} or more, and finite")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise BadInput(f"ema = {self.ema}: it has to be above 0 and below 1, or null")
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 # What a run may be resumed with another value of: nothing that the weights depend on.
 MAY_CHANGE = (
     *("run_dir", "out", "dtype", "stop_after", "checkpoint_every", "max_skipped", "wandb"),
+    "ranks",  # the same rows in other parts: sums are rounded in another order
     *("frames", "frames_gib", "object_store_gib"),  # but frames.decoder may not: two decoders can give other pixels
 )
 AHEAD = 3  # steps whose rows are made while the ranks train
@@ -234,6 +235,7 @@ def main(config: SftConfig) -> None:
         start = state["step"] if state else 0
         bad = _train(config, run_dir, gang, source, start)
         gang.export(Path(config.out).absolute(), config.dtype)
+        gang.stop()
     print(f"{config.out}: {gang.trained_parameters:,} parameters after {config.steps} steps; {len(bad)} bad clips")
 
 

@@ -112,6 +112,7 @@ class Run:
         await self._steps(train)
         wall_s = time.monotonic() - start
         self.gang.export(self.run_dir / "model", config.learner.export_dtype)
+        self.gang.stop()
         after = await self._evaluate("after", heldout)
         self._report(before, after, wall_s)
 

@@ -58,8 +58,7 @@ def gangs(ray_cluster: Any, tiny_model: Path, encoder: Any) -> Any:
     made = {world: Gang(config, world) for world in (1, 2)}
     yield made
     for gang in made.values():
-        for rank in gang.ranks:
-            ray_cluster.kill(rank)
+        gang.stop()
 
 
 def with_bad(parts: list[list[MicroBatch]], **bad: float) -> list[list[MicroBatch]]:

@@ -29,6 +29,7 @@ INFO = FrameInfo("key", (0.0,), (56, 56), (56, 56), 1.0)
 NONE = np.zeros(0, np.int32)
 SAMPLE = Sample("a", "test", "general video QA MCQ", "Where?", "A", options=("A. left", "B. right"), video_path="a.mp4")
 GROUPS_PER_STEP = 2
+NO_SKIPS = repeat(False)
 
 
 class Lease:
@@ -84,7 +85,7 @@ def trained(
     fails: Callable[[int], bool],
     steps: int,
     dynamic: bool = True,
-    skips: Iterator[bool] = repeat(False),
+    skips: Iterator[bool] = NO_SKIPS,
 ) -> tuple[Run, list[tuple[int, ...]]]:
     """The run's loop without its learner: what each of `steps` steps would have been trained on. `skips`: of one
     attempt after the other, whether it is skipped."""
