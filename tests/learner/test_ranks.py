@@ -62,11 +62,13 @@ def gangs(ray_cluster: Any, tiny_model: Path, encoder: Any) -> Any:
 
 
 def with_bad(parts: list[list[MicroBatch]], **bad: float) -> list[list[MicroBatch]]:
-    """The step with one token value of its last micro-batch, which is the last rank's, changed."""
-    (name, value), micro = *bad.items(), parts[-1][-1]
-    array = getattr(micro, name).copy()
+    """The step with one token value of the last rank changed."""
+    ((name, value),) = bad.items()
+    at = next(n for n, micro in enumerate(parts[-1]) if len(micro.weights))
+    array = getattr(parts[-1][at], name).copy()
     array[0] = value
-    return [*parts[:-1], [*parts[-1][:-1], replace(micro, **{name: array})]]
+    last = [*parts[-1][:at], replace(parts[-1][at], **{name: array}), *parts[-1][at + 1 :]]
+    return [*parts[:-1], last]
 
 
 def weights_of(ray_cluster: Any, gang: Gang, frozen: bool = False) -> dict[str, np.ndarray]:
@@ -155,3 +157,17 @@ def test_a_step_that_is_not_finite_on_one_rank_changes_nothing_on_any(
     for name, array in weights_of(ray_cluster, gang).items():
         np.testing.assert_array_equal(array, after[name], err_msg=name)
         assert (array != before[name]).any()
+
+
+def test_a_loss_that_is_not_finite_skips_the_step_though_its_gradient_is(
+    ray_cluster: Any, tiny_model: Path, encoder: Any
+) -> None:
+    algorithm = AlgorithmConfig(loss="offset_loss:offset_loss")
+    gang = Gang(RankConfig(str(tiny_model), encoder.banned_ids, loss=LossConfig(algorithm), timeout_s=180), 2)
+    parts = step_parts(encoder, 2)
+    before = weights_of(ray_cluster, gang)
+    assert gang.train_step(with_bad(parts, advantages=np.inf), LEARNING_RATE)["skipped"]
+    for name, array in weights_of(ray_cluster, gang).items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+    assert not gang.train_step(parts, LEARNING_RATE)["skipped"]
+    gang.stop()

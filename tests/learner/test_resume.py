@@ -13,6 +13,7 @@ import torch
 from test_ranks import step_parts, weights_of
 
 from evidence.errors import BadInput
+from learner.algorithm import AlgorithmConfig
 from learner.checkpoints import Record, checkpoints, universal
 from learner.settings import LossConfig, RankConfig, ZeroConfig
 from learner.tiny import TinySpec, create_tiny_model
@@ -29,7 +30,7 @@ Weights = dict[str, np.ndarray]
 @contextmanager
 def gang_of(model: Path, encoder: Any, world: int) -> Iterator[Gang]:
     zero = ZeroConfig(grad_norm=1e9, ema=DECAY)
-    config = RankConfig(str(model), encoder.banned_ids, zero=zero, loss=LossConfig(clip=0.2), timeout_s=400)
+    config = RankConfig(str(model), encoder.banned_ids, zero=zero, loss=LossConfig(AlgorithmConfig()), timeout_s=400)
     gang = Gang(config, world)
     yield gang
     gang.stop()
