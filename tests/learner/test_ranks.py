@@ -162,7 +162,7 @@ def test_a_step_that_is_not_finite_on_one_rank_changes_nothing_on_any(
 def test_a_loss_that_is_not_finite_skips_the_step_though_its_gradient_is(
     ray_cluster: Any, tiny_model: Path, encoder: Any
 ) -> None:
-    algorithm = AlgorithmConfig(loss="offset_loss:offset_loss")
+    algorithm = AlgorithmConfig(loss="tests.offset_loss:offset_loss")
     gang = Gang(RankConfig(str(tiny_model), encoder.banned_ids, loss=LossConfig(algorithm), timeout_s=180), 2)
     parts = step_parts(encoder, 2)
     before = weights_of(ray_cluster, gang)
