@@ -87,7 +87,7 @@ def _prompt_of(encoder: ChatEncoder, tokens: int) -> Prompt:
     size = (FRAME_TILES * encoder.tile,) * 2
 
     def encode(frames: int, dots: int) -> Prompt:
-        shown = [part for n in range(frames) for part in (f"Frame {n + 1} at {n / 2}s: ", size)]
+        shown = [part for n in range(frames) for part in (f"{n}s: ", size)]
         return encoder.encode([*shown, f"Which circle is red?{'.' * dots}"])
 
     frames = 1

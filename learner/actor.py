@@ -6,9 +6,7 @@ change it; weights and checkpoints belong to the step they were asked at, since 
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
+import math
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -20,6 +18,8 @@ import ray
 import torch
 
 from evidence.manifest import pack_bucket
+from learner.checkpoints import Saved
+from learner.hugging_face import save_hugging_face
 from learner.lora import adapter_scales, adapters_off, merge, with_scales
 from learner.losses import LossResult, PolicyOutput, TokenTargets, make_loss
 from learner.micro import MicroBatch, MicroLayout
@@ -27,7 +27,8 @@ from learner.patches import Patcher
 from learner.policy import Policy, Rows
 from learner.settings import RankConfig
 from learner.vision import Features, Pixels
-from learner.zero.checkpoint import load_checkpoint, save_checkpoint, save_hugging_face
+from learner.zero.average import WeightAverage
+from learner.zero.checkpoint import load_checkpoint, save_checkpoint, saved_parameters
 from learner.zero.engine import build_engine, named_parameters, train_step
 from learner.zero.gather import gather_buckets, whole_numel
 from learner.zero.group import free_address, join_group
@@ -55,6 +56,7 @@ class LearnerRank:
         self.engine = build_engine(config)
         self.policy: Policy = self.engine.module
         self.scales = adapter_scales(self.policy.model)
+        self.average = WeightAverage(self.engine, config.zero.ema) if config.zero.ema is not None else None
         return sum(whole_numel(p) for p in named_parameters(self.engine, frozen=False).values())
 
     def fetch(self, frames: Sequence[ray.ObjectRef]) -> None:
@@ -62,7 +64,8 @@ class LearnerRank:
         self.fetched = ray.get(list(frames), timeout=self.config.timeout_s)
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, float]:
-        """One optimizer step. Returns this rank's part of the metrics (they add up), `grad_norm` and `seconds`."""
+        """One optimizer step. Returns this rank's part of the metrics (they add up), `grad_norm` and `seconds`;
+        `skipped` is above 0 where a loss or a gradient was not finite: then nothing was changed on any rank."""
         start = time.monotonic()
         metrics: dict[str, float] = {}
 
@@ -78,7 +81,14 @@ class LearnerRank:
         if self.policy.frozen_tower is not None:
             seen = self.policy.frozen_tower.cache
             metrics |= {"vision_hits": seen.hits, "vision_misses": seen.misses}
-        return metrics | {"grad_norm": norm / self.world, "seconds": (time.monotonic() - start) / self.world}
+        if self.average and norm is not None:
+            self.average.update()
+        once = {
+            "grad_norm": math.nan if norm is None else norm,
+            "skipped": float(norm is None),
+            "seconds": time.monotonic() - start,
+        }
+        return metrics | {name: value / self.world for name, value in once.items()}
 
     @torch.no_grad()
     def logprobs(self, layouts: Sequence[MicroLayout]) -> list[np.ndarray]:
@@ -128,16 +138,21 @@ class LearnerRank:
             yield header
             yield data
 
-    def save(self, folder: str, tag: str, state: dict[str, Any]) -> None:
-        """Sharded checkpoint `folder/tag`, with the driver's `state` beside it; visible only when whole."""
-        save_checkpoint(self.engine, Path(folder), tag)
-        if self.rank == 0:
-            part = Path(folder, f"{tag}.json.part")
-            part.write_text(json.dumps(state))
-            os.replace(part, Path(folder, f"{tag}.json"))
+    def parameters(self) -> dict[str, Saved]:
+        """What a checkpoint holds of each trained parameter, by checkpoint name."""
+        return saved_parameters(self.engine, named_parameters(self.engine, frozen=False))
 
-    def load(self, folder: str, tag: str) -> None:
-        load_checkpoint(self.engine, Path(folder), tag)
+    def save(self, shards: str) -> None:
+        """This rank's part of a checkpoint, into the folder `shards`."""
+        save_checkpoint(self.engine, Path(shards))
+        if self.average:
+            self.average.save(Path(shards), self.rank)
+
+    def load(self, record: str, saved_ranks: int) -> None:
+        """The checkpoint of a record; one that another number of ranks saved has to be converted before."""
+        load_checkpoint(self.engine, Path(record), saved_ranks)
+        if self.average:
+            self.average.load(Path(record).with_suffix(""), saved_ranks, self.rank)
 
     def export(self, folder: str, dtype: str) -> None:
         """Write a Hugging Face folder that transformers and vLLM load: weights in `dtype`, an adapter merged into
@@ -152,16 +167,4 @@ class LearnerRank:
         if self.rank != 0:
             return
         whole = {name: tensor.to(getattr(torch, dtype)) for name, tensor in merge(state, self.scales).items()}
-        save_hugging_face(whole, Path(folder), Path(self.config.model))
-
-
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, each a folder `tag` with its `tag.json`."""
-    for record in checkpoints(folder)[:-keep]:
-        record.unlink()
-        shutil.rmtree(folder / record.stem)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The records of whole checkpoints, oldest first."""
-    return sorted(folder.glob("step-*.json"))
+        save_hugging_face(whole.items(), Path(folder), Path(self.config.model))

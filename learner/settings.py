@@ -24,7 +24,9 @@ def require_dtype(key: str, name: str) -> None:
 class ZeroConfig:
     """precision: float32 or bfloat16 (with float32 master weights). grad_norm: clip of the global gradient norm.
     offload_optimizer, offload_parameters: none, or cpu to keep what is not in use in the host's memory: master weights,
-    moments and the optimizer's step; the rank's part of the weights."""
+    moments and the optimizer's step; the rank's part of the weights.
+    ema: decay of a moving average of the weights, kept beside them and exported by `ser export --ema`; null keeps none.
+    """
 
     precision: str = "float32"
     weight_decay: float = 0.0
@@ -32,6 +34,7 @@ class ZeroConfig:
     grad_norm: float = 1.0
     offload_optimizer: str = "none"
     offload_parameters: str = "none"
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         require_dtype("precision", self.precision)
@@ -43,6 +46,8 @@ class ZeroConfig:
         for key, least in (("weight_decay", 0.0), ("grad_norm", 1e-12)):
             if not least <= getattr(self, key) < math.inf:
                 raise BadInput(f"{key} = {getattr(self, key)}: it has to be {least:g} or more, and finite")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise BadInput(f"ema = {self.ema}: it has to be above 0 and below 1, or null")
 
 
 @dataclass(frozen=True)

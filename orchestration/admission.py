@@ -92,7 +92,8 @@ class Admission:
     """The slots, the window and the current version.
 
     The loop: `admit` while `free`; start a group on an engine if `may_start`; tell `ready` or `reject`; `take_batch`;
-    train; `step_ended`; publish if `publish_due`. A group that is generated anew just keeps its slot and its place.
+    train; `step_ended`, or `step_skipped` and another batch; publish if `publish_due`. A group that is generated anew
+    just keeps its slot and its place.
     """
 
     def __init__(self, pacing: Pacing, version: int = 0) -> None:
@@ -187,6 +188,12 @@ class Admission:
         self._training = ()
         self.version += 1
         return self.version
+
+    def step_skipped(self) -> None:
+        """The running step has changed nothing: its groups, rejected now, give their slots back; the version stays."""
+        if not self._training:
+            raise AdmissionError("no step is running")
+        self._training = ()
 
     def _place(self, group: int) -> _Place:
         if group not in self._waiting:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from evidence.errors import BadInput, RunFailed
+from learner.settings import DTYPES
 
 # Commands that take a config: the module whose main(config) does the work, and the schema of that config.
 CONFIGURED = {
@@ -97,6 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--progress", type=float, default=1.0, metavar="0..1", help="of training (default 1)")
     command.add_argument("--out", type=Path, metavar="FILE", help="write the lines here and not to stdout")
     command.set_defaults(run=_score)
+
+    command = commands.add_parser("export", help="write a checkpoint as a Hugging Face folder (docs/checkpoints.md)")
+    command.add_argument("checkpoint", type=Path, metavar="FOLDER", help="a run's folder, or one of its checkpoints")
+    command.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="a new folder")
+    command.add_argument("--step", type=int, metavar="N", help="of this step (default: the newest)")
+    command.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the weights (default bfloat16)")
+    command.add_argument("--ema", action="store_true", help="the moving average of the weights, if the run kept one")
+    command.set_defaults(run=_export)
 
     command = commands.add_parser("doctor", help="say what this machine has and what is missing")
     command.set_defaults(run=_doctor)
@@ -186,6 +195,12 @@ def _score(args: argparse.Namespace) -> None:
 
     samples = DatasetFile(args.samples, args.format, args.media_root)
     score_file(args.reward, samples, args.completions, args.progress, args.out, args.referee, args.config)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from orchestration import export
+
+    export.main(args.checkpoint, args.step, args.out, args.dtype, args.ema)
 
 
 def _doctor(args: argparse.Namespace) -> None:

@@ -6,28 +6,49 @@ collective for ever.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from learner.actor import LearnerRank, checkpoints, prune_checkpoints
+from learner.actor import LearnerRank
+from learner.checkpoints import (
+    Record,
+    checkpoints,
+    prune_checkpoints,
+    remove_checkpoint,
+    require_same_model,
+    require_whole,
+)
 from learner.micro import MicroBatch
 from learner.settings import RankConfig
+from learner.zero.checkpoint import convert
+from orchestration.placement import Room
 
 KEPT_CHECKPOINTS = 2
 
 
 class Gang:
-    """Starts `world` ranks on the cluster, `gpus` each, and drives them in step."""
+    """Starts `world` ranks on the cluster, `gpus` each, on as few nodes as hold them, and drives them in step."""
 
     def __init__(self, config: RankConfig, world: int, gpus: float = 0.0):
-        self.timeout_s = config.timeout_s
-        self.ranks = [LearnerRank.options(num_cpus=0, num_gpus=gpus).remote(config, r, world) for r in range(world)]
-        address, port = ray.get(self.ranks[0].address.remote(), timeout=self.timeout_s)
-        self.trained_parameters = self._all("join", address, port)[0]
+        self.config, self.timeout_s = config, config.timeout_s
+        self.room = Room(world, gpus, self.timeout_s, "the learner's ranks")
+        self.ranks = [LearnerRank.options(**self.room.options(r)).remote(config, r, world) for r in range(world)]
+        try:
+            address, port = ray.get(self.ranks[0].address.remote(), timeout=self.timeout_s)
+            self.trained_parameters = self._all("join", address, port)[0]
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the ranks and give back what they had of the cluster."""
+        for rank in self.ranks:
+            ray.kill(rank)
+        self.room.release()
 
     def _all(self, method: str, *args: Any) -> list[Any]:
         return ray.get([getattr(rank, method).remote(*args) for rank in self.ranks], timeout=self.timeout_s)
@@ -56,18 +77,36 @@ class Gang:
         return ray.get(calls, timeout=self.timeout_s)
 
     def save(self, folder: Path, step: int, state: dict[str, Any]) -> None:
-        """Checkpoint of this step; older ones than the newest two go."""
+        """Checkpoint of this step, whole when its record is there; older ones than the newest two go."""
+        record = folder / f"step-{step:06d}.json"
+        remove_checkpoint(record)  # one of an abandoned stretch, perhaps of more ranks than there are now
         folder.mkdir(parents=True, exist_ok=True)
-        self._all("save", str(folder), f"step-{step:06d}", {"step": step, **state})
+        self._all("save", str(record.with_suffix("")))
+        replace(self._record(), state={"step": step, **state}).write(record)
         prune_checkpoints(folder, KEPT_CHECKPOINTS)
 
     def resume(self, folder: Path) -> dict[str, Any] | None:
-        """Load the newest whole checkpoint and return the state saved with it; None if there is none."""
+        """Load the newest whole checkpoint, of any number of ranks, and return the state saved with it; None if there
+        is none. Raises BadInput, naming what differs, if it is of another model."""
         records = checkpoints(folder)
         if not records:
             return None
-        self._all("load", str(folder), records[-1].stem)
-        return json.loads(records[-1].read_text())
+        newest = records[-1]
+        saved = Record.read(newest)
+        require_whole(newest, saved)
+        require_same_model(newest, saved, self._record())
+        if saved.ranks != len(self.ranks):
+            print(f"{newest}: saved by {saved.ranks} ranks, converting it for {len(self.ranks)}", flush=True)
+            convert(newest)
+        self._all("load", str(newest), saved.ranks)
+        return dict(saved.state)
+
+    def _record(self) -> Record:
+        """What is trained here."""
+        config = self.config
+        parameters = ray.get(self.ranks[0].parameters.remote(), timeout=self.timeout_s)
+        model = str(Path(config.model).absolute())
+        return Record(model, len(self.ranks), config.zero.precision, config.zero.ema is not None, parameters, {})
 
     def export(self, folder: Path, dtype: str) -> None:
         """Write the weights as a Hugging Face folder."""

@@ -12,6 +12,8 @@ from orchestration.ledger import Ledger
 
 # The reason of a group whose rewards are all equal: it has no advantage, and dynamic sampling takes another prompt.
 ZERO_VARIANCE = "zero_variance"
+# The reason of a group whose step was skipped (orchestration/skips stops a run in which that goes on).
+NOT_FINITE = "not_finite"
 # Share of all groups begun that may end rejected for another reason.
 MAX_REJECTED_SHARE = 0.5
 # Of what a step trains, so often may groups without variance be drawn for it: DAPO's recipe in verl gives up after 10.
@@ -39,7 +41,7 @@ class RejectionWatch:
     def check(self, begun: int) -> None:
         """`begun`: groups so far. Raises TooManyRejected, NothingToLearn."""
         rejections, slots = self.ledger.rejections(), self.pacing.slots
-        broken = sum(rejections.values()) - self._equal()
+        broken = sum(n for reason, n in rejections.items() if reason not in (ZERO_VARIANCE, NOT_FINITE))
         if broken > MAX_REJECTED_SHARE * begun + slots:
             raise TooManyRejected(f"{broken} of {begun} groups were rejected: {rejections}")
         equal = self._equal() - self._equal_before

@@ -106,18 +106,21 @@ class LearnerConfig:
     schedule: of the learning rate; by default a cosine to 0 after the warm-up (Open-o3-Video's).
     parity_bound: the largest difference of log-probs between engine and learner at start.
     export_dtype: of the weights written at the end.
+    max_skipped: steps in a row whose loss or gradient is not finite, at which the run stops.
     """
 
     ranks: int = 2
     schedule: Schedule = field(default_factory=Schedule)
     parity_bound: float = 1e-3
     export_dtype: str = "bfloat16"
+    max_skipped: int = 3
     packing: PackingConfig = field(default_factory=PackingConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
 
     def __post_init__(self) -> None:
-        _require(self.ranks >= 1, "learner.ranks", self.ranks, "1 or more")
+        for key in ("ranks", "max_skipped"):
+            _require(getattr(self, key) >= 1, f"learner.{key}", getattr(self, key), "1 or more")
         bound = self.parity_bound
         _require(0 < bound < math.inf, "learner.parity_bound", bound, "above 0, and finite")
         require_dtype("learner.export_dtype", self.export_dtype)

@@ -27,6 +27,7 @@ from orchestration.metrics import Progress, RunLog
 from orchestration.preflight import require_crop_tiles, require_folder, require_frames_fit, require_tiles
 from orchestration.settings import WANDB_MODES, FramesConfig
 from orchestration.sft_rows import Made, RowsConfig, RowSource, by_clip
+from orchestration.skips import Skips
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
 from rollout.prompt import ChatEncoder
@@ -36,7 +37,8 @@ logger = logging.getLogger(__name__)
 
 # What a run may be resumed with another value of: nothing that the weights depend on.
 MAY_CHANGE = (
-    *("run_dir", "out", "dtype", "stop_after", "checkpoint_every", "wandb"),
+    *("run_dir", "out", "dtype", "stop_after", "checkpoint_every", "max_skipped", "wandb"),
+    "ranks",  # the same rows in other parts: sums are rounded in another order
     *("frames", "frames_gib", "object_store_gib"),  # but frames.decoder may not: two decoders can give other pixels
 )
 AHEAD = 3  # steps whose rows are made while the ranks train
@@ -71,6 +73,7 @@ class SftConfig:
     out: where the trained model is exported to, in `dtype`.
     clips: drawn for each step, with all their questions that show the same frames; claims: verified of each.
     frames_gib: what decoded frames may take of object_store_gib, Ray's shared memory.
+    max_skipped: steps in a row whose loss or gradient is not finite, at which the run stops.
     stop_after: steps after which to end early, the schedule of the learning rate kept; null trains all stages.
     """
 
@@ -90,6 +93,7 @@ class SftConfig:
     ranks: int = 2
     packing: PackingConfig = field(default_factory=PackingConfig)
     schedule: Schedule = field(default_factory=lambda: Schedule(lr=1e-3, warmup=100, floor=0.1))
+    max_skipped: int = 3
     stop_after: int | None = None
     policy: PolicyConfig = field(default_factory=lambda: PolicyConfig(train_vision=True))
     zero: ZeroConfig = field(default_factory=ZeroConfig)
@@ -105,7 +109,7 @@ class SftConfig:
         if self.task not in ("answer", "verify"):
             raise BadInput(f"task = {self.task}: it has to be answer or verify")
         require_dtype("dtype", self.dtype)
-        for key, least in (("claims", 1), ("seed", 0), ("checkpoint_every", 1)):
+        for key, least in (("claims", 1), ("seed", 0), ("checkpoint_every", 1), ("max_skipped", 1)):
             if getattr(self, key) < least:
                 raise BadInput(f"{key} = {getattr(self, key)}: it has to be {least} or more")
         if self.stop_after is not None and self.stop_after < 1:
@@ -219,6 +223,7 @@ def main(config: SftConfig) -> None:
         start = state["step"] if state else 0
         bad = _train(config, run_dir, gang, source, start)
         gang.export(Path(config.out).absolute(), config.dtype)
+        gang.stop()
     print(f"{config.out}: {gang.trained_parameters:,} parameters after {config.steps} steps; {len(bad)} bad clips")
 
 
@@ -237,6 +242,7 @@ def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.Actor
     longest_s = gang.timeout_s + CALLS * config.clips * config.frames.timeout_s
     bad: set[str] = set()
     left_out = 0
+    skips = Skips(config.max_skipped)
 
     def rows_of(step: int) -> list[ray.ObjectRef]:
         return make.remote(*locate(step, config.stages))
@@ -257,6 +263,7 @@ def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.Actor
             left_out += len(made.unreadable) + len(made.over_budget)
             require_few_left_out(left_out, (step + 1 - start) * config.clips, config.clips)
             metrics = gang.train_step(parts, rate)
+            skips.count(metrics, f"step {step + 1}")
             frames = {f"frames/{name}": n for name, n in made.frames.items()}
             bad_now = {"clips_left_out": len(made.unreadable), "clips_over_budget": len(made.over_budget)}
             log.log(step + 1, {**metrics, "learning_rate": rate, **bad_now, **frames})

@@ -45,10 +45,11 @@ from orchestration.preflight import (
     require_tiles,
 )
 from orchestration.referees import make_referee
-from orchestration.rejections import RejectionWatch
+from orchestration.rejections import NOT_FINITE, RejectionWatch
 from orchestration.reward_log import RewardLog
 from orchestration.samples import write_samples
 from orchestration.settings import TrainConfig
+from orchestration.skips import Skips
 from orchestration.summary import Evaluation, RunFacts, comparison, in_both, installed_versions, training, write_summary
 from orchestration.weights import WeightsActor
 from referee.reward.graph import RewardGraph
@@ -111,6 +112,7 @@ class Run:
         await self._steps(train)
         wall_s = time.monotonic() - start
         self.gang.export(self.run_dir / "model", config.learner.export_dtype)
+        self.gang.stop()
         after = await self._evaluate("after", heldout)
         self._report(before, after, wall_s)
 
@@ -170,7 +172,8 @@ class Run:
             reporting.RunLog(self.run_dir, asdict(config), config.wandb) as log,
             reporting.Progress(config.steps) as progress,
         ):
-            for step in range(1, config.steps + 1):
+            step, skips = 1, Skips(config.learner.max_skipped)
+            while step <= config.steps:
                 started = time.monotonic()
                 while (batch := admission.take_batch()) is None:
                     self._fill(maker, train)
@@ -178,6 +181,9 @@ class Run:
                 waited = time.monotonic() - started
                 groups = [maker.ready.pop(group) for group in batch.groups]
                 metrics = await self._train(groups)
+                if skips.count(metrics, f"step {step}, groups {', '.join(map(str, batch.groups))}"):
+                    self._give_up(batch, groups)
+                    continue
                 for group, ready in zip(batch.groups, groups):
                     self.ledger.train(group, step)
                     ready.lease.release()
@@ -185,7 +191,9 @@ class Run:
                 version = admission.step_ended()
                 self._fill(maker, train)
                 await self._publish(version, last=step == config.steps)
+                metrics["skipped"] = skips.total
                 self._record(log, progress, batch, groups, metrics, started, waited, time.monotonic() - started)
+                step += 1
         await maker.stop()
         await self.house.fleet.settled()
         self.ledger.check()
@@ -218,6 +226,13 @@ class Run:
         parts = await with_frames(groups, parts_of, self.gang.fetch, self.house.store)
         learning_rate = config.learner.schedule.rate(self.admission.version, config.steps)
         return await asyncio.to_thread(self.gang.train_step, parts, learning_rate)
+
+    def _give_up(self, batch: Batch, groups: list[ReadyGroup]) -> None:
+        """A step that changed nothing is none: its groups are never trained, others will take their place."""
+        for group, ready in zip(batch.groups, groups):
+            self.ledger.reject(group, NOT_FINITE)
+            ready.lease.release()
+        self.admission.step_skipped()
 
     async def _publish(self, version: int, last: bool) -> None:
         """Copy the weights out, which the next step must wait for; the engines load them while it runs.

@@ -1,42 +1,64 @@
-"""What is kept of the ranks on disk: sharded checkpoints to go on from, and whole weights in Hugging Face format."""
+"""What is kept of the ranks on disk, to go on from: DeepSpeed's shards, which the same number of ranks reads as they
+are, and any other number in DeepSpeed's universal form, made of them once.
+"""
 
 from __future__ import annotations
 
-import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import deepspeed
 import torch
-from safetensors.torch import save_file
+from deepspeed.checkpoint import ds_to_universal
+
+from evidence.errors import RunFailed
+from learner.checkpoints import Saved, universal
+
+# Of a 7B model's 84 GB, at 100 MB/s in and out three times.
+CONVERT_TIMEOUT_S = 2 * 3600.0
 
 
-def save_checkpoint(engine: deepspeed.DeepSpeedEngine, folder: Path, tag: str) -> None:
-    # What is frozen is in the model's folder.
-    engine.save_checkpoint(str(folder), tag=tag, exclude_frozen_parameters=True)
+def saved_parameters(engine: deepspeed.DeepSpeedEngine, trained: dict[str, torch.nn.Parameter]) -> dict[str, Saved]:
+    """What a checkpoint of these parameters, by checkpoint name, holds of each."""
+    return {name: Saved(tuple(p.ds_shape), engine.param_names[p]) for name, p in trained.items()}
 
 
-def load_checkpoint(engine: deepspeed.DeepSpeedEngine, folder: Path, tag: str) -> None:
-    """Raises FileNotFoundError if the checkpoint is not there."""
-    path, _ = engine.load_checkpoint(str(folder), tag=tag, load_module_strict=False)
+def save_checkpoint(engine: deepspeed.DeepSpeedEngine, shards: Path) -> None:
+    """Every rank's part of the trained weights, master weights and moments; frozen weights are in the model folder."""
+    engine.save_checkpoint(str(shards.parent), tag=shards.name, save_latest=False, exclude_frozen_parameters=True)
+
+
+def load_checkpoint(engine: deepspeed.DeepSpeedEngine, record: Path, saved_ranks: int) -> None:
+    """The checkpoint of `record`; one that another number of ranks saved has to be converted before.
+
+    Raises FileNotFoundError if its shards are not there."""
+    elsewhere = saved_ranks != engine.dp_world_size
+    shards = universal(record) if elsewhere else record.with_suffix("")
+    own = [{key: value for key, value in g.items() if key != "params"} for g in engine.optimizer.param_groups]
+    # DeepSpeed is told at its start only, when nobody knows yet what there is to go on from.
+    engine._config.load_universal_checkpoint = elsewhere
+    path, _ = engine.load_checkpoint(str(shards.parent), tag=shards.name, load_module_strict=False)
     if path is None:
-        raise FileNotFoundError(f"{folder}/{tag}: no checkpoint of this model")
+        raise FileNotFoundError(f"{shards}: no checkpoint")
+    # A universal checkpoint would give each group of parameters the rates of the first.
+    for group, values in zip(engine.optimizer.param_groups, own, strict=True):
+        group.update(values)
 
 
-def save_hugging_face(state: dict[str, torch.Tensor], folder: Path, source: Path) -> None:
-    """Write whole weights `state` by checkpoint name, with the config and the tokenizer and processor of `source`.
-
-    The folder appears whole or not at all, in place of one that was there."""
-    whole, folder = folder, folder.with_name(folder.name + ".part")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for file in source.iterdir():
-        if file.suffix in {".json", ".jinja", ".txt"} and not file.name.startswith("model.safetensors"):
-            shutil.copy(file, folder / file.name)
-    config = json.loads((folder / "config.json").read_text())
-    config["dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    if whole.exists():
-        shutil.rmtree(whole)
-    folder.rename(whole)
+def convert(record: Path) -> None:
+    """Make the universal form of a checkpoint beside it, unless it is there already. Raises RunFailed."""
+    whole = universal(record)
+    if whole.is_dir():
+        return
+    part = whole.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    command = [sys.executable, "-m", ds_to_universal.__name__, "--num_extract_workers=1", "--num_merge_workers=1"]
+    command += [f"--input_folder={record.with_suffix('')}", f"--output_folder={part}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=CONVERT_TIMEOUT_S)
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise RunFailed(f"{record}: cannot be converted for another number of ranks: {why}")
+    part.with_name("latest_universal").unlink()
+    part.rename(whole)

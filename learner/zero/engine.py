@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -83,14 +84,18 @@ def named_parameters(engine: deepspeed.DeepSpeedEngine, frozen: bool) -> dict[st
 
 def train_step(
     engine: deepspeed.DeepSpeedEngine, losses: Sequence[Callable[[], torch.Tensor]], learning_rate: float
-) -> float:
+) -> float | None:
     """One optimizer step over micro-batches; `losses` run forward and return scalars that add up to the step's loss on
-    this rank. Returns the global gradient norm before clipping."""
+    this rank. Returns the global gradient norm before clipping.
+
+    None, with weights, moments and master weights untouched, where a loss or a gradient of any rank was not finite: all
+    ranks see it alike, in the norm of what they reduced together."""
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate * group[LR_FACTOR]
     for number, loss in enumerate(losses):
         engine.set_gradient_accumulation_boundary(number == len(losses) - 1)
-        engine.backward(loss())
+        value = loss()
+        # A loss can be broken where its gradient is not, and on one rank alone: times NaN, all gradients tell of it.
+        engine.backward(value if value.isfinite() else value * math.nan)
     engine.step()
-    norm = engine.get_global_grad_norm()
-    return float(norm) if norm is not None else 0.0
+    return float(engine.get_global_grad_norm()) if engine.was_step_applied() else None

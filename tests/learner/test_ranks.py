@@ -3,6 +3,7 @@ and what is exported is what was trained."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,17 @@ def gangs(ray_cluster: Any, tiny_model: Path, encoder: Any) -> Any:
     made = {world: Gang(config, world) for world in (1, 2)}
     yield made
     for gang in made.values():
-        for rank in gang.ranks:
-            ray_cluster.kill(rank)
+        gang.stop()
+
+
+def with_bad(parts: list[list[MicroBatch]], **bad: float) -> list[list[MicroBatch]]:
+    """The step with one token value of the last rank changed."""
+    ((name, value),) = bad.items()
+    at = next(n for n, micro in enumerate(parts[-1]) if len(micro.weights))
+    array = getattr(parts[-1][at], name).copy()
+    array[0] = value
+    last = [*parts[-1][:at], replace(parts[-1][at], **{name: array}), *parts[-1][at + 1 :]]
+    return [*parts[:-1], last]
 
 
 def weights_of(ray_cluster: Any, gang: Gang, frozen: bool = False) -> dict[str, np.ndarray]:
@@ -124,3 +134,39 @@ def test_a_step_is_the_same_on_one_rank_two_ranks_and_in_plain_torch(
     gangs[2].train_step(step_parts(encoder, 2), LEARNING_RATE)
     for name, array in weights_of(ray_cluster, gangs[2]).items():
         np.testing.assert_array_equal(array, two[name], err_msg=f"{name}: after a resume the step came out otherwise")
+
+
+@pytest.mark.parametrize("bad", [{"advantages": np.nan}, {"weights": np.inf}, {"behaviour": -np.inf}], ids=str)
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_step_that_is_not_finite_on_one_rank_changes_nothing_on_any(
+    ray_cluster: Any, gangs: dict[int, Gang], encoder: Any, tmp_path: Path, world: int, bad: dict[str, float]
+) -> None:
+    gang, parts = gangs[world], step_parts(encoder, world)
+    gang.train_step(parts, LEARNING_RATE)
+    gang.save(tmp_path, 1, {})
+    before = weights_of(ray_cluster, gang)
+    assert gang.train_step(with_bad(parts, **bad), LEARNING_RATE)["skipped"]
+    for name, array in weights_of(ray_cluster, gang).items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+    # Master weights, moments and Adam's count are seen in what the next step makes of them.
+    assert not gang.train_step(parts, LEARNING_RATE)["skipped"]
+    after = weights_of(ray_cluster, gang)
+    gang.resume(tmp_path)
+    gang.train_step(parts, LEARNING_RATE)
+    for name, array in weights_of(ray_cluster, gang).items():
+        np.testing.assert_array_equal(array, after[name], err_msg=name)
+        assert (array != before[name]).any()
+
+
+def test_a_loss_that_is_not_finite_skips_the_step_though_its_gradient_is(
+    ray_cluster: Any, tiny_model: Path, encoder: Any
+) -> None:
+    algorithm = AlgorithmConfig(loss="tests.offset_loss:offset_loss")
+    gang = Gang(RankConfig(str(tiny_model), encoder.banned_ids, loss=LossConfig(algorithm), timeout_s=180), 2)
+    parts = step_parts(encoder, 2)
+    before = weights_of(ray_cluster, gang)
+    assert gang.train_step(with_bad(parts, advantages=np.inf), LEARNING_RATE)["skipped"]
+    for name, array in weights_of(ray_cluster, gang).items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+    assert not gang.train_step(parts, LEARNING_RATE)["skipped"]
+    gang.stop()

@@ -27,7 +27,8 @@ class Run:
     """A simulated asynchronous run: at every moment one of the things that could happen next is picked by `rng`.
 
     Engines load publications late and skip some, groups finish in any order, a tenth of them a thousand times more
-    slowly, they fail and are rejected. `steps` optimizer steps are made, from exactly as many prompts as that needs.
+    slowly, they fail and are rejected, and steps are skipped. `steps` optimizer steps are made, from exactly as many
+    prompts as that needs.
     """
 
     pacing: Pacing
@@ -104,11 +105,16 @@ class Run:
 
     def end_step(self) -> None:
         assert self.running is not None
+        batch, self.running, self.changed = self.running, None, True
+        if self.rng.random() < self.failing:
+            self.admission.step_skipped()
+            for group in batch.groups:
+                self.ledger.reject(group, "not_finite")
+            return
         version = self.admission.step_ended()
-        for group in self.running.groups:
+        for group in batch.groups:
             self.ledger.train(group, version)
-        self.batches.append(self.running)
-        self.running, self.changed = None, True
+        self.batches.append(batch)
         if self.admission.publish_due:
             self.published.append(version)
 
@@ -230,6 +236,19 @@ def test_slots_come_back_at_the_end_of_the_step_only() -> None:
     assert admission.free == 2
 
 
+def test_a_skipped_step_gives_its_slots_back_and_no_version() -> None:
+    admission = filled(Pacing(groups_per_step=2, staleness=0))
+    for group in (0, 1):
+        admission.ready(group, 0)
+    admission.take_batch()
+    admission.step_skipped()
+    assert (admission.free, admission.version) == (2, 0)
+    for group in (2, 3):
+        admission.admit(group)
+        admission.ready(group, 0)
+    assert admission.take_batch() == Batch(0, (2, 3), (0, 0))
+
+
 def test_publications_and_lag_are_counted_from_the_first_version_of_a_lineage() -> None:
     admission = Admission(Pacing(groups_per_step=1, staleness=0, publish_every=2, lag=1), version=7)
     seen = []
@@ -248,6 +267,7 @@ def test_calls_out_of_order_are_refused() -> None:
     admission = filled(Pacing(groups_per_step=1, staleness=1))
     wrong: list[tuple[Callable[[], object], str]] = [
         (admission.step_ended, "no step is running"),
+        (admission.step_skipped, "no step is running"),
         (lambda: admission.ready(9, 0), "group 9 is not waiting"),
         (lambda: admission.ready(0, 1), r"outside 0\.\.0"),
         (lambda: admission.ready(0, -1), r"outside 0\.\.0"),

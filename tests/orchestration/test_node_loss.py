@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
+import nodes
 import numpy as np
-import psutil
 import pytest
 import ray
+from nodes import start_node
 
 from evidence.sampling import SamplingContract
 from learner.actor import LearnerRank
@@ -27,7 +25,6 @@ pytestmark = pytest.mark.slow
 # Smaller frames would not lie in the object store: Ray keeps results of up to 100 KB with their owner.
 CONTRACT = SamplingContract(frames=32, max_pixels=6272, min_pixels=784)
 HERE = {"node:__internal_head__": 0.001}
-START_S = 60.0
 
 
 def clip(path: Path, grey: int) -> str:
@@ -41,23 +38,10 @@ def clip(path: Path, grey: int) -> str:
 @pytest.fixture
 def kill_node(ray_cluster: Any) -> Iterator[Callable[[], None]]:
     """A second node, with the resource "mortal", and how to end it."""
-    address = ray.get_runtime_context().gcs_address
-    command = [str(Path(sys.executable).with_name("ray")), "start", f"--address={address}", "--num-cpus=0", "--block"]
-    more = ['--resources={"mortal":1}', f"--object-store-memory={80 * 2**20}"]
-    process = psutil.Popen([*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + START_S
-    while "mortal" not in ray.cluster_resources():
-        assert time.monotonic() < until, "the second node does not start"
-        time.sleep(0.1)
-
-    def kill() -> None:
-        for each in [*process.children(recursive=True), process]:
-            each.kill()
-        process.wait()
-
-    yield kill
+    process = start_node('--resources={"mortal":1}', f"--object-store-memory={80 * 2**20}")
+    yield lambda: nodes.kill_node(process)
     if process.is_running():
-        kill()
+        nodes.kill_node(process)
 
 
 @ray.remote(num_cpus=0, resources=HERE)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ INFO = FrameInfo("key", (0.0,), (56, 56), (56, 56), 1.0)
 NONE = np.zeros(0, np.int32)
 SAMPLE = Sample("a", "test", "general video QA MCQ", "Where?", "A", options=("A. left", "B. right"), video_path="a.mp4")
 GROUPS_PER_STEP = 2
+NO_SKIPS = repeat(False)
 
 
 class Lease:
@@ -78,9 +80,15 @@ class Store:
 
 
 def trained(
-    tmp_path: Path, varies: Callable[[int], bool], fails: Callable[[int], bool], steps: int, dynamic: bool = True
+    tmp_path: Path,
+    varies: Callable[[int], bool],
+    fails: Callable[[int], bool],
+    steps: int,
+    dynamic: bool = True,
+    skips: Iterator[bool] = NO_SKIPS,
 ) -> tuple[Run, list[tuple[int, ...]]]:
-    """The run's loop without its learner: what each of `steps` steps would have been trained on."""
+    """The run's loop without its learner: what each of `steps` steps would have been trained on. `skips`: of one
+    attempt after the other, whether it is skipped."""
     said = ["data.train=a", "data.heldout=b", "model.policy=p", "model.referee=r", f"steps={steps}"]
     sizes = [f"pacing.groups_per_step={GROUPS_PER_STEP}", "learner.ranks=1", "reward=accuracy_only"]
     config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", [*said, *sizes])
@@ -94,14 +102,18 @@ def trained(
     async def loop() -> None:
         total = steps * GROUPS_PER_STEP
         maker = GroupMaker(run.house, run.admission, run.ledger, draw, PackingConfig(), 0, total, dynamic)
-        for step in range(1, steps + 1):
+        while (step := len(found) + 1) <= steps:
             while (batch := run.admission.take_batch()) is None:
                 run._fill(maker, samples)
                 await maker.wait(10)
+            groups = [maker.ready.pop(group) for group in batch.groups]
+            if next(skips):
+                run._give_up(batch, groups)
+                continue
             found.append(batch.groups)
-            for group in batch.groups:
+            for group, ready in zip(batch.groups, groups):
                 run.ledger.train(group, step)
-                maker.ready.pop(group).lease.release()
+                ready.lease.release()
             run.rejections.step_ended()
             run.admission.step_ended()
         await maker.stop()
@@ -129,6 +141,15 @@ def test_groups_of_equal_reward_are_replaced_and_counted(tmp_path: Path) -> None
     assert run.admission.free == run.config.pacing.slots
     # Training progress is of the steps taken, however many groups were drawn for them.
     assert set(run.house.seen) == {step / steps for step in range(steps)}
+
+
+def test_groups_of_skipped_steps_are_replaced_and_not_held_against_the_data(tmp_path: Path) -> None:
+    skips = cycle([True, True, False])
+    run, batches = trained(tmp_path, lambda group: True, lambda group: False, 20, skips=skips)
+    assert [len(batch) for batch in batches] == [GROUPS_PER_STEP] * 20
+    assert run.admission.version == 20
+    assert run.ledger.rejections() == {"not_finite": 2 * 20 * GROUPS_PER_STEP}
+    assert run.admission.free == run.config.pacing.slots
 
 
 def test_without_dynamic_sampling_they_are_trained(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,19 @@ def test_real_footage_trains_and_a_damaged_file_is_a_counted_outcome(tmp_path: P
     assert last["ledger/trained"] == 8
     assert last["rejected/unreadable media"] >= 1
     assert np.isfinite([m["reward"] for m in lines_of(tmp_path / "run/metrics.jsonl")]).all()
+
+
+def test_steps_that_are_not_finite_are_skipped_and_end_the_run_when_there_are_too_many(
+    world: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    # After the first step the activations are out of range; published every tenth step, the engines never see them.
+    broken = ("learner.lr=1e18", "learner.warmup=0", "pacing.publish_every=10", "learner.max_skipped=2")
+    done = train(run_dir, world / "train.json", world / "test.json", "steps=6", "eval.samples=0", *broken)
+    assert done.returncode == 1
+    *_, skipped, last = done.stderr.splitlines()
+    assert re.search(r"step 2, groups \d+, \d+: loss or gradient is not finite .*; the step is skipped$", skipped)
+    assert re.search(r"^ser: step 2, groups \d+, \d+: loss or gradient is not finite .*, in 2 steps in a row", last)
+    first, second = (set(re.search(r"groups (\d+), (\d+):", line).groups()) for line in (skipped, last))
+    assert not first & second, "others took the place of those that were skipped"
+    assert [m["step"] for m in lines_of(run_dir / "metrics.jsonl")] == [1]

@@ -1,0 +1,224 @@
+"""What an optimizer step costs: packed and not, beside TRL, beside the same engine with nothing around it.
+
+`python -m benchmarks.learner [--json] [--growth]`. One model, one group of completions, the same thread count for all;
+rounds of the things compared alternate, and what is compared are CPU seconds of the processes that do the work, at one
+thread the same as wall seconds on an idle machine and no different on a busy one. The first step of each is left out.
+
+    none, prefix      our step with the images encoded as each mode does: once a completion, once a group
+    none_lm, ..._lm   the same with the images' features remembered, so that the language model's part is left
+    trl               TRL's GRPOTrainer on the same completions (benchmarks/learner_trl.py)
+    engine, torch     the same forwards in a bare loop (benchmarks/learner_bare.py)
+
+`--growth` adds the cost against prompt length, group size and ranks. The last line of `--json` is one object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import ray
+from transformers import AutoConfig
+
+from benchmarks.learner_task import Task, make_task, vision_share, write
+from benchmarks.trl_environment import run_trl
+from learner.aggregation import token_weights
+from learner.algorithm import AlgorithmConfig
+from learner.micro import MicroBatch, StepTargets, lay_out, with_targets
+from learner.packing.batch import Batch, waste
+from learner.packing.units import Branch, Unit, make_unit
+from learner.settings import LossConfig, PackingConfig, PolicyConfig, RankConfig
+from orchestration.gang import Gang
+
+PROMPT, COMPLETION, GROUP = 512, 64, 8
+LEARNING_RATE = 1e-6
+BUDGET = 16_384
+
+
+def parts_of(tasks: Sequence[Task], mode: str, ranks: int = 1) -> list[list[MicroBatch]]:
+    """Each rank's forwards of a GRPO step over groups."""
+    units = [
+        make_unit([t.prompt] * len(t.completions), list(t.completions), [(f"clip {n}", t.frames)])
+        for n, t in enumerate(tasks)
+    ]
+    lengths = np.array([t.completions.shape[1] for t in tasks for _ in t.completions])
+    targets = StepTargets(
+        weights=token_weights(lengths, "sequence_mean"),
+        advantages=np.concatenate([np.repeat(t.advantages, t.completions.shape[1]) for t in tasks]),
+        behaviour=np.concatenate([t.behaviour.ravel() for t in tasks]),
+    )
+    return with_targets(lay_out(units, ranks, PackingConfig(mode, BUDGET)), targets)
+
+
+class Ours:
+    """Our step, timed: this process, which packs, and the ranks."""
+
+    def __init__(self, config: RankConfig, ranks: int = 1):
+        self.gang = Gang(config, ranks)
+        pids = ray.get([rank.__ray_call__.remote(lambda _: os.getpid()) for rank in self.gang.ranks])
+        self.processes = [psutil.Process(), *map(psutil.Process, pids)]
+
+    def step(self, tasks: Sequence[Task], mode: str) -> float:
+        """CPU seconds."""
+        before = self._cpu()
+        self.gang.train_step(parts_of(tasks, mode, len(self.gang.ranks)), LEARNING_RATE)
+        return self._cpu() - before
+
+    def _cpu(self) -> float:
+        times = [process.cpu_times() for process in self.processes]
+        return sum(each.user + each.system for each in times)
+
+    def stop(self) -> None:
+        for rank in self.gang.ranks:
+            ray.kill(rank)
+
+
+def alternate(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each, round by round, after a first round that is not counted."""
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            seconds = step()
+            if number:
+                found[name].append(seconds)
+        print(f"round {number} of {rounds}", file=sys.stderr)
+    return found
+
+
+def bare(step: Path, kind: str) -> list[float]:
+    """CPU seconds of each step of benchmarks/learner_bare.py."""
+    command = [sys.executable, "-m", "benchmarks.learner_bare", str(step), kind]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])["cpu_seconds"]
+
+
+def language_flops(config: Any, batch: Batch) -> float:
+    """Of a step's forward and backward in the language model and its head: two a multiplication of a weight or of two
+    positions of a dense mask, once forward and twice backward, and the head's forward once more (learner/head)."""
+    rows, length = batch.token_ids.shape
+    width, heads = config.hidden_size, config.hidden_size // config.num_attention_heads
+    keys = heads * config.num_key_value_heads
+    layer = width * (2 * width + 2 * keys) + 3 * width * config.intermediate_size
+    attention = 2 * length * width
+    layers = config.num_hidden_layers * rows * length * (layer + attention)
+    return 2 * (3 * layers + 4 * len(batch.targets) * width * config.vocab_size)
+
+
+def long_tail_waste(mode: str) -> float:
+    """Share of padding with completions of log-normal length, a few of them ten times the median."""
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(np.log(300), 0.8, 256), 16, 4096).astype(int)
+    zeros = [np.zeros(n, np.int32) for n in lengths]
+    units = [
+        Unit(zeros[0][:0], np.zeros((3, 0), np.int32), (), (Branch(z, np.zeros((3, len(z)), np.int32), z),))
+        for z in zeros
+    ]
+    parts = lay_out(units, 4, PackingConfig(mode, BUDGET))
+    return waste([layout.batch for forwards in parts for layout in forwards])
+
+
+def growth(folder: Path, config: RankConfig, rounds: int) -> dict[str, Any]:
+    """CPU seconds of a `prefix` step against prompt length, group size and ranks, and the fitted powers."""
+    table: dict[str, Any] = {}
+    ours = Ours(config)
+    for name, sizes in (("prompt", (256, 512, 1024, 2048)), ("group", (2, 4, 8, 16))):
+        tasks = {
+            n: make_task(folder, *((n, COMPLETION, GROUP) if name == "prompt" else (PROMPT, COMPLETION, n)), sizes=None)
+            for n in sizes
+        }
+        found = alternate({str(n): lambda task=task: ours.step([task], "prefix") for n, task in tasks.items()}, rounds)
+        seconds = {n: statistics.median(each) for n, each in found.items()}
+        power = np.polyfit(np.log(sizes), np.log(list(seconds.values())), 1)[0]
+        table[name] = {"cpu_seconds": seconds, "power": float(power)}
+    ours.stop()
+    four = [make_task(folder, PROMPT, COMPLETION, GROUP, sizes=None, seed=n) for n in range(4)]
+    table["ranks"] = {"cpu_seconds": {}}
+    for world in (1, 2, 4):
+        ours = Ours(config, world)
+        found = alternate({"step": lambda ours=ours: ours.step(four, "prefix")}, rounds)
+        table["ranks"]["cpu_seconds"][str(world)] = statistics.median(found["step"])
+        ours.stop()
+    return table
+
+
+def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict[str, Any]:
+    task = make_task(folder, PROMPT, COMPLETION, GROUP)
+    write(task, folder, scratch / "task.npz")
+    config = RankConfig(
+        model=str(folder),
+        banned_ids=(),
+        loss=LossConfig(AlgorithmConfig()),
+        policy=PolicyConfig(vision_cache_mib=0),
+    )
+    encoding = Ours(config)
+    remembering = Ours(replace(config, policy=PolicyConfig(vision_cache_mib=64)))
+    steps = {
+        f"{mode}{suffix}": lambda mode=mode, ours=ours: ours.step([task], mode)
+        for mode in ("none", "sequence", "prefix")
+        for suffix, ours in (("", encoding), ("_lm", remembering))
+    }
+    found = alternate(steps, rounds)
+    encoding.stop()
+    remembering.stop()
+    (parts,) = parts_of([task], "prefix")
+    (scratch / "step.pickle").write_bytes(pickle.dumps((config, parts, LEARNING_RATE, rounds + 1)))
+    found |= {kind: bare(scratch / "step.pickle", kind) for kind in ("engine", "torch")}
+    trl = run_trl(scratch / "task.npz", folder, threads=1, repeats=rounds)
+    found["trl"] = trl["cpu_seconds"]
+    median = {name: statistics.median(each) for name, each in found.items()}
+    text = AutoConfig.from_pretrained(folder).get_text_config()
+    flops = {
+        mode: sum(language_flops(text, micro.batch) for micro in parts_of([task], mode)[0])
+        for mode in ("none", "prefix")
+    }
+    return {
+        "prefix_vs_none": median["none"] / median["prefix"],
+        "prefix_vs_none_lm": median["none_lm"] / median["prefix_lm"],
+        "lm_limit": flops["none"] / flops["prefix"],
+        "token_limit": GROUP * (PROMPT + COMPLETION) / (PROMPT + GROUP * COMPLETION),
+        "prefix_vs_trl": median["trl"] / median["prefix"],
+        "none_vs_trl": median["trl"] / median["none"],
+        "prefix_vs_sequence": median["sequence"] / median["prefix"],
+        "step_vs_bare": median["prefix"] / median["engine"],
+        "step_vs_torch": median["prefix"] / median["torch"],
+        "vision_share_of_none": vision_share(task, folder),
+        "waste": {mode: long_tail_waste(mode) for mode in ("none", "sequence")},
+        "cpu_seconds": found,
+        "versions": {name: trl[name] for name in ("trl", "transformers", "torch")},
+        **({"growth": growth(folder, config, rounds)} if with_growth else {}),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
+    parser.add_argument("--growth", action="store_true", help="also against prompt length, group size and ranks")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON, instead of a table")
+    args = parser.parse_args()
+    # Ray starts workers at niceness 15, which on a busy machine is not what the others are timed at.
+    os.environ.update({"RAY_worker_niceness": "0"})
+    ray.init(num_cpus=1, object_store_memory=256 << 20, include_dashboard=False, log_to_driver=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = measure(Path(scratch, "model"), Path(scratch), args.rounds, args.growth)
+    ray.shutdown()
+    if args.json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name:>22}  {value:.3f}" if isinstance(value, float) else f"{name:>22}  {json.dumps(value)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Whole weights as a Hugging Face folder, which transformers and vLLM load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+FILE_BYTES = 5 * 10**9  # of a file of weights, at most, as the Hub's are
+PREFIX = "model.safetensors"
+
+
+def save_hugging_face(
+    tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, source: Path, file_bytes: int = FILE_BYTES
+) -> None:
+    """Write `tensors`, by checkpoint name and all of one dtype, with the config and the tokenizer and processor of the
+    model folder `source`. At most `file_bytes` of them are held at once.
+
+    The folder appears whole or not at all, in place of one that was there."""
+    whole, folder = folder, folder.with_name(folder.name + ".part")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in source.iterdir():
+        if file.suffix in {".json", ".jinja", ".txt"} and not file.name.startswith(PREFIX):
+            shutil.copy(file, folder / file.name)
+    dtype = _save_weights(tensors, folder, file_bytes)
+    config = json.loads((folder / "config.json").read_text())
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    if whole.exists():
+        shutil.rmtree(whole)
+    folder.rename(whole)
+
+
+def _save_weights(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, file_bytes: int) -> torch.dtype:
+    """One file, or several with their index."""
+    files: list[list[str]] = []
+    held: dict[str, torch.Tensor] = {}
+    total = room = 0
+
+    def write() -> None:
+        save_file(held, folder / f"{len(files)}.part", metadata={"format": "pt"})
+        files.append(list(held))
+        held.clear()
+
+    for name, tensor in tensors:
+        if held and tensor.nbytes > room:
+            write()
+        if not held:
+            room = file_bytes
+        held[name] = tensor
+        room -= tensor.nbytes
+        total += tensor.nbytes
+    dtype = tensor.dtype
+    write()
+    if len(files) == 1:
+        (folder / "0.part").rename(folder / PREFIX)
+        return dtype
+    index = {}
+    for number, names in enumerate(files):
+        file = f"model-{number + 1:05d}-of-{len(files):05d}.safetensors"
+        (folder / f"{number}.part").rename(folder / file)
+        index |= dict.fromkeys(names, file)
+    content = {"metadata": {"total_size": total}, "weight_map": index}
+    (folder / f"{PREFIX}.index.json").write_text(json.dumps(content, indent=2) + "\n")
+    return dtype

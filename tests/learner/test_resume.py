@@ -1,0 +1,119 @@
+"""Real ranks that go on from what another number of ranks has saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from test_ranks import step_parts, weights_of
+
+from evidence.errors import BadInput
+from learner.algorithm import AlgorithmConfig
+from learner.checkpoints import Record, checkpoints, universal
+from learner.settings import LossConfig, RankConfig, ZeroConfig
+from learner.tiny import TinySpec, create_tiny_model
+from learner.zero.average import read_average
+from learner.zero.checkpoint import convert
+from orchestration.gang import Gang
+
+pytestmark = pytest.mark.slow
+LEARNING_RATE = 1e-3
+DECAY = 0.75
+Weights = dict[str, np.ndarray]
+
+
+@contextmanager
+def gang_of(model: Path, encoder: Any, world: int) -> Iterator[Gang]:
+    zero = ZeroConfig(grad_norm=1e9, ema=DECAY)
+    config = RankConfig(str(model), encoder.banned_ids, zero=zero, loss=LossConfig(AlgorithmConfig()), timeout_s=400)
+    gang = Gang(config, world)
+    yield gang
+    gang.stop()
+
+
+class Run(NamedTuple):
+    """Two ranks' weights before any step and after each of three; `folder` holds the checkpoint of the second."""
+
+    weights: list[Weights]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def run(ray_cluster: Any, tiny_model: Path, encoder: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    with gang_of(tiny_model, encoder, 2) as gang:
+        weights = [weights_of(ray_cluster, gang)]
+        for step in range(3):
+            gang.train_step(step_parts(encoder, 2, seed=step), LEARNING_RATE)
+            weights.append(weights_of(ray_cluster, gang))
+            if step == 1:
+                gang.save(folder, 2, {"at": "two"})
+    return Run(weights, folder)
+
+
+def state_of(record: Path) -> dict[str, torch.Tensor]:
+    """Master weights and moments, whole: {parameter/what: values}."""
+    convert(record)
+    files = universal(record).glob("zero/*/*.pt")
+    return {f"{f.parent.name}/{f.stem}": torch.load(f, weights_only=False) for f in files}
+
+
+def average_of(weights: list[Weights]) -> Weights:
+    """By the formula."""
+    average = dict(weights[0])
+    for step in weights[1:]:
+        average = {name: DECAY * average[name] + (1 - DECAY) * step[name] for name in average}
+    return average
+
+
+def saved_average(record: Path) -> Weights:
+    saved = Record.read(record)
+    return {n: a.numpy() for n, a in read_average(record.with_suffix(""), saved.ranks, saved.parameters)}
+
+
+def require_close(found: Weights, expected: Weights) -> None:
+    """All weights together: where a gradient is all but 0, rounding decides what Adam makes of it."""
+    assert found.keys() == expected.keys()
+    ours, theirs = (
+        np.concatenate([w[name].ravel() for name in expected]).astype(np.float64) for w in (found, expected)
+    )
+    assert np.linalg.norm(ours - theirs) <= 1e-6 * np.linalg.norm(theirs)
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_another_number_of_ranks_goes_on_as_if_it_had_been_so_many_all_along(
+    ray_cluster: Any, tiny_model: Path, encoder: Any, run: Run, tmp_path: Path, world: int
+) -> None:
+    with gang_of(tiny_model, encoder, world) as gang:
+        assert gang.resume(run.folder) == {"step": 2, "at": "two"}
+        for name, array in weights_of(ray_cluster, gang).items():
+            np.testing.assert_array_equal(array, run.weights[2][name], err_msg=name)
+        gang.save(tmp_path, 2, {})
+        gang.train_step(step_parts(encoder, world, seed=2), LEARNING_RATE)
+        require_close(weights_of(ray_cluster, gang), run.weights[3])
+        gang.save(tmp_path, 3, {})
+        assert gang.resume(tmp_path) == {"step": 3}, "and once more, on as many"
+    again, after = checkpoints(tmp_path)
+    (first,) = checkpoints(run.folder)
+    ours, theirs = state_of(again), state_of(first)
+    assert ours.keys() == theirs.keys()
+    assert {key.rsplit("/")[1] for key in ours} == {"fp32", "exp_avg", "exp_avg_sq"}
+    for key, values in theirs.items():
+        torch.testing.assert_close(ours[key], values, rtol=0, atol=0, msg=key)
+    require_close(saved_average(first), average_of(run.weights[:3]))
+    require_close(saved_average(after), average_of(run.weights))
+
+
+def test_another_model_is_refused_by_the_first_parameter_that_differs(
+    ray_cluster: Any, encoder: Any, run: Run, tmp_path: Path
+) -> None:
+    narrow = tmp_path / "narrow"
+    create_tiny_model(narrow, TinySpec(text_width=96), corpus=("red circle",) * 3)
+    told = r"step-000002.json: .* model.language_model.embed_tokens.weight is \[\d+, 128\] there, and \[\d+, 96\] here"
+    with gang_of(narrow, encoder, 1) as gang, pytest.raises(BadInput, match=told):
+        gang.resume(run.folder)
