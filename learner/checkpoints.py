@@ -26,13 +26,15 @@ class Saved:
 @dataclass(frozen=True)
 class Record:
     """model: the folder that training began from; it holds the weights that are not trained. parameters: those that
-    are, by checkpoint name. average: whether their moving average is there, too. state: the driver's own, with `step`.
+    are, by checkpoint name. average: whether their moving average is there, too. lora_scale: of an adapter, if that is
+    what was trained. state: the driver's own, with `step`.
     """
 
     model: str
     ranks: int
     precision: str
     average: bool
+    lora_scale: float | None
     parameters: Mapping[str, Saved]
     state: Mapping[str, Any]
 

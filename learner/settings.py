@@ -84,6 +84,10 @@ class LoraSpec:
         if not 0 < self.alpha < math.inf:
             raise BadInput(f"alpha = {self.alpha}: it has to be above 0, and finite")
 
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
 
 @dataclass
 class PolicyConfig:
@@ -118,6 +122,8 @@ class PolicyConfig:
 class ReferenceConfig:
     """What the policy is held against: none; frozen, a copy of the first weights on `ranks` ranks of its own; or
     lora_off, the policy without its adapter, which costs no memory."""
+
+    SHORT = "kind"
 
     kind: str = "none"
     ranks: int = 1

@@ -22,7 +22,7 @@ from learner.checkpoints import (
     require_same_model,
     require_whole,
 )
-from learner.micro import MicroBatch
+from learner.micro import MicroLayout
 from learner.settings import RankConfig
 from learner.zero.checkpoint import convert
 from orchestration.placement import Room
@@ -53,7 +53,7 @@ class Gang:
     def _all(self, method: str, *args: Any) -> list[Any]:
         return ray.get([getattr(rank, method).remote(*args) for rank in self.ranks], timeout=self.timeout_s)
 
-    def fetch(self, micro_batches: Sequence[Sequence[MicroBatch]]) -> None:
+    def fetch(self, micro_batches: Sequence[Sequence[MicroLayout]]) -> None:
         """Bring to each rank the frames of its part of the next step; it keeps them until that has ended, so that no
         loss of another node can stop it there. Raises ray's ObjectLostError: a step must not begin then."""
         parts = [[image for micro in part for image in micro.images] for part in micro_batches]
@@ -106,7 +106,16 @@ class Gang:
         config = self.config
         parameters = ray.get(self.ranks[0].parameters.remote(), timeout=self.timeout_s)
         model = str(Path(config.model).absolute())
-        return Record(model, len(self.ranks), config.zero.precision, config.zero.ema is not None, parameters, {})
+        lora = config.policy.lora
+        return Record(
+            model=model,
+            ranks=len(self.ranks),
+            precision=config.zero.precision,
+            average=config.zero.ema is not None,
+            lora_scale=lora.scale if lora else None,
+            parameters=parameters,
+            state={},
+        )
 
     def export(self, folder: Path, dtype: str) -> None:
         """Write the weights as a Hugging Face folder."""

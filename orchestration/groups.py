@@ -39,6 +39,7 @@ from rollout.template import PromptTemplate
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+F = TypeVar("F")
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,10 @@ def waited_for_referee(groups: Iterable[ReadyGroup], since: float) -> float:
 
 
 async def with_frames(
-    groups: list[ReadyGroup], parts_of: Callable[[list[ReadyGroup]], T], fetch: Callable[[T], None], store: FrameStore
-) -> T:
-    """What the ranks are handed of the groups of a step (`parts_of`), once they all have its frames there (`fetch`).
+    groups: list[ReadyGroup], parts_of: Callable[[list[ReadyGroup]], T], fetch: Callable[[T], F], store: FrameStore
+) -> tuple[T, F]:
+    """What the ranks are handed of the groups of a step (`parts_of`), once they all have its frames there, and what
+    `fetch`, which brings them, returns.
 
     Raises RunFailed where lost frames cannot be had again.
     """
@@ -149,8 +151,7 @@ async def with_frames(
         await asyncio.gather(*(ready.renew() for ready in groups))
         parts = await asyncio.to_thread(parts_of, groups)
         try:
-            await asyncio.to_thread(fetch, parts)
-            return parts
+            return parts, await asyncio.to_thread(fetch, parts)
         except ray.exceptions.ObjectLostError as error:
             if not store.lost(error):
                 raise

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from evidence.errors import BadInput
 from learner.settings import RankConfig, ReferenceConfig
 from orchestration.gang import Gang
 
@@ -22,9 +21,7 @@ class Reference:
     adapter. For a `config.kind` of none there is nothing to make."""
 
     def __init__(self, config: ReferenceConfig, policy: Gang, ranks: RankConfig, gpus: float = 0.0):
-        """`ranks`: what the policy's were made from; `gpus`: of each rank of a frozen copy. Raises BadInput."""
-        if config.kind == "lora_off" and ranks.policy.lora is None:
-            raise BadInput("reference.kind = lora_off: there is no policy.lora to switch off; take frozen")
+        """`ranks`: what the policy's were made from; `gpus`: of each rank of a frozen copy."""
         self.kind, self.gang, self.world = config.kind, policy, config.ranks
         if config.kind == "frozen":
             alone = replace(ranks.policy, lora=None, train_vision=False, gradient_checkpointing=False)

@@ -11,7 +11,7 @@ from evidence.errors import BadInput
 from evidence.sampling import SamplingContract
 from learner.algorithm import AlgorithmConfig
 from learner.schedule import Schedule
-from learner.settings import PackingConfig, PolicyConfig, ZeroConfig, require_dtype
+from learner.settings import PackingConfig, PolicyConfig, ReferenceConfig, ZeroConfig, require_dtype
 from orchestration.admission import Pacing
 from referee.agreement import AgreementConfig
 from referee.reward.graph import RewardGraph
@@ -117,6 +117,7 @@ class LearnerConfig:
     packing: PackingConfig = field(default_factory=PackingConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
 
     def __post_init__(self) -> None:
         for key in ("ranks", "max_skipped"):
@@ -124,6 +125,16 @@ class LearnerConfig:
         bound = self.parity_bound
         _require(0 < bound < math.inf, "learner.parity_bound", bound, "above 0, and finite")
         require_dtype("learner.export_dtype", self.export_dtype)
+        _require(
+            self.reference.kind != "lora_off" or self.policy.lora is not None,
+            "learner.reference.kind",
+            self.reference.kind,
+            "none or frozen: there is no learner.policy.lora to switch off",
+        )
+
+    @property
+    def uses_reference(self) -> bool:
+        return self.reference.kind != "none"
 
 
 @dataclass(frozen=True)
@@ -261,10 +272,31 @@ class TrainConfig:
                 _require(value == neutral, f"algorithm.{key}", value, f"{neutral} {by}")
 
         RewardGraph(self.reward)
+        self._require_reference()
+
+    def _require_reference(self) -> None:
+        """A reference policy where a price is paid for leaving it, and only there."""
+        kl, kind = self.algorithm.kl, self.learner.reference.kind
+        wanted = "frozen or lora_off" if kl.coefficient else "none"
+        why = "sets a price on leaving the reference" if kl.coefficient else "is 0, so nothing would ask it"
+        _require(
+            self.learner.uses_reference == bool(kl.coefficient),
+            "learner.reference.kind",
+            kind,
+            f"{wanted}: algorithm.kl.coefficient {why}",
+        )
+        _require(
+            not (kl.coefficient and kl.where == "reward" and self.reward.normalise == "each"),
+            "algorithm.kl.where",
+            kl.where,
+            "loss with reward.normalise = each, which normalises the reward's terms, and the price is none of them",
+        )
 
     @property
     def gpus(self) -> float:
-        """GPUs of all engines, the referees' included, and all ranks."""
+        """GPUs of all engines, the referees' included, and all ranks, the reference's included."""
         cluster = self.cluster
         engines = cluster.rollout_engines + sum(source.replicas for source in self.model.referee if not source.url)
-        return engines * cluster.gpus_per_engine + self.learner.ranks * cluster.gpus_per_rank
+        reference = self.learner.reference
+        ranks = self.learner.ranks + (reference.ranks if reference.kind == "frozen" else 0)
+        return engines * cluster.gpus_per_engine + ranks * cluster.gpus_per_rank

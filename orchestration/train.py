@@ -8,30 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
 
 from evidence.errors import BadInput
 from evidence.types import Sample
-from learner.advantages import Advantages
-from learner.micro import MicroBatch, with_targets
-from learner.settings import LossConfig, RankConfig
 from orchestration import metrics as reporting
 from orchestration.admission import Admission, Batch
-from orchestration.batches import layout_step, step_targets
 from orchestration.cluster import NAMESPACE, run_directory, start_ray
 from orchestration.config import to_yaml
 from orchestration.engines import policy_engine, referee_engine, sizes_of
 from orchestration.fleet import Fleet
 from orchestration.frame_store import FrameStore
-from orchestration.gang import Gang
-from orchestration.groups import Draw, GroupMaker, House, ReadyGroup, waited_for_referee, with_frames
+from orchestration.groups import Draw, GroupMaker, House, ReadyGroup, waited_for_referee
 from orchestration.heldout import as_evaluation, evaluate, write_records
+from orchestration.learning import Learner
 from orchestration.ledger import Ledger
 from orchestration.parity import check_parity
 from orchestration.preflight import (
@@ -97,8 +92,6 @@ class Run:
         self.admission = Admission(config.pacing)
         self.ledger = Ledger()
         self.rejections = RejectionWatch(self.ledger, config.pacing)
-        algorithm = config.algorithm
-        self.advantages = Advantages(config.reward.normalise, algorithm.divide_by_std, algorithm.baseline)
         self.rewards = RewardLog(config.reward, config.agreement)
         self.ages: list[int] = []
 
@@ -106,13 +99,13 @@ class Run:
         config = self.config
         print(f"{self.run_dir}: starting engines and learner (about a minute on a CPU)", flush=True)
         await self._start_parts(most_images(config.contract, [*train.items, *heldout]))
-        await check_parity(self.house, self.gang, train.items, self._draw(), config)
+        await check_parity(self.house, self.learner.gang, train.items, self._draw(), config)
         before = await self._evaluate("before", heldout)
         start = time.monotonic()
         await self._steps(train)
         wall_s = time.monotonic() - start
-        self.gang.export(self.run_dir / "model", config.learner.export_dtype)
-        self.gang.stop()
+        self.learner.gang.export(self.run_dir / "model", config.learner.export_dtype)
+        self.learner.gang.stop()
         after = await self._evaluate("after", heldout)
         self._report(before, after, wall_s)
 
@@ -148,18 +141,10 @@ class Run:
             template=config.template,
             reward=RewardGraph(config.reward),
         )
-        ranks = RankConfig(
-            model=engine.model,
-            banned_ids=self.encoder.banned_ids,
-            policy=config.learner.policy,
-            zero=config.learner.zero,
-            loss=LossConfig(config.algorithm, config.sampling.temperature),
-            timeout_s=cluster.timeout_s,
-        )
-        _, _, self.gang = await asyncio.gather(
+        _, _, self.learner = await asyncio.gather(
             fleet.start(),
             referee.start(),
-            asyncio.to_thread(Gang, ranks, config.learner.ranks, cluster.gpus_per_rank),
+            asyncio.to_thread(Learner, config, engine.model, self.encoder.banned_ids),
         )
 
     async def _steps(self, train: Mixture[Sample]) -> None:
@@ -180,7 +165,7 @@ class Run:
                     await maker.wait(config.cluster.timeout_s)
                 waited = time.monotonic() - started
                 groups = [maker.ready.pop(group) for group in batch.groups]
-                metrics = await self._train(groups)
+                metrics = await self.learner.train(groups, admission.version, self.house.store)
                 if skips.count(metrics, f"step {step}, groups {', '.join(map(str, batch.groups))}"):
                     self._give_up(batch, groups)
                     continue
@@ -209,24 +194,6 @@ class Run:
         ahead = range(maker.begun, min(maker.begun + self.config.pacing.groups_per_step, wanted))
         self.house.look_ahead(train[group] for group in ahead)
 
-    async def _train(self, groups: list[ReadyGroup]) -> dict[str, float]:
-        """One optimizer step."""
-        config = self.config
-        scored = [ready.scored for ready in groups]
-        if config.shuffle_rewards:
-            scored = shuffled(scored, config.seed + self.admission.version)
-        algorithm, made = config.algorithm, [one.group for one in scored]
-        longest = algorithm.max_length or config.sampling.max_tokens
-        targets = step_targets(scored, self.advantages.of_step(scored), algorithm.aggregate, longest)
-
-        def parts_of(groups: list[ReadyGroup]) -> list[list[MicroBatch]]:
-            frames = [ready.lease.frames for ready in groups]
-            return with_targets(layout_step(made, frames, config.learner.ranks, config.learner.packing), targets)
-
-        parts = await with_frames(groups, parts_of, self.gang.fetch, self.house.store)
-        learning_rate = config.learner.schedule.rate(self.admission.version, config.steps)
-        return await asyncio.to_thread(self.gang.train_step, parts, learning_rate)
-
     def _give_up(self, batch: Batch, groups: list[ReadyGroup]) -> None:
         """A step that changed nothing is none: its groups are never trained, others will take their place."""
         for group, ready in zip(batch.groups, groups):
@@ -244,7 +211,7 @@ class Run:
         await self.house.fleet.settled()
         timeout_s = self.config.cluster.timeout_s
         async with asyncio.timeout(timeout_s):
-            await self.weights.publish.remote(version, self.gang.ranks, timeout_s)
+            await self.weights.publish.remote(version, self.learner.gang.ranks, timeout_s)
         self.house.fleet.update(version)
 
     def _record(
@@ -325,14 +292,3 @@ class Run:
     def _draw(self) -> Draw:
         sampling = self.config.sampling
         return Draw(sampling.group_size, sampling.temperature, sampling.max_tokens)
-
-
-def shuffled(scored: list[Any], seed: int) -> list[Any]:
-    """The control: each group's rewards dealt to its trajectories at random, so that they say nothing."""
-    rng = np.random.default_rng(seed)
-    dealt = []
-    for one in scored:
-        order = rng.permutation(len(one.rewards))
-        paid = {name: values[order] for name, values in one.paid.items()}
-        dealt.append(replace(one, rewards=one.rewards[order], paid=paid))
-    return dealt

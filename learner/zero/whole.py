@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from transformers import AutoModelForImageTextToText
 
+from evidence.adapters import A, B
 from evidence.errors import BadInput
 from learner.checkpoints import Record, Saved
+from learner.lora import merge
 from learner.zero.average import read_average
 
 
@@ -24,20 +26,41 @@ class WholeModel:
         self.shards, self.saved, self.average = record.with_suffix(""), saved, average
         model = AutoModelForImageTextToText.from_pretrained(saved.model, dtype=getattr(torch, saved.precision))
         self.base = {name: p.detach() for name, p in model.named_parameters()}
-        for name, parameter in saved.parameters.items():
+        for name, shape in self._changed().items():
             here = list(self.base[name].shape) if name in self.base else "missing"
-            if here != list(parameter.shape):
-                raise BadInput(f"{saved.model}: {name} is {here} here, and {list(parameter.shape)} in {record}")
+            if here != list(shape):
+                raise BadInput(f"{saved.model}: {name} is {here} here, and {list(shape)} in {record}")
 
     @property
     def numel(self) -> int:
         return sum(tensor.numel() for tensor in self.base.values())
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Each by its checkpoint name, tied ones once; only one is in memory at a time of those that were trained."""
+        """Each by its checkpoint name, tied ones once, adapters merged; only one is in memory at a time of those that
+        were trained, or the adapters."""
         read = read_average if self.average else _read_master
-        yield from read(self.shards, self.saved.ranks, self.saved.parameters)
-        yield from ((name, tensor) for name, tensor in self.base.items() if name not in self.saved.parameters)
+        trained = read(self.shards, self.saved.ranks, self.saved.parameters)
+        yield from trained if self.saved.lora_scale is None else self._merged(dict(trained), self.saved.lora_scale)
+        changed = self._changed()
+        yield from ((name, tensor) for name, tensor in self.base.items() if name not in changed)
+
+    def _changed(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the base's tensors that training changed, by checkpoint name."""
+        shapes = {name: parameter.shape for name, parameter in self.saved.parameters.items()}
+        if self.saved.lora_scale is None:
+            return shapes
+        return {f"{x}.weight": (shapes[f"{x}.{B}"][0], shapes[f"{x}.{A}"][1]) for x in _layers(shapes)}
+
+    def _merged(self, adapters: Mapping[str, torch.Tensor], scale: float) -> Iterator[tuple[str, torch.Tensor]]:
+        for layer in _layers(adapters):
+            parts = (f"{layer}.{A}", f"{layer}.{B}")
+            own = {f"{layer}.weight": self.base[f"{layer}.weight"]} | {name: adapters[name] for name in parts}
+            yield from merge(own, {layer: scale}).items()
+
+
+def _layers(names: Iterable[str]) -> list[str]:
+    """The layers that have an adapter among `names`."""
+    return sorted(name.removesuffix(f".{B}") for name in names if name.endswith(f".{B}"))
 
 
 def _read_master(shards: Path, ranks: int, parameters: Mapping[str, Saved]) -> Iterator[tuple[str, torch.Tensor]]:

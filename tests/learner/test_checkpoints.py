@@ -19,7 +19,7 @@ from learner.checkpoints import (
 )
 
 PARAMETERS = {"a.weight": Saved((8, 4), "model.a.weight"), "b.weight": Saved((4,), "model.b.weight")}
-RECORD = Record("/models/small", 2, "float32", False, PARAMETERS, {"step": 3})
+RECORD = Record("/models/small", 2, "float32", False, None, PARAMETERS, {"step": 3})
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:

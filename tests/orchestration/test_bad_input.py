@@ -113,6 +113,9 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("learner.schedule.lr=inf", ["lr = inf", "finite"]),
         ("learner.schedule.warmup=-1", ["warmup = -1", "0 or more"]),
         ("learner.zero.betas=[1.5,2]", ["betas = [1.5, 2.0]", "below 1"]),
+        ("algorithm=rler", ["learner.reference.kind = none", "frozen or lora_off", "price"]),
+        ("learner.reference=frozen", ["learner.reference.kind = frozen", "to be none", "nothing would ask it"]),
+        ("learner.reference=lora_off", ["learner.reference.kind = lora_off", "no learner.policy.lora"]),
         ("sampling.max_num_seqs=0", ["sampling.max_num_seqs = 0", "1 or more"]),
         ("eval.samples=5", ["eval.samples = 5", "test.json has 4", "ask for fewer"]),
     ],
@@ -120,6 +123,13 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
 def test_a_value_that_cannot_be(train: Refused, override: str, parts: list[str]) -> None:
     error = train(override)
     assert all(part in error for part in parts), error
+
+
+def test_a_price_on_the_reward_that_its_normalisation_would_drop(train: Refused) -> None:
+    kl = "algorithm.kl={coefficient: 0.1, where: reward}"
+    error = train(kl, "learner.reference=frozen", "reward.normalise=each")
+    assert "algorithm.kl.where = reward" in error
+    assert "loss with reward.normalise = each" in error
 
 
 def test_a_config_file_that_is_not_there(refused: Refused) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestration.train import shuffled
+from orchestration.learning import shuffled
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from learner.checkpoints import Record, Saved
 from orchestration import cli
 from orchestration.export import find_record
 
-RECORD = Record("/nowhere", 1, "float32", False, {"a": Saved((1,), "model.a")}, {"step": 2})
+RECORD = Record("/nowhere", 1, "float32", False, None, {"a": Saved((1,), "model.a")}, {"step": 2})
 
 
 @pytest.fixture

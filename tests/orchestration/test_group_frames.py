@@ -160,6 +160,7 @@ def test_a_step_is_ready_once_the_ranks_have_all_its_frames(known: bool) -> None
         fetched.append(parts)
         if missing:
             raise ray.exceptions.ObjectLostError(missing.pop(0), b"", "")
+        return len(fetched)
 
     def lost(error: ray.exceptions.ObjectLostError) -> bool:
         for ready in groups:
@@ -169,7 +170,7 @@ def test_a_step_is_ready_once_the_ranks_have_all_its_frames(known: bool) -> None
     store: Any = SimpleNamespace(lost=lost)
     step = with_frames(groups, lambda ready: [one.lease.frames for one in ready], fetch, store)
     if known:
-        assert asyncio.run(step) == ["a anew", "b anew"]
+        assert asyncio.run(step) == (["a anew", "b anew"], 3)
         assert fetched == [["a", "b"], ["a", "b anew"], ["a anew", "b anew"]]
     else:  # what was lost is no frames: to try again would be for ever
         with pytest.raises(ray.exceptions.ObjectLostError):

@@ -77,11 +77,15 @@ def test_a_reward_that_compares_with_shuffled_frames_trains(world: Path, tmp_pat
     run_dir = tmp_path / "run"
     # The bonus is for long completions, and those of the embedded policy are short.
     length = ("reward.terms.length.options.low=1", "reward.terms.length.options.high=96")
-    # By another algorithm than the other runs, too: what it corrects, it counts.
-    arguments = ("steps=1", "eval.samples=0", "reward=video_r1", *length, "algorithm=aipo")
+    # By another algorithm than the other runs, too, and an adapter that pays for what it leaves behind.
+    algorithm = ("algorithm={recipe: aipo, kl: {coefficient: 0.1}}", "learner.reference=lora_off")
+    adapter = ("learner.policy.lora={rank: 4}", "learner.schedule={lr: 0.01, warmup: 0}")
+    arguments = ("steps=2", "eval.samples=0", "reward=video_r1", *length, *algorithm, *adapter)
     done = train(run_dir, world / "train.json", world / "test.json", *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
-    (metrics,) = lines_of(run_dir / "metrics.jsonl")
+    metrics, after = lines_of(run_dir / "metrics.jsonl")
+    assert metrics["learner/kl"] == pytest.approx(0, abs=1e-6), "an adapter begins as its base"
+    assert after["learner/kl"] > 1e-4
     assert metrics["reward/acc"] > 0
     assert metrics["reward/t_grpo"] > 0
     assert metrics["reward/length"] > 0
@@ -98,12 +102,14 @@ def test_with_staleness_0_every_batch_is_new_and_equal_seeds_give_equal_runs(wor
     runs = []
     for name in ("a", "b"):
         arguments = ("steps=3", "eval.samples=0", "pacing.staleness=0", "template.native_video=true")
-        done = train(tmp_path / name, world / "train.json", world / "test.json", *arguments)
+        price = ("algorithm.kl={coefficient: 0.01, estimator: k2, where: reward}", "learner.reference=frozen")
+        done = train(tmp_path / name, world / "train.json", world / "test.json", *arguments, *price)
         assert done.returncode == 0, done.stderr[-3000:]
         runs.append((lines_of(tmp_path / name / "metrics.jsonl"), lines_of(tmp_path / name / "samples.jsonl")))
     (metrics, samples), (_, again) = runs
     assert all(m["staleness/max"] == 0 and m["rollout/versions"] == 1 for m in metrics)
     assert [m["learner/ratio"] for m in metrics] == pytest.approx([1, 1, 1], abs=1e-5)
+    assert metrics[0]["learner/kl_taken_off"] < 1e-8 < metrics[2]["learner/kl_taken_off"]
     assert [s["text"] for s in samples] == [s["text"] for s in again]
     assert [s["reward"] for s in samples] == [s["reward"] for s in again]
 
