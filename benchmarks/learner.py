@@ -1,13 +1,14 @@
 """What an optimizer step costs: packed and not, beside TRL, beside the same engine with nothing around it.
 
-`python -m benchmarks.learner [--json] [--growth]`. One model, one group of completions, the same thread count for all;
-rounds of the things compared alternate, and what is compared are CPU seconds of the processes that do the work, at one
-thread the same as wall seconds on an idle machine and no different on a busy one. The first step of each is left out.
+`python -m benchmarks.learner [--json] [--growth]`. One model, one group of completions, one thread for each; rounds of
+the things compared alternate, and what is compared are CPU seconds of the processes that do the work: wall seconds on
+an idle machine, and no others on a busy one. The first step of each is left out.
 
-    none, prefix      our step with the images encoded as each mode does: once a completion, once a group
-    none_lm, ..._lm   the same with the images' features remembered, so that the language model's part is left
-    trl               TRL's GRPOTrainer on the same completions (benchmarks/learner_trl.py)
-    engine, torch     the same forwards in a bare loop (benchmarks/learner_bare.py)
+    none, prefix      our step with a vision tower that is trained: every completion encodes the images, or the group
+    ..._frozen        the same with a frozen tower
+    ..._lm            the same with the images' features remembered, so that the language model's part is left
+    trl, trl_frozen   TRL's GRPOTrainer on the same completions (benchmarks/learner_trl.py)
+    engine, torch     the same forwards as prefix_frozen in a bare loop (benchmarks/learner_bare.py)
 
 `--growth` adds the cost against prompt length, group size and ranks. The last line of `--json` is one object.
 """
@@ -40,6 +41,7 @@ from learner.micro import MicroBatch, StepTargets, lay_out, with_targets
 from learner.packing.batch import Batch, waste
 from learner.packing.units import Branch, Unit, make_unit
 from learner.settings import LossConfig, PackingConfig, PolicyConfig, RankConfig
+from orchestration.cluster import start_ray
 from orchestration.gang import Gang
 
 PROMPT, COMPLETION, GROUP = 512, 64, 8
@@ -79,10 +81,6 @@ class Ours:
     def _cpu(self) -> float:
         times = [process.cpu_times() for process in self.processes]
         return sum(each.user + each.system for each in times)
-
-    def stop(self) -> None:
-        for rank in self.gang.ranks:
-            ray.kill(rank)
 
 
 def alternate(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -142,14 +140,14 @@ def growth(folder: Path, config: RankConfig, rounds: int) -> dict[str, Any]:
         seconds = {n: statistics.median(each) for n, each in found.items()}
         power = np.polyfit(np.log(sizes), np.log(list(seconds.values())), 1)[0]
         table[name] = {"cpu_seconds": seconds, "power": float(power)}
-    ours.stop()
+    ours.gang.stop()
     four = [make_task(folder, PROMPT, COMPLETION, GROUP, sizes=None, seed=n) for n in range(4)]
     table["ranks"] = {"cpu_seconds": {}}
     for world in (1, 2, 4):
         ours = Ours(config, world)
         found = alternate({"step": lambda ours=ours: ours.step(four, "prefix")}, rounds)
         table["ranks"]["cpu_seconds"][str(world)] = statistics.median(found["step"])
-        ours.stop()
+        ours.gang.stop()
     return table
 
 
@@ -162,21 +160,25 @@ def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict
         loss=LossConfig(AlgorithmConfig()),
         policy=PolicyConfig(vision_cache_mib=0),
     )
-    encoding = Ours(config)
-    remembering = Ours(replace(config, policy=PolicyConfig(vision_cache_mib=64)))
+    towers = {
+        "": Ours(replace(config, policy=PolicyConfig(train_vision=True))),
+        "_frozen": Ours(config),
+        "_lm": Ours(replace(config, policy=PolicyConfig(vision_cache_mib=64))),
+    }
     steps = {
         f"{mode}{suffix}": lambda mode=mode, ours=ours: ours.step([task], mode)
-        for mode in ("none", "sequence", "prefix")
-        for suffix, ours in (("", encoding), ("_lm", remembering))
+        for suffix, ours in towers.items()
+        for mode in ("none", "prefix")
     }
     found = alternate(steps, rounds)
-    encoding.stop()
-    remembering.stop()
+    for ours in towers.values():
+        ours.gang.stop()
     (parts,) = parts_of([task], "prefix")
     (scratch / "step.pickle").write_bytes(pickle.dumps((config, parts, LEARNING_RATE, rounds + 1)))
     found |= {kind: bare(scratch / "step.pickle", kind) for kind in ("engine", "torch")}
-    trl = run_trl(scratch / "task.npz", folder, threads=1, repeats=rounds)
-    found["trl"] = trl["cpu_seconds"]
+    for name, trained in (("trl", True), ("trl_frozen", False)):
+        trl = run_trl(scratch / "task.npz", folder, threads=1, repeats=rounds, train_vision=trained)
+        found[name] = trl["cpu_seconds"]
     median = {name: statistics.median(each) for name, each in found.items()}
     text = AutoConfig.from_pretrained(folder).get_text_config()
     flops = {
@@ -185,14 +187,15 @@ def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict
     }
     return {
         "prefix_vs_none": median["none"] / median["prefix"],
+        "prefix_vs_none_frozen": median["none_frozen"] / median["prefix_frozen"],
         "prefix_vs_none_lm": median["none_lm"] / median["prefix_lm"],
         "lm_limit": flops["none"] / flops["prefix"],
         "token_limit": GROUP * (PROMPT + COMPLETION) / (PROMPT + GROUP * COMPLETION),
         "prefix_vs_trl": median["trl"] / median["prefix"],
+        "prefix_vs_trl_frozen": median["trl_frozen"] / median["prefix_frozen"],
         "none_vs_trl": median["trl"] / median["none"],
-        "prefix_vs_sequence": median["sequence"] / median["prefix"],
-        "step_vs_bare": median["prefix"] / median["engine"],
-        "step_vs_torch": median["prefix"] / median["torch"],
+        "step_vs_bare": median["prefix_frozen"] / median["engine"],
+        "step_vs_torch": median["prefix_frozen"] / median["torch"],
         "vision_share_of_none": vision_share(task, folder),
         "waste": {mode: long_tail_waste(mode) for mode in ("none", "sequence")},
         "cpu_seconds": found,
@@ -209,10 +212,8 @@ def main() -> None:
     args = parser.parse_args()
     # Ray starts workers at niceness 15, which on a busy machine is not what the others are timed at.
     os.environ.update({"RAY_worker_niceness": "0"})
-    ray.init(num_cpus=1, object_store_memory=256 << 20, include_dashboard=False, log_to_driver=False)
-    with tempfile.TemporaryDirectory() as scratch:
+    with start_ray(object_store_gib=0.25), tempfile.TemporaryDirectory() as scratch:
         found = measure(Path(scratch, "model"), Path(scratch), args.rounds, args.growth)
-    ray.shutdown()
     if args.json:
         print(json.dumps(found))
         return

@@ -44,7 +44,9 @@ def test_without_a_word_it_is_what_the_recipe_grpo_says() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_of_ours_can_be_trained_with(name: str, tmp_path: Path) -> None:
-    config = load_config(TrainConfig, QUICKSTART, [*NEEDED, f"algorithm={name}"])
+    reference = "frozen" if name in ("open_o3", "rler") else "none"
+    given = [*NEEDED, f"algorithm={name}", f"learner.reference={reference}"]
+    config = load_config(TrainConfig, QUICKSTART, given)
     make_loss(config.algorithm)
     (tmp_path / "saved.yaml").write_text(to_yaml(config))
     assert load_config(TrainConfig, tmp_path / "saved.yaml").algorithm == config.algorithm
