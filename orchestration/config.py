@@ -199,7 +199,7 @@ def _paths(schema: Any) -> Iterator[str]:
 
 
 def _nearest(key: str, known: list[str]) -> str:
-    """The known key that is most like `key`, as a whole and by its last part, so that `lr` finds `learner.lr`."""
+    """The known key that is most like `key`, as a whole and by its last part, so that `lr` finds `….schedule.lr`."""
 
     def likeness(candidate: str) -> float:
         pairs = ((key, candidate), (key.rpartition(".")[2], candidate.rpartition(".")[2]))

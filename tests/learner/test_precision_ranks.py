@@ -15,8 +15,9 @@ from shown import micro_batch, plain_gradients, plain_policy
 from test_ranks import weights_of
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from learner.algorithm import AlgorithmConfig
 from learner.patches import Patcher
-from learner.settings import PolicyConfig, RankConfig, ZeroConfig
+from learner.settings import LossConfig, PolicyConfig, RankConfig, ZeroConfig
 from orchestration.gang import Gang
 
 pytestmark = pytest.mark.slow
@@ -40,7 +41,8 @@ def start(ray_cluster: Any, encoder: Any) -> Iterator[Callable[[Path, int, ZeroC
     gangs: list[Gang] = []
 
     def start(model: Path, world: int, zero: ZeroConfig) -> Gang:
-        gangs.append(Gang(RankConfig(str(model), encoder.banned_ids, zero=zero, timeout_s=300), world))
+        loss = LossConfig(AlgorithmConfig())
+        gangs.append(Gang(RankConfig(str(model), encoder.banned_ids, zero=zero, loss=loss, timeout_s=300), world))
         return gangs[-1]
 
     yield start

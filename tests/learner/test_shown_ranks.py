@@ -13,9 +13,10 @@ from ray.exceptions import RayError
 from shown import micro_batch, plain_gradients, plain_logprobs, plain_policy
 from test_ranks import weights_of
 
+from learner.algorithm import AlgorithmConfig
 from learner.micro import MicroBatch
 from learner.patches import Patcher
-from learner.settings import PolicyConfig, RankConfig, ZeroConfig
+from learner.settings import LossConfig, PolicyConfig, RankConfig, ZeroConfig
 from orchestration.gang import Gang
 
 pytestmark = pytest.mark.slow
@@ -36,6 +37,7 @@ def start(ray_cluster: Any, either_model: Path, either_encoder: Any) -> Iterator
             model=str(either_model),
             banned_ids=either_encoder.banned_ids,
             policy=policy,
+            loss=LossConfig(AlgorithmConfig()),
             zero=ZeroConfig(grad_norm=1e9),
             timeout_s=300,
         )
