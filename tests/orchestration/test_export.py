@@ -99,7 +99,7 @@ def test_the_export_is_to_transformers_and_to_an_engine_what_the_learner_trained
     prompt, frames = video_prompt
 
     def layouts(completions: list[np.ndarray]) -> list[list[MicroLayout]]:
-        return lay_out([make_unit([prompt] * 4, completions, [("clip", frames)])], 2, PackingConfig())
+        return lay_out([make_unit([prompt] * 4, completions, [("clip", frames)])], 2, PackingConfig("none"))
 
     rng = np.random.default_rng(0)
     for _ in range(2):

@@ -1,10 +1,11 @@
-"""`ser sft` on two real ZeRO-3 ranks: an interrupted run goes on as if it had not been, a clip that cannot be read
-costs its samples alone."""
+"""`ser sft` on two real ZeRO-3 ranks: an interrupted run goes on as if it had not been, on fewer ranks too; its last
+checkpoint is exported as its model; a clip that cannot be read costs its samples alone."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from orchestration import cli
 from rollout.shapes import make_shapes
 
 pytestmark = pytest.mark.slow
@@ -37,6 +39,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> N
     (tmp_path / "data" / json.loads(data.read_text())[0]["video_path"]).write_text("no video")
     sft(tmp_path / "whole", data)
     sft(tmp_path / "parts", data, "stop_after=2")
+    shutil.copytree(tmp_path / "parts", tmp_path / "fewer")
     for change in ("schedule.lr=0.1", "frames.decoder=pyav"):  # not the run that was begun there
         with pytest.raises(subprocess.CalledProcessError) as refused:
             sft(tmp_path / "parts", data, change)
@@ -45,6 +48,13 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> N
     whole, parts = (load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "parts"))
     for name in whole:
         np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)
+    assert cli.main(["export", str(tmp_path / "parts"), "--out", str(tmp_path / "out"), "--dtype", "float32"]) == 0
+    for name, exported in load_file(tmp_path / "out/model.safetensors").items():
+        np.testing.assert_array_equal(whole[name], exported, err_msg=name)
+    sft(tmp_path / "fewer", data, "ranks=1")
+    fewer = load_file(tmp_path / "fewer/model/model.safetensors")
+    apart = sum(np.square(fewer[name] - whole[name], dtype=np.float64).sum() for name in whole)
+    assert apart <= 1e-10 * sum(np.square(whole[name], dtype=np.float64).sum() for name in whole)
     lines = [json.loads(line) for line in (tmp_path / "parts/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert sum(line["clips_left_out"] for line in lines) == 2, "each of the 6 clips is drawn twice"
