@@ -1,7 +1,7 @@
 """What a run's algorithm may be: `configs/algorithm/*.yaml`, and the section `algorithm` of a training config.
 
 Guarantees: what is said and would have no effect, or no meaning, is refused in one line. Light to import: no torch.
-Formulas and sources are in docs/losses.md.
+Formulas and sources are in docs/learner.md.
 """
 
 from __future__ import annotations

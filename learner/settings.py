@@ -52,7 +52,7 @@ class ZeroConfig:
 
 @dataclass(frozen=True)
 class PackingConfig:
-    """How sequences become forwards (docs/packing.md).
+    """How sequences become forwards (docs/learner.md).
 
     mode: `prefix` runs what sequences share once and all of them behind it; `sequence` lays whole ones end to end;
     `none` gives each a row of its own. token_budget: tokens of one forward, padding counted.

@@ -1,5 +1,5 @@
 """Losses over scored tokens: what they work over (tokens), one function each (objectives), off-policy corrections
-(importance), the reference (kl), and their composition by a config (build). Formulas and sources: docs/losses.md."""
+(importance), the reference (kl), and their composition by a config (build). Formulas and sources: docs/learner.md."""
 
 from learner.losses.build import cross_entropy, make_loss
 from learner.losses.tokens import Loss, LossResult, PolicyOutput, TokenTargets
