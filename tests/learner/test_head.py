@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from benchmarks.logprob_memory import peak_mib
 from evidence.sampling import BANNED_LOGIT_BIAS
 from learner.head import ScoringHead
 
@@ -89,39 +85,18 @@ def test_a_frozen_head_gets_no_gradient() -> None:
     assert hidden.grad.any()
 
 
-class PeakBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that come to be within it, and the most alive at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: dict[int, int] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in given and storage._cdata not in self.alive:
-                    self.alive[storage._cdata] = storage.nbytes()
-                    weakref.finalize(storage, self.alive.pop, storage._cdata, None)
-        self.peak = max(self.peak, sum(self.alive.values()))
-        return out
-
-
-def peak_mib(vocab: int, whole: bool) -> float:
+def peak(vocab: int, whole: bool) -> float:
     """MiB at most alive in a forward and backward over 64 scored tokens, beside the head and its gradient."""
     hidden, head, targets = case(64, 16, vocab, torch.float32)
     score = scoring(head, CHUNK, 64)
-    with PeakBytes() as counted:
-        logprobs = plain(hidden, head.weight, targets)[0] if whole else score(hidden, targets, 1.0)[0]
-        logprobs.sum().backward()
-    return (counted.peak - head.weight.nbytes) / 2**20
+    return peak_mib(
+        lambda: plain(hidden, head.weight, targets)[0] if whole else score(hidden, targets, 1.0)[0],
+        head,
+    )
 
 
 def test_memory_is_flat_from_a_thousand_to_150_thousand_tokens() -> None:
-    small, large = peak_mib(1000, whole=False), peak_mib(150_000, whole=False)
+    small, large = peak(1000, whole=False), peak(150_000, whole=False)
     assert large == pytest.approx(small, rel=0.25)
     assert large < 6 * 64 * CHUNK * 4 / 2**20, "a few chunks"
-    assert peak_mib(150_000, whole=True) > 36, "64 x 150,000 logits are 36.6 MiB: the count sees them"
+    assert peak(150_000, whole=True) > 36, "64 x 150,000 logits are 36.6 MiB: the count sees them"
