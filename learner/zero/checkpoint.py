@@ -42,9 +42,12 @@ def load_checkpoint(engine: deepspeed.DeepSpeedEngine, record: Path, saved_ranks
     path, _ = engine.load_checkpoint(str(shards.parent), tag=shards.name, load_module_strict=False)
     if path is None:
         raise FileNotFoundError(f"{shards}: no checkpoint")
-    # A universal checkpoint would give each group of parameters the rates of the first.
+    # A universal checkpoint would give each group of parameters the rates of the first, and all flat parts one counter
+    # of steps between them, which each of them then raises.
     for group, values in zip(engine.optimizer.param_groups, own, strict=True):
         group.update(values)
+    for state in engine.optimizer.state.values():
+        state["step"] = state["step"].clone()
 
 
 def convert(record: Path) -> None:

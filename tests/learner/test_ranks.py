@@ -36,7 +36,7 @@ def step_parts(encoder: Any, ranks: int, seed: int = 0) -> list[list[MicroBatch]
     for n, prompt in enumerate(prompts):
         completions = [rng.integers(0, 200, rng.integers(3, 12)).astype(np.int32) for _ in range(4)]
         frames = rng.integers(0, 255, (2, 56, 56, 3), dtype=np.uint8)
-        units.append(make_unit([prompt] * 4, completions, [(f"clip {n}", frames)]))
+        units.append(make_unit([prompt] * 4, completions, [(f"clip {seed}.{n}", frames)]))
     lengths = np.array([len(branch.targets) for unit in units for branch in unit.branches])
     targets = StepTargets(
         weights=token_weights(lengths, "sequence_mean"),

@@ -15,7 +15,7 @@ from test_ranks import step_parts, weights_of
 from evidence.errors import BadInput
 from learner.algorithm import AlgorithmConfig
 from learner.checkpoints import Record, checkpoints, universal
-from learner.settings import LossConfig, RankConfig, ZeroConfig
+from learner.settings import LoraSpec, LossConfig, PolicyConfig, RankConfig, ZeroConfig
 from learner.tiny import TinySpec, create_tiny_model
 from learner.zero.average import read_average
 from learner.zero.checkpoint import convert
@@ -28,9 +28,15 @@ Weights = dict[str, np.ndarray]
 
 
 @contextmanager
-def gang_of(model: Path, encoder: Any, world: int) -> Iterator[Gang]:
-    zero = ZeroConfig(grad_norm=1e9, ema=DECAY)
-    config = RankConfig(str(model), encoder.banned_ids, zero=zero, loss=LossConfig(AlgorithmConfig()), timeout_s=400)
+def gang_of(model: Path, encoder: Any, world: int, policy: PolicyConfig | None = None) -> Iterator[Gang]:
+    config = RankConfig(
+        str(model),
+        encoder.banned_ids,
+        policy=policy or PolicyConfig(),
+        zero=ZeroConfig(grad_norm=1e9, ema=DECAY),
+        loss=LossConfig(AlgorithmConfig()),
+        timeout_s=400,
+    )
     gang = Gang(config, world)
     yield gang
     gang.stop()
@@ -107,6 +113,28 @@ def test_another_number_of_ranks_goes_on_as_if_it_had_been_so_many_all_along(
         torch.testing.assert_close(ours[key], values, rtol=0, atol=0, msg=key)
     require_close(saved_average(first), average_of(run.weights[:3]))
     require_close(saved_average(after), average_of(run.weights))
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [PolicyConfig(lora=LoraSpec(rank=4)), PolicyConfig(train_vision=True, vision_lr_factor=0.1)],
+    ids=["lora", "vision"],
+)
+def test_an_adapter_and_a_tower_at_its_own_rate_go_on_with_fewer_ranks(
+    ray_cluster: Any, tiny_model: Path, encoder: Any, tmp_path: Path, policy: PolicyConfig
+) -> None:
+    with gang_of(tiny_model, encoder, 2, policy) as gang:
+        gang.train_step(step_parts(encoder, 2, seed=0), LEARNING_RATE)
+        gang.save(tmp_path, 1, {})
+        saved = weights_of(ray_cluster, gang)
+        gang.train_step(step_parts(encoder, 2, seed=1), LEARNING_RATE)
+        expected = weights_of(ray_cluster, gang)
+    with gang_of(tiny_model, encoder, 1, policy) as gang:
+        gang.resume(tmp_path)
+        for name, array in weights_of(ray_cluster, gang).items():
+            np.testing.assert_array_equal(array, saved[name], err_msg=name)
+        gang.train_step(step_parts(encoder, 1, seed=1), LEARNING_RATE)
+        require_close(weights_of(ray_cluster, gang), expected)
 
 
 def test_another_model_is_refused_by_the_first_parameter_that_differs(
