@@ -28,6 +28,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+# Run by its path, this file's folder comes first, where this file would be taken for the package `learner`.
+sys.path = [str(Path(__file__).parents[1]), *(p for p in sys.path if Path(p).absolute() != Path(__file__).parent)]
+
 import numpy as np
 import psutil
 import ray
