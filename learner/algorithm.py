@@ -1,6 +1,6 @@
 """What a run's algorithm may be: `configs/algorithm/*.yaml`, and the section `algorithm` of a training config.
 
-Guarantees: what is said and would have no effect, or no meaning, is refused in one line. Light to import: no torch.
+Guarantees: a combination that has no meaning is refused in one line. Light to import: no torch.
 Formulas and sources are in docs/learner.md.
 """
 
@@ -170,6 +170,16 @@ class AlgorithmConfig:
         self._check_combination()
 
     def _check_combination(self) -> None:
+        if self.baseline == "none":
+            _require(
+                not self.divide_by_std, "divide_by_std", True, "false with baseline none: equal rewards have no std"
+            )
+            _require(
+                not self.dynamic_sampling, "dynamic_sampling", True, "false with baseline none: equal rewards push"
+            )
+        if self.kl.coefficient and self.kl.where == "reward":
+            why = "false with kl.where = reward: equal rewards differ by their price"
+            _require(not self.dynamic_sampling, "dynamic_sampling", True, why)
         rules, policy, mode = RULES.get(self.loss, OWN), self.proximal.policy, self.correction.mode
         allowed = " or ".join(rules.proximal)
         _require(policy in rules.proximal, "proximal.policy", policy, f"{allowed} with {self.loss}: {rules.why}")

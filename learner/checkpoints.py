@@ -62,6 +62,9 @@ def require_same_model(path: Path, saved: Record, here: Record) -> None:
     if saved.average != here.average:
         wrong = "with an average of the weights, this run keeps none" if saved.average else "without an average of them"
         raise BadInput(f"{path}: saved {wrong}; set zero.ema as it was")
+    if saved.lora_scale != here.lora_scale:
+        scales = [f"{r.lora_scale:g}" if r.lora_scale else "no adapter" for r in (saved, here)]
+        raise BadInput(f"{path}: saved with a policy.lora of alpha / rank = {scales[0]}, this run has {scales[1]}")
     for name in [*saved.parameters, *here.parameters]:
         there, own = (f"{list(r.parameters[name].shape)}" if name in r.parameters else "" for r in (saved, here))
         if there != own:

@@ -43,7 +43,9 @@ def _save_weights(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, fil
     total = room = 0
 
     def write() -> None:
-        save_file(held, folder / f"{len(files)}.part", metadata={"format": "pt"})
+        part = folder / f"{len(files)}.part"
+        save_file(held, part, metadata={"format": "pt"})
+        shutil.copymode(folder / "config.json", part)  # safetensors lets nobody else read it
         files.append(list(held))
         held.clear()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Gang:
         metrics, summed over ranks."""
         calls = [rank.train_step.remote(part, learning_rate) for rank, part in zip(self.ranks, micro_batches)]
         parts = ray.get(calls, timeout=self.timeout_s)
-        return {name: sum(part[name] for part in parts) for name in parts[0]}
+        return {name: sum(part.get(name, 0.0) for part in parts) for name in dict.fromkeys(chain(*parts))}
 
     def logprobs(self, micro_batches: Sequence[Any]) -> list[list[Any]]:
         """Log-probs of each rank's micro-batches under the current weights."""

@@ -249,7 +249,7 @@ class GroupMaker:
             return
         reward = self.house.reward.score(view)
         self.house.counts.update(reward.counts)
-        if self.dynamic_sampling and np.ptp(reward.rewards) == 0:
+        if self.dynamic_sampling and all(np.ptp(values) == 0 for values in (reward.rewards, *reward.paid.values())):
             self._reject(group, ZERO_VARIANCE)
             return
         made = Group(group, sample, info, prompt, trajectories, oldest)

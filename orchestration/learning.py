@@ -62,6 +62,12 @@ class Learner:
         learning_rate = config.learner.schedule.rate(version, config.steps)
         return metrics | await asyncio.to_thread(self.gang.train_step, parts, learning_rate)
 
+    def stop(self) -> None:
+        """End the ranks, and give back what they had of the cluster."""
+        self.gang.stop()
+        if self.reference is not None:
+            self.reference.stop()
+
     def _look(self, layouts: list[list[MicroLayout]]) -> np.ndarray | None:
         """Bring the frames to the ranks; the reference's log-probs of the step's tokens, float32 [tokens], if any."""
         self.gang.fetch(layouts)

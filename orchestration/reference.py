@@ -25,7 +25,8 @@ class Reference:
         self.kind, self.gang, self.world = config.kind, policy, config.ranks
         if config.kind == "frozen":
             alone = replace(ranks.policy, lora=None, train_vision=False, gradient_checkpointing=False)
-            self.gang = Gang(replace(ranks, policy=alone, trained=False), config.ranks, gpus)
+            own = replace(ranks, policy=alone, zero=replace(ranks.zero, ema=None), trained=False)
+            self.gang = Gang(own, config.ranks, gpus)
 
     def logprobs(self, parts: Sequence[Sequence[Any]]) -> list[list[np.ndarray]]:
         """float32 [N] of each micro-batch of each of the policy's ranks."""
@@ -35,6 +36,14 @@ class Reference:
         dealt = [flat[rank :: self.world] for rank in range(self.world)]
         # ZeRO-3 needs as many forwards of every rank.
         most = len(dealt[0])
-        found = self.gang.logprobs([part + flat[: most - len(part)] for part in dealt])
+        dealt = [part + flat[: most - len(part)] for part in dealt]
+        # Before anything collective: a rank that found its frames lost in a forward would leave the others waiting.
+        self.gang.fetch(dealt)
+        found = self.gang.logprobs(dealt)
         in_order = iter([found[n % self.world][n // self.world] for n in range(len(flat))])
         return [[next(in_order) for _ in part] for part in parts]
+
+    def stop(self) -> None:
+        """End what was started for it."""
+        if self.kind == "frozen":
+            self.gang.stop()

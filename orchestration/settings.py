@@ -132,6 +132,13 @@ class LearnerConfig:
             "none or frozen: there is no learner.policy.lora to switch off",
         )
 
+        _require(
+            self.zero.ema is None,
+            "learner.zero.ema",
+            self.zero.ema,
+            "null: only `ser sft` keeps the checkpoints that an average is saved in",
+        )
+
     @property
     def uses_reference(self) -> bool:
         return self.reference.kind != "none"

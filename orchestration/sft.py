@@ -176,10 +176,22 @@ def require_same_run(config: SftConfig, run_dir: Path) -> None:
             )
 
 
+def require_own_out(config: SftConfig, run_dir: Path) -> None:
+    """Raises BadInput if the model, written whole, would take the place of anything but this run's own."""
+    out, file = Path(os.path.abspath(require_folder("out", config.out))), run_dir / "config.yaml"
+    own = {run_dir / name for name in ("checkpoints", "initial", "wandb")}
+    if out in (run_dir, *run_dir.parents) or own & {out, *out.parents}:
+        raise BadInput(f"out = {config.out}: the run itself lies there; name a folder of its own, as {run_dir}/model")
+    if not (out.is_dir() and any(out.iterdir())):
+        return
+    if not file.is_file() or Path(os.path.abspath(load_config(SftConfig, file).out)) != out:
+        raise BadInput(f"out = {config.out}: something lies there, which the model would replace; name a new folder")
+
+
 def main(config: SftConfig) -> None:
     run_dir = run_directory(config.run_dir)
     require_same_run(config, run_dir)
-    require_folder("out", config.out)
+    require_own_out(config, run_dir)
     # Whatever can be refused is, before anything is written.
     tile = ChatEncoder(config.model).tile if config.model else config.tiny.patch * config.tiny.merge
     require_tiles(tile, config.contract, "model")

@@ -105,7 +105,7 @@ class Run:
         await self._steps(train)
         wall_s = time.monotonic() - start
         self.learner.gang.export(self.run_dir / "model", config.learner.export_dtype)
-        self.learner.gang.stop()
+        self.learner.stop()
         after = await self._evaluate("after", heldout)
         self._report(before, after, wall_s)
 

@@ -63,6 +63,8 @@ def _settings(config: ZeroConfig, trained: bool) -> dict[str, Any]:
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": config.precision == "bfloat16"},
+        # Over many forwards, bfloat16 would round away what the later ones add.
+        "data_types": {"grad_accum_dtype": "fp32"},
         "steps_per_print": 10**9,
         **({"optimizer": {"type": "AdamW", "params": adam}} if trained else {}),
     }

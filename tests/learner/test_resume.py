@@ -20,6 +20,7 @@ from learner.tiny import TinySpec, create_tiny_model
 from learner.zero.average import read_average
 from learner.zero.checkpoint import convert
 from orchestration.gang import Gang
+from rollout.prompt import ChatEncoder
 
 pytestmark = pytest.mark.slow
 LEARNING_RATE = 1e-3
@@ -138,10 +139,10 @@ def test_an_adapter_and_a_tower_at_its_own_rate_go_on_with_fewer_ranks(
 
 
 def test_another_model_is_refused_by_the_first_parameter_that_differs(
-    ray_cluster: Any, encoder: Any, run: Run, tmp_path: Path
+    ray_cluster: Any, run: Run, tmp_path: Path
 ) -> None:
     narrow = tmp_path / "narrow"
     create_tiny_model(narrow, TinySpec(text_width=96), corpus=("red circle",) * 3)
     told = r"step-000002.json: .* model.language_model.embed_tokens.weight is \[\d+, 128\] there, and \[\d+, 96\] here"
-    with gang_of(narrow, encoder, 1) as gang, pytest.raises(BadInput, match=told):
+    with gang_of(narrow, ChatEncoder(narrow), 1) as gang, pytest.raises(BadInput, match=told):
         gang.resume(run.folder)

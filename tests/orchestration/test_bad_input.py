@@ -116,6 +116,9 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("algorithm=rler", ["learner.reference.kind = none", "frozen or lora_off", "price"]),
         ("learner.reference=frozen", ["learner.reference.kind = frozen", "to be none", "nothing would ask it"]),
         ("learner.reference=lora_off", ["learner.reference.kind = lora_off", "no learner.policy.lora"]),
+        ("learner.zero.ema=0.9", ["learner.zero.ema = 0.9", "only `ser sft`"]),
+        ("algorithm={baseline: none, divide_by_std: true}", ["algorithm.divide_by_std = True", "baseline none"]),
+        ("algorithm={baseline: none, dynamic_sampling: true}", ["algorithm.dynamic_sampling = True", "baseline none"]),
         ("sampling.max_num_seqs=0", ["sampling.max_num_seqs = 0", "1 or more"]),
         ("eval.samples=5", ["eval.samples = 5", "test.json has 4", "ask for fewer"]),
     ],
@@ -215,3 +218,12 @@ def test_make_shapes_refuses_a_senseless_number(refused: Refused, tmp_path: Path
     error = refused("data", "make-shapes", tmp_path / "new", *numbers)
     assert "make-shapes" in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", ["", "..", "checkpoints", "initial", "../theirs"])
+def test_a_warm_start_that_would_replace_what_is_not_its_own(refused: Refused, tmp_path: Path, out: str) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/thesis.txt").touch()
+    error = refused("sft", ROOT / "configs/sft/policy.yaml", f"run_dir={tmp_path}/run", f"out={tmp_path}/run/{out}")
+    assert f"out = {tmp_path}/run/{out}" in error
+    assert (tmp_path / "theirs/thesis.txt").exists()
