@@ -30,7 +30,7 @@ from orchestration.fleet import Fleet
 from orchestration.frame_store import FrameStore, Lease
 from orchestration.ledger import Ledger, State
 from orchestration.referees import Referee
-from orchestration.rejections import ZERO_VARIANCE
+from orchestration.rejections import ZERO_VARIANCE, no_variance
 from referee.reward.graph import RewardGraph
 from referee.ser import Ser
 from referee.terms.view import GroupView
@@ -249,7 +249,7 @@ class GroupMaker:
             return
         reward = self.house.reward.score(view)
         self.house.counts.update(reward.counts)
-        if self.dynamic_sampling and all(np.ptp(values) == 0 for values in (reward.rewards, *reward.paid.values())):
+        if self.dynamic_sampling and no_variance(reward.rewards, reward.paid):
             self._reject(group, ZERO_VARIANCE)
             return
         made = Group(group, sample, info, prompt, trajectories, oldest)

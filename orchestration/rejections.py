@@ -6,6 +6,10 @@ to be told, not worked around. Whether it is one, this module says; pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from evidence.errors import RunFailed
 from orchestration.admission import Pacing
 from orchestration.ledger import Ledger
@@ -55,3 +59,9 @@ class RejectionWatch:
 
     def _equal(self) -> int:
         return self.ledger.rejections().get(ZERO_VARIANCE, 0)
+
+
+def no_variance(rewards: np.ndarray, paid: Mapping[str, np.ndarray]) -> bool:
+    """Whether a group teaches nothing: its rewards are equal, float32 [G], and so is each term of them that was `paid`,
+    since terms that cancel in the sum still push where each is normalised by itself."""
+    return all(np.ptp(values) == 0 for values in (rewards, *paid.values()))

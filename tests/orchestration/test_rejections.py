@@ -17,7 +17,7 @@ from orchestration.admission import Admission
 from orchestration.config import CONFIGS, load_config
 from orchestration.groups import Draw, GroupMaker, House
 from orchestration.ledger import State
-from orchestration.rejections import MAX_DRAWS, NothingToLearn, TooManyRejected
+from orchestration.rejections import MAX_DRAWS, NothingToLearn, TooManyRejected, no_variance
 from orchestration.settings import TrainConfig
 from orchestration.train import Run
 from referee.reward.graph import RewardGraph
@@ -176,3 +176,10 @@ def test_a_run_of_equal_rewards_ends_and_says_why_however_well_it_began(tmp_path
 def test_broken_groups_still_end_a_run(tmp_path: Path) -> None:
     with pytest.raises(TooManyRejected, match="'poison'"):
         trained(tmp_path, lambda group: True, lambda group: group % 4 != 0, 100)
+
+
+def test_terms_that_cancel_in_the_sum_are_variance_all_the_same() -> None:
+    acc, ser = np.array([1, 1, 0, 0], np.float32), np.array([0, 0, 1, 1], np.float32)
+    assert not no_variance(acc + ser, {"acc": acc, "ser": ser})
+    assert not no_variance(acc, {"acc": acc})
+    assert no_variance(2 * np.ones(4, np.float32), {"acc": np.ones(4, np.float32), "ser": np.ones(4, np.float32)})
