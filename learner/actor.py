@@ -59,9 +59,10 @@ class LearnerRank:
         self.average = WeightAverage(self.engine, config.zero.ema) if config.zero.ema is not None else None
         return sum(whole_numel(p) for p in named_parameters(self.engine, frozen=False).values())
 
-    def fetch(self, frames: Sequence[ray.ObjectRef]) -> None:
+    def fetch(self, frames: Sequence[Any]) -> None:
         """Bring frames to this node, to stay here until the next step has ended."""
-        self.fetched = ray.get(list(frames), timeout=self.config.timeout_s)
+        refs = [frame for frame in frames if isinstance(frame, ray.ObjectRef)]
+        self.fetched = ray.get(refs, timeout=self.config.timeout_s)
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, float]:
         """One optimizer step. Returns this rank's part of the metrics (they add up), `grad_norm` and `seconds`;
