@@ -182,7 +182,7 @@ def require_own_out(config: SftConfig, run_dir: Path) -> None:
     own = {run_dir / name for name in ("checkpoints", "initial", "wandb")}
     if out in (run_dir, *run_dir.parents) or own & {out, *out.parents}:
         raise BadInput(f"out = {config.out}: the run itself lies there; name a folder of its own, as {run_dir}/model")
-    if not (out.is_dir() and any(out.iterdir())):
+    if run_dir in out.parents or not (out.is_dir() and any(out.iterdir())):
         return
     if not file.is_file() or Path(os.path.abspath(load_config(SftConfig, file).out)) != out:
         raise BadInput(f"out = {config.out}: something lies there, which the model would replace; name a new folder")
