@@ -10,7 +10,8 @@ an idle machine, and no others on a busy one. The first step of each is left out
     trl, trl_frozen   TRL's GRPOTrainer on the same completions (benchmarks/learner_trl.py)
     engine, torch     the same forwards as prefix_frozen in a bare loop (benchmarks/learner_bare.py)
 
-`--growth` adds the cost against prompt length, group size and ranks. The last line of `--json` is one object.
+`limit…` is what FLOPs allow of the ratio beside it. `--growth` adds the cost against prompt length, group size and
+ranks. The last line of `--json` is one object.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import json
 import os
 import pickle
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -34,12 +34,15 @@ sys.path = [str(Path(__file__).parents[1]), *(p for p in sys.path if Path(p).abs
 import numpy as np
 import psutil
 import ray
+import torch
 from transformers import AutoConfig
 
-from benchmarks.learner_task import Task, make_task, vision_share, write
-from benchmarks.trl_environment import run_trl
+from benchmarks.learner_task import Task, make_task, vision_flops, write
+from benchmarks.trl_environment import trl_turns
+from benchmarks.turns import Turns
 from learner.aggregation import token_weights
 from learner.algorithm import AlgorithmConfig
+from learner.attention import pieces_of
 from learner.micro import MicroBatch, StepTargets, lay_out, with_targets
 from learner.packing.batch import Batch, waste
 from learner.packing.units import Branch, Unit, make_unit
@@ -98,23 +101,25 @@ def alternate(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, l
     return found
 
 
-def bare(step: Path, kind: str) -> list[float]:
-    """CPU seconds of each step of benchmarks/learner_bare.py."""
-    command = [sys.executable, "-m", "benchmarks.learner_bare", str(step), kind]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.strip().splitlines()[-1])["cpu_seconds"]
-
-
 def language_flops(config: Any, batch: Batch) -> float:
     """Of a step's forward and backward in the language model and its head: two a multiplication of a weight or of two
-    positions of a dense mask, once forward and twice backward, and the head's forward once more (learner/head)."""
-    rows, length = batch.token_ids.shape
+    positions that see each other, once forward and twice backward, and the head's forward once more (learner/head)."""
     width, heads = config.hidden_size, config.hidden_size // config.num_attention_heads
     keys = heads * config.num_key_value_heads
-    layer = width * (2 * width + 2 * keys) + 3 * width * config.intermediate_size
-    attention = 2 * length * width
-    layers = config.num_hidden_layers * rows * length * (layer + attention)
+    layer = batch.branch.size * (width * (2 * width + 2 * keys) + 3 * width * config.intermediate_size)
+    attention = 2 * width * pairs(batch)
+    layers = config.num_hidden_layers * (layer + attention)
     return 2 * (3 * layers + 4 * len(batch.targets) * width * config.vocab_size)
+
+
+def pairs(batch: Batch) -> int:
+    """Of a query and a key that it sees."""
+    rows = pieces_of(torch.from_numpy(batch.segment), torch.from_numpy(batch.branch))
+    return sum(
+        piece.prefix * (piece.prefix + 1) // 2 + sum(n * piece.prefix + n * (n + 1) // 2 for n in piece.branches)
+        for row in rows
+        for piece in row
+    )
 
 
 def long_tail_waste(mode: str) -> float:
@@ -140,18 +145,23 @@ def growth(folder: Path, config: RankConfig, rounds: int) -> dict[str, Any]:
             for n in sizes
         }
         found = alternate({str(n): lambda task=task: ours.step([task], "prefix") for n, task in tasks.items()}, rounds)
-        seconds = {n: statistics.median(each) for n, each in found.items()}
-        power = np.polyfit(np.log(sizes), np.log(list(seconds.values())), 1)[0]
-        table[name] = {"cpu_seconds": seconds, "power": float(power)}
+        table[name] = fitted(found)
     ours.gang.stop()
     four = [make_task(folder, PROMPT, COMPLETION, GROUP, sizes=None, seed=n) for n in range(4)]
-    table["ranks"] = {"cpu_seconds": {}}
-    for world in (1, 2, 4):
-        ours = Ours(config, world)
-        found = alternate({"step": lambda ours=ours: ours.step(four, "prefix")}, rounds)
-        table["ranks"]["cpu_seconds"][str(world)] = statistics.median(found["step"])
+    world = {n: Ours(config, n) for n in (1, 2, 4)}
+    found = alternate({str(n): lambda ours=ours: ours.step(four, "prefix") for n, ours in world.items()}, rounds)
+    table["ranks"] = fitted(found)
+    for ours in world.values():
         ours.gang.stop()
     return table
+
+
+def fitted(found: dict[str, list[float]]) -> dict[str, Any]:
+    """Median CPU seconds by size, and the power of the size that they grow with."""
+    seconds = {n: statistics.median(each) for n, each in found.items()}
+    sizes = [int(n) for n in seconds]
+    power = np.polyfit(np.log(sizes), np.log(list(seconds.values())), 1)[0]
+    return {"cpu_seconds": seconds, "power": float(power)}
 
 
 def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict[str, Any]:
@@ -168,41 +178,50 @@ def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict
         "_frozen": Ours(config),
         "_lm": Ours(replace(config, policy=PolicyConfig(vision_cache_mib=64))),
     }
+    (parts,) = parts_of([task], "prefix")
+    (scratch / "step.pickle").write_bytes(pickle.dumps((config, parts, LEARNING_RATE)))
+    others = {
+        kind: Turns([sys.executable, "-m", "benchmarks.learner_bare", str(scratch / "step.pickle"), kind])
+        for kind in ("engine", "torch")
+    }
+    for name, trained in (("trl", True), ("trl_frozen", False)):
+        others[name] = trl_turns(scratch / "task.npz", folder, threads=1, train_vision=trained)
     steps = {
         f"{mode}{suffix}": lambda mode=mode, ours=ours: ours.step([task], mode)
         for suffix, ours in towers.items()
         for mode in ("none", "prefix")
     }
-    found = alternate(steps, rounds)
+    found = alternate(steps | {name: turns.step for name, turns in others.items()}, rounds)
     for ours in towers.values():
         ours.gang.stop()
-    (parts,) = parts_of([task], "prefix")
-    (scratch / "step.pickle").write_bytes(pickle.dumps((config, parts, LEARNING_RATE, rounds + 1)))
-    found |= {kind: bare(scratch / "step.pickle", kind) for kind in ("engine", "torch")}
-    for name, trained in (("trl", True), ("trl_frozen", False)):
-        trl = run_trl(scratch / "task.npz", folder, threads=1, repeats=rounds, train_vision=trained)
-        found[name] = trl["cpu_seconds"]
+    said = {name: turns.end() for name, turns in others.items()}
     median = {name: statistics.median(each) for name, each in found.items()}
     text = AutoConfig.from_pretrained(folder).get_text_config()
     flops = {
         mode: sum(language_flops(text, micro.batch) for micro in parts_of([task], mode)[0])
         for mode in ("none", "prefix")
     }
+    tower, whole = vision_flops(task, folder)
+    # A frozen tower has a forward, a trained one a backward as well, which is twice that.
+    limits = {
+        name: (passes * GROUP * tower + flops["none"]) / (passes * tower + flops["prefix"])
+        for name, passes in (("limit", 3), ("limit_frozen", 1), ("lm_limit", 0))
+    }
     return {
         "prefix_vs_none": median["none"] / median["prefix"],
         "prefix_vs_none_frozen": median["none_frozen"] / median["prefix_frozen"],
         "prefix_vs_none_lm": median["none_lm"] / median["prefix_lm"],
-        "lm_limit": flops["none"] / flops["prefix"],
+        **limits,
         "token_limit": GROUP * (PROMPT + COMPLETION) / (PROMPT + GROUP * COMPLETION),
         "prefix_vs_trl": median["trl"] / median["prefix"],
         "prefix_vs_trl_frozen": median["trl_frozen"] / median["prefix_frozen"],
         "none_vs_trl": median["trl"] / median["none"],
         "step_vs_bare": median["prefix_frozen"] / median["engine"],
         "step_vs_torch": median["prefix_frozen"] / median["torch"],
-        "vision_share_of_none": vision_share(task, folder),
+        "vision_share_of_none": tower / whole,
         "waste": {mode: long_tail_waste(mode) for mode in ("none", "sequence")},
         "cpu_seconds": found,
-        "versions": {name: trl[name] for name in ("trl", "transformers", "torch")},
+        "versions": {name: said["trl"][name] for name in ("trl", "transformers", "torch")},
         **({"growth": growth(folder, config, rounds)} if with_growth else {}),
     }
 

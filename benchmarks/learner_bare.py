@@ -3,8 +3,8 @@
 `engine` is the very same DeepSpeed engine, on tensors made before the clock starts; `torch` is the model and AdamW in
 plain torch. What a step of ours costs beyond the first is what our actor, packing and logging cost.
 
-`python -m benchmarks.learner_bare STEP.pickle engine` (or torch) reads (RankConfig, forwards, learning rate, steps) and
-prints the CPU seconds of each step after the first, and the loss of the first, in JSON.
+`python -m benchmarks.learner_bare STEP.pickle engine` (or torch) reads (RankConfig, forwards, learning rate), takes a
+step for each line on standard input and prints its CPU seconds; at the end the loss of the first, in JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
+from benchmarks.turns import SAYS
 from learner.losses import TokenTargets, make_loss
 from learner.micro import MicroBatch
 from learner.patches import Patcher
@@ -100,16 +101,15 @@ def torch_step(config: RankConfig, forwards: Sequence[MicroBatch], rate: float) 
 
 def main() -> None:
     file, kind = sys.argv[1:]
-    config, forwards, rate, steps = pickle.loads(Path(file).read_bytes())
+    config, forwards, rate = pickle.loads(Path(file).read_bytes())
     torch.set_num_threads(config.threads)
     step = {"engine": engine_step, "torch": torch_step}[kind](config, forwards, rate)
-    losses, seconds = [], []
-    for _ in range(steps):
+    losses = []
+    for _ in sys.stdin:
         before = time.process_time()
         losses.append(step())
-        seconds.append(time.process_time() - before)
-    # The first step allocates what the others reuse.
-    print(json.dumps({"cpu_seconds": seconds[1:], "loss": losses[0]}))
+        print(f"{SAYS}{time.process_time() - before}", flush=True)
+    print(json.dumps({"loss": losses[0]}))
 
 
 if __name__ == "__main__":

@@ -121,8 +121,8 @@ def write(task: Task, folder: Path, path: Path, logprobs: np.ndarray | None = No
 
 
 @torch.no_grad()
-def vision_share(task: Task, folder: Path) -> float:
-    """The vision tower's part of the FLOPs of a forward over the prompt and one completion, counted; for `none`."""
+def vision_flops(task: Task, folder: Path) -> tuple[float, float]:
+    """FLOPs of a forward over the prompt and one completion, as in `none`, counted: the vision tower's, and all."""
     # Eager attention is matrix products, which are counted; the CPU's fused attention is not.
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     ids = torch.from_numpy(np.concatenate([task.prompt.token_ids, task.completions[0]])).long()[None]
@@ -135,7 +135,7 @@ def vision_share(task: Task, folder: Path) -> float:
             logits_to_keep=task.completions.shape[1],
         )
     flops = {module: sum(counts.values()) for module, counts in counter.get_flop_counts().items()}
-    return flops[f"{type(model).__name__}.model.visual"] / flops["Global"]
+    return flops[f"{type(model).__name__}.model.visual"], flops["Global"]
 
 
 def main() -> None:
@@ -145,7 +145,9 @@ def main() -> None:
     args = parser.parse_args()
     task = make_task(args.folder, prompt_tokens=512, completion_tokens=64, group=8)
     write(task, args.folder, args.task)
-    found = {"sizes": asdict(SIZES), "frames": len(task.frames), "vision_share": vision_share(task, args.folder)}
+    tower, whole = vision_flops(task, args.folder)
+    share = tower / whole
+    found = {"sizes": asdict(SIZES), "frames": len(task.frames), "vision_share": share}
     print(json.dumps(found))
 
 

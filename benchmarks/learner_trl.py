@@ -1,4 +1,5 @@
-"""TRL's GRPOTrainer does the update of benchmarks/learner_task.py, and says how long it took.
+"""TRL's GRPOTrainer does the update of benchmarks/learner_task.py for each line on standard input, and says how long it
+took.
 
 Run by the python of benchmarks/trl_environment.py, without any of our code, so that what is timed is TRL alone: from
 `on_step_begin` to `on_step_end`, which is forward, loss, backward, clipping and AdamW, everything at TRL's defaults but
@@ -7,14 +8,15 @@ Only where TRL would generate, it is handed the completions. Without Triton, TRL
 prompt, too, by the whole vocabulary, which on a GPU it does not: here it is made to do as there, and is the faster.
 
 The task's file: prompt_ids [P], completion_ids [G, C], pixel_values [patches, dim], image_grid_thw [n, 3], advantages
-[G], behaviour [G, C] and, if it is there, logprobs [G, C]: what the completions' log-probs have to be. One line of JSON
-on stdout, the last.
+[G], behaviour [G, C] and, if it is there, logprobs [G, C]: what the completions' log-probs have to be. The last line on
+stdout is JSON: versions, and the first step's loss and gradient norm.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from typing import Any
@@ -25,10 +27,11 @@ import transformers
 import trl
 import trl.trainer.utils
 from datasets import Dataset
-from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
+from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback, TrainerControl
 from trl import GRPOConfig, GRPOTrainer
 
 CLIP = 0.2
+MAX_STEPS = 1000
 
 
 class Given(GRPOTrainer):
@@ -47,19 +50,16 @@ class Given(GRPOTrainer):
         return loss
 
 
-class Clock(TrainerCallback):
-    """Wall and CPU seconds of each optimizer step."""
+class Turn(TrainerCallback):
+    """A step for each line on standard input; its CPU seconds on standard output."""
 
-    def __init__(self) -> None:
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.began = time.perf_counter(), time.process_time()
+    def on_step_begin(self, args: Any, state: Any, control: TrainerControl, **_: Any) -> None:
+        if not sys.stdin.readline():
+            control.should_training_stop = True  # after one more step
+        self.began = time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.wall.append(time.perf_counter() - self.began[0])
-        self.cpu.append(time.process_time() - self.began[1])
+        print(f"cpu_seconds {time.process_time() - self.began}", flush=True)
 
 
 def given_of(task: dict[str, np.ndarray], image_token: int) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def logprobs(trainer: Given) -> np.ndarray:
     return found.numpy()
 
 
-def trainer_of(folder: str, task: dict[str, np.ndarray], steps: int, train_vision: bool, scratch: str) -> Given:
+def trainer_of(folder: str, task: dict[str, np.ndarray], train_vision: bool, scratch: str) -> Given:
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     model.model.visual.requires_grad_(train_vision)
     group, tokens = task["completion_ids"].shape
@@ -111,7 +111,7 @@ def trainer_of(folder: str, task: dict[str, np.ndarray], steps: int, train_visio
         num_generations=group,
         per_device_train_batch_size=group,
         max_completion_length=tokens,
-        max_steps=steps,
+        max_steps=MAX_STEPS,
         logging_steps=1,
         save_strategy="no",
         report_to=[],
@@ -122,7 +122,7 @@ def trainer_of(folder: str, task: dict[str, np.ndarray], steps: int, train_visio
         model=model,
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=config,
-        train_dataset=Dataset.from_dict({"prompt": ["given"] * steps}),
+        train_dataset=Dataset.from_dict({"prompt": ["given"] * MAX_STEPS}),
         processing_class=AutoProcessor.from_pretrained(folder),
     )
 
@@ -132,24 +132,19 @@ def score_completions_only() -> None:
     trl.trainer.utils._use_triton = lambda device: True
 
 
-def measure(path: str, folder: str, repeats: int, train_vision: bool) -> dict[str, Any]:
+def run(path: str, folder: str, train_vision: bool) -> dict[str, Any]:
     task = dict(np.load(path))
-    clock = Clock()
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = trainer_of(folder, task, repeats + 1, train_vision, scratch)
+        trainer = trainer_of(folder, task, train_vision, scratch)
         agreement = {}
         if "logprobs" in task:
             agreement["logprobs_max_difference"] = float(np.abs(logprobs(trainer) - task["logprobs"]).max())
-        trainer.add_callback(clock)
+        trainer.add_callback(Turn())
         trainer.train()
     return {
         "trl": trl.__version__,
         "transformers": transformers.__version__,
         "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        # The first step allocates what the others reuse; its loss and gradient are of the weights as they were given.
-        "seconds": clock.wall[1:],
-        "cpu_seconds": clock.cpu[1:],
         "loss": trainer.losses[0],
         "grad_norm": trainer.state.log_history[0]["grad_norm"],
         **agreement,
@@ -157,16 +152,15 @@ def measure(path: str, folder: str, repeats: int, train_vision: bool) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time TRL's GRPOTrainer on a given group of completions.")
+    parser = argparse.ArgumentParser(description="TRL's GRPOTrainer on a given group of completions, step by step.")
     parser.add_argument("task", help="the file that benchmarks/learner_task.py wrote (.npz)")
     parser.add_argument("folder", help="the model, in Hugging Face format")
     parser.add_argument("--threads", type=int, default=1, help="default %(default)s")
-    parser.add_argument("--repeats", type=int, default=5, help="steps after the first; default %(default)s")
     parser.add_argument("--train-vision", action="store_true", help="train the vision tower, too")
     args = parser.parse_args()
     score_completions_only()
     torch.set_num_threads(args.threads)
-    print(json.dumps(measure(args.task, args.folder, args.repeats, args.train_vision)))
+    print(json.dumps(run(args.task, args.folder, args.train_vision)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """docs/images/packing.png: what a token of a packed group sees, in each mode, by the learner's own plan and mask.
 
-Guarantees: rows and masks are those of `learner.micro.lay_out` and `learner.attention.dense_mask`; the same picture
+Guarantees: rows and masks are those of `learner.micro.lay_out` and `learner.attention.mask_mod`; the same picture
 for the same arguments.
 """
 
@@ -13,8 +13,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from torch.nn.attention.flex_attention import create_mask
 
-from learner.attention import dense_mask
+from learner.attention import mask_mod
 from learner.micro import lay_out
 from learner.packing.units import Branch, Unit
 from learner.settings import PACKING_MODES, PackingConfig
@@ -49,17 +50,15 @@ def unit(prompt: int, completions: Sequence[int]) -> Unit:
 
 def rows_of_group(mode: str) -> list[np.ndarray]:
     """Of each row that holds the group, [T, T] indices into COLOURS: what the query (row) sees of the key (column)."""
-    whole = sum(PROMPT + n for n in COMPLETIONS)
-    # Something else in the step makes rows long enough for the group's sequences to share one.
-    units = [unit(PROMPT, COMPLETIONS), unit(whole, [0])]
-    budget = len(COMPLETIONS) * (PROMPT + max(COMPLETIONS))
-    (batch,) = (layout.batch for layout in lay_out(units, 1, PackingConfig(mode, budget))[0] if 0 in layout.batch.token)
-    seen = dense_mask(torch.from_numpy(batch.segment), torch.from_numpy(batch.branch))[:, 0].numpy()
+    ((layout,),) = lay_out([unit(PROMPT, COMPLETIONS)], 1, PackingConfig(mode))
+    segment, branch = torch.from_numpy(layout.batch.segment), torch.from_numpy(layout.batch.branch)
+    rows, length = segment.shape
+    seen = create_mask(mask_mod(segment, branch), rows, 1, length, length, device="cpu")[:, 0].numpy()
     pictures = []
-    for mask, branch in zip(seen, batch.branch):
-        prompt_key, prompt_query = branch[None, :] == 0, branch[:, None] == 0
+    for mask, own in zip(seen, layout.batch.branch):
+        prompt_key, prompt_query = own[None, :] == 0, own[:, None] == 0
         picture = np.where(mask, np.where(prompt_key, np.where(prompt_query, 1, 2), 3), 0)
-        padding = branch < 0
+        padding = own < 0
         picture[padding], picture[:, padding] = 4, 4
         pictures.append(picture)
     return pictures

@@ -4,14 +4,14 @@ accelerate are the very same, and adds TRL and what it needs beside them, pinned
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import sysconfig
 import venv
 from pathlib import Path
-from typing import Any
+
+from benchmarks.turns import Turns
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "runs/benchmarks/trl-env"
@@ -37,14 +37,11 @@ def trl_python(folder: Path = FOLDER) -> Path:
     return python
 
 
-def run_trl(task: Path, model: Path, *, threads: int, repeats: int, train_vision: bool = False) -> dict[str, Any]:
-    """What benchmarks/learner_trl.py prints."""
+def trl_turns(task: Path, model: Path, *, threads: int, train_vision: bool) -> Turns:
+    """benchmarks/learner_trl.py, begun."""
     script = [str(trl_python()), str(ROOT / "benchmarks/learner_trl.py"), str(task), str(model)]
-    script += [f"--threads={threads}", f"--repeats={repeats}"]
-    script += ["--train-vision"] * train_vision
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(script, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    script += [f"--threads={threads}", *["--train-vision"] * train_vision]
+    return Turns(script, os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from evidence.errors import BadInput
-from learner.attention import FLEX, block_mask, dense_mask
+from learner.attention import PACKED, seen_by
 from learner.head import ScoringHead
 from learner.lora import add_adapters, checkpoint_name
 from learner.losses import PolicyOutput
@@ -52,20 +52,21 @@ class Rows(NamedTuple):
 class Policy(nn.Module):
     """A Qwen2.5-VL or Qwen3-VL from transformers behind one forward."""
 
-    def __init__(self, model: nn.Module, banned_ids: Sequence[int], config: PolicyConfig):
-        """`model`: Qwen2_5_VL- or Qwen3VLForConditionalGeneration. Raises BadInput for sliding-window attention."""
+    def __init__(self, model: nn.Module, banned_ids: Sequence[int], config: PolicyConfig, attention: str = PACKED):
+        """`model`: Qwen2_5_VL- or Qwen3VLForConditionalGeneration. attention: its language model's (learner/attention).
+        Raises BadInput for sliding-window attention."""
         super().__init__()
         text = model.config.get_text_config()
         if getattr(text, "use_sliding_window", False):
             raise BadInput(
-                "model: use_sliding_window is true, and transformers applies a packed mask to sliding layers "
-                "unwindowed; set it to false in config.json"
+                "model: use_sliding_window is true, and packed attention has no window; set it to false in config.json"
             )
         self.config = config
         self.model = model
+        self.attention = attention
+        model.set_attn_implementation({"text_config": attention})
         self.image_token, self.video_token = model.config.image_token_id, model.config.video_token_id
         self.merge = model.config.vision_config.spatial_merge_size
-        self.mask = block_mask if text._attn_implementation == FLEX else dense_mask
         self.head = ScoringHead(model.lm_head, banned_ids, config.logit_chunk_mib)
         model.model.visual.requires_grad_(config.train_vision)
         if config.lora is not None:
@@ -100,8 +101,8 @@ class Policy(nn.Module):
         hidden = self.model.model.language_model(
             inputs_embeds=embeds,
             position_ids=rows.positions,
-            attention_mask=self.mask(rows.segment, rows.branch),
             use_cache=False,
+            **seen_by(self.attention, rows.segment, rows.branch),
             **deepstack,
         ).last_hidden_state
         return PolicyOutput(*self.head(hidden.flatten(0, 1)[rows.predict_from], rows.targets, temperature))

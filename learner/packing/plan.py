@@ -7,7 +7,7 @@ runs the same number of forwards, since ZeRO-3 gathers parameters in each; the s
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from learner.packing.units import Unit
@@ -26,7 +26,8 @@ class Piece:
 Row = tuple[Piece, ...]
 # One forward: rows that are padded to the longest of them. A rank that has nothing to run has one empty row.
 Forward = tuple[Row, ...]
-IDLE: Forward = ((),)
+# The pieces of one forward, as indices.
+Bin = list[int]
 
 
 def make_plan(units: Sequence[Unit], ranks: int, packing: PackingConfig) -> list[list[Forward]]:
@@ -36,7 +37,13 @@ def make_plan(units: Sequence[Unit], ranks: int, packing: PackingConfig) -> list
         if unit.longest > budget:
             raise ValueError(f"unit {number} has a sequence of {unit.longest} tokens, above the budget of {budget}")
     pieces = [piece for number, unit in enumerate(units) for piece in _pieces(number, unit, packing)]
-    return _deal(_rows(pieces, packing), ranks, budget)
+    lengths = [piece.tokens for piece in pieces]
+    if packing.mode == "none":  # a row each, padded to the longest
+        parts = _deal(lengths, ranks, budget, stack, lambda own: len(own) * max(own))
+        return [[tuple((pieces[i],) for i in own) or ((),) for own in part] for part in parts]
+    # One row, end to end: what a token does not see costs nothing (learner/attention), and nothing is padded.
+    parts = _deal(lengths, ranks, budget, first_fit, sum)
+    return [[(tuple(pieces[i] for i in own),) for own in part] for part in parts]
 
 
 def _pieces(number: int, unit: Unit, packing: PackingConfig) -> list[Piece]:
@@ -49,27 +56,11 @@ def _pieces(number: int, unit: Unit, packing: PackingConfig) -> list[Piece]:
     ]
 
 
-def _rows(pieces: Sequence[Piece], packing: PackingConfig) -> list[Row]:
-    """Longest first. Rows are as long as the longest piece has to be, since a dense mask grows with their square, or
-    up to a quarter longer where that leaves less of them empty."""
-    lengths = [piece.tokens for piece in pieces]
-    longest = max(lengths)
-    capacities = [0]
-    if packing.mode != "none":
-        capacities = [min(packing.token_budget, longest + longest * step // 32) for step in range(9)]
-
-    def padded(rows: list[list[int]]) -> int:
-        return len(rows) * max(sum(lengths[i] for i in row) for row in rows)
-
-    rows = min((first_fit(lengths, capacity) for capacity in capacities), key=padded)
-    return sorted((tuple(pieces[i] for i in row) for row in rows), key=_tokens, reverse=True)
-
-
-def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Bins of indices, by first fit, longest first; what is longer than `capacity` has a bin of its own."""
-    bins: list[list[int]] = []
+def first_fit(lengths: Sequence[int], capacity: int) -> list[Bin]:
+    """Bins by first fit, longest first; what is longer than `capacity` has a bin of its own."""
+    bins: list[Bin] = []
     room: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    for index in _longest_first(lengths):
         found = next((n for n, free in enumerate(room) if lengths[index] <= free), None)
         if found is None:
             bins.append([index])
@@ -80,40 +71,41 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def _deal(rows: Sequence[Row], ranks: int, budget: int) -> list[list[Forward]]:
-    """`rows`: longest first. As few forwards a rank as the budget allows, all as small as that number of them can be.
+def stack(lengths: Sequence[int], capacity: int) -> list[Bin]:
+    """Bins of like lengths, longest first, of at most `capacity` when all are as long as the longest."""
+    bins: list[Bin] = []
+    for index in _longest_first(lengths):
+        if bins and lengths[bins[-1][0]] * (len(bins[-1]) + 1) <= capacity:
+            bins[-1].append(index)
+        else:
+            bins.append([index])
+    return bins
+
+
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+
+
+def _deal(
+    lengths: Sequence[int],
+    ranks: int,
+    budget: int,
+    fill: Callable[[Sequence[int], int], list[Bin]],
+    cost: Callable[[list[int]], int],
+) -> list[list[Bin]]:
+    """Each rank's bins: as few a rank as the budget allows, all as small as that number of them can be. `cost`: tokens
+    that are run for pieces of these lengths, padding counted.
 
     ZeRO-3 keeps ranks in step, so a forward costs what the costliest of the ranks has in it: forwards of like cost are
     run at the same time, the costliest first.
     """
-    rounds = -(-len(_stack(rows, budget)) // ranks)
-    longest = _tokens(rows[0])
-    caps = range(longest, budget + 1)
-    least = caps[bisect_left(caps, True, key=lambda cap: len(_stack(rows, cap)) <= rounds * ranks)]
-    forwards = _stack(rows, least)
-    while len(forwards) < rounds * ranks and (most := max(forwards, key=len))[1:]:
-        forwards.remove(most)
-        forwards += [most[: len(most) // 2], most[len(most) // 2 :]]
-    forwards.sort(key=cost, reverse=True)
-    forwards += [IDLE] * (rounds * ranks - len(forwards))
-    return [forwards[rank::ranks] for rank in range(ranks)]
-
-
-def _stack(rows: Sequence[Row], cap: int) -> list[Forward]:
-    """Rows, longest first, in as few forwards of at most `cap` tokens as there can be."""
-    forwards: list[list[Row]] = []
-    for row in rows:
-        if forwards and _tokens(forwards[-1][0]) * (len(forwards[-1]) + 1) <= cap:
-            forwards[-1].append(row)
-        else:
-            forwards.append([row])
-    return [tuple(forward) for forward in forwards]
-
-
-def cost(forward: Forward) -> int:
-    """Tokens that are run, padding counted."""
-    return len(forward) * max(map(_tokens, forward))
-
-
-def _tokens(row: Row) -> int:
-    return sum(piece.tokens for piece in row)
+    rounds = -(-len(fill(lengths, budget)) // ranks)
+    capacities = range(max(lengths), budget + 1)
+    least = bisect_left(capacities, True, key=lambda capacity: len(fill(lengths, capacity)) <= rounds * ranks)
+    bins = fill(lengths, capacities[least])
+    while len(bins) < rounds * ranks and (most := max(bins, key=len))[1:]:
+        bins.remove(most)
+        bins += [most[: len(most) // 2], most[len(most) // 2 :]]
+    bins.sort(key=lambda own: cost([lengths[i] for i in own]), reverse=True)
+    bins += [[] for _ in range(rounds * ranks - len(bins))]
+    return [bins[rank::ranks] for rank in range(ranks)]

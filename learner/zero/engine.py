@@ -31,11 +31,9 @@ def build_engine(config: RankConfig) -> deepspeed.DeepSpeedEngine:
     # transformers shards at load while this object lives.
     keep = HfDeepSpeedConfig(settings)
     device = torch.device(get_accelerator().current_device_name())
-    model = AutoModelForImageTextToText.from_pretrained(
-        config.model, dtype=getattr(torch, config.zero.precision), attn_implementation=attention_for(device.type)
-    )
+    model = AutoModelForImageTextToText.from_pretrained(config.model, dtype=getattr(torch, config.zero.precision))
     del keep
-    policy = Policy(model, config.banned_ids, config.policy)
+    policy = Policy(model, config.banned_ids, config.policy, attention_for(device.type))
     if not config.policy.train_vision:
         policy.frozen_tower = FrozenTower(replicated(policy.take_tower(), device), config.policy.vision_cache_mib << 20)
     for buffer in policy.buffers():  # DeepSpeed places a sharded model's parameters only

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn.attention.flex_attention import create_mask, flex_attention
 from transformers import AutoModelForImageTextToText
 
-from learner.attention import FLEX, attention_for, block_mask, dense_mask, mask_mod
+from learner.attention import FLEX, PACKED, Piece, block_mask, mask_mod, packed_attention, pieces_of
 from learner.micro import lay_out
 from learner.packing.units import make_unit
 from learner.patches import Patcher
@@ -37,7 +38,7 @@ xx..xx....
 
 
 def test_a_token_sees_its_prefix_and_its_own_branch() -> None:
-    mask = dense_mask(torch.tensor([SEGMENT]), torch.tensor([BRANCH]))
+    mask = dense(torch.tensor([SEGMENT]), torch.tensor([BRANCH]))
     assert mask.shape == (1, 1, 10, 10)
     drawn = "\n".join("".join("x" if sees else "." for sees in row) for row in mask[0, 0])
     assert drawn == SEES.strip()
@@ -51,11 +52,16 @@ def random_rows(seed: int, rows: int, length: int) -> tuple[torch.Tensor, torch.
     return torch.from_numpy(segment), torch.from_numpy(branch)
 
 
-@pytest.mark.parametrize("length", [37, 300])
-def test_flex_attentions_rule_is_the_dense_mask(length: int) -> None:
-    segment, branch = random_rows(0, 3, length)
-    evaluated = create_mask(mask_mod(segment, branch), 3, 1, length, length, device="cpu")
-    torch.testing.assert_close(evaluated, dense_mask(segment, branch))
+def dense(segment: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+    """The rule, evaluated for every query and key: bool [B, 1, T, T]."""
+    rows, length = segment.shape
+    return create_mask(mask_mod(segment, branch), rows, 1, length, length, device="cpu")
+
+
+def test_pieces_are_the_runs_of_segments_and_branches() -> None:
+    (row,) = pieces_of(torch.tensor([SEGMENT]), torch.tensor([BRANCH]))
+    assert row == [Piece(2, (2, 2)), Piece(0, (1, 2)), Piece(0, (1,))]
+    assert pieces_of(torch.tensor([[-1, -1]]), torch.tensor([[-1, -1]])) == [[Piece(0, (2,))]], "an idle rank's row"
 
 
 @torch.no_grad()
@@ -63,8 +69,25 @@ def test_flex_attention_with_the_block_mask_is_dense_attention() -> None:
     """300 tokens are three blocks of keys and of queries, some of them left out, some whole."""
     segment, branch = random_rows(1, 2, 300)
     q, k, v = torch.randn(3, 2, 4, 300, 16, generator=torch.Generator().manual_seed(0))
-    dense = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=dense_mask(segment, branch))
-    torch.testing.assert_close(flex_attention(q, k, v, block_mask=block_mask(segment, branch)), dense)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=dense(segment, branch))
+    torch.testing.assert_close(flex_attention(q, k, v, block_mask=block_mask(segment, branch)), expected)
+
+
+@pytest.mark.parametrize("length", [37, 300])
+def test_packed_attention_is_dense_attention_in_value_and_gradient(length: int) -> None:
+    """Two heads of queries to each of keys. What comes out where padded is nobody's."""
+    segment, branch = random_rows(1, 3, length)
+    segment[2] = branch[2] = -1  # a row of padding alone
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, heads, length, 16, generator=generator, requires_grad=True) for heads in (4, 2, 2))
+    cotangent = torch.randn(3, length, 4, 16, generator=generator) * (segment >= 0)[..., None, None]
+    seen, _ = packed_attention(nn.Module(), q, k, v, None, 0.3, pieces_of(segment, branch))
+    wide = (each.repeat_interleave(2, dim=1) for each in (k, v))
+    expected = torch.nn.functional.scaled_dot_product_attention(q, *wide, attn_mask=dense(segment, branch), scale=0.3)
+    expected = expected.transpose(1, 2)
+    torch.testing.assert_close(seen[segment >= 0], expected[segment >= 0])
+    for mine, theirs in zip(*(torch.autograd.grad(out, (q, k, v), cotangent) for out in (seen, expected))):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -83,13 +106,11 @@ def test_a_model_that_runs_flex_attention_gives_the_same_logprobs(
     patches = patcher.patches(layout.images, layout.batch.frame_counts)
     shown = Pixels(patches, torch.from_numpy(layout.batch.grids))
     found = {}
-    for device in ("cpu", "cuda"):
-        model = AutoModelForImageTextToText.from_pretrained(
-            either_model, dtype=torch.float32, attn_implementation=attention_for(device)
-        )
-        policy = Policy(model, either_encoder.banned_ids, PolicyConfig())
-        assert model.model.language_model.config._attn_implementation == (FLEX if device == "cuda" else "sdpa")
+    for attention in (PACKED, FLEX):
+        model = AutoModelForImageTextToText.from_pretrained(either_model, dtype=torch.float32)
+        policy = Policy(model, either_encoder.banned_ids, PolicyConfig(), attention)
+        assert model.model.language_model.config._attn_implementation == attention
         assert model.model.visual.config._attn_implementation == "sdpa"
         with torch.compiler.set_stance("force_eager"):
-            found[device] = policy(Rows.of(layout.batch), shown, 1.0).logprobs
-    torch.testing.assert_close(found["cuda"], found["cpu"], atol=1e-5, rtol=1e-5)
+            found[attention] = policy(Rows.of(layout.batch), shown, 1.0).logprobs
+    torch.testing.assert_close(found[FLEX], found[PACKED], atol=1e-5, rtol=1e-5)

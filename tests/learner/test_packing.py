@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from evidence.errors import BadInput
 from evidence.types import Prompt
+from learner.attention import PACKED
 from learner.micro import MicroLayout, lay_out
 from learner.packing.units import Unit, make_unit
 from learner.patches import Patcher
@@ -65,12 +66,14 @@ def plain_logprobs(
         shown["position_ids"] = torch.from_numpy(positions).long()[:, None]
     elif len(grids):
         shown = {"pixel_values": patches, "image_grid_thw": grids}
+    policy.model.set_attn_implementation("sdpa")
     out = policy.model(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         mm_token_type_ids=(ids == policy.image_token).int() + 2 * (ids == policy.video_token).int(),
         **shown,
     )
+    policy.model.set_attn_implementation({"text_config": PACKED})
     logits = out.logits[0, len(prompt.token_ids) - 1 : -1].clone()
     logits += policy.head.bias
     return (logits / TEMPERATURE).log_softmax(-1)[torch.arange(len(completion)), torch.from_numpy(completion).long()]
