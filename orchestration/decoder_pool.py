@@ -8,7 +8,6 @@ decoder returns them, and outlive it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,8 @@ from rollout.frames import (
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 120.0
+# Ray misses a node some 15 s after it is gone; what it places there meanwhile never starts, and no file is at fault.
+START_TRIES = 3
 NOT_STARTED = "no decoder could be started for it"
 
 
@@ -110,20 +111,23 @@ class DecoderPool:
 
     async def _ready(self, decoder: Any) -> Any:
         """A decoder that answers: this one or, if it has died while it was idle (as with its node), a new one, so that
-        no file is blamed for it."""
-        async with asyncio.timeout(START_TIMEOUT_S):
-            if decoder is not None:
-                with contextlib.suppress(ray.exceptions.RayActorError):
-                    await decoder.ready.remote()
-                    return decoder
-                self.deaths += 1
-            new = self._new()
-            try:
-                await new.ready.remote()
-            except BaseException:
-                _kill(new)
-                raise
-            return new
+        no file is blamed for it. Raises TimeoutError, and RayActorError if START_TRIES in a row died."""
+        decoder = decoder or self._new()
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                for left in reversed(range(START_TRIES)):
+                    try:
+                        await decoder.ready.remote()
+                        break
+                    except ray.exceptions.RayActorError:
+                        if not left:
+                            raise
+                    self.deaths += 1
+                    decoder = self._new()
+        except BaseException:
+            _kill(decoder)
+            raise
+        return decoder
 
     async def _call(self, path: str, method: str, *args: Any, returns: int = 1) -> Any:
         decoder, reason = await self._free.get(), NOT_STARTED

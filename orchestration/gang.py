@@ -60,6 +60,10 @@ class Gang:
         parts = [[image for micro in part for image in micro.images] for part in micro_batches]
         ray.get([rank.fetch.remote(part) for rank, part in zip(self.ranks, parts)], timeout=self.timeout_s)
 
+    def let_go(self) -> None:
+        """Have no rank keep what it fetched, where no step follows: its bytes are free once its lease is released."""
+        self.fetch([()] * len(self.ranks))
+
     def train_step(self, micro_batches: Sequence[Any], learning_rate: float) -> dict[str, float]:
         """One optimizer step; `micro_batches[r]` are those of rank r, or a ref to them. Returns the whole step's
         metrics, summed over ranks."""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -122,16 +122,6 @@ class ReadyGroup:
     lease: Lease
     asked: tuple[float, float]
 
-    async def renew(self) -> None:
-        """Have its frames decoded anew if they were lost. Raises RunFailed where they would not be the same."""
-        try:
-            await self.lease.renew()
-        except UnreadableMedia as error:
-            raise RunFailed(f"frames were lost with their node, and cannot be decoded anew: {error}") from None
-        if self.lease.info.key != self.scored.group.frames.key:
-            path = self.scored.group.sample.media_path
-            raise RunFailed(f"{path}: its frames were lost with their node, and now only another decoder reads them")
-
 
 def waited_for_referee(groups: Iterable[ReadyGroup], since: float) -> float:
     """Seconds after `since` for which the last of a step's groups to be ready was waiting for its verdicts."""
@@ -140,21 +130,35 @@ def waited_for_referee(groups: Iterable[ReadyGroup], since: float) -> float:
 
 
 async def with_frames(
-    groups: list[ReadyGroup], parts_of: Callable[[list[ReadyGroup]], T], fetch: Callable[[T], F], store: FrameStore
+    held: Sequence[tuple[Group, Lease]],
+    parts_of: Callable[[list[ray.ObjectRef]], T],
+    fetch: Callable[[T], F],
+    store: FrameStore,
 ) -> tuple[T, F]:
-    """What the ranks are handed of the groups of a step (`parts_of`), once they all have its frames there, and what
-    `fetch`, which brings them, returns.
+    """What the ranks are handed of groups and their frames (`parts_of` these), once they all have the frames there, and
+    what `fetch`, which brings them, returns.
 
     Raises RunFailed where lost frames cannot be had again.
     """
     while True:
-        await asyncio.gather(*(ready.renew() for ready in groups))
-        parts = await asyncio.to_thread(parts_of, groups)
+        await asyncio.gather(*(_renew(group, lease) for group, lease in held))
+        parts = await asyncio.to_thread(parts_of, [lease.frames for _, lease in held])
         try:
             return parts, await asyncio.to_thread(fetch, parts)
         except ray.exceptions.ObjectLostError as error:
             if not store.lost(error):
                 raise
+
+
+async def _renew(group: Group, lease: Lease) -> None:
+    """Have the frames of a group decoded anew if they were lost. Raises RunFailed where they would not be the same."""
+    try:
+        await lease.renew()
+    except UnreadableMedia as error:
+        raise RunFailed(f"frames were lost with their node, and cannot be decoded anew: {error}") from None
+    if lease.info.key != group.frames.key:
+        path = group.sample.media_path
+        raise RunFailed(f"{path}: its frames were lost with their node, and now only another decoder reads them")
 
 
 class GroupMaker:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import ray
 
 from evidence.types import ScoredGroup
 from learner.advantages import Advantages, kl_penalised
@@ -47,11 +48,11 @@ class Learner:
         if config.shuffle_rewards:
             scored = shuffled(scored, config.seed + version)
 
-        def layouts_of(groups: list[ReadyGroup]) -> list[list[MicroLayout]]:
-            frames = [ready.lease.frames for ready in groups]
+        def layouts_of(frames: list[ray.ObjectRef]) -> list[list[MicroLayout]]:
             return layout_step([s.group for s in scored], frames, config.learner.ranks, config.learner.packing)
 
-        layouts, reference = await with_frames(groups, layouts_of, self._look, store)
+        held = [(ready.scored.group, ready.lease) for ready in groups]
+        layouts, reference = await with_frames(held, layouts_of, self._look, store)
         metrics = {}
         if reference is not None and config.algorithm.kl.where == "reward":
             scored, metrics["kl_taken_off"] = self._priced(scored, reference)

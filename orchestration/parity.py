@@ -3,18 +3,19 @@ does not start. The engine compares prompt ids at every request; what it finds a
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
 import numpy as np
+import ray
 
 from evidence.errors import BadInput, RunFailed, UnreadableMedia
-from evidence.types import Group, Sample
-from learner.micro import gather_tokens
+from evidence.types import Group, Prompt, Sample
+from learner.micro import MicroLayout, gather_tokens
 from orchestration.batches import layout_step, over_budget
+from orchestration.frame_store import Lease
 from orchestration.gang import Gang
-from orchestration.groups import Draw, House
+from orchestration.groups import Draw, House, with_frames
 from orchestration.settings import TrainConfig
 from rollout.engine import PromptMismatch
 
@@ -30,39 +31,59 @@ async def check_parity(house: House, gang: Gang, samples: Iterable[Sample], draw
     `learner.parity_bound`, naming the earliest token at which they do.
     """
     ranks, packing = config.learner.ranks, config.learner.packing
-    with ExitStack() as held:
-        groups, frames = [], []
+    with ExitStack() as released:
+        held: list[tuple[Group, Lease]] = []
         for number, sample in enumerate(samples):
-            if len(groups) == ranks:
+            if len(held) == ranks:
                 break
-            try:
-                lease, prompt = await house.look(sample)
-            except UnreadableMedia:
-                continue
             with ExitStack() as leased:
-                leased.enter_context(lease)
                 try:
-                    trajectories, oldest = await house.fleet.generate(
-                        lambda version: True, prompt, lease.frames, draw.n, draw.temperature, draw.max_tokens, number
-                    )
-                except PromptMismatch as error:
-                    # Wrapped by Ray: its text then holds the actor's stack trace, its cause does not.
-                    raise ParityError(f"sample {sample.id}: {getattr(error, 'cause', error)}") from None
-                if over_budget(prompt, trajectories, packing):
+                    lease, prompt = await house.look(sample)
+                    leased.enter_context(lease)
+                    group = await _drawn(house, number, sample, prompt, lease, draw)
+                except UnreadableMedia:
                     continue
-                held.enter_context(leased.pop_all())
-            groups.append(Group(number, sample, lease.info, prompt, trajectories, oldest))
-            frames.append(lease.frames)
-        if not groups:
+                if over_budget(prompt, group.trajectories, packing):
+                    continue
+                released.enter_context(leased.pop_all())
+            held.append((group, lease))
+        if not held:
             raise BadInput(
                 "data.train: none of its videos can be decoded (`ser data check FILE --media` says why) and, with a "
                 f"completion, fits learner.packing.token_budget = {packing.token_budget}"
             )
-        layouts = layout_step(groups, frames, ranks, packing)
-        scored = gather_tokens(layouts, await asyncio.to_thread(gang.logprobs, layouts))
+        groups = [group for group, _ in held]
+
+        def layouts_of(frames: list[ray.ObjectRef]) -> list[list[MicroLayout]]:
+            return layout_step(groups, frames, ranks, packing)
+
+        def logprobs_of(layouts: list[list[MicroLayout]]) -> np.ndarray:
+            gang.fetch(layouts)  # before anything that the ranks do together
+            scored = gather_tokens(layouts, gang.logprobs(layouts))
+            gang.let_go()
+            return scored
+
+        _, scored = await with_frames(held, layouts_of, logprobs_of, house.store)
     tokens = [sum(len(t.token_ids) for t in group.trajectories) for group in groups]
     ours = np.split(scored, np.cumsum(tokens)[:-1])
     return worst_difference(groups, ours, config.learner.parity_bound, house.encoder.tokenizer.decode)
+
+
+async def _drawn(house: House, number: int, sample: Sample, prompt: Prompt, lease: Lease, draw: Draw) -> Group:
+    """A group of one sample, from frames that are decoded anew as often as they are lost. Raises UnreadableMedia."""
+    while True:
+        await lease.renew()
+        try:
+            trajectories, oldest = await house.fleet.generate(
+                lambda version: True, prompt, lease.frames, draw.n, draw.temperature, draw.max_tokens, number
+            )
+            return Group(number, sample, lease.info, prompt, trajectories, oldest)
+        except PromptMismatch as error:
+            # Wrapped by Ray: its text then holds the actor's stack trace, its cause does not.
+            raise ParityError(f"sample {sample.id}: {getattr(error, 'cause', error)}") from None
+        except ray.exceptions.ObjectLostError as error:
+            if not house.store.lost(error):
+                raise
 
 
 def worst_difference(

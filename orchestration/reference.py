@@ -40,6 +40,7 @@ class Reference:
         # Before anything collective: a rank that found its frames lost in a forward would leave the others waiting.
         self.gang.fetch(dealt)
         found = self.gang.logprobs(dealt)
+        self.gang.let_go()
         in_order = iter([found[n % self.world][n // self.world] for n in range(len(flat))])
         return [[next(in_order) for _ in part] for part in parts]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
 from safetensors.torch import load_file
 from shown import micro_batch, plain_logprobs, plain_policy
@@ -40,8 +43,7 @@ def config_of(model: Path, encoder: Any, lora: LoraSpec | None = SPEC) -> RankCo
 def gang(ray_cluster: Any, tiny_model: Path, encoder: Any) -> Iterator[Gang]:
     gang = Gang(config_of(tiny_model, encoder), 2)
     yield gang
-    for rank in gang.ranks:
-        ray_cluster.kill(rank)
+    gang.stop()
 
 
 def test_only_the_adapter_is_trained_saved_and_published(
@@ -97,22 +99,53 @@ def test_only_the_adapter_is_trained_saved_and_published(
     check(gang.logprobs(parts), [each for part in trained for each in part])
 
 
+@pytest.fixture(scope="module")
+def frozen(gang: Gang, tiny_model: Path, encoder: Any) -> Iterator[Reference]:
+    """Of as many ranks as four micro-batches cannot be dealt out to evenly."""
+    frozen = Reference(ReferenceConfig("frozen", ranks=3), gang, config_of(tiny_model, encoder))
+    yield frozen
+    frozen.stop()
+
+
 def test_a_frozen_copy_and_a_policy_without_its_adapter_say_the_same(
-    gang: Gang, ray_cluster: Any, tiny_model: Path, encoder: Any
+    gang: Gang, frozen: Reference, tiny_model: Path, encoder: Any
 ) -> None:
-    ranks = config_of(tiny_model, encoder)
     parts = [
         [micro_batch(encoder, "image", 1), micro_batch(encoder, "video", 3)],
         [micro_batch(encoder, "text", 2)] * 2,
     ]
-    off = Reference(ReferenceConfig("lora_off"), gang, ranks).logprobs(parts)
-    # One rank too many for four micro-batches to be dealt out evenly.
-    frozen = Reference(ReferenceConfig("frozen", ranks=3), gang, ranks)
+    off = Reference(ReferenceConfig("lora_off"), gang, config_of(tiny_model, encoder)).logprobs(parts)
     for ours, theirs in zip(frozen.logprobs(parts), off, strict=True):
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
-    for rank in frozen.gang.ranks:
-        ray_cluster.kill(rank)
+
+
+@ray.remote(num_cpus=0)
+class Owner:
+    """Its frames are lost when it dies, as others are with their node."""
+
+    def frames(self, of: tuple[np.ndarray, ...]) -> tuple[ray.ObjectRef, ...]:
+        return tuple(map(ray.put, of))
+
+
+def test_a_reference_whose_frames_are_lost_leaves_no_rank_waiting_and_keeps_none(
+    frozen: Reference, encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    micros = [micro_batch(encoder, "image", seed) for seed in (51, 52, 53)]
+    owners = [Owner.remote() for _ in micros]
+    refs = ray.get([owner.frames.remote(micro.images) for owner, micro in zip(owners, micros)])
+    parts = [[replace(micro, images=images)] for micro, images in zip(micros, refs)]
+    ray.kill(owners[1])
+    with suppress(ray.exceptions.ObjectLostError):
+        while True:  # until Ray has noticed
+            ray.get(list(refs[1]), timeout=60)
+    with pytest.raises(ray.exceptions.ObjectLostError):
+        frozen.logprobs(parts)
+    monkeypatch.setattr(frozen.gang, "timeout_s", 60.0)
+    parts[1] = [micros[1]]
+    assert [len(found) for (found,) in frozen.logprobs(parts)] == [16] * 3
+    kept = [rank.__ray_call__.remote(lambda rank: len(rank.fetched)) for rank in frozen.gang.ranks]
+    assert ray.get(kept) == [0] * 3, "the bytes of a step are free when its leases are released"
 
 
 def test_a_target_that_is_not_there_is_refused_by_name(tiny_model: Path, encoder: Any) -> None:

@@ -47,8 +47,7 @@ def start(ray_cluster: Any, encoder: Any) -> Iterator[Callable[[Path, int, ZeroC
 
     yield start
     for gang in gangs:
-        for rank in gang.ranks:
-            ray_cluster.kill(rank)
+        gang.stop()
 
 
 def test_an_offloaded_step_with_a_head_of_its_own_is_that_of_plain_torch(

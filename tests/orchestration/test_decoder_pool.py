@@ -74,6 +74,22 @@ def test_a_decoder_that_does_not_start_is_not_said_of_the_file(
     assert pool.deaths == 1
 
 
+@ray.remote(num_cpus=0)
+class Stillborn:
+    def ready(self) -> None:
+        os._exit(1)
+
+
+def test_decoders_that_die_as_they_start_are_tried_a_few_times(
+    ray_cluster: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_pool.Decoder, "remote", lambda *_: Stillborn.remote())
+    pool = DecoderPool(1, timeout_s=60, memory_bytes=0)
+    with pytest.raises(UnreadableMedia, match="no decoder could be started"):
+        run(pool.examine(clip(tmp_path / "a.mp4", 0)))
+    assert pool.deaths == decoder_pool.START_TRIES
+
+
 def test_a_decoder_that_hangs_or_dies_is_replaced(
     ray_cluster: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,10 +13,10 @@ import pytest
 import ray
 
 from evidence.errors import RunFailed, UnreadableMedia
-from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory
+from evidence.types import FrameInfo, Group, Prompt, Sample, Trajectory
 from learner.settings import PackingConfig
 from orchestration.admission import Admission, Pacing
-from orchestration.groups import Draw, GroupMaker, ReadyGroup, with_frames
+from orchestration.groups import Draw, GroupMaker, with_frames
 from orchestration.ledger import Ledger, State
 
 
@@ -120,12 +120,13 @@ def test_a_generation_whose_frames_were_lost_is_tried_again_with_fresh_ones() ->
     asyncio.run(loop())
 
 
-def test_a_ready_group_is_trained_on_the_frames_it_was_made_with_or_not_at_all() -> None:
-    made = FrameInfo("as made", (0.0,), (28, 28), (28, 28), 1.0)
-    sample = Sample("1", "", "", "", "", video_path="a.mp4")
+MADE = FrameInfo("as made", (0.0,), (28, 28), (28, 28), 1.0)
+GROUP = Group(7, Sample("1", "", "", "", "", video_path="a.mp4"), MADE, None, (), 0)
 
+
+def test_ranks_are_handed_the_frames_a_group_was_made_with_or_none() -> None:
     class Lease:
-        info = made
+        frames, info = "frames", MADE
 
         def __init__(self, renewed: FrameInfo | UnreadableMedia):
             self.renewed = renewed
@@ -135,40 +136,36 @@ def test_a_ready_group_is_trained_on_the_frames_it_was_made_with_or_not_at_all()
                 raise self.renewed
             self.info = self.renewed
 
-    def ready(renewed: FrameInfo | UnreadableMedia) -> ReadyGroup:
-        group = Group(7, sample, made, None, (), 0)
-        return ReadyGroup(ScoredGroup(group, None, {}, {}, {}, ()), Lease(renewed), (0.0, 0.0))
+    def handed(renewed: FrameInfo | UnreadableMedia) -> list[str]:
+        found, _ = asyncio.run(with_frames([(GROUP, Lease(renewed))], list, len, SimpleNamespace()))
+        return found
 
-    asyncio.run(ready(made).renew())
+    assert handed(MADE) == ["frames"]
     with pytest.raises(RunFailed, match=r"a\.mp4: .*another decoder"):
-        asyncio.run(ready(replace(made, key="by another decoder")).renew())
+        handed(replace(MADE, key="by another decoder"))
     with pytest.raises(RunFailed, match=r"a\.mp4: the file changed"):
-        asyncio.run(ready(UnreadableMedia("a.mp4", "the file changed")).renew())
+        handed(UnreadableMedia("a.mp4", "the file changed"))
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_step_is_ready_once_the_ranks_have_all_its_frames(known: bool) -> None:
-    class Ready:
-        def __init__(self, frames: str):
-            self.lease = FakeLease()
-            self.lease.frames, self.renew = frames, self.lease.renew
-
-    groups: list[Any] = [Ready("a"), Ready("b")]
+    leases = [FakeLease(), FakeLease()]
+    for lease, frames in zip(leases, "ab"):
+        lease.frames, lease.info = frames, MADE
     missing, fetched = ["b", "a"], []
 
-    def fetch(parts: list[str]) -> None:
+    def fetch(parts: list[str]) -> int:
         fetched.append(parts)
         if missing:
             raise ray.exceptions.ObjectLostError(missing.pop(0), b"", "")
         return len(fetched)
 
     def lost(error: ray.exceptions.ObjectLostError) -> bool:
-        for ready in groups:
-            ready.lease.is_lost = ready.lease.frames == error.object_ref_hex
+        for lease in leases:
+            lease.is_lost = lease.frames == error.object_ref_hex
         return known
 
-    store: Any = SimpleNamespace(lost=lost)
-    step = with_frames(groups, lambda ready: [one.lease.frames for one in ready], fetch, store)
+    step = with_frames([(GROUP, lease) for lease in leases], list, fetch, SimpleNamespace(lost=lost))
     if known:
         assert asyncio.run(step) == (["a anew", "b anew"], 3)
         assert fetched == [["a", "b"], ["a", "b anew"], ["a anew", "b anew"]]

@@ -12,7 +12,7 @@ import ray
 from small_clips import BOUND, CONTRACT, Run, clip
 
 from evidence.errors import UnreadableMedia
-from orchestration.decoder_pool import DecoderPool
+from orchestration.decoder_pool import START_TIMEOUT_S, DecoderPool
 from rollout.frames import decode
 
 
@@ -31,6 +31,16 @@ class Watched(DecoderPool):
         asyncio.get_running_loop().call_soon(self.when_decoded)
         return decoded
 
+    async def asked_by(self, lease: asyncio.Task[Any]) -> None:
+        """Until `lease` asks it to decode. Raises what `lease` raises if that never asks."""
+        asked = asyncio.create_task(self.asked.wait())
+        limit_s = START_TIMEOUT_S + 2 * self.timeout_s  # of a start, and of the digest that comes before
+        await asyncio.wait((asked, lease), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            asked.cancel()
+            assert lease.done(), f"the test has waited {limit_s:g} s for {lease} to ask for a decoder"
+            lease.result()
+
 
 def test_a_lease_given_up_while_it_is_decoded_keeps_its_bytes_until_that_ends(
     store: Any, run: Run, decoder: DecoderPool, tmp_path: Path
@@ -41,7 +51,7 @@ def test_a_lease_given_up_while_it_is_decoded_keeps_its_bytes_until_that_ends(
 
     async def loop() -> None:
         given_up = asyncio.create_task(held.lease(paths[0]))
-        await pool.asked.wait()
+        await pool.asked_by(given_up)
         given_up.cancel()
         with pytest.raises(asyncio.CancelledError):
             await given_up
@@ -113,7 +123,7 @@ def test_a_lease_released_while_it_is_renewed_keeps_its_bytes_until_that_ends(
         held.lost(lost(lease))
         held._pool = pool = Watched(decoder)
         renewing = asyncio.create_task(lease.renew())
-        await pool.asked.wait()
+        await pool.asked_by(renewing)
         renewing.cancel()
         lease.release()
         assert held.counters()["bytes"] == size

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import nodes
 import numpy as np
 import pytest
 import ray
-from nodes import start_node
+from nodes import Node, another_node
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from small_clips import stop
 
 from evidence.sampling import SamplingContract
 from learner.actor import LearnerRank
@@ -36,12 +37,10 @@ def clip(path: Path, grey: int) -> str:
 
 
 @pytest.fixture
-def kill_node(ray_cluster: Any) -> Iterator[Callable[[], None]]:
-    """A second node, with the resource "mortal", and how to end it."""
-    process = start_node('--resources={"mortal":1}', f"--object-store-memory={80 * 2**20}")
-    yield lambda: nodes.kill_node(process)
-    if process.is_running():
-        nodes.kill_node(process)
+def mortal(ray_cluster: Any) -> Iterator[Node]:
+    """A second node, with the resource "mortal"."""
+    with another_node('--resources={"mortal":1}', f"--object-store-memory={80 * 2**20}") as node:
+        yield node
 
 
 @ray.remote(num_cpus=0, resources=HERE)
@@ -53,7 +52,7 @@ class Engine:
 
 
 def test_frames_that_go_with_a_node_are_decoded_anew(
-    kill_node: Callable[[], None], run: Callable[..., Any], tiny_model: Path, tmp_path: Path
+    mortal: Node, run: Callable[..., Any], tiny_model: Path, tmp_path: Path
 ) -> None:
     paths = [clip(tmp_path / f"{k}.mp4", 40 * k) for k in range(3)]
     store = FrameStore(CONTRACT, 2**26, FramesConfig(workers=1))
@@ -62,7 +61,7 @@ def test_frames_that_go_with_a_node_are_decoded_anew(
     engine = Engine.remote()
     rank = LearnerRank.options(num_cpus=0, resources=HERE).remote(RankConfig(str(tiny_model), ()), 0, 1)
     ray.get(rank.fetch.remote([fetched.frames]))
-    kill_node()
+    mortal.kill()
 
     async def generate() -> int:
         return await engine.generate.remote(asked.frames)
@@ -82,3 +81,17 @@ def test_frames_that_go_with_a_node_are_decoded_anew(
         np.testing.assert_array_equal(ray.get(lease.frames), decode(path, CONTRACT)[0])
     assert run(generate()) == int(decode(paths[0], CONTRACT)[0].sum(dtype=int))
     assert store.counters()["decoded"] == 5
+
+
+def test_no_file_is_blamed_for_a_node_that_is_gone_before_ray_misses_it(
+    mortal: Node, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = clip(tmp_path / "a.mp4", 0)
+    store = FrameStore(CONTRACT, 2**26, FramesConfig(workers=1))
+    there = NodeAffinitySchedulingStrategy(mortal.id, soft=True)  # or wherever there is room, once it is missed
+    store._pool._new = lambda: Decoder.options(scheduling_strategy=there).remote(2**30, None)
+    mortal.kill()
+    with run(store.lease(path)) as lease:
+        np.testing.assert_array_equal(ray.get(lease.frames), decode(path, CONTRACT)[0])
+    assert store.counters()["decoder_deaths"] == 1
+    stop(store._pool)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from ray.exceptions import RayTaskError
+from ray.exceptions import ObjectLostError, RayTaskError
 
 from evidence.errors import BadInput, UnreadableMedia
 from evidence.types import FrameInfo, Group, Prompt, Sample, Trajectory
@@ -78,47 +80,87 @@ def test_what_does_not_fit_the_budget_is_passed_over() -> None:
         asyncio.run(gate(ranks=1, shift=0.0, budget=4))  # a prompt of four tokens, and one of the completion's two
 
 
-async def gate(ranks: int, shift: float, raises: Exception | None = None, budget: int = 64) -> float:
-    """The gate over a fleet whose completions have log-prob -1, and ranks of which the last is off by `shift`."""
+@pytest.mark.parametrize("where", ["engine", "ranks"])
+def test_frames_that_are_lost_are_had_again(where: str) -> None:
+    assert asyncio.run(gate(ranks=2, shift=5e-4, loses=where)) == pytest.approx(5e-4, rel=1e-2)
+    with pytest.raises(ObjectLostError):  # of something else: to try again would be for ever
+        asyncio.run(gate(ranks=2, shift=0.0, loses=where, known=False))
 
-    class Fleet:
-        async def generate(self, may_start: Any, prompt: Prompt, ref: Any, n: int, *_: Any) -> tuple[tuple, int]:
-            if raises:
-                raise raises
-            one = Trajectory(np.array([3, 4], np.int32), np.full(2, -1.0, np.float32), ((0, 0, 2),), "", "stop")
-            return (one,) * n, 0
+
+async def gate(
+    ranks: int,
+    shift: float,
+    raises: Exception | None = None,
+    budget: int = 64,
+    loses: str = "",
+    known: bool = True,
+) -> float:
+    """The gate over a fleet whose completions have log-prob -1, and ranks of which the last is off by `shift`. The
+    frames of clip-2 are lost on their way to what `loses` says; `known`: the store says that they were its own."""
 
     held: set[str] = set()
 
     class Lease(contextlib.AbstractContextManager):
-        info = INFO
-
         def __init__(self, clip: str):
-            self.clip, self.frames = clip, f"frames of {clip}"
+            self.clip, self.frames, self.info = clip, f"frames of {clip}", replace(INFO, key=clip)
+
+        async def renew(self) -> None:
+            if self.clip in house.lost:
+                house.lost.remove(self.clip)
+                self.frames = f"new frames of {self.clip}"
 
         def __exit__(self, *_: Any) -> None:
             held.remove(self.clip)
 
+    def see(where: str, frames: str) -> None:
+        if where == loses and frames == "frames of clip-2":
+            raise ObjectLostError("clip-2", b"", "")
+
     class House:
-        fleet = Fleet()
         encoder = SimpleNamespace(tokenizer=SimpleNamespace(decode=decode))
+
+        def __init__(self) -> None:
+            self.fleet, self.lost = self, set()
+            self.store = SimpleNamespace(lost=lambda error: known and not self.lost.add(error.object_ref_hex))
 
         async def look(self, sample: Sample) -> tuple[Any, Prompt]:
             if sample.id == "clip-0":
                 raise UnreadableMedia("clip-0.mp4", "cut off")
             held.add(sample.id)
-            return Lease(sample.id), group_of(1).prompt
+            return Lease(sample.id), replace(group_of(1).prompt, grids=np.ones((1, 3), np.int32))
+
+        async def generate(self, may_start: Any, prompt: Prompt, frames: str, n: int, *_: Any) -> tuple[tuple, int]:
+            if raises:
+                raise raises
+            see("engine", frames)
+            one = Trajectory(np.array([3, 4], np.int32), np.full(2, -1.0, np.float32), ((0, 0, 2),), "", "stop")
+            return (one,) * n, 0
 
     class Ranks:
+        def __init__(self) -> None:
+            self.has: list[list[str]] = []
+
+        def fetch(self, parts: list) -> None:
+            self.has = [[image for micro in part for image in micro.images] for part in parts]
+            for frames in chain(*self.has):
+                see("ranks", frames)
+
         def logprobs(self, parts: list) -> list[list[np.ndarray]]:
             assert len(parts) == ranks
+            assert self.has == [[image for micro in part for image in micro.images] for part in parts]
             # Two tokens a completion, two completions a group: the last four tokens are the last group's.
             return [[-1 + shift * (micro.batch.token >= 4 * (ranks - 1)) for micro in part] for part in parts]
 
+        def let_go(self) -> None:
+            self.has = []
+
+    house, gang = House(), Ranks()
     packing = PackingConfig("prefix", budget)
     learner = SimpleNamespace(ranks=ranks, packing=packing, parity_bound=BOUND)
     samples = [Sample(f"clip-{n}", "s", "t", "q", "a", video_path="v") for n in range(5)]
     try:
-        return await check_parity(House(), Ranks(), samples, Draw(2, 1.0, 8), SimpleNamespace(learner=learner))
+        found = await check_parity(house, gang, samples, Draw(2, 1.0, 8), SimpleNamespace(learner=learner))
+        assert not gang.has, "no rank keeps what is released"
+        return found
     finally:
         assert not held, "frames are released whatever the gate finds"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from evidence.types import FrameInfo, Prompt, Sample, Trajectory
+from learner.advantages import Advantages
 from learner.settings import PackingConfig
 from orchestration.admission import Admission
 from orchestration.config import CONFIGS, load_config
@@ -86,12 +87,13 @@ def trained(
     steps: int,
     dynamic: bool = True,
     skips: Iterator[bool] = NO_SKIPS,
+    said: tuple[str, ...] = (),
 ) -> tuple[Run, list[tuple[int, ...]]]:
     """The run's loop without its learner: what each of `steps` steps would have been trained on. `skips`: of one
-    attempt after the other, whether it is skipped."""
-    said = ["data.train=a", "data.heldout=b", "model.policy=p", "model.referee=r", f"steps={steps}"]
+    attempt after the other, whether it is skipped. `said`: of the configuration."""
+    parts = ["data.train=a", "data.heldout=b", "model.policy=p", "model.referee=r", f"steps={steps}"]
     sizes = [f"pacing.groups_per_step={GROUPS_PER_STEP}", "learner.ranks=1", "reward=accuracy_only"]
-    config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", [*said, *sizes])
+    config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", [*parts, *sizes, *said])
     run = Run(config, tmp_path, None)  # type: ignore[arg-type]
     engines = Engines(run.admission, varies, fails)
     run.house = LittleHouse(engines, None, Store(), None, PromptTemplate(), RewardGraph(config.reward))  # type: ignore[arg-type]
@@ -111,6 +113,8 @@ def trained(
                 run._give_up(batch, groups)
                 continue
             found.append(batch.groups)
+            advantages = Advantages(config.reward.normalise, False).of_step([ready.scored for ready in groups])
+            assert not dynamic or all(np.abs(one).max() > 0.1 for one in advantages), "each group teaches something"
             for group, ready in zip(batch.groups, groups):
                 run.ledger.train(group, step)
                 ready.lease.release()
@@ -176,6 +180,18 @@ def test_a_run_of_equal_rewards_ends_and_says_why_however_well_it_began(tmp_path
 def test_broken_groups_still_end_a_run(tmp_path: Path) -> None:
     with pytest.raises(TooManyRejected, match="'poison'"):
         trained(tmp_path, lambda group: True, lambda group: group % 4 != 0, 100)
+
+
+def half_for_b(view: GroupView) -> list[float]:
+    return [0.5 * ("<answer>B" in text) for text in view.texts]
+
+
+def test_terms_that_are_normalised_each_by_itself_teach_though_their_sum_does_not(tmp_path: Path) -> None:
+    # 1 for A, and for B 2 times 0.5: all rewards are 1.
+    said = "reward.normalise=each", f"reward.terms.b.use={__name__}:half_for_b", "reward.terms.b.weight=2.0"
+    run, batches = trained(tmp_path, lambda group: group % 4 == 0, lambda group: False, 10, said=said)
+    assert all(group % 4 == 0 for batch in batches for group in batch)
+    assert run.ledger.rejections()["zero_variance"] >= 3 * 10
 
 
 def test_terms_that_cancel_in_the_sum_are_variance_all_the_same() -> None:
