@@ -16,7 +16,7 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen3VLConfig
 
-from evidence.errors import BadInput
+from evidence.checks import require_one_of
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -69,8 +69,7 @@ class TinySpec:
     max_positions: int = 8192
 
     def __post_init__(self) -> None:
-        if self.family not in PIXEL_STATISTICS:
-            raise BadInput(f"family = {self.family}: it has to be {' or '.join(PIXEL_STATISTICS)}")
+        require_one_of(self, PIXEL_STATISTICS, "family")
 
 
 def train_tokenizer(corpus: Iterable[str], vocab: int) -> PreTrainedTokenizerFast:

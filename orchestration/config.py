@@ -24,7 +24,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
@@ -37,8 +37,9 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 def load_config(schema: type[Schema], path: str | Path | None, overrides: Sequence[str] = ()) -> Schema:
     """An instance of the dataclass `schema`: its defaults, then the file with its includes, then the overrides.
 
-    Without a path the defaults and overrides stand alone. Raises BadInput, also for what a `__post_init__` of the
-    schema refuses: such a message begins with its key, as in "learner.ranks = 0: it has to be 1 or more".
+    Without a path the defaults and overrides stand alone. Raises BadInput, also for what the `__post_init__` of a
+    section refuses, whose message begins with the section's own key: "ranks = 0: it has to be 1 or more" is told as
+    "learner.ranks = 0: …".
     """
     layers = list(_read(Path(path), ())) if path is not None else []
     layers += [_parse_override(text) for text in overrides]
@@ -49,14 +50,14 @@ def load_config(schema: type[Schema], path: str | Path | None, overrides: Sequen
         said_by |= dict.fromkeys(_checked(schema, layer, source), source)
     name = str(path) if path is not None else "overrides"
     try:
-        return OmegaConf.to_object(OmegaConf.merge(schema, *(layer for _, layer in layers)))  # type: ignore[return-value]
+        return _instance(OmegaConf.merge(schema, *(layer for _, layer in layers)))
     except MissingMandatoryValue as error:
         raise BadInput(f"{name}: {error.full_key} has no value; set it there or with {error.full_key}=…") from None
     except OmegaConfBaseException as error:  # what only shows when ${references} are followed
         raise BadInput(f"{name}: {error.full_key}: {str(error).splitlines()[0]}") from None
     except BadInput as error:
         refused = str(error).split()[0].rstrip(":")
-        said = [source for key, source in said_by.items() if key == refused or key.endswith(f".{refused}")]
+        said = [source for key, source in said_by.items() if f"{key}.".startswith(f"{refused}.")]
         raise BadInput(f"{said[-1] if said else name}: {error}") from None
 
 
@@ -90,10 +91,10 @@ def _read(path: Path, parents: tuple[Path, ...]) -> Iterator[tuple[str, dict[str
 
 
 def _parse_override(text: str) -> tuple[str, dict[str, Any]]:
-    source = f"override {text!r}"
     key, equals, _ = text.partition("=")
     if not equals or not key:
-        raise BadInput(f"{source}: write it as key=value")
+        raise BadInput(f"override {text!r}: write it as key=value")
+    source = f"override {key}=…"  # without the value, in which a password may be
     try:
         return source, OmegaConf.to_container(OmegaConf.from_dotlist([text]))  # type: ignore[return-value]
     except (YAMLError, OmegaConfBaseException) as error:
@@ -170,6 +171,28 @@ def _checked(hint: Any, value: Any, source: str, key: str = "") -> Iterator[str]
         raise BadInput(f"{source}: {key} = {value!r}: it has to be {_describe(hint)}")
     else:
         yield key
+
+
+def _instance(config: Any) -> Any:
+    """What the merged config says, as its schema. Raises BadInput beginning with the whole key of what is refused."""
+    for path, section in _sections(config):
+        try:
+            instance = OmegaConf.to_object(section)
+        except BadInput as error:
+            raise BadInput(f"{path}{error}") from None
+    return instance
+
+
+def _sections(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted path, section) of all that a merged config holds, those within a section before it, itself the last."""
+    keys = node if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
+        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+            within = node[key]
+            if isinstance(within, DictConfig | ListConfig):
+                yield from _sections(within, f"{path}{key}.")
+    if dataclasses.is_dataclass(OmegaConf.get_type(node)):
+        yield path, node
 
 
 def _fits(value: Any, hint: Any) -> bool:

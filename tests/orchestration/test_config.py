@@ -25,13 +25,17 @@ class Engine:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise BadInput(f"engine.count = {self.count}: it has to be 1 or more")
+            raise BadInput(f"count = {self.count}: it has to be 1 or more")
 
 
 @dataclass(frozen=True)
 class Stage:
     data: str
     steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise BadInput(f"steps = {self.steps}: it has to be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,9 @@ def test_resolved_yaml_reads_back_equal(tmp_path):
         ("stages.0=1", ["stages", "{'0': 1}", "a list"]),
         ("stages=[a]", ["stages.0", "'a'", "a section with the keys data, steps"]),
         ("limit=x", ["limit", "'x'", "a number or null"]),
-        ("engine.count=0", ["engine.count = 0", "1 or more"]),
-        ("engine.count", ["key=value"]),
+        ("engine.count=0", [": engine.count = 0", "1 or more"]),
+        ("spare={count: 0}", [": spare.count = 0", "1 or more"]),
+        ("stages=[{data: a, steps: 1}, {data: b, steps: 0}]", [": stages.1.steps = 0", "1 or more"]),
         ("mode=[1", ["not valid YAML"]),
     ],
 )
@@ -115,7 +120,12 @@ def test_an_override_is_refused_in_one_line_naming_it(tmp_path, override, parts)
         load_config(Run, path, ["engine.share=0.1", override])
     message = str(refused.value)
     assert "\n" not in message
-    assert all(part in message for part in [f"override {override!r}", *parts]), message
+    assert all(part in message for part in [f"override {override.partition('=')[0]}=…", *parts]), message
+
+
+def test_an_override_without_a_value():
+    with pytest.raises(BadInput, match=r"override 'engine\.count': write it as key=value"):
+        load_config(Run, None, ["engine.count"])
 
 
 @pytest.mark.parametrize(
@@ -218,8 +228,8 @@ def test_a_dataset_may_be_its_path_alone(tmp_path, override, files):
         ("data.train=[3]", ["data.train.0 = 3", "text (the path) or a section"]),
         ("data.train={pth: a}", ["unknown key data.train.0.pth", "data.train.0.path"]),
         ("data.train={weight: 2}", ["data.train[0].path", "no value"]),
-        ("data.train=[{path: a, weight: 0}]", ["weight = 0", "above 0"]),
-        ("data.heldout.format=openo3", ["format = openo3", "one of ser, open-o3"]),
+        ("data.train=[{path: a, weight: 0}]", ["data.train.0.weight = 0", "above 0"]),
+        ("data.heldout.format=openo3", ["data.heldout.format = openo3", "one of ser, open-o3"]),
         ("data.heldout=[a, b]", ["data.heldout", "text (the path) or a section"]),
     ],
 )
@@ -307,7 +317,7 @@ def test_a_resolved_recipe_needs_its_file_no_more(recipes):
 
 
 def test_a_recipe_that_is_not_there_is_refused_with_those_that_are(recipes):
-    with pytest.raises(BadInput, match=r"override 'engine=larg': .*the nearest is large, all are: large, small"):
+    with pytest.raises(BadInput, match=r"override engine=…: .*the nearest is large, all are: large, small"):
         load_config(Cooked, None, ["engine=larg"])
     write(recipes, "engines/large.yaml", "sise: 9\n")
     with pytest.raises(BadInput, match=r"large\.yaml: unknown key engine\.sise; the nearest known one is engine\.size"):
