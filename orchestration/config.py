@@ -47,7 +47,7 @@ def load_config(schema: type[Schema], path: str | Path | None, overrides: Sequen
     layers = _with_recipes(schema, layers)
     said_by: dict[str, str] = {}
     for source, layer in layers:
-        said_by |= dict.fromkeys(_checked(schema, layer, source), source)
+        said_by |= dict.fromkeys(_checked(schema, schema, layer, source), source)
     name = str(path) if path is not None else "overrides"
     try:
         return _instance(OmegaConf.merge(schema, *(layer for _, layer in layers)))
@@ -150,23 +150,28 @@ def recipe_file(folder: str, name: str, source: str) -> Path:
     return home / f"{name}.yaml"
 
 
-def _checked(hint: Any, value: Any, source: str, key: str = "") -> Iterator[str]:
-    """The dotted keys within `value`, each known and each of its declared type; `hint` is declared for `key` itself."""
+def _checked(schema: Any, hint: Any, value: Any, source: str, key: str = "") -> Iterator[str]:
+    """The dotted keys within `value`, each known and each of its declared type; `hint` is declared for `key` itself, a
+    key of `schema`."""
     section, origin = _section(hint), get_origin(hint)
     within = f"{key}." if key else ""
     if section and isinstance(value, dict):
         hints = get_type_hints(section)
         for name, each in value.items():
             if name not in section.__dataclass_fields__:
-                nearest = _nearest(f"{within}{name}", [within + path for path in _paths(section)])
-                raise BadInput(f"{source}: unknown key {within}{name}; the nearest known one is {nearest}")
-            yield from _checked(hints[name], each, source, f"{within}{name}")
+                unknown = f"{within}{name}"
+                while isinstance(each, dict) and each:  # its first value's key tells most of what is meant
+                    last, each = next(iter(each.items()))
+                    unknown += f".{last}"
+                nearest = _nearest(unknown, [*(within + path for path in _paths(section)), *_paths(schema)])
+                raise BadInput(f"{source}: unknown key {unknown}; the nearest known one is {nearest}")
+            yield from _checked(schema, hints[name], each, source, f"{within}{name}")
     elif origin in (list, tuple) and isinstance(value, list) and value:
         for index, each in enumerate(value):
-            yield from _checked(get_args(hint)[0], each, source, f"{within}{index}")
+            yield from _checked(schema, get_args(hint)[0], each, source, f"{within}{index}")
     elif origin is dict and isinstance(value, dict):
         for name, each in value.items():
-            yield from _checked(get_args(hint)[1], each, source, f"{within}{name}")
+            yield from _checked(schema, get_args(hint)[1], each, source, f"{within}{name}")
     elif not _fits(value, hint):
         raise BadInput(f"{source}: {key} = {value!r}: it has to be {_describe(hint)}")
     else:
@@ -214,19 +219,24 @@ def _section(hint: Any) -> Any:
 
 
 def _paths(schema: Any) -> Iterator[str]:
-    hints = get_type_hints(schema)
-    for field in dataclasses.fields(schema):
-        yield field.name
-        section = _section(hints[field.name])
-        yield from (f"{field.name}.{path}" for path in _paths(section)) if section else ()
+    """The dotted keys of `schema`; of a list of sections those of its first."""
+    for name, hint in get_type_hints(schema).items():
+        if name in schema.__dataclass_fields__:
+            yield name
+            listed = get_origin(hint) is list
+            section = _section(get_args(hint)[0] if listed else hint)
+            within = f"{name}.0" if listed else name
+            yield from (f"{within}.{path}" for path in _paths(section)) if section else ()
 
 
 def _nearest(key: str, known: list[str]) -> str:
-    """The known key that is most like `key`, as a whole and by its last part, so that `lr` finds `….schedule.lr`."""
+    """The known key that is most like `key`: one with the same last part if there is any, so that `lr` finds
+    `….schedule.lr`, else the nearest as a whole and by its last part."""
 
-    def likeness(candidate: str) -> float:
-        pairs = ((key, candidate), (key.rpartition(".")[2], candidate.rpartition(".")[2]))
-        return sum(difflib.SequenceMatcher(None, a, b).ratio() for a, b in pairs)
+    def likeness(candidate: str) -> tuple[bool, float]:
+        last, other = key.rpartition(".")[2], candidate.rpartition(".")[2]
+        pairs = (key, candidate), (last, other)
+        return last == other, sum(difflib.SequenceMatcher(None, a, b).ratio() for a, b in pairs)
 
     return max(known, key=likeness)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from omegaconf import MISSING
 from evidence.errors import BadInput
 from orchestration.config import load_config, to_yaml
 from orchestration.settings import TrainConfig
+from orchestration.sft import SftConfig
 from referee.reward.graph import RewardGraph
 
 
@@ -121,6 +123,29 @@ def test_an_override_is_refused_in_one_line_naming_it(tmp_path, override, parts)
     message = str(refused.value)
     assert "\n" not in message
     assert all(part in message for part in [f"override {override.partition('=')[0]}=…", *parts]), message
+
+
+@pytest.mark.parametrize(
+    ("schema", "override", "nearest"),
+    [
+        (TrainConfig, "lr=1", "learner.schedule.lr"),
+        (TrainConfig, "token_budget=1", "learner.packing.token_budget"),
+        (TrainConfig, "packing.budget=1", "learner.packing.token_budget"),
+        (TrainConfig, "schedule.lr=1", "learner.schedule.lr"),
+        (TrainConfig, "learner.groups_per_step=1", "pacing.groups_per_step"),
+        (TrainConfig, "warmup=1", "learner.schedule.warmup"),
+        (SftConfig, "lr=1", "schedule.lr"),
+        (SftConfig, "learner.schedule.lr=1", "schedule.lr"),
+        (SftConfig, "learner={packing: {token_budget: 1}}", "packing.token_budget"),
+        (SftConfig, "packing.budget=1", "packing.token_budget"),
+        (SftConfig, "warmup=1", "schedule.warmup"),
+        (SftConfig, "steps=1", "stages.0.steps"),
+        (SftConfig, "stages=[{data: a, step: 1}]", "stages.0.steps"),
+    ],
+)
+def test_a_key_that_is_misspelt_or_out_of_place_is_told_the_right_one(schema, override, nearest):
+    with pytest.raises(BadInput, match=rf"unknown key .*; the nearest known one is {re.escape(nearest)}$"):
+        load_config(schema, None, [override])
 
 
 def test_an_override_without_a_value():
