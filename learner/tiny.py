@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen3VLConfig
+from transformers.utils.logging import disable_progress_bar
 
 from evidence.checks import require_one_of
 
@@ -161,6 +162,7 @@ def model_config(spec: TinySpec, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_
 
 def create_tiny_model(folder: Path, spec: TinySpec | None = None, corpus: Iterable[str] = (), seed: int = 0) -> None:
     """Write a random model, its tokenizer and processor files into `folder` (created if absent)."""
+    disable_progress_bar()  # of writing one small file
     spec = spec or TinySpec()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(corpus, spec.vocab)
