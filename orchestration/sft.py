@@ -28,7 +28,7 @@ from orchestration.metrics import Progress, RunLog
 from orchestration.preflight import require_crop_tiles, require_folder, require_frames_fit, require_tiles
 from orchestration.settings import WANDB_MODES, FramesConfig
 from orchestration.sft_rows import Made, RowsConfig, RowSource, by_clip
-from orchestration.skips import Skips
+from orchestration.skips import Skips, first_few
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
 from rollout.prompt import ChatEncoder
@@ -268,7 +268,7 @@ def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.Actor
             left_out += len(made.unreadable) + len(made.over_budget)
             require_few_left_out(left_out, (step + 1 - start) * config.clips, config.clips)
             metrics = gang.train_step(parts, rate)
-            skips.count(metrics, f"step {step + 1}")
+            skips.count(metrics, f"step {step + 1}, clips {first_few(made.clips)}")
             frames = {f"frames/{name}": n for name, n in made.frames.items()}
             bad_now = {"clips_left_out": len(made.unreadable), "clips_over_budget": len(made.over_budget)}
             log.log(step + 1, {**metrics, "learning_rate": rate, **bad_now, **frames})

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from evidence.errors import RunFailed
-from orchestration.skips import Skips
+from orchestration.skips import Skips, first_few
 
 GOOD = {"loss": 0.5, "skipped": 0.0}
 BAD = {"loss": math.nan, "skipped": 1.0}
@@ -21,3 +21,8 @@ def test_only_skips_in_a_row_end_a_run(caplog: pytest.LogCaptureFixture) -> None
         RunFailed, match=r"^step 5, groups 7, 9: loss or gradient is not finite \(loss nan\), in 3 steps"
     ):
         skips.count(BAD, "step 5, groups 7, 9")
+
+
+def test_of_many_names_the_first_are_told_and_how_many_more_there_are() -> None:
+    assert first_few(["a", "b", "c", "d"]) == "a, b, c, d"
+    assert first_few(["a", "b", "c", "d", "e", "f"]) == "a, b, c, d and 2 more"
