@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from evidence.errors import BadInput
 
@@ -42,3 +43,10 @@ def require_share(section: object, *keys: str) -> None:
     for key in keys:
         value = getattr(section, key)
         require(0 <= value <= 1, key, value, "between 0 and 1")
+
+
+def require_default(section: Any, why: str, *keys: str) -> None:
+    """As the class has them: what has no effect is not taken in silence."""
+    for key in keys:
+        value = getattr(section, key)
+        require(value == section.__dataclass_fields__[key].default, key, value, f"left out: {why}")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from evidence.checks import require, require_above_zero, require_least, require_one_of
+from evidence.checks import require, require_above_zero, require_default, require_least, require_one_of
 from evidence.errors import BadInput
 from evidence.functions import load_function
 from learner.aggregation import AGGREGATES
@@ -20,7 +20,14 @@ from learner.aggregation import AGGREGATES
 BASELINES = ("group", "rloo", "none")
 POLICIES = ("behaviour", "recomputed", "interpolated")
 LEVELS = ("token", "sequence")
-MODES = ("none", "plain", "truncate", "mask", "reject")
+# Of a correction, with the keys that each listens to.
+MODES = {
+    "none": (),
+    "plain": ("level",),
+    "truncate": ("level", "high"),
+    "mask": ("level", "low", "high"),
+    "reject": ("level", "low", "high"),
+}
 ESTIMATORS = ("k1", "k2", "k3")
 # Open-o3-Video's, on the argument of k3: exp of more than that is no price any more, but an accident.
 KL_BOUND = 10.0
@@ -69,6 +76,8 @@ class Proximal:
     def __post_init__(self) -> None:
         require_one_of(self, POLICIES, "policy")
         require(0 < self.alpha < 1, "alpha", self.alpha, "above 0 and below 1")
+        if self.policy != "interpolated":
+            require_default(self, f"policy {self.policy} has no alpha", "alpha")
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,8 @@ class Correction:
         require_one_of(self, LEVELS, "level")
         require(0 <= self.low < 1, "low", self.low, "at least 0 and below 1")
         require(1 < self.high < math.inf, "high", self.high, "above 1, and finite")
+        unheard = [key for key in ("level", "low", "high") if key not in MODES[self.mode]]
+        require_default(self, f"with mode {self.mode} it has no effect", *unheard)
 
 
 @dataclass(frozen=True)
@@ -183,9 +194,7 @@ class AlgorithmConfig:
                 "none while proximal is behaviour: pi_prox / mu is 1 then; set proximal to recomputed or interpolated",
             )
         if not rules.clips:
-            for key in ("clip_low", "clip_high"):
-                default = AlgorithmConfig.__dataclass_fields__[key].default
-                require(getattr(self, key) == default, key, getattr(self, key), f"left out: {self.loss} has no clip")
+            require_default(self, f"{self.loss} has no clip", "clip_low", "clip_high")
         if rules is OWN:
             require(not self.entropy, "entropy", self.entropy, f"0 with {self.loss}: {rules.why}")
             in_loss = self.kl.coefficient if self.kl.where == "loss" else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from evidence.checks import require, require_above_zero, require_least, require_one_of
+from evidence.checks import require, require_above_zero, require_default, require_least, require_one_of
 from evidence.errors import BadInput
 from learner.algorithm import AlgorithmConfig
 
@@ -95,6 +95,8 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         require_above_zero(self, "vision_lr_factor")
+        if not self.train_vision:
+            require_default(self, "a frozen tower does not learn; set train_vision", "vision_lr_factor")
         require_least(self, 0, "vision_cache_mib")
         require_least(self, 1, "logit_chunk_mib")
         if self.lora and self.train_vision:
@@ -114,6 +116,8 @@ class ReferenceConfig:
     def __post_init__(self) -> None:
         require_one_of(self, REFERENCES, "kind")
         require_least(self, 1, "ranks")
+        if self.kind != "frozen":
+            require_default(self, "only a frozen reference has ranks of its own", "ranks")
 
 
 @dataclass

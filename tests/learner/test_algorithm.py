@@ -158,6 +158,11 @@ def test_what_has_no_meaning_is_refused(said: dict[str, Any], message: str) -> N
         (lambda: Correction("clip"), r"^mode = clip: it has to be one of none, plain, truncate"),
         (lambda: Correction("mask", "group"), r"^level = group"),
         (lambda: Correction("mask", low=1.5), r"^low = 1.5: it has to be at least 0 and below 1"),
+        (lambda: Correction(high=8.0), r"^high = 8.0: it has to be left out: with mode none it has no effect"),
+        (lambda: Correction(level="sequence"), r"^level = sequence: it has to be left out"),
+        (lambda: Correction("plain", high=8.0), r"^high = 8.0: it has to be left out: with mode plain"),
+        (lambda: Correction("truncate", low=0.1), r"^low = 0.1: it has to be left out: with mode truncate"),
+        (lambda: Proximal("recomputed", 0.3), r"^alpha = 0.3: it has to be left out: policy recomputed has no alpha"),
         (lambda: Correction("mask", high=0.9), r"^high = 0.9: it has to be above 1"),
     ],
 )
