@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from evidence.errors import BadInput
 from orchestration import cli
+from orchestration.config import load_config
+from orchestration.settings import TrainConfig
+from orchestration.train import claim
 from rollout.shapes import make_shapes
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +122,10 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("algorithm=rler", ["learner.reference.kind = none", "frozen or lora_off", "price"]),
         ("learner.reference=frozen", ["learner.reference.kind = frozen", "to be none", "nothing would ask it"]),
         ("learner.reference=lora_off", ["learner.reference.kind = lora_off", "no learner.policy.lora"]),
+        ("learner.reference={kind: lora_off, ranks: 2}", ["learner.reference.ranks = 2", "only a frozen reference"]),
+        ("learner.policy.vision_lr_factor=0.1", ["learner.policy.vision_lr_factor = 0.1", "set train_vision"]),
+        ("algorithm.correction.high=8", ["algorithm.correction.high = 8", "with mode none it has no effect"]),
+        ("learner.packing.mode=rows", ["learner.packing.mode = rows", "one of none, sequence, prefix"]),
         ("learner.zero.ema=0.9", ["learner.zero.ema = 0.9", "only `ser sft`"]),
         ("algorithm={baseline: none, divide_by_std: true}", ["algorithm.divide_by_std = True", "baseline none"]),
         ("algorithm={baseline: none, dynamic_sampling: true}", ["algorithm.dynamic_sampling = True", "baseline none"]),
@@ -126,6 +136,23 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
 def test_a_value_that_cannot_be(train: Refused, override: str, parts: list[str]) -> None:
     error = train(override)
     assert all(part in error for part in parts), error
+
+
+def test_a_budget_of_tokens_that_no_completion_of_full_length_fits(train: Refused) -> None:
+    error = train("learner.packing.token_budget=100")
+    assert "learner.packing.token_budget = 100: a prompt of " in error
+    least = int(re.search(r"a completion run (\d+) tokens; raise it", error)[1])
+    assert str(least) in train(f"learner.packing.token_budget={least - 1}")
+    enough = f"learner.packing.token_budget={least}"
+    assert "frames.cache_dir = /dev/null/none" in train(enough, "frames.cache_dir=/dev/null/none")  # looked at after it
+
+
+def test_of_two_runs_begun_at_once_one_gets_the_folder(tmp_path: Path) -> None:
+    config = load_config(TrainConfig, ROOT / "configs/experiment/quickstart.yaml", [f"run_dir={tmp_path}/run"])
+    claim(tmp_path / "run", config)
+    with pytest.raises(BadInput, match=rf"^run_dir = {tmp_path}/run: a run lies there already"):
+        claim(tmp_path / "run", replace(config, seed=1))
+    assert load_config(TrainConfig, tmp_path / "run/config.yaml") == config
 
 
 def test_a_price_on_the_reward_that_its_normalisation_would_drop(train: Refused) -> None:
