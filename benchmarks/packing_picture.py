@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -48,27 +49,46 @@ def unit(prompt: int, completions: Sequence[int]) -> Unit:
     return Unit(*tokens(prompt), (), branches)
 
 
-def rows_of_group(mode: str) -> list[np.ndarray]:
-    """Of each row that holds the group, [T, T] indices into COLOURS: what the query (row) sees of the key (column)."""
+@dataclass(frozen=True)
+class Picture:
+    """One row of tokens. seen: [T, T], indices into COLOURS, of what the query (line) sees of the key (column).
+    completions: of each in the row, by its number in the group from 1, the tokens (first, behind the last)."""
+
+    seen: np.ndarray
+    completions: dict[int, tuple[int, int]]
+
+
+def rows_of_group(mode: str) -> list[Picture]:
+    """Each row that holds the group."""
     ((layout,),) = lay_out([unit(PROMPT, COMPLETIONS)], 1, PackingConfig(mode))
-    segment, branch = torch.from_numpy(layout.batch.segment), torch.from_numpy(layout.batch.branch)
-    rows, length = segment.shape
-    seen = create_mask(mask_mod(segment, branch), rows, 1, length, length, device="cpu")[:, 0].numpy()
+    batch = layout.batch
+    rows, length = batch.branch.shape
+    rule = mask_mod(torch.from_numpy(batch.segment), torch.from_numpy(batch.branch))
+    seen = create_mask(rule, rows, 1, length, length, device="cpu")[:, 0].numpy()
+    # The last token of a completion that is run predicts its last target, and no other completion has it.
+    last = np.cumsum([n + 1 for n in COMPLETIONS]) - 1
+    ends = {int(batch.predict_from[batch.token == token][0]): number for number, token in enumerate(last, 1)}
     pictures = []
-    for mask, own in zip(seen, layout.batch.branch):
-        prompt_key, prompt_query = own[None, :] == 0, own[:, None] == 0
+    for number, (mask, branch) in enumerate(zip(seen, batch.branch)):
+        row = range(number * len(branch), (number + 1) * len(branch))
+        stops = {ends[at]: at - row.start + 1 for at in ends if at in row}
+        prompt_key, prompt_query = branch[None, :] == 0, branch[:, None] == 0
         picture = np.where(mask, np.where(prompt_key, np.where(prompt_query, 1, 2), 3), 0)
-        padding = own < 0
+        padding = branch < 0
         picture[padding], picture[:, padding] = 4, 4
-        pictures.append(picture)
+        completions = {k: (stop - COMPLETIONS[k - 1], stop) for k, stop in stops.items()}
+        pictures.append(Picture(picture, completions))
     return pictures
 
 
-def draw(axes: Axes, picture: np.ndarray, left: float, top: float) -> None:
+def draw(axes: Axes, picture: Picture, left: float, top: float) -> None:
     """With its top left corner there; a token is 1 wide and high."""
-    edges = np.arange(len(picture) + 1)
+    edges = np.arange(len(picture.seen) + 1)
     look = {"cmap": ListedColormap(COLOURS), "vmin": -0.5, "vmax": 4.5, "edgecolors": "#ffffff", "linewidth": 0.6}
-    axes.pcolormesh(left + edges, top + edges, picture, **look)
+    axes.pcolormesh(left + edges, top + edges, picture.seen, **look)
+    for number, (first, stop) in picture.completions.items():
+        at = {"va": "center", "fontsize": 10, "color": "#8a4f10"}
+        axes.text(left + stop + 0.4, top + (first + stop) / 2, f"$c_{number}$", **at)
 
 
 def main() -> None:
@@ -79,12 +99,14 @@ def main() -> None:
     left = 0.0
     for mode in PACKING_MODES:
         rows = rows_of_group(mode)
-        length = len(rows[0])
-        axes.text(left, -1, f"{TITLES[mode]}\n{len(rows) * length} tokens run", fontsize=11, va="bottom")
+        length = len(rows[0].seen)
+        axes.text(left, -2.4, f"{TITLES[mode]}\n{len(rows) * length} tokens run", fontsize=11, va="bottom")
+        axes.text(left, -0.4, "key token →", fontsize=9, va="bottom")
+        axes.text(left - 0.4, 0, "← query token", fontsize=9, rotation=90, ha="right", va="top")
         for number, picture in enumerate(rows):
             draw(axes, picture, left, number * (length + GAP))
         left += length + 6 * GAP
-    axes.set(xlim=(-GAP, left), ylim=(43, -5), aspect="equal")
+    axes.set(xlim=(-2 * GAP, left), ylim=(43, -6), aspect="equal")
     axes.axis("off")
     names = {1: "the prompt sees itself", 2: "a completion sees the prompt", 3: "a completion sees itself"}
     names |= {0: "not seen", 4: "padding"}

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from evidence.checks import require, require_least
 from evidence.errors import BadInput
 from evidence.types import Sample
 
@@ -46,22 +47,21 @@ class SamplingContract:
     multiple: int = 28
 
     def __post_init__(self) -> None:
-        for key in ("frames", "min_frames", "multiple"):
-            if getattr(self, key) < 1:
-                raise BadInput(f"contract.{key} = {getattr(self, key)}: it has to be 1 or more")
-        if not 0 <= self.fps < math.inf:
-            raise BadInput(f"contract.fps = {self.fps}: it has to be 0 (`frames` spread uniformly) or above")
-        if self.fps and self.min_frames > self.frames:
-            raise BadInput(f"contract.min_frames = {self.min_frames}: it has to be at most frames ({self.frames})")
-        if not self.multiple**2 <= self.max_pixels or not 0 < self.min_pixels <= self.max_pixels:
-            raise BadInput(
-                f"contract.max_pixels = {self.max_pixels}: it has to be at least min_pixels ({self.min_pixels}, above "
-                f"0) and one tile of {self.multiple} x {self.multiple}"
-            )
+        require_least(self, 1, "frames", "min_frames", "multiple", "min_pixels")
+        require_least(self, 0, "fps")
+        few = not self.fps or self.min_frames <= self.frames
+        require(few, "min_frames", self.min_frames, f"at most frames ({self.frames})")
+        tile = f"one tile of {self.multiple} x {self.multiple}"
+        require(
+            max(self.min_pixels, self.multiple**2) <= self.max_pixels,
+            "max_pixels",
+            self.max_pixels,
+            f"at least min_pixels ({self.min_pixels}) and {tile}",
+        )
         least = self.frames * max(self.min_pixels, self.multiple**2)
         if self.total_pixels < least:
             raise BadInput(
-                f"contract.total_pixels = {self.total_pixels}: {self.frames} frames need {least} at least; raise it, "
+                f"total_pixels = {self.total_pixels}: {self.frames} frames need {least} at least; raise it, "
                 "or lower frames or min_pixels"
             )
 

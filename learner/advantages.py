@@ -53,7 +53,9 @@ class Advantages:
 
     def __init__(self, normalise: str, divide_by_std: bool, baseline: str = "group"):
         self.normalise, self.divide_by_std, self.baseline = normalise, divide_by_std, baseline
-        self._moments: dict[str, tuple[float, float]] = {}  # task -> running mean and mean square of its rewards
+        # task -> running mean and mean square of its rewards: at the end of the last step, and with the present one's.
+        self._moments: dict[str, tuple[float, float]] = {}
+        self._with_step = self._moments
 
     def of_step(self, groups: Sequence[ScoredGroup]) -> list[np.ndarray]:
         """float32 [G] for each group of a step, in order.
@@ -62,11 +64,12 @@ class Advantages:
         its group, these are summed by their weights, and the step's sums divided by their standard deviation (their
         mean is 0 already). `task_std`: rewards centred in their group, over the running standard deviation of their
         task (EMA-GRPO; our reading: exponential moving averages of the rewards' first two moments, group by group,
-        this step's included).
+        this step's included). They move when the step has ended.
         """
         if self.normalise == "each":
             return _each(groups)
         if self.normalise == "task_std":
+            self._with_step = dict(self._moments)
             for scored in groups:
                 self._watch(scored.group.sample.task, scored.rewards)
             return [
@@ -75,13 +78,17 @@ class Advantages:
             ]
         return [group_advantages(scored.rewards, self.divide_by_std, self.baseline) for scored in groups]
 
+    def step_ended(self) -> None:
+        """To be called unless the step was skipped, as if it had never been."""
+        self._moments = self._with_step
+
     def _watch(self, task: str, rewards: np.ndarray) -> None:
         new = float(rewards.mean()), float(np.square(rewards, dtype=np.float64).mean())
-        old = self._moments.get(task, new)
-        self._moments[task] = (DECAY * old[0] + (1 - DECAY) * new[0], DECAY * old[1] + (1 - DECAY) * new[1])
+        old = self._with_step.get(task, new)
+        self._with_step[task] = (DECAY * old[0] + (1 - DECAY) * new[0], DECAY * old[1] + (1 - DECAY) * new[1])
 
     def _std(self, task: str) -> float:
-        mean, square = self._moments[task]
+        mean, square = self._with_step[task]
         return max(0.0, square - mean * mean) ** 0.5
 
 

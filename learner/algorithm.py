@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from evidence.checks import require, require_above_zero, require_default, require_least, require_one_of
 from evidence.errors import BadInput
 from evidence.functions import load_function
 from learner.aggregation import AGGREGATES
@@ -19,7 +20,14 @@ from learner.aggregation import AGGREGATES
 BASELINES = ("group", "rloo", "none")
 POLICIES = ("behaviour", "recomputed", "interpolated")
 LEVELS = ("token", "sequence")
-MODES = ("none", "plain", "truncate", "mask", "reject")
+# Of a correction, with the keys that each listens to.
+MODES = {
+    "none": (),
+    "plain": ("level",),
+    "truncate": ("level", "high"),
+    "mask": ("level", "low", "high"),
+    "reject": ("level", "low", "high"),
+}
 ESTIMATORS = ("k1", "k2", "k3")
 # Open-o3-Video's, on the argument of k3: exp of more than that is no price any more, but an accident.
 KL_BOUND = 10.0
@@ -52,15 +60,6 @@ RULES = {
 OWN = Rules(("behaviour",), (), False, "a loss of your own does that itself: give it what it needs as options")
 
 
-def _require(right: bool, key: str, value: object, wanted: str) -> None:
-    if not right:
-        raise BadInput(f"algorithm.{key} = {value}: it has to be {wanted}")
-
-
-def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
-    _require(value in known, key, value, f"one of {', '.join(known)}")
-
-
 @dataclass(frozen=True)
 class Proximal:
     """The policy that clipping keeps the current one near to, pi_prox.
@@ -75,8 +74,10 @@ class Proximal:
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
-        _one_of("proximal.policy", self.policy, POLICIES)
-        _require(0 < self.alpha < 1, "proximal.alpha", self.alpha, "above 0 and below 1")
+        require_one_of(self, POLICIES, "policy")
+        require(0 < self.alpha < 1, "alpha", self.alpha, "above 0 and below 1")
+        if self.policy != "interpolated":
+            require_default(self, f"policy {self.policy} has no alpha", "alpha")
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,12 @@ class Correction:
     high: float = 2.0
 
     def __post_init__(self) -> None:
-        _one_of("correction.mode", self.mode, MODES)
-        _one_of("correction.level", self.level, LEVELS)
-        _require(0 <= self.low < 1, "correction.low", self.low, "at least 0 and below 1")
-        _require(1 < self.high < math.inf, "correction.high", self.high, "above 1, and finite")
+        require_one_of(self, MODES, "mode")
+        require_one_of(self, LEVELS, "level")
+        require(0 <= self.low < 1, "low", self.low, "at least 0 and below 1")
+        require(1 < self.high < math.inf, "high", self.high, "above 1, and finite")
+        unheard = [key for key in ("level", "low", "high") if key not in MODES[self.mode]]
+        require_default(self, f"with mode {self.mode} it has no effect", *unheard)
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,12 @@ class KL:
     where: str = "loss"
 
     def __post_init__(self) -> None:
-        _require(0 <= self.coefficient < math.inf, "kl.coefficient", self.coefficient, "0 or more, and finite")
-        _one_of("kl.estimator", self.estimator, ESTIMATORS)
-        _one_of("kl.where", self.where, ("loss", "reward"))
+        require_least(self, 0, "coefficient")
+        require_one_of(self, ESTIMATORS, "estimator")
+        require_one_of(self, ("loss", "reward"), "where")
         if self.coefficient and (self.estimator, self.where) == ("k1", "loss"):
             raise BadInput(
-                "algorithm.kl.estimator = k1: in a loss its gradient is zero in expectation; take k2 or k3, or "
-                "where: reward"
+                "estimator = k1: in a loss its gradient is zero in expectation; take k2 or k3, or where: reward"
             )
 
 
@@ -153,62 +155,58 @@ class AlgorithmConfig:
     entropy: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(0 < self.clip_low <= 1, "clip_low", self.clip_low, "above 0, and at most 1")
-        _require(0 < self.clip_high < math.inf, "clip_high", self.clip_high, "above 0, and finite")
-        _one_of("aggregate", self.aggregate, AGGREGATES)
+        require(0 < self.clip_low <= 1, "clip_low", self.clip_low, "above 0, and at most 1")
+        require_above_zero(self, "clip_high")
+        require_one_of(self, AGGREGATES, "aggregate")
         if self.max_length is not None:
-            _require(self.max_length >= 1, "max_length", self.max_length, "1 or more")
-            _require(self.aggregate == "constant", "max_length", self.max_length, "null: only `constant` divides by it")
-        _one_of("baseline", self.baseline, BASELINES)
-        _require(0 <= self.entropy < math.inf, "entropy", self.entropy, "0 or more, and finite")
+            require_least(self, 1, "max_length")
+            require(self.aggregate == "constant", "max_length", self.max_length, "null: only `constant` divides by it")
+        require_one_of(self, BASELINES, "baseline")
+        require_least(self, 0, "entropy")
         if ":" in self.loss:
             own_loss(self.loss)
         else:
             known = f"one of {', '.join(RULES)}, or a loss of your own as module:function"
-            _require(self.loss in RULES, "loss", self.loss, known)
-            _require(not self.options, "options", self.options, f"empty: {self.loss} takes none")
+            require(self.loss in RULES, "loss", self.loss, known)
+            require(not self.options, "options", self.options, f"empty: {self.loss} takes none")
         self._check_combination()
 
     def _check_combination(self) -> None:
         if self.baseline == "none":
-            _require(
+            require(
                 not self.divide_by_std, "divide_by_std", True, "false with baseline none: equal rewards have no std"
             )
-            _require(
-                not self.dynamic_sampling, "dynamic_sampling", True, "false with baseline none: equal rewards push"
-            )
+            require(not self.dynamic_sampling, "dynamic_sampling", True, "false with baseline none: equal rewards push")
         if self.kl.coefficient and self.kl.where == "reward":
             why = "false with kl.where = reward: equal rewards differ by their price"
-            _require(not self.dynamic_sampling, "dynamic_sampling", True, why)
+            require(not self.dynamic_sampling, "dynamic_sampling", True, why)
         rules, policy, mode = RULES.get(self.loss, OWN), self.proximal.policy, self.correction.mode
         allowed = " or ".join(rules.proximal)
-        _require(policy in rules.proximal, "proximal.policy", policy, f"{allowed} with {self.loss}: {rules.why}")
+        require(policy in rules.proximal, "proximal.policy", policy, f"{allowed} with {self.loss}: {rules.why}")
         if mode != "none":
-            _require(bool(rules.levels), "correction.mode", mode, f"none with {self.loss}: {rules.why}")
+            require(bool(rules.levels), "correction.mode", mode, f"none with {self.loss}: {rules.why}")
             level, levels = self.correction.level, " or ".join(rules.levels)
-            _require(level in rules.levels, "correction.level", level, f"{levels} with {self.loss}: {rules.why}")
-            _require(
+            require(level in rules.levels, "correction.level", level, f"{levels} with {self.loss}: {rules.why}")
+            require(
                 policy != "behaviour",
                 "correction.mode",
                 mode,
                 "none while proximal is behaviour: pi_prox / mu is 1 then; set proximal to recomputed or interpolated",
             )
         if not rules.clips:
-            for key in ("clip_low", "clip_high"):
-                default = AlgorithmConfig.__dataclass_fields__[key].default
-                _require(getattr(self, key) == default, key, getattr(self, key), f"left out: {self.loss} has no clip")
+            require_default(self, f"{self.loss} has no clip", "clip_low", "clip_high")
         if rules is OWN:
-            _require(not self.entropy, "entropy", self.entropy, f"0 with {self.loss}: {rules.why}")
+            require(not self.entropy, "entropy", self.entropy, f"0 with {self.loss}: {rules.why}")
             in_loss = self.kl.coefficient if self.kl.where == "loss" else 0.0
-            _require(not in_loss, "kl.coefficient", in_loss, f"0 with {self.loss}, or where: reward: {rules.why}")
+            require(not in_loss, "kl.coefficient", in_loss, f"0 with {self.loss}, or where: reward: {rules.why}")
 
 
 def own_loss(name: str) -> Callable[..., Any]:
     """The function that module:function names. Raises BadInput unless it takes (output, targets, options)."""
-    function = load_function("algorithm.loss", name)
+    function = load_function("loss", name)
     try:
         inspect.signature(function).bind(None, None, {})
     except (TypeError, ValueError):  # it does not take three arguments, or nothing is known of what it takes
         wanted = f"def {name.partition(':')[2]}(output, targets, options)"
-        raise BadInput(f"algorithm.loss = {name}: it has to be written as {wanted}") from None
+        raise BadInput(f"loss = {name}: it has to be written as {wanted}") from None
     return function

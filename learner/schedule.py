@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from evidence.errors import BadInput
+from evidence.checks import require_above_zero, require_least, require_one_of, require_share
 
 SHAPES = ("constant", "linear", "cosine")
 
@@ -21,14 +21,10 @@ class Schedule:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.lr < math.inf:
-            raise BadInput(f"lr = {self.lr}: it has to be above 0, and finite")
-        if self.warmup < 0:
-            raise BadInput(f"warmup = {self.warmup}: it has to be 0 or more")
-        if self.shape not in SHAPES:
-            raise BadInput(f"shape = {self.shape}: it has to be one of {', '.join(SHAPES)}")
-        if not 0 <= self.floor <= 1:
-            raise BadInput(f"floor = {self.floor}: a share of lr, it has to be 0 to 1")
+        require_above_zero(self, "lr")
+        require_least(self, 0, "warmup")
+        require_one_of(self, SHAPES, "shape")
+        require_share(self, "floor")
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of step `step` (0 is the first) of a run of `steps`."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
+from evidence.checks import require, require_above_zero, require_default, require_least, require_one_of
 from evidence.errors import BadInput
 from learner.algorithm import AlgorithmConfig
 
@@ -12,12 +12,6 @@ DTYPES = ("float32", "bfloat16")
 PACKING_MODES = ("none", "sequence", "prefix")
 OFFLOADS = ("none", "cpu")
 REFERENCES = ("none", "frozen", "lora_off")
-
-
-def require_dtype(key: str, name: str) -> None:
-    """Raises BadInput unless `name` is a dtype that weights are kept in."""
-    if name not in DTYPES:
-        raise BadInput(f"{key} = {name}: it has to be {' or '.join(DTYPES)}")
 
 
 @dataclass
@@ -37,17 +31,12 @@ class ZeroConfig:
     ema: float | None = None
 
     def __post_init__(self) -> None:
-        require_dtype("precision", self.precision)
-        for key in ("offload_optimizer", "offload_parameters"):
-            if getattr(self, key) not in OFFLOADS:
-                raise BadInput(f"{key} = {getattr(self, key)}: it has to be {' or '.join(OFFLOADS)}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise BadInput(f"betas = {list(self.betas)}: each has to be at least 0 and below 1")
-        for key, least in (("weight_decay", 0.0), ("grad_norm", 1e-12)):
-            if not least <= getattr(self, key) < math.inf:
-                raise BadInput(f"{key} = {getattr(self, key)}: it has to be {least:g} or more, and finite")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise BadInput(f"ema = {self.ema}: it has to be above 0 and below 1, or null")
+        require_one_of(self, DTYPES, "precision")
+        require_one_of(self, OFFLOADS, "offload_optimizer", "offload_parameters")
+        require(all(0 <= beta < 1 for beta in self.betas), "betas", list(self.betas), "two, at least 0 and below 1")
+        require_least(self, 0, "weight_decay")
+        require_above_zero(self, "grad_norm")
+        require(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "above 0 and below 1, or null")
 
 
 @dataclass(frozen=True)
@@ -62,10 +51,8 @@ class PackingConfig:
     token_budget: int = 16384
 
     def __post_init__(self) -> None:
-        if self.mode not in PACKING_MODES:
-            raise BadInput(f"mode = {self.mode}: it has to be {', '.join(PACKING_MODES[:-1])} or {PACKING_MODES[-1]}")
-        if self.token_budget < 1:
-            raise BadInput(f"token_budget = {self.token_budget}: it has to be 1 or more")
+        require_one_of(self, PACKING_MODES, "mode")
+        require_least(self, 1, "token_budget")
 
 
 @dataclass
@@ -79,10 +66,8 @@ class LoraSpec:
     targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise BadInput(f"rank = {self.rank}: it has to be 1 or more")
-        if not 0 < self.alpha < math.inf:
-            raise BadInput(f"alpha = {self.alpha}: it has to be above 0, and finite")
+        require_least(self, 1, "rank")
+        require_above_zero(self, "alpha")
 
     @property
     def scale(self) -> float:
@@ -109,11 +94,11 @@ class PolicyConfig:
     lora: LoraSpec | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.vision_lr_factor < math.inf:
-            raise BadInput(f"vision_lr_factor = {self.vision_lr_factor}: it has to be above 0, and finite")
-        for key, least in (("vision_cache_mib", 0), ("logit_chunk_mib", 1)):
-            if getattr(self, key) < least:
-                raise BadInput(f"{key} = {getattr(self, key)}: it has to be {least} or more")
+        require_above_zero(self, "vision_lr_factor")
+        if not self.train_vision:
+            require_default(self, "a frozen tower does not learn; set train_vision", "vision_lr_factor")
+        require_least(self, 0, "vision_cache_mib")
+        require_least(self, 1, "logit_chunk_mib")
         if self.lora and self.train_vision:
             raise BadInput("lora: an adapter is trained alone; set train_vision to false")
 
@@ -129,10 +114,10 @@ class ReferenceConfig:
     ranks: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in REFERENCES:
-            raise BadInput(f"kind = {self.kind}: it has to be one of {', '.join(REFERENCES)}")
-        if self.ranks < 1:
-            raise BadInput(f"ranks = {self.ranks}: it has to be 1 or more")
+        require_one_of(self, REFERENCES, "kind")
+        require_least(self, 1, "ranks")
+        if self.kind != "frozen":
+            require_default(self, "only a frozen reference has ranks of its own", "ranks")
 
 
 @dataclass

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen3VLConfig
+from transformers.utils.logging import disable_progress_bar
 
-from evidence.errors import BadInput
+from evidence.checks import require_one_of
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -69,8 +70,7 @@ class TinySpec:
     max_positions: int = 8192
 
     def __post_init__(self) -> None:
-        if self.family not in PIXEL_STATISTICS:
-            raise BadInput(f"family = {self.family}: it has to be {' or '.join(PIXEL_STATISTICS)}")
+        require_one_of(self, PIXEL_STATISTICS, "family")
 
 
 def train_tokenizer(corpus: Iterable[str], vocab: int) -> PreTrainedTokenizerFast:
@@ -162,6 +162,7 @@ def model_config(spec: TinySpec, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_
 
 def create_tiny_model(folder: Path, spec: TinySpec | None = None, corpus: Iterable[str] = (), seed: int = 0) -> None:
     """Write a random model, its tokenizer and processor files into `folder` (created if absent)."""
+    disable_progress_bar()  # of writing one small file
     spec = spec or TinySpec()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(corpus, spec.vocab)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from evidence.errors import BadInput
+from evidence.checks import require_least, require_share
 
 
 def worst_age(P: int, S: int, K: int, L: int, f: float) -> int:
@@ -41,11 +41,9 @@ class Pacing:
     window_fraction: float = 0.3
 
     def __post_init__(self) -> None:
-        for name, least in (("groups_per_step", 1), ("staleness", 0), ("publish_every", 1), ("lag", 0)):
-            if getattr(self, name) < least:
-                raise BadInput(f"pacing.{name} = {getattr(self, name)}: it has to be {least} or more")
-        if not 0 <= self.window_fraction <= 1:
-            raise BadInput(f"pacing.window_fraction = {self.window_fraction}: it has to be between 0 and 1")
+        require_least(self, 1, "groups_per_step", "publish_every")
+        require_least(self, 0, "staleness", "lag")
+        require_share(self, "window_fraction")
 
     @property
     def slots(self) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from omegaconf import MISSING
 
+from evidence.checks import require, require_least
 from evidence.errors import BadInput, RunFailed
 from evidence.geometry import convert
 from evidence.spaces import read
@@ -56,13 +57,9 @@ class CalibrateConfig(OfflineConfig):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("samples", "claims", "resamples"):
-            if getattr(self, key) < 1:
-                raise BadInput(f"{key} = {getattr(self, key)}: it has to be 1 or more")
-        if self.attacks < ROUND:
-            raise BadInput(f"attacks = {self.attacks}: it has to be {ROUND} or more, one of each kind")
-        if self.seed < 0:
-            raise BadInput(f"seed = {self.seed}: it has to be 0 or more")
+        require_least(self, 1, "samples", "claims", "resamples")
+        require(self.attacks >= ROUND, "attacks", self.attacks, f"{ROUND} or more, one of each kind")
+        require_least(self, 0, "seed")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
@@ -37,8 +37,9 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 def load_config(schema: type[Schema], path: str | Path | None, overrides: Sequence[str] = ()) -> Schema:
     """An instance of the dataclass `schema`: its defaults, then the file with its includes, then the overrides.
 
-    Without a path the defaults and overrides stand alone. Raises BadInput, also for what a `__post_init__` of the
-    schema refuses: such a message begins with its key, as in "learner.ranks = 0: it has to be 1 or more".
+    Without a path the defaults and overrides stand alone. Raises BadInput, also for what the `__post_init__` of a
+    section refuses, whose message begins with the section's own key: "ranks = 0: it has to be 1 or more" is told as
+    "learner.ranks = 0: …".
     """
     layers = list(_read(Path(path), ())) if path is not None else []
     layers += [_parse_override(text) for text in overrides]
@@ -46,17 +47,17 @@ def load_config(schema: type[Schema], path: str | Path | None, overrides: Sequen
     layers = _with_recipes(schema, layers)
     said_by: dict[str, str] = {}
     for source, layer in layers:
-        said_by |= dict.fromkeys(_checked(schema, layer, source), source)
+        said_by |= dict.fromkeys(_checked(schema, schema, layer, source), source)
     name = str(path) if path is not None else "overrides"
     try:
-        return OmegaConf.to_object(OmegaConf.merge(schema, *(layer for _, layer in layers)))  # type: ignore[return-value]
+        return _instance(OmegaConf.merge(schema, *(layer for _, layer in layers)))
     except MissingMandatoryValue as error:
         raise BadInput(f"{name}: {error.full_key} has no value; set it there or with {error.full_key}=…") from None
     except OmegaConfBaseException as error:  # what only shows when ${references} are followed
         raise BadInput(f"{name}: {error.full_key}: {str(error).splitlines()[0]}") from None
     except BadInput as error:
         refused = str(error).split()[0].rstrip(":")
-        said = [source for key, source in said_by.items() if key == refused or key.endswith(f".{refused}")]
+        said = [source for key, source in said_by.items() if f"{key}.".startswith(f"{refused}.")]
         raise BadInput(f"{said[-1] if said else name}: {error}") from None
 
 
@@ -90,10 +91,10 @@ def _read(path: Path, parents: tuple[Path, ...]) -> Iterator[tuple[str, dict[str
 
 
 def _parse_override(text: str) -> tuple[str, dict[str, Any]]:
-    source = f"override {text!r}"
     key, equals, _ = text.partition("=")
     if not equals or not key:
-        raise BadInput(f"{source}: write it as key=value")
+        raise BadInput(f"override {text!r}: write it as key=value")
+    source = f"override {key}=…"  # without the value, in which a password may be
     try:
         return source, OmegaConf.to_container(OmegaConf.from_dotlist([text]))  # type: ignore[return-value]
     except (YAMLError, OmegaConfBaseException) as error:
@@ -149,27 +150,54 @@ def recipe_file(folder: str, name: str, source: str) -> Path:
     return home / f"{name}.yaml"
 
 
-def _checked(hint: Any, value: Any, source: str, key: str = "") -> Iterator[str]:
-    """The dotted keys within `value`, each known and each of its declared type; `hint` is declared for `key` itself."""
+def _checked(schema: Any, hint: Any, value: Any, source: str, key: str = "") -> Iterator[str]:
+    """The dotted keys within `value`, each known and each of its declared type; `hint` is declared for `key` itself, a
+    key of `schema`."""
     section, origin = _section(hint), get_origin(hint)
     within = f"{key}." if key else ""
     if section and isinstance(value, dict):
         hints = get_type_hints(section)
         for name, each in value.items():
             if name not in section.__dataclass_fields__:
-                nearest = _nearest(f"{within}{name}", [within + path for path in _paths(section)])
-                raise BadInput(f"{source}: unknown key {within}{name}; the nearest known one is {nearest}")
-            yield from _checked(hints[name], each, source, f"{within}{name}")
+                unknown = f"{within}{name}"
+                while isinstance(each, dict) and each:  # its first value's key tells most of what is meant
+                    last, each = next(iter(each.items()))
+                    unknown += f".{last}"
+                nearest = _nearest(unknown, [*(within + path for path in _paths(section)), *_paths(schema)])
+                raise BadInput(f"{source}: unknown key {unknown}; the nearest known one is {nearest}")
+            yield from _checked(schema, hints[name], each, source, f"{within}{name}")
     elif origin in (list, tuple) and isinstance(value, list) and value:
         for index, each in enumerate(value):
-            yield from _checked(get_args(hint)[0], each, source, f"{within}{index}")
+            yield from _checked(schema, get_args(hint)[0], each, source, f"{within}{index}")
     elif origin is dict and isinstance(value, dict):
         for name, each in value.items():
-            yield from _checked(get_args(hint)[1], each, source, f"{within}{name}")
+            yield from _checked(schema, get_args(hint)[1], each, source, f"{within}{name}")
     elif not _fits(value, hint):
         raise BadInput(f"{source}: {key} = {value!r}: it has to be {_describe(hint)}")
     else:
         yield key
+
+
+def _instance(config: Any) -> Any:
+    """What the merged config says, as its schema. Raises BadInput beginning with the whole key of what is refused."""
+    for path, section in _sections(config):
+        try:
+            instance = OmegaConf.to_object(section)
+        except BadInput as error:
+            raise BadInput(f"{path}{error}") from None
+    return instance
+
+
+def _sections(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted path, section) of all that a merged config holds, those within a section before it, itself the last."""
+    keys = node if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
+        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+            within = node[key]
+            if isinstance(within, DictConfig | ListConfig):
+                yield from _sections(within, f"{path}{key}.")
+    if dataclasses.is_dataclass(OmegaConf.get_type(node)):
+        yield path, node
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -191,19 +219,24 @@ def _section(hint: Any) -> Any:
 
 
 def _paths(schema: Any) -> Iterator[str]:
-    hints = get_type_hints(schema)
-    for field in dataclasses.fields(schema):
-        yield field.name
-        section = _section(hints[field.name])
-        yield from (f"{field.name}.{path}" for path in _paths(section)) if section else ()
+    """The dotted keys of `schema`; of a list of sections those of its first."""
+    for name, hint in get_type_hints(schema).items():
+        if name in schema.__dataclass_fields__:
+            yield name
+            listed = get_origin(hint) is list
+            section = _section(get_args(hint)[0] if listed else hint)
+            within = f"{name}.0" if listed else name
+            yield from (f"{within}.{path}" for path in _paths(section)) if section else ()
 
 
 def _nearest(key: str, known: list[str]) -> str:
-    """The known key that is most like `key`, as a whole and by its last part, so that `lr` finds `….schedule.lr`."""
+    """The known key that is most like `key`: one with the same last part if there is any, so that `lr` finds
+    `….schedule.lr`, else the nearest as a whole and by its last part."""
 
-    def likeness(candidate: str) -> float:
-        pairs = ((key, candidate), (key.rpartition(".")[2], candidate.rpartition(".")[2]))
-        return sum(difflib.SequenceMatcher(None, a, b).ratio() for a, b in pairs)
+    def likeness(candidate: str) -> tuple[bool, float]:
+        last, other = key.rpartition(".")[2], candidate.rpartition(".")[2]
+        pairs = (key, candidate), (last, other)
+        return last == other, sum(difflib.SequenceMatcher(None, a, b).ratio() for a, b in pairs)
 
     return max(known, key=likeness)
 

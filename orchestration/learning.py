@@ -61,7 +61,10 @@ class Learner:
         targets = step_targets(scored, self.advantages.of_step(scored), algorithm.aggregate, longest)
         parts = with_targets(layouts, replace(targets, reference=reference))
         learning_rate = config.learner.schedule.rate(version, config.steps)
-        return metrics | await asyncio.to_thread(self.gang.train_step, parts, learning_rate)
+        metrics |= await asyncio.to_thread(self.gang.train_step, parts, learning_rate)
+        if not metrics["skipped"]:
+            self.advantages.step_ended()
+        return metrics
 
     def stop(self) -> None:
         """End the ranks, and give back what they had of the cluster."""

@@ -19,6 +19,12 @@ from orchestration.groups import Draw, House, with_frames
 from orchestration.settings import TrainConfig
 from rollout.engine import PromptMismatch
 
+# Of engine and learner alike: both are kept in learner.zero.precision.
+IN_BFLOAT16 = (
+    "; bfloat16 alone puts some tokens off by tenths, a prompt seen otherwise by units: if these are tenths, raise "
+    "learner.parity_bound (docs/prompts.md)"
+)
+
 
 class ParityError(RunFailed):
     """Engine and learner disagree: training would use a wrong importance ratio."""
@@ -66,7 +72,8 @@ async def check_parity(house: House, gang: Gang, samples: Iterable[Sample], draw
         _, scored = await with_frames(held, layouts_of, logprobs_of, house.store)
     tokens = [sum(len(t.token_ids) for t in group.trajectories) for group in groups]
     ours = np.split(scored, np.cumsum(tokens)[:-1])
-    return worst_difference(groups, ours, config.learner.parity_bound, house.encoder.tokenizer.decode)
+    hint = IN_BFLOAT16 if config.learner.zero.precision == "bfloat16" else ""
+    return worst_difference(groups, ours, config.learner.parity_bound, house.encoder.tokenizer.decode, hint)
 
 
 async def _drawn(house: House, number: int, sample: Sample, prompt: Prompt, lease: Lease, draw: Draw) -> Group:
@@ -87,10 +94,14 @@ async def _drawn(house: House, number: int, sample: Sample, prompt: Prompt, leas
 
 
 def worst_difference(
-    groups: Sequence[Group], ours: Sequence[np.ndarray], bound: float, decode: Callable[[list[int]], str]
+    groups: Sequence[Group],
+    ours: Sequence[np.ndarray],
+    bound: float,
+    decode: Callable[[list[int]], str],
+    hint: str = "",
 ) -> float:
     """The largest difference between the engine's log-probs and `ours`, float32 [N] per group: its completions one
-    after another. Raises ParityError if one is above `bound` or not a number."""
+    after another. Raises ParityError, with `hint` at its end, if one is above `bound` or not a number."""
     theirs = [np.concatenate([t.logprobs for t in group.trajectories]) for group in groups]
     differences = [np.abs(a - b) for a, b in zip(ours, theirs)]
     # numpy's max keeps a NaN, and a NaN is within no bound.
@@ -108,6 +119,6 @@ def worst_difference(
         raise ParityError(
             f"engine and learner disagree by up to {worst:.2g} in log-prob (learner.parity_bound = {bound}), first at "
             f"token {token[at]} of completion {completion[at]} to sample {group.sample.id}: id {drawn} "
-            f"({decode([drawn])!r}) has {engine[at]:.4f} in the engine and {learner[at]:.4f} in the learner"
+            f"({decode([drawn])!r}) has {engine[at]:.4f} in the engine and {learner[at]:.4f} in the learner{hint}"
         )
     return worst

@@ -12,6 +12,7 @@ from pathlib import Path
 from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, most_frames, resized_size, shown_key_times
 from evidence.types import FrameInfo, Sample
+from learner.packing.units import sequence_tokens
 from orchestration.settings import FramesConfig
 from referee.engine_backend import scale_token_ids
 from referee.reward.settings import RewardConfig
@@ -25,14 +26,16 @@ from rollout.template import PromptTemplate
 log = logging.getLogger(__name__)
 
 
-def readable_samples(file: DataFile, contract: SamplingContract, frames: FramesConfig) -> list[Sample]:
-    """The samples of a dataset of which at least one media file can be decoded; usually the first tells."""
+def readable_samples(
+    file: DataFile, contract: SamplingContract, frames: FramesConfig
+) -> tuple[list[Sample], tuple[Sample, FrameInfo]]:
+    """The samples of a dataset, and the first of which the media file can be decoded, usually the very first."""
     samples = file.read()
     paths = list(dict.fromkeys(sample.media_path for sample in samples))
     reasons = []
     for path, found in decoded(paths, contract, 1, frames.timeout_s, frames.worker_bytes):
         if isinstance(found, FrameInfo):
-            return samples
+            return samples, (next(sample for sample in samples if sample.media_path == path), found)
         reasons.append(f"{path}: {found}")
     raise BadInput(
         f"{file.path}: none of its media files can be read, the first is {reasons[0]}; "
@@ -129,6 +132,28 @@ def require_length(
         raise BadInput(
             f"sampling.max_model_len = {max_model_len}: a prompt of {images} frames and its completion can take "
             f"{length} tokens; raise it, or lower contract.frames or contract.max_pixels"
+        )
+
+
+def require_budget(
+    encoder: ChatEncoder,
+    template: PromptTemplate,
+    looked_at: Iterable[tuple[Sample, FrameInfo]],
+    max_tokens: int,
+    token_budget: int,
+) -> None:
+    """A forward has to hold some prompt with one completion of full length, down to which a group can be split.
+
+    `looked_at`: a clip of each dataset file, which stands for it: how long a prompt is, only decoding tells. Where one
+    of them fits, the data is mixed, and what does not fit is for the run to count (over_budget).
+    """
+    prompts = [len(build_prompt(encoder, template, sample, info).token_ids) for sample, info in looked_at]
+    least = sequence_tokens(min(prompts), max_tokens)
+    if least > token_budget:
+        raise BadInput(
+            f"learner.packing.token_budget = {token_budget}: a prompt of {min(prompts)} tokens, data.train's, and a "
+            f"completion run {least} tokens; raise it, or lower sampling.max_tokens, contract.frames or "
+            "contract.max_pixels"
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from learner.settings import RankConfig, ReferenceConfig
+from learner.settings import PolicyConfig, RankConfig, ReferenceConfig
 from orchestration.gang import Gang
 
 
@@ -24,7 +24,8 @@ class Reference:
         """`ranks`: what the policy's were made from; `gpus`: of each rank of a frozen copy."""
         self.kind, self.gang, self.world = config.kind, policy, config.ranks
         if config.kind == "frozen":
-            alone = replace(ranks.policy, lora=None, train_vision=False, gradient_checkpointing=False)
+            sizes = {key: getattr(ranks.policy, key) for key in ("vision_cache_mib", "logit_chunk_mib")}
+            alone = PolicyConfig(**sizes)  # of which nothing is trained
             own = replace(ranks, policy=alone, zero=replace(ranks.zero, ema=None), trained=False)
             self.gang = Gang(own, config.ranks, gpus)
 

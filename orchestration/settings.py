@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from evidence.errors import BadInput
+from evidence.checks import require, require_above_zero, require_least, require_one_of
 from evidence.sampling import SamplingContract
 from learner.algorithm import AlgorithmConfig
 from learner.schedule import Schedule
-from learner.settings import PackingConfig, PolicyConfig, ReferenceConfig, ZeroConfig, require_dtype
+from learner.settings import DTYPES, PackingConfig, PolicyConfig, ReferenceConfig, ZeroConfig
 from orchestration.admission import Pacing
 from referee.agreement import AgreementConfig
 from referee.reward.graph import RewardGraph
@@ -27,11 +26,6 @@ WANDB_MODES = ("offline", "online", "disabled")
 DECODERS = ("decord", "pyav")
 
 
-def _require(right: bool, key: str, value: object, wanted: str) -> None:
-    if not right:
-        raise BadInput(f"{key} = {value}: it has to be {wanted}")
-
-
 @dataclass(frozen=True)
 class DataConfig:
     """train: one dataset file, or several with their weights. heldout: one, of which the first samples are used.
@@ -41,7 +35,7 @@ class DataConfig:
     heldout: DataFile = MISSING
 
     def __post_init__(self) -> None:
-        _require(bool(self.train), "data.train", self.train, "at least one dataset file")
+        require(bool(self.train), "train", self.train, "at least one dataset file")
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ class ModelConfig:
     referee: list[RefereeSource] = MISSING
 
     def __post_init__(self) -> None:
-        _require(bool(self.referee), "model.referee", self.referee, "at least one referee")
+        require(bool(self.referee), "referee", self.referee, "at least one referee")
 
 
 @dataclass(frozen=True)
@@ -78,21 +72,20 @@ class SamplingConfig:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(self.group_size >= 2, "sampling.group_size", self.group_size, "2 or more: advantages compare a group")
-        _require(
+        require(self.group_size >= 2, "group_size", self.group_size, "2 or more: advantages compare a group")
+        require(
             # Banned tokens are kept out by a bias of -100, which is divided by the temperature.
             0 < self.temperature <= 2,
-            "sampling.temperature",
+            "temperature",
             self.temperature,
             "above 0, and at most 2: a hotter one lets banned tokens in",
         )
-        for key in ("max_tokens", "max_num_seqs"):
-            _require(getattr(self, key) >= 1, f"sampling.{key}", getattr(self, key), "1 or more")
+        require_least(self, 1, "max_tokens", "max_num_seqs")
         for key in ("top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"):
             value, neutral = getattr(self, key), SamplingConfig.__dataclass_fields__[key].default
-            _require(
+            require(
                 value == neutral,
-                f"sampling.{key}",
+                key,
                 value,
                 f"{neutral} while training: the engine's log-probs would not be those of the learner's softmax",
             )
@@ -120,21 +113,18 @@ class LearnerConfig:
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
 
     def __post_init__(self) -> None:
-        for key in ("ranks", "max_skipped"):
-            _require(getattr(self, key) >= 1, f"learner.{key}", getattr(self, key), "1 or more")
-        bound = self.parity_bound
-        _require(0 < bound < math.inf, "learner.parity_bound", bound, "above 0, and finite")
-        require_dtype("learner.export_dtype", self.export_dtype)
-        _require(
+        require_least(self, 1, "ranks", "max_skipped")
+        require_above_zero(self, "parity_bound")
+        require_one_of(self, DTYPES, "export_dtype")
+        require(
             self.reference.kind != "lora_off" or self.policy.lora is not None,
-            "learner.reference.kind",
+            "reference.kind",
             self.reference.kind,
             "none or frozen: there is no learner.policy.lora to switch off",
         )
-
-        _require(
+        require(
             self.zero.ema is None,
-            "learner.zero.ema",
+            "zero.ema",
             self.zero.ema,
             "null: only `ser sft` keeps the checkpoints that an average is saved in",
         )
@@ -164,23 +154,20 @@ class ClusterConfig:
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
-        _require(self.rollout_engines >= 1, "cluster.rollout_engines", self.rollout_engines, "1 or more")
-        for key in ("object_store_gib", "frames_gib", "kv_cache_gib", "timeout_s"):
-            value = getattr(self, key)
-            _require(0 < value < math.inf, f"cluster.{key}", value, "above 0, and finite")
-        for key in ("gpus_per_engine", "gpus_per_rank"):
-            _require(getattr(self, key) >= 0, f"cluster.{key}", getattr(self, key), "0 or more")
+        require_least(self, 1, "rollout_engines")
+        require_above_zero(self, "object_store_gib", "frames_gib", "kv_cache_gib", "timeout_s")
+        require_least(self, 0, "gpus_per_engine", "gpus_per_rank")
         share = self.gpu_memory_utilization
-        _require(0 < share < 1, "cluster.gpu_memory_utilization", share, "above 0 and below 1")
-        _require(
+        require(0 < share < 1, "gpu_memory_utilization", share, "above 0 and below 1")
+        require(
             self.tensor_parallel == 1 or 1 < self.tensor_parallel == self.gpus_per_engine,
-            "cluster.tensor_parallel",
+            "tensor_parallel",
             self.tensor_parallel,
             f"1, or gpus_per_engine ({self.gpus_per_engine:g}): an engine is split over all the GPUs it has",
         )
-        _require(
+        require(
             self.frames_gib < self.object_store_gib,
-            "cluster.frames_gib",
+            "frames_gib",
             self.frames_gib,
             f"below object_store_gib ({self.object_store_gib})",
         )
@@ -203,10 +190,9 @@ class FramesConfig:
     cache_gib: float = 20.0
 
     def __post_init__(self) -> None:
-        _require(self.decoder in DECODERS, "frames.decoder", self.decoder, " or ".join(DECODERS))
-        _require(self.workers >= 1, "frames.workers", self.workers, "1 or more")
-        for key in ("worker_gib", "timeout_s", "cache_gib"):
-            _require(getattr(self, key) > 0, f"frames.{key}", getattr(self, key), "above 0")
+        require_one_of(self, DECODERS, "decoder")
+        require_least(self, 1, "workers")
+        require_above_zero(self, "worker_gib", "timeout_s", "cache_gib")
 
     @property
     def worker_bytes(self) -> int:
@@ -224,7 +210,7 @@ class EvalConfig:
     ser: Ser = field(default_factory=Ser)
 
     def __post_init__(self) -> None:
-        _require(self.samples >= 0, "eval.samples", self.samples, "0 or more")
+        require_least(self, 0, "samples")
 
 
 @dataclass(frozen=True)
@@ -257,27 +243,26 @@ class TrainConfig:
     wandb: str = "offline"
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, "steps", self.steps, "1 or more")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
-        _require(
+        require_least(self, 1, "steps")
+        require_least(self, 0, "seed")
+        require(
             self.pacing.groups_per_step >= self.learner.ranks,
             "learner.ranks",
             self.learner.ranks,
             f"at most pacing.groups_per_step ({self.pacing.groups_per_step}): each rank trains a group at least",
         )
-        _require(
+        require(
             self.sampling.max_tokens < self.sampling.max_model_len,
             "sampling.max_tokens",
             self.sampling.max_tokens,
             f"below max_model_len ({self.sampling.max_model_len})",
         )
-        _require(self.wandb in WANDB_MODES, "wandb", self.wandb, " or ".join(WANDB_MODES))
+        require_one_of(self, WANDB_MODES, "wandb")
         if self.reward.normalise != "sum":
             by = f"with reward.normalise = {self.reward.normalise}, which says itself what rewards are measured by"
             for key, neutral in (("baseline", "group"), ("divide_by_std", False)):
                 value = getattr(self.algorithm, key)
-                _require(value == neutral, f"algorithm.{key}", value, f"{neutral} {by}")
-
+                require(value == neutral, f"algorithm.{key}", value, f"{neutral} {by}")
         RewardGraph(self.reward)
         self._require_reference()
 
@@ -286,13 +271,13 @@ class TrainConfig:
         kl, kind = self.algorithm.kl, self.learner.reference.kind
         wanted = "frozen or lora_off" if kl.coefficient else "none"
         why = "sets a price on leaving the reference" if kl.coefficient else "is 0, so nothing would ask it"
-        _require(
+        require(
             self.learner.uses_reference == bool(kl.coefficient),
             "learner.reference.kind",
             kind,
             f"{wanted}: algorithm.kl.coefficient {why}",
         )
-        _require(
+        require(
             not (kl.coefficient and kl.where == "reward" and self.reward.normalise == "each"),
             "algorithm.kl.where",
             kl.where,

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import ray
 
+from evidence.checks import require, require_above_zero, require_least, require_one_of
 from evidence.errors import BadInput, RunFailed
 from evidence.sampling import SamplingContract
 from learner.schedule import Schedule
-from learner.settings import PackingConfig, PolicyConfig, RankConfig, ZeroConfig, require_dtype
+from learner.settings import DTYPES, PackingConfig, PolicyConfig, RankConfig, ZeroConfig
 from learner.tiny import TinySpec, create_tiny_model
 from orchestration.cluster import run_directory, start_ray
 from orchestration.config import load_config, to_yaml
@@ -27,7 +28,7 @@ from orchestration.metrics import Progress, RunLog
 from orchestration.preflight import require_crop_tiles, require_folder, require_frames_fit, require_tiles
 from orchestration.settings import WANDB_MODES, FramesConfig
 from orchestration.sft_rows import Made, RowsConfig, RowSource, by_clip
-from orchestration.skips import Skips
+from orchestration.skips import Skips, first_few
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
 from rollout.prompt import ChatEncoder
@@ -35,6 +36,7 @@ from rollout.template import PromptTemplate
 
 logger = logging.getLogger(__name__)
 
+TASKS = ("answer", "verify")
 # What a run may be resumed with another value of: nothing that the weights depend on.
 MAY_CHANGE = (
     *("run_dir", "out", "dtype", "stop_after", "checkpoint_every", "max_skipped", "wandb"),
@@ -58,10 +60,8 @@ class Stage:
     steps: int
 
     def __post_init__(self) -> None:
-        if not self.data:
-            raise BadInput("data = []: it has to name at least one dataset file")
-        if self.steps < 1:
-            raise BadInput(f"steps = {self.steps}: it has to be 1 or more")
+        require(bool(self.data), "data", self.data, "at least one dataset file")
+        require_least(self, 1, "steps")
 
 
 @dataclass
@@ -104,25 +104,18 @@ class SftConfig:
     wandb: str = "offline"
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            raise BadInput("stages = []: it has to name at least one {data, steps}")
-        if self.task not in ("answer", "verify"):
-            raise BadInput(f"task = {self.task}: it has to be answer or verify")
-        require_dtype("dtype", self.dtype)
-        for key, least in (("claims", 1), ("seed", 0), ("checkpoint_every", 1), ("max_skipped", 1)):
-            if getattr(self, key) < least:
-                raise BadInput(f"{key} = {getattr(self, key)}: it has to be {least} or more")
-        if self.stop_after is not None and self.stop_after < 1:
-            raise BadInput(f"stop_after = {self.stop_after}: it has to be 1 or more, or null for all stages")
-        if self.wandb not in WANDB_MODES:
-            raise BadInput(f"wandb = {self.wandb}: it has to be {' or '.join(WANDB_MODES)}")
-        if self.ranks < 1 or self.clips < self.ranks:
-            raise BadInput(f"ranks = {self.ranks}: it has to be 1 or more, and at most clips ({self.clips})")
-        if not 0 < self.frames_gib < self.object_store_gib:
-            raise BadInput(
-                f"frames_gib = {self.frames_gib}: it has to be above 0, and below object_store_gib "
-                f"({self.object_store_gib})"
-            )
+        require(bool(self.stages), "stages", self.stages, "at least one {data, steps}")
+        require_one_of(self, TASKS, "task")
+        require_one_of(self, DTYPES, "dtype")
+        require_one_of(self, WANDB_MODES, "wandb")
+        require_least(self, 1, "claims", "ranks", "checkpoint_every", "max_skipped")
+        require_least(self, 0, "seed")
+        stop = self.stop_after
+        require(stop is None or stop >= 1, "stop_after", stop, "1 or more, or null for all stages")
+        require(self.ranks <= self.clips, "ranks", self.ranks, f"at most clips ({self.clips})")
+        require_above_zero(self, "frames_gib", "object_store_gib")
+        within = f"below object_store_gib ({self.object_store_gib})"
+        require(self.frames_gib < self.object_store_gib, "frames_gib", self.frames_gib, within)
 
     @property
     def planned(self) -> int:
@@ -275,7 +268,7 @@ def _train(config: SftConfig, run_dir: Path, gang: Gang, source: ray.actor.Actor
             left_out += len(made.unreadable) + len(made.over_budget)
             require_few_left_out(left_out, (step + 1 - start) * config.clips, config.clips)
             metrics = gang.train_step(parts, rate)
-            skips.count(metrics, f"step {step + 1}")
+            skips.count(metrics, f"step {step + 1}, clips {first_few(made.clips)}")
             frames = {f"frames/{name}": n for name, n in made.frames.items()}
             bad_now = {"clips_left_out": len(made.unreadable), "clips_over_budget": len(made.over_budget)}
             log.log(step + 1, {**metrics, "learning_rate": rate, **bad_now, **frames})

@@ -55,12 +55,13 @@ class RowsConfig:
 
 @dataclass(frozen=True)
 class Made:
-    """What is told of a step's rows: what was left out of its draws, and the frame store's counters.
+    """What is told of a step's rows: the clips they are of, what was left out, and the frame store's counters.
 
-    unreadable: (path, reason) of clips that could not be decoded. over_budget: paths of clips with a sequence above the
-    token budget.
+    clips: paths, each once. unreadable: (path, reason) of clips that could not be decoded. over_budget: paths of clips
+    with a sequence above the token budget.
     """
 
+    clips: list[str]
     unreadable: list[tuple[str, str]]
     over_budget: list[str]
     frames: dict[str, int]
@@ -125,6 +126,7 @@ class Rows:
         try:
             rng = np.random.default_rng([self.seed, stage, step])
             units: list[Unit] = []
+            paths: list[str] = []
             over_budget: list[str] = []
             for clip, look in zip(clips, looks):
                 if isinstance(look, Lease):
@@ -133,13 +135,14 @@ class Rows:
                         over_budget.append(clip[0].media_path)
                     else:
                         units += found
+                        paths.append(clip[0].media_path)
             if not units:
                 raise BadInput(
                     f"stage {stage}, step {step}: none of its clips can be decoded (`ser data check --media` says why) "
                     f"and fits packing.token_budget = {self.config.packing.token_budget}"
                 )
             unreadable = [(look.path, look.reason) for look in looks if isinstance(look, UnreadableMedia)]
-            made = Made(unreadable, over_budget, self.store.counters())
+            made = Made(list(dict.fromkeys(paths)), unreadable, over_budget, self.store.counters())
             return *to_micro_batches(units, self.ranks, self.config.packing), made
         finally:
             for look in looks:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from evidence.errors import RunFailed
 
 log = logging.getLogger(__name__)
+
+MOST_NAMED = 4
 
 
 class Skips:
@@ -30,3 +33,9 @@ class Skips:
             raise RunFailed(f"{why}, in {self.most} steps in a row: is the learning rate too high?")
         log.warning("%s; the step is skipped", why)
         return True
+
+
+def first_few(names: Sequence[str]) -> str:
+    """All of a few names; of many the first, and how many more there are."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

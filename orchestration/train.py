@@ -32,6 +32,7 @@ from orchestration.parity import check_parity
 from orchestration.preflight import (
     most_images,
     readable_samples,
+    require_budget,
     require_folder,
     require_frames_fit,
     require_length,
@@ -52,17 +53,20 @@ from rollout.dataset.mix import Mixture
 from rollout.engine import WeightStore
 from rollout.prompt import ChatEncoder
 
+TAKEN = "run_dir = {}: a run lies there already; name another folder or remove it"
+
 
 def main(config: TrainConfig) -> None:
     """Check everything that can be checked before anything starts or is written, then run. Raises BadInput."""
     run_dir = run_directory(config.run_dir)
     if (run_dir / "config.yaml").exists():
-        raise BadInput(f"run_dir = {config.run_dir}: a run lies there already; name another folder or remove it")
+        raise BadInput(TAKEN.format(config.run_dir))
     shares = config.data.train
-    parts = [readable_samples(share, config.contract, config.frames) for share in shares]
+    parts, looked_at = zip(*(readable_samples(share, config.contract, config.frames) for share in shares))
     train = Mixture(parts, [share.weight for share in shares], config.seed)
     require_tasks(config.reward, train.items)
-    heldout = readable_samples(config.data.heldout, config.contract, config.frames)[: config.eval.samples]
+    heldout, _ = readable_samples(config.data.heldout, config.contract, config.frames)
+    heldout = heldout[: config.eval.samples]
     if len(heldout) < config.eval.samples:
         file = config.data.heldout.path
         raise BadInput(f"eval.samples = {config.eval.samples}: {file} has {len(heldout)}; ask for fewer")
@@ -73,15 +77,25 @@ def main(config: TrainConfig) -> None:
     samples = [*train.items, *heldout]
     room = "cluster.frames_gib", config.cluster.frames_gib
     require_frames_fit(config.contract, samples, config.pacing.groups_per_step, *room)
-    lengths = config.sampling.max_tokens, config.sampling.max_model_len
-    require_length(encoder, config.contract, config.template, samples, *lengths)
+    longest = config.sampling.max_tokens
+    require_length(encoder, config.contract, config.template, samples, longest, config.sampling.max_model_len)
+    require_budget(encoder, config.template, looked_at, longest, config.learner.packing.token_budget)
     for key, folder in (("frames", config.frames.cache_dir), ("referee", config.referee.cache_dir)):
         if folder:
             require_folder(f"{key}.cache_dir", folder)
     with start_ray(config.cluster.object_store_gib, config.gpus):
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.yaml").write_text(to_yaml(config))
+        claim(run_dir, config)
         asyncio.run(Run(config, run_dir, encoder).run(train, heldout))
+
+
+def claim(run_dir: Path, config: TrainConfig) -> None:
+    """Write config.yaml. Raises BadInput if it is there: of two runs that are begun at once, one gets the folder."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with (run_dir / "config.yaml").open("x") as file:
+            file.write(to_yaml(config))
+    except FileExistsError:
+        raise BadInput(TAKEN.format(config.run_dir)) from None
 
 
 class Run:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evidence.errors import BadInput
+from evidence.checks import require_least
 from referee.statistics import NAN, spearman
 
 
@@ -34,12 +34,8 @@ class AgreementConfig:
     iou_rise: float = 0.5
 
     def __post_init__(self) -> None:
-        for key in ("window", "least"):
-            if getattr(self, key) < 1:
-                raise BadInput(f"agreement.{key} = {getattr(self, key)}: it has to be 1 or more")
-        for key in ("fall", "rise", "iou_rise"):
-            if not getattr(self, key) >= 0:
-                raise BadInput(f"agreement.{key} = {getattr(self, key)}: it has to be 0 or more")
+        require_least(self, 1, "window", "least")
+        require_least(self, 0, "fall", "rise", "iou_rise")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from evidence.errors import BadInput
+from evidence.checks import require, require_above_zero, require_least, require_one_of, require_share
 from evidence.geometry import area, clip, iou, nearest_frame
 from evidence.grammar import DEGENERATE, Completion, plain_phrase
 from evidence.sampling import mean_spacing
@@ -74,19 +74,12 @@ class SerConfig:
     max_area_share: float = 0.8
 
     def __post_init__(self) -> None:
-        for name, allowed in (("combine", tuple(COMBINE)), ("timing", TIMINGS)):
-            if getattr(self, name) not in allowed:
-                raise BadInput(f"{name} = {getattr(self, name)}: it has to be one of {', '.join(allowed)}")
-        for name in ("relevance_weight", "lambda_t", "dedup_iou", "max_area_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise BadInput(f"{name} = {getattr(self, name)}: it has to be between 0 and 1")
-        if not 0 < self.sigma < math.inf:
-            raise BadInput(f"sigma = {self.sigma}: it has to be above 0 s, and finite")
-        for name in ("m_min", "max_claims"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name} = {getattr(self, name)}: it has to be 1 or more")
-        if self.max_claims > MOST_CLAIMS:
-            raise BadInput(f"max_claims = {self.max_claims}: it has to be {MOST_CLAIMS} or less")
+        require_one_of(self, COMBINE, "combine")
+        require_one_of(self, TIMINGS, "timing")
+        require_share(self, "relevance_weight", "lambda_t", "dedup_iou", "max_area_share")
+        require_above_zero(self, "sigma")
+        require_least(self, 1, "m_min", "max_claims")
+        require(self.max_claims <= MOST_CLAIMS, "max_claims", self.max_claims, f"{MOST_CLAIMS} or less")
 
 
 def label_spans(sample: Sample) -> Spans:

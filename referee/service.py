@@ -10,7 +10,6 @@ count. What is no failure of the backend but a defect raises. Pure asyncio: noth
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from functools import cache
 import numpy as np
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from evidence.checks import require_above_zero, require_least
 from evidence.errors import BadInput, RunFailed
 from evidence.geometry import nearest_frame
 from evidence.types import Claim, FrameInfo, Verdict
@@ -61,12 +61,8 @@ class ServiceConfig:
     max_concurrent: int = 32
 
     def __post_init__(self) -> None:
-        for key in ("deadline_s", "breaker_pause_s"):
-            if not 0 < getattr(self, key) < math.inf:
-                raise BadInput(f"referee.{key} = {getattr(self, key)}: it has to be above 0, and finite")
-        for key in ("attempts", "breaker_failures", "cache_entries", "max_concurrent"):
-            if getattr(self, key) < 1:
-                raise BadInput(f"referee.{key} = {getattr(self, key)}: it has to be 1 or more")
+        require_above_zero(self, "deadline_s", "breaker_pause_s")
+        require_least(self, 1, "attempts", "breaker_failures", "cache_entries", "max_concurrent")
 
 
 class RefereeBarred(RunFailed):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from evidence.checks import require, require_least
 from evidence.errors import BadInput
 from referee.verification import KINDS
 
@@ -44,26 +45,22 @@ class RefereeSource:
     calibration: str = ""
 
     def __post_init__(self) -> None:
-        if self.replicas < 1:
-            raise BadInput(f"model.referee.replicas = {self.replicas}: it has to be 1 or more")
+        require_least(self, 1, "replicas")
         if self.api_key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
             # What it says may be the key itself.
-            raise BadInput("model.referee.api_key_env: it has to be the name of an environment variable, never a key")
+            raise BadInput("api_key_env: it has to be the name of an environment variable, never a key")
         if not self.url:
             for key in ("api_key_env", "version", "extra_body"):
                 if getattr(self, key):
-                    raise BadInput(f"model.referee.{key}: it is for an endpoint; give its url, or leave it out")
+                    raise BadInput(f"{key}: it is for an endpoint; give its url, or leave it out")
             return
         url = urlsplit(self.url)
         if url.username or url.password or url.query:
-            raise BadInput("model.referee.url: it may hold no password or key; name its variable in api_key_env")
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise BadInput(f"model.referee.url = {self.url}: it has to begin with http:// or https:// and name a host")
-        if self.replicas > 1:
-            raise BadInput(
-                f"model.referee.replicas = {self.replicas}: an endpoint has as many as it has; leave it out, and set "
-                "referee.max_concurrent"
-            )
+            raise BadInput("url: it may hold no password or key; name its variable in api_key_env")
+        reachable = url.scheme in ("http", "https") and bool(url.hostname)
+        require(reachable, "url", self.url, "one that begins with http:// or https:// and names a host")
+        wanted = "left out: an endpoint has as many as it has; set referee.max_concurrent"
+        require(self.replicas == 1, "replicas", self.replicas, wanted)
 
     @property
     def name(self) -> str:

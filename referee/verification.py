@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from evidence.checks import require_one_of
 from evidence.drawing import crop, draw_box
 from evidence.errors import BadInput
 from evidence.geometry import clip
@@ -51,7 +52,7 @@ class Wording:
     def __post_init__(self) -> None:
         for kind in KINDS:
             if _fields(self, kind, {"question", "phrase", "time"}).count(IMAGES) != 1:
-                raise BadInput(f"wording.{kind}: needs {IMAGES} once: {getattr(self, kind)!r}")
+                raise BadInput(f"{kind}: needs {IMAGES} once: {getattr(self, kind)!r}")
         _fields(self, JUDGE, {"question", "reference", "answer"})
 
 
@@ -61,10 +62,10 @@ def _fields(wording: Wording, kind: str, known: set[str]) -> str:
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
     except ValueError as error:
-        raise BadInput(f"wording.{kind}: {error}; a brace itself is written twice: {template!r}") from None
+        raise BadInput(f"{kind}: {error}; a brace itself is written twice: {template!r}") from None
     if not fields <= known:
         names = ", ".join(f"{{{name}}}" for name in sorted(known))
-        raise BadInput(f"wording.{kind}: may have no field but {names}: {template!r}")
+        raise BadInput(f"{kind}: may have no field but {names}: {template!r}")
     return template
 
 
@@ -81,8 +82,7 @@ class VerificationConfig:
     reading: str = "expected"  # expected | argmax
 
     def __post_init__(self) -> None:
-        if self.reading not in READINGS:
-            raise BadInput(f"verification.reading: {self.reading!r} is none of {', '.join(READINGS)}")
+        require_one_of(self, READINGS, "reading")
 
 
 def parts(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from evidence.checks import require_one_of
 from evidence.errors import BadInput
 from evidence.spaces import SPACES
 from evidence.types import Sample
@@ -47,13 +48,12 @@ class PromptTemplate:
 
     def __post_init__(self) -> None:
         if OTHER not in self.tasks:
-            raise BadInput(f"template.tasks: has no key {OTHER!r}; say how to ask for the answer of any other task")
-        if self.box_space not in SPACES:
-            raise BadInput(f"template.box_space = {self.box_space}: it has to be one of {', '.join(SPACES)}")
-        _check("template.frame", self.frame, index=1, index0=0, time=0.0)
-        _check("template.question", self.question, question="", duration=0.0, task="", box_units="")
+            raise BadInput(f"tasks: has no key {OTHER!r}; say how to ask for the answer of any other task")
+        require_one_of(self, SPACES, "box_space")
+        _check("frame", self.frame, index=1, index0=0, time=0.0)
+        _check("question", self.question, question="", duration=0.0, task="", box_units="")
         for task, text in self.tasks.items():
-            _check(f"template.tasks.{task}", text, duration=0.0, box_units="")
+            _check(f"tasks.{task}", text, duration=0.0, box_units="")
 
     def ask(self, sample: Sample, duration: float) -> str:
         """The text after the last frame of a video of `duration` seconds."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from transformers import AutoModelForImageTextToText
+from transformers.utils.logging import disable_progress_bar
 
 from evidence.adapters import A, B
 from evidence.errors import BadInput
@@ -24,6 +25,7 @@ class WholeModel:
 
     def __init__(self, record: Path, saved: Record, average: bool):
         self.shards, self.saved, self.average = record.with_suffix(""), saved, average
+        disable_progress_bar()  # `ser export` shows one of its own
         model = AutoModelForImageTextToText.from_pretrained(saved.model, dtype=getattr(torch, saved.precision))
         self.base = {name: p.detach() for name, p in model.named_parameters()}
         for name, shape in self._changed().items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from evidence.checks import require, require_least, require_one_of, require_share
 from evidence.errors import BadInput
 
 NORMALISE = ("sum", "each", "task_std")
@@ -64,16 +65,12 @@ class RewardConfig:
     watched: int = 64
 
     def __post_init__(self) -> None:
-        if not self.terms:
-            raise BadInput("reward.terms = {}: it has to name at least one term")
-        if self.normalise not in NORMALISE:
-            raise BadInput(f"reward.normalise = {self.normalise}: it has to be one of {', '.join(NORMALISE)}")
-        if not 0 <= self.max_left_out <= 1:
-            raise BadInput(f"reward.max_left_out = {self.max_left_out}: it has to be between 0 and 1")
-        if self.watched < 1:
-            raise BadInput(f"reward.watched = {self.watched}: it has to be 1 or more")
+        require(bool(self.terms), "terms", self.terms, "at least one term")
+        require_one_of(self, NORMALISE, "normalise")
+        require_share(self, "max_left_out")
+        require_least(self, 1, "watched")
         for name, term in self.terms.items():
-            _check(f"reward.terms.{name}", name, term, list(self.terms))
+            _check(f"terms.{name}", name, term, list(self.terms))
 
 
 def _check(where: str, name: str, term: TermConfig, names: list[str]) -> None:

@@ -17,6 +17,7 @@ from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from evidence.checks import require_above_zero
 from evidence.errors import BadInput
 from evidence.types import Sample
 from rollout.dataset.formats import named
@@ -88,8 +89,7 @@ class DataShare(DataFile):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.weight < math.inf:
-            raise BadInput(f"weight = {self.weight}: it has to be above 0")
+        require_above_zero(self, "weight")
 
 
 class Mixture(Generic[T]):

@@ -160,11 +160,11 @@ def test_the_bound_of_bytes_holds(width: int, height: int, contract: SamplingCon
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"frames": 0}, "contract.frames"),
-        ({"fps": -1.0}, "contract.fps"),
-        ({"fps": 1.0, "min_frames": 17}, "contract.min_frames"),
-        ({"max_pixels": 100}, "contract.max_pixels"),
-        ({"total_pixels": 16 * 3136 - 1}, "contract.total_pixels"),
+        ({"frames": 0}, "^frames = "),
+        ({"fps": -1.0}, "^fps = "),
+        ({"fps": 1.0, "min_frames": 17}, "^min_frames = "),
+        ({"max_pixels": 100}, "^max_pixels = "),
+        ({"total_pixels": 16 * 3136 - 1}, "^total_pixels = "),
     ],
 )
 def test_a_contract_that_cannot_be_is_refused(change: dict[str, float], part: str) -> None:

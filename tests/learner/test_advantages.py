@@ -42,6 +42,7 @@ def test_each_task_has_its_own_running_spread():
     advantages = Advantages("task_std", divide_by_std=False)
     loud, quiet = scored("loud", x=[-10, 10]), scored("quiet", x=[-0.1, 0.1])
     assert [a[1] for a in advantages.of_step([loud, quiet])] == pytest.approx([1, 1], rel=2e-3)
+    advantages.step_ended()
     (again,) = advantages.of_step([scored("loud", x=[-20, 20])])
     spread = np.sqrt(DECAY * 100 + (1 - DECAY) * 400)
     assert again[1] == pytest.approx(20 / spread, rel=1e-3)
@@ -59,3 +60,13 @@ def test_a_reward_is_compared_with_its_group_with_the_others_or_with_nothing():
     assert (group_advantages(np.full(4, 0.7, np.float32), True) == 0).all(), "equal rewards say nothing"
     (step,) = Advantages("sum", False, "rloo").of_step([scored(x=[1, 2, 6])])
     assert step.tolist() == [-3, -1.5, 4.5]
+
+
+def test_a_step_that_was_skipped_moves_no_spread():
+    advantages, undisturbed = (Advantages("task_std", divide_by_std=False) for _ in range(2))
+    steps = [[scored(x=[0, 2])], [scored(x=[0, 1])]]
+    for one in (advantages, undisturbed):
+        one.of_step(steps[0])
+        one.step_ended()
+    advantages.of_step([scored(x=[0, 1000])])  # skipped
+    np.testing.assert_array_equal(advantages.of_step(steps[1]), undisturbed.of_step(steps[1]))

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText
+from transformers.utils.logging import enable_progress_bar
 
+from learner.checkpoints import Record
 from learner.hugging_face import save_hugging_face
+from learner.tiny import create_tiny_model
+from learner.zero.whole import WholeModel
 
 
 @pytest.mark.parametrize("file_bytes", [10**9, 10**6, 1])
@@ -34,3 +38,13 @@ def test_what_is_written_is_read_again(tiny_model: Path, tmp_path: Path, file_by
     for name, p in again.named_parameters():
         assert torch.equal(p, parameters[name]), name
     assert (out / "tokenizer.json").read_bytes() == (tiny_model / "tokenizer.json").read_bytes()
+
+
+def test_making_and_loading_a_model_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    enable_progress_bar()  # as it is in a process of one's own
+    create_tiny_model(tmp_path / "model", corpus=["a"])
+    assert capsys.readouterr().err == ""
+    enable_progress_bar()
+    record = Record(str(tmp_path / "model"), 1, "float32", False, None, {}, {})
+    assert WholeModel(tmp_path / "step-1.json", record, average=False).numel > 0
+    assert capsys.readouterr().err == ""

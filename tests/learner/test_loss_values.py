@@ -17,8 +17,9 @@ from learner.algorithm import KL, AlgorithmConfig, Correction, Proximal
 from learner.losses import LossResult, PolicyOutput, TokenTargets, cross_entropy, make_loss
 
 MAX_LENGTH = 7
-MODES = ("plain", "truncate", "mask", "reject")
-CORRECTIONS = [Correction(mode, level, 0.8, 1.2) for mode in MODES for level in ("token", "sequence")]
+HIGH, BOTH = {"high": 1.2}, {"low": 0.8, "high": 1.2}
+BOUNDS = {"plain": {}, "truncate": HIGH, "mask": BOTH, "reject": BOTH}
+CORRECTIONS = [Correction(mode, level, **by) for mode, by in BOUNDS.items() for level in ("token", "sequence")]
 RECOMPUTED = Proximal("recomputed")
 CORRECTED = [("grpo", RECOMPUTED), ("grpo", Proximal("interpolated", 0.3)), ("reinforce", RECOMPUTED)]
 ALGORITHMS = {
@@ -32,7 +33,7 @@ ALGORITHMS = {
         clip_low=0.05,
         clip_high=0.08,
         proximal=Proximal("interpolated", 0.7),
-        correction=Correction("truncate", "sequence", 0.8, 1.2),
+        correction=Correction("truncate", "sequence", high=1.2),
     ),
     "cispo": AlgorithmConfig(loss="cispo", clip_low=1.0, clip_high=0.3, aggregate="token_mean"),
     "reinforce": AlgorithmConfig(loss="reinforce"),
@@ -153,7 +154,7 @@ def test_a_correction_that_overflows_is_truncated_or_masked_and_not_a_nan() -> N
 def test_truncated_reinforce_is_cispo_without_a_lower_bound() -> None:
     pi, step = random_step(1, 1.0)
     truncated = AlgorithmConfig(
-        loss="reinforce", proximal=RECOMPUTED, correction=Correction("truncate", "token", 0.5, 1.5)
+        loss="reinforce", proximal=RECOMPUTED, correction=Correction("truncate", "token", high=1.5)
     )
     cispo = AlgorithmConfig(loss="cispo", clip_low=1.0, clip_high=0.5)
     one, other = (evaluated(config, *tensors(pi, step, config)) for config in (truncated, cispo))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from evidence.errors import BadInput
 from orchestration import cli
+from orchestration.config import load_config
+from orchestration.settings import TrainConfig
+from orchestration.train import claim
 from rollout.shapes import make_shapes
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +95,7 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("cluster.gpu_memory_utilization=1", ["cluster.gpu_memory_utilization = 1.0", "below 1"]),
         ("cluster.tensor_parallel=2", ["cluster.tensor_parallel = 2", "1, or gpus_per_engine (0)"]),
         ("cluster.tensor_parallel=0", ["cluster.tensor_parallel = 0", "1, or gpus_per_engine (0)"]),
-        ("frames.decoder=ffmpeg", ["frames.decoder = ffmpeg", "decord or pyav"]),
+        ("frames.decoder=ffmpeg", ["frames.decoder = ffmpeg", "one of decord, pyav"]),
         ("frames.workers=0", ["frames.workers = 0", "1 or more"]),
         ("contract.total_pixels=1000", ["contract.total_pixels = 1000", "raise it"]),
         ("cluster.object_store_gib=100000", ["cluster.object_store_gib = 100000", "GiB free", "ask for less"]),
@@ -97,7 +103,7 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("contract.multiple=14", ["contract.multiple = 14", "the policy sees tiles of 28 pixels"]),
         ("verification.crop_size=[56,30]", ["verification.crop_size = [56, 30]", "multiples of 28"]),
         ("frames.cache_dir=/dev/null/none", ["frames.cache_dir = /dev/null/none", "/dev/null is a file"]),
-        ("reward.terms.ser.options.m_min=0", ["override 'reward.terms.ser.options.m_min=0'", "1 or more"]),
+        ("reward.terms.ser.options.m_min=0", ["override reward.terms.ser.options.m_min=…: ", "1 or more"]),
         ("referee.attempts=0", ["referee.attempts = 0", "1 or more"]),
         ("referee.cache_dir=/dev/null/none", ["referee.cache_dir = /dev/null/none", "/dev/null is a file"]),
         (
@@ -110,12 +116,16 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ),
         ("pacing.staleness=-1", ["pacing.staleness = -1", "0 or more"]),
         ("seed=-1", ["seed = -1", "0 or more"]),
-        ("learner.schedule.lr=inf", ["lr = inf", "finite"]),
-        ("learner.schedule.warmup=-1", ["warmup = -1", "0 or more"]),
-        ("learner.zero.betas=[1.5,2]", ["betas = [1.5, 2.0]", "below 1"]),
+        ("learner.schedule.lr=inf", ["learner.schedule.lr = inf", "finite"]),
+        ("learner.schedule.warmup=-1", ["learner.schedule.warmup = -1", "0 or more"]),
+        ("learner.zero.betas=[1.5,2]", ["learner.zero.betas = [1.5, 2.0]", "below 1"]),
         ("algorithm=rler", ["learner.reference.kind = none", "frozen or lora_off", "price"]),
         ("learner.reference=frozen", ["learner.reference.kind = frozen", "to be none", "nothing would ask it"]),
         ("learner.reference=lora_off", ["learner.reference.kind = lora_off", "no learner.policy.lora"]),
+        ("learner.reference={kind: lora_off, ranks: 2}", ["learner.reference.ranks = 2", "only a frozen reference"]),
+        ("learner.policy.vision_lr_factor=0.1", ["learner.policy.vision_lr_factor = 0.1", "set train_vision"]),
+        ("algorithm.correction.high=8", ["algorithm.correction.high = 8", "with mode none it has no effect"]),
+        ("learner.packing.mode=rows", ["learner.packing.mode = rows", "one of none, sequence, prefix"]),
         ("learner.zero.ema=0.9", ["learner.zero.ema = 0.9", "only `ser sft`"]),
         ("algorithm={baseline: none, divide_by_std: true}", ["algorithm.divide_by_std = True", "baseline none"]),
         ("algorithm={baseline: none, dynamic_sampling: true}", ["algorithm.dynamic_sampling = True", "baseline none"]),
@@ -126,6 +136,23 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
 def test_a_value_that_cannot_be(train: Refused, override: str, parts: list[str]) -> None:
     error = train(override)
     assert all(part in error for part in parts), error
+
+
+def test_a_budget_of_tokens_that_no_completion_of_full_length_fits(train: Refused) -> None:
+    error = train("learner.packing.token_budget=100")
+    assert "learner.packing.token_budget = 100: a prompt of " in error
+    least = int(re.search(r"a completion run (\d+) tokens; raise it", error)[1])
+    assert str(least) in train(f"learner.packing.token_budget={least - 1}")
+    enough = f"learner.packing.token_budget={least}"
+    assert "frames.cache_dir = /dev/null/none" in train(enough, "frames.cache_dir=/dev/null/none")  # looked at after it
+
+
+def test_of_two_runs_begun_at_once_one_gets_the_folder(tmp_path: Path) -> None:
+    config = load_config(TrainConfig, ROOT / "configs/experiment/quickstart.yaml", [f"run_dir={tmp_path}/run"])
+    claim(tmp_path / "run", config)
+    with pytest.raises(BadInput, match=rf"^run_dir = {tmp_path}/run: a run lies there already"):
+        claim(tmp_path / "run", replace(config, seed=1))
+    assert load_config(TrainConfig, tmp_path / "run/config.yaml") == config
 
 
 def test_a_price_on_the_reward_that_its_normalisation_would_drop(train: Refused) -> None:

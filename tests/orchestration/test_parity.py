@@ -15,7 +15,7 @@ from ray.exceptions import ObjectLostError, RayTaskError
 
 from evidence.errors import BadInput, UnreadableMedia
 from evidence.types import FrameInfo, Group, Prompt, Sample, Trajectory
-from learner.settings import PackingConfig
+from learner.settings import PackingConfig, ZeroConfig
 from orchestration.groups import Draw
 from orchestration.parity import ParityError, check_parity, worst_difference
 from rollout.engine import PromptMismatch
@@ -68,6 +68,14 @@ def test_the_gate_compares_one_group_of_each_rank() -> None:
         asyncio.run(gate(ranks=2, shift=0.5))
 
 
+def test_where_precision_alone_may_be_why_the_mend_is_named() -> None:
+    for precision, told in (("float32", False), ("bfloat16", True)):
+        with pytest.raises(ParityError) as error:
+            asyncio.run(gate(ranks=1, shift=0.3, precision=precision))
+        assert ("raise learner.parity_bound" in str(error.value)) == told
+        assert "\n" not in str(error.value)
+
+
 def test_a_differing_prompt_is_reported_in_one_line() -> None:
     mismatch = PromptMismatch("they first differ at position 3: 5 ('a') in the engine, 6 ('b') here")
     raised = RayTaskError("generate", "a long traceback", mismatch).as_instanceof_cause()
@@ -94,6 +102,7 @@ async def gate(
     budget: int = 64,
     loses: str = "",
     known: bool = True,
+    precision: str = "float32",
 ) -> float:
     """The gate over a fleet whose completions have log-prob -1, and ranks of which the last is off by `shift`. The
     frames of clip-2 are lost on their way to what `loses` says; `known`: the store says that they were its own."""
@@ -156,7 +165,8 @@ async def gate(
 
     house, gang = House(), Ranks()
     packing = PackingConfig("prefix", budget)
-    learner = SimpleNamespace(ranks=ranks, packing=packing, parity_bound=BOUND)
+    zero = ZeroConfig(precision)
+    learner = SimpleNamespace(ranks=ranks, packing=packing, parity_bound=BOUND, zero=zero)
     samples = [Sample(f"clip-{n}", "s", "t", "q", "a", video_path="v") for n in range(5)]
     try:
         found = await check_parity(house, gang, samples, Draw(2, 1.0, 8), SimpleNamespace(learner=learner))

@@ -83,6 +83,8 @@ def test_a_question_is_shown_the_frames_that_training_shows_and_a_bad_clip_is_le
         np.testing.assert_array_equal(one.batch.token_ids, other.batch.token_ids)
     made = first[1]
     assert [path for path, _ in made.unreadable] == [bad] * sum(path == bad for path, _ in groups)
+    assert set(made.clips) == {path for path, _ in groups} - {bad}
+    assert len(made.clips) == 3
     assert made.frames["decoded"] == len(shown)
 
 
@@ -108,6 +110,7 @@ def test_a_clip_with_a_sequence_above_the_token_budget_is_left_out_and_counted(
         """Of a step's sequences, each in a row of its own; and the clips left out."""
         rows.config = replace(config, packing=PackingConfig("none", token_budget))
         micros, made = runner.run(rows.micro_batches(0, 0))
+        assert len({*made.clips, *made.over_budget}) == len(made.clips) + len(made.over_budget) == 4
         return sorted(n for micro in micros for n in (micro.batch.segment >= 0).sum(1).tolist()), made.over_budget
 
     try:

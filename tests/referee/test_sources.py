@@ -74,8 +74,9 @@ def test_a_referee_that_cannot_be(override: str, parts: list[str]):
     ],
 )
 def test_a_key_in_the_wrong_place_is_refused_without_repeating_it(said: dict[str, str]):
-    with pytest.raises(BadInput, match=r"model\.referee\.(api_key_env|url)") as refused:
-        RefereeSource("m", **said)
+    override = f"model.referee={json.dumps({'model': 'm', **said})}"
+    with pytest.raises(BadInput, match=r"model\.referee\.0\.(api_key_env|url): it ") as refused:
+        referees(override)
     assert "secret" not in str(refused.value)
 
 

@@ -76,12 +76,12 @@ def test_readings():
 
 @pytest.mark.parametrize("template", ["no images", "<images><images>", "<images> {answer}", "<images> {"])
 def test_wordings_that_cannot_be_asked_or_say_too_much_are_refused(template: str):
-    with pytest.raises(BadInput, match=r"wording\.relevance"):
+    with pytest.raises(BadInput, match=r"^relevance: "):
         Wording(relevance=template)
 
 
 def test_unknown_reading_is_refused():
-    with pytest.raises(BadInput, match=r"verification\.reading"):
+    with pytest.raises(BadInput, match=r"^reading = mode"):
         VerificationConfig(reading="mode")
 
 
@@ -140,7 +140,7 @@ def test_a_judge_reads_question_reference_and_an_answer_that_cannot_leave_its_qu
 
 @pytest.mark.parametrize("template", ["{phrase}", "{answer", "{}"])
 def test_judge_wordings_that_cannot_be_asked_are_refused(template: str):
-    with pytest.raises(BadInput, match=r"wording\.judge"):
+    with pytest.raises(BadInput, match=r"^judge: "):
         Wording(judge=template)
 
 
