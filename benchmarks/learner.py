@@ -43,7 +43,7 @@ from benchmarks.turns import Turns
 from learner.aggregation import token_weights
 from learner.algorithm import AlgorithmConfig
 from learner.attention import pieces_of
-from learner.micro import MicroBatch, StepTargets, lay_out, with_targets
+from learner.micro import MicroBatch, StepTargets, gather_tokens, lay_out, with_targets
 from learner.packing.batch import Batch, waste
 from learner.packing.units import Branch, Unit, make_unit
 from learner.settings import LossConfig, PackingConfig, PolicyConfig, RankConfig
@@ -76,12 +76,14 @@ class Ours:
     def __init__(self, config: RankConfig, ranks: int = 1):
         self.gang = Gang(config, ranks)
         pids = ray.get([rank.__ray_call__.remote(lambda _: os.getpid()) for rank in self.gang.ranks])
+        self.first: dict[str, float] = {}  # metrics of the first step
         self.processes = [psutil.Process(), *map(psutil.Process, pids)]
 
     def step(self, tasks: Sequence[Task], mode: str) -> float:
         """CPU seconds."""
         before = self._cpu()
-        self.gang.train_step(parts_of(tasks, mode, len(self.gang.ranks)), LEARNING_RATE)
+        metrics = self.gang.train_step(parts_of(tasks, mode, len(self.gang.ranks)), LEARNING_RATE)
+        self.first = self.first or metrics
         return self._cpu() - before
 
     def _cpu(self) -> float:
@@ -166,7 +168,6 @@ def fitted(found: dict[str, list[float]]) -> dict[str, Any]:
 
 def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict[str, Any]:
     task = make_task(folder, PROMPT, COMPLETION, GROUP)
-    write(task, folder, scratch / "task.npz")
     config = RankConfig(
         model=str(folder),
         banned_ids=(),
@@ -179,6 +180,8 @@ def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict
         "_lm": Ours(replace(config, policy=PolicyConfig(vision_cache_mib=64))),
     }
     (parts,) = parts_of([task], "prefix")
+    ours = gather_tokens([parts], towers["_frozen"].gang.logprobs([parts]))
+    write(task, folder, scratch / "task.npz", ours.reshape(task.completions.shape))
     (scratch / "step.pickle").write_bytes(pickle.dumps((config, parts, LEARNING_RATE)))
     others = {
         kind: Turns([sys.executable, "-m", "benchmarks.learner_bare", str(scratch / "step.pickle"), kind])
@@ -201,6 +204,8 @@ def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict
         mode: sum(language_flops(text, micro.batch) for micro in parts_of([task], mode)[0])
         for mode in ("none", "prefix")
     }
+    losses = [towers["_frozen"].first["loss"], *(said[name]["loss"] for name in ("engine", "torch", "trl_frozen"))]
+    norms = [towers["_frozen"].first["grad_norm"], said["trl_frozen"]["grad_norm"]]
     tower, whole = vision_flops(task, folder)
     # A frozen tower has a forward, a trained one a backward as well, which is twice that.
     limits = {
@@ -220,6 +225,12 @@ def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict
         "step_vs_torch": median["prefix_frozen"] / median["torch"],
         "vision_share_of_none": tower / whole,
         "waste": {mode: long_tail_waste(mode) for mode in ("none", "sequence")},
+        # Of the first step: that all do the same update.
+        "differences": {
+            "logprobs": said["trl_frozen"]["logprobs_max_difference"],
+            "loss": max(losses) - min(losses),
+            "grad_norm": max(norms) / min(norms) - 1,
+        },
         "cpu_seconds": found,
         "versions": {name: said["trl"][name] for name in ("trl", "transformers", "torch")},
         **({"growth": growth(folder, config, rounds)} if with_growth else {}),

@@ -195,6 +195,8 @@ class AlgorithmConfig:
             )
         if not rules.clips:
             require_default(self, f"{self.loss} has no clip", "clip_low", "clip_high")
+        elif policy == "recomputed":
+            require_default(self, "against the recomputed policy the ratio is 1", "clip_low", "clip_high")
         if rules is OWN:
             require(not self.entropy, "entropy", self.entropy, f"0 with {self.loss}: {rules.why}")
             in_loss = self.kl.coefficient if self.kl.where == "loss" else 0.0

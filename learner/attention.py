@@ -2,7 +2,7 @@
 
 A token sees those before it (and itself) in its segment that are in the prefix or in its own branch. FlexAttention does
 that on CUDA, from a block mask; elsewhere, where it has no backward pass, SDPA does it piece by piece. In both, what is
-not seen costs nothing.
+not seen takes no time; SDPA's backward keeps a prefix's keys and values once for each of its branches.
 """
 
 from __future__ import annotations

@@ -25,12 +25,13 @@ class Saved:
 
 @dataclass(frozen=True)
 class Record:
-    """model: the folder that training began from; it holds the weights that are not trained. parameters: those that
-    are, by checkpoint name. average: whether their moving average is there, too. lora_scale: of an adapter, if that is
-    what was trained. state: the driver's own, with `step`.
+    """model: the folder that training began from; it holds the weights that are not trained. base: its digest.
+    parameters: those that are trained, by checkpoint name. average: whether their moving average is there, too.
+    lora_scale: of an adapter, if that is what was trained. state: the driver's own, with `step`.
     """
 
     model: str
+    base: str
     ranks: int
     precision: str
     average: bool
@@ -57,6 +58,8 @@ class Record:
 
 def require_same_model(path: Path, saved: Record, here: Record) -> None:
     """Raises BadInput unless what was saved in `path` can go on as what is trained here, on however many ranks."""
+    if saved.base != here.base:
+        raise BadInput(f"{path}: training began from another model than lies in {here.model} now")
     if saved.precision != here.precision:
         raise BadInput(f"{path}: saved with zero.precision = {saved.precision}, this run has {here.precision}")
     if saved.average != here.average:

@@ -95,6 +95,8 @@ class Policy(nn.Module):
             found = place(features, rows.set_patches // self.merge**2, rows.image_of)
             image = (rows.token_ids == self.image_token) | (rows.token_ids == self.video_token)
             visual = image & (rows.segment >= 0)
+            if (there := int(visual.sum())) != len(found.tokens):  # masked_scatter would take what it needs
+                raise ValueError(f"{len(found.tokens)} features of images for {there} places in the rows")
             embeds = embeds.masked_scatter(visual[..., None], found.tokens.to(embeds.dtype))
             if found.deepstack:  # Qwen3-VL adds features of earlier vision layers after its first layers
                 deepstack = {"visual_pos_masks": visual, "deepstack_visual_embeds": list(found.deepstack)}

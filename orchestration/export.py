@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from evidence.digests import model_digest
 from evidence.errors import BadInput
 from learner.checkpoints import Record, checkpoints, require_whole
 from orchestration.preflight import require_folder
@@ -26,6 +27,8 @@ def main(source: Path, step: int | None, out: Path, dtype: str, average: bool) -
     out = require_folder("--out", out)
     if out.is_dir() and any(out.iterdir()):
         raise BadInput(f"--out {out}: something lies there already; name a new folder")
+    if model_digest(saved.model) != saved.base:
+        raise BadInput(f"{record}: training began from another model than lies in {saved.model} now")
     _export(record, saved, out, dtype, average)
     print(f"{out}: {'average of the weights' if average else 'weights'} of {record.with_suffix('')} in {dtype}")
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from evidence.digests import model_digest
 from learner.actor import LearnerRank
 from learner.checkpoints import (
     Record,
@@ -106,6 +108,11 @@ class Gang:
         self._all("load", str(newest), saved.ranks)
         return dict(saved.state)
 
+    @cached_property
+    def base(self) -> str:
+        """Digest of the folder that training began from."""
+        return model_digest(self.config.model)
+
     def _record(self) -> Record:
         """What is trained here."""
         config = self.config
@@ -114,6 +121,7 @@ class Gang:
         lora = config.policy.lora
         return Record(
             model=model,
+            base=self.base,
             ranks=len(self.ranks),
             precision=config.zero.precision,
             average=config.zero.ema is not None,

@@ -2,7 +2,7 @@
 
 Guarantees: the batch of a step depends on the seed, the stage and the step alone, so a resumed run sees what the
 uninterrupted one would have seen; a question is shown the frames that `ser train` shows for it; a clip that cannot be
-decoded, or that hangs or kills its decoder, is left out and counted.
+decoded, or that hangs or kills its decoder, is left out and counted. A step of which no clip is left ends the run.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def verify_units(
 
 
 def _digest(image: np.ndarray) -> str:
-    """What tells it from other images of its shape."""
-    return hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
+    """What tells it from other images."""
+    return hashlib.blake2b(f"{image.shape}".encode() + image.tobytes(), digest_size=16).hexdigest()
 
 
 class Rows:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from importlib.metadata import packages_distributions, version
-from pathlib import Path
 
 import numpy as np
 
+from evidence.digests import model_digest
 from evidence.errors import BadInput
 from referee.backend import Turn
 from referee.verification import SCALE
 from rollout.engine import Engine, EngineConfig
 from rollout.prompt import ChatEncoder
-
-# Weights, tokenizer (merges.txt, tokenizer.model) and configs; a card may change.
-DIGESTED = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".txt", ".model")
 
 ENCODED_KEPT = 4096
 
@@ -60,16 +56,6 @@ def scale_token_ids(encoder: ChatEncoder, n: int = len(SCALE)) -> list[int]:
     if any(len(one) != 1 for one in ids):
         raise BadInput(f"referee: its tokenizer does not write each of 0 to {n - 1} as one token; choose another")
     return [one[0] for one in ids]
-
-
-def model_digest(folder: str) -> str:
-    """SHA-256 over the names and bytes of a model folder's files: any change of weights or tokenizer changes it."""
-    digest = hashlib.sha256()
-    for file in sorted(path for path in Path(folder).iterdir() if path.suffix in DIGESTED):
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:32]
 
 
 def _vllm_version() -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
+from evidence.errors import BadInput
 from learner.algorithm import AlgorithmConfig, own_loss
 from learner.losses.importance import correction, proximal_logprobs
 from learner.losses.kl import divergence
@@ -22,7 +24,7 @@ def make_loss(config: AlgorithmConfig | None) -> Loss:
     if config is None:
         return cross_entropy
     if ":" in config.loss:
-        return partial(own_loss(config.loss), options=config.options)
+        return partial(checked, own_loss(config.loss), config)
     objectives = {
         "grpo": grpo(config.clip_low, config.clip_high),
         "gspo": gspo(config.clip_low, config.clip_high),
@@ -30,6 +32,19 @@ def make_loss(config: AlgorithmConfig | None) -> Loss:
         "reinforce": reinforce,
     }
     return partial(policy_loss, config, objectives[config.loss])
+
+
+def checked(
+    function: Callable[..., LossResult], config: AlgorithmConfig, output: PolicyOutput, targets: TokenTargets
+) -> LossResult:
+    """What a loss of the user's own gives. Raises BadInput unless it is a LossResult that can be differentiated."""
+    result = function(output, targets, options=config.options)
+    if not isinstance(result, LossResult) or result.loss.shape != () or not result.loss.requires_grad:
+        raise BadInput(
+            f"loss = {config.loss}: it returned a {type(result).__name__}; it has to be a LossResult "
+            "(learner/losses/tokens.py) with a loss of no dimensions that depends on output.logprobs"
+        )
+    return result
 
 
 def cross_entropy(output: PolicyOutput, targets: TokenTargets) -> LossResult:

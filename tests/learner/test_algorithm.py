@@ -27,8 +27,11 @@ def mine(output, targets, options):
 def short(output, targets):
     return None
 
-def broken(output, targets, options):
-    return None
+def bare(output, targets, options):
+    return -output.logprobs.sum()
+
+def constant(output, targets, options):
+    return LossResult(targets.weights.sum(), {})
 
 number = 3
 """
@@ -115,6 +118,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"loss": "cispo", "proximal": Proximal("recomputed")}, r"proximal.policy = recomputed: .* behaviour with cispo"),
     ({"loss": "cispo", "correction": Correction("mask")}, r"correction.mode = mask: it has to be none with cispo"),
     ({"loss": "reinforce", "proximal": Proximal("interpolated")}, r"behaviour or recomputed with reinforce"),
+    ({"proximal": Proximal("recomputed"), "clip_low": 0.1}, r"^clip_low = 0.1: it has to be left out: .*ratio is 1"),
     (
         {"loss": "reinforce", "clip_high": 0.3},
         r"^clip_high = 0.3: it has to be left out: reinforce has no",
@@ -182,5 +186,9 @@ def test_a_loss_of_your_own_is_the_whole_loss() -> None:
     config = algorithm("algorithm.loss=own_loss:mine", "algorithm.options.scale=2.0")
     ones = torch.ones(3)
     targets = TokenTargets(ones / 3, ones, ones, torch.zeros(3, dtype=torch.long))
-    result = make_loss(config)(PolicyOutput(torch.tensor([-1.0, -2.0, -3.0])), targets)
+    output = PolicyOutput(torch.tensor([-1.0, -2.0, -3.0], requires_grad=True))
+    result = make_loss(config)(output, targets)
     assert (result.loss.item(), result.metrics) == (pytest.approx(4.0), {"scale": 2.0})
+    for function in ("bare", "constant"):
+        with pytest.raises(BadInput, match=f"^loss = own_loss:{function}: it returned a .*; it has to be a LossResult"):
+            make_loss(algorithm(f"algorithm.loss=own_loss:{function}"))(output, targets)

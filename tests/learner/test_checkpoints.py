@@ -19,7 +19,7 @@ from learner.checkpoints import (
 )
 
 PARAMETERS = {"a.weight": Saved((8, 4), "model.a.weight"), "b.weight": Saved((4,), "model.b.weight")}
-RECORD = Record("/models/small", 2, "float32", False, None, PARAMETERS, {"step": 3})
+RECORD = Record("/models/small", "a1", 2, "float32", False, None, PARAMETERS, {"step": 3})
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -37,6 +37,7 @@ def test_another_number_of_ranks_or_place_of_the_model_is_no_difference() -> Non
     ("here", "told"),
     [
         (replace(RECORD, precision="bfloat16"), "saved with zero.precision = float32, this run has bfloat16"),
+        (replace(RECORD, base="b2"), "training began from another model than lies in /models/small now"),
         (replace(RECORD, average=True), "saved without an average of them; set zero.ema as it was"),
         (
             replace(RECORD, parameters={**PARAMETERS, "b.weight": Saved((6,), "model.b.weight")}),

@@ -16,7 +16,7 @@ from learner.checkpoints import Record, Saved
 from orchestration import cli
 from orchestration.export import find_record
 
-RECORD = Record("/nowhere", 1, "float32", False, None, {"a": Saved((1,), "model.a")}, {"step": 2})
+RECORD = Record("/nowhere", "", 1, "float32", False, None, {"a": Saved((1,), "model.a")}, {"step": 2})
 
 
 @pytest.fixture
@@ -77,6 +77,11 @@ def test_a_folder_that_is_taken_is_left_alone(checkpoint: Path, refused: Callabl
     replace(RECORD, model=str(tmp_path)).write(checkpoint.with_suffix(".json"))
     assert "something lies there already" in refused(checkpoint)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_what_is_not_trained_has_to_be_what_it_was(checkpoint: Path, refused: Callable, tmp_path: Path) -> None:
+    replace(RECORD, model=str(tmp_path)).write(checkpoint.with_suffix(".json"))
+    assert f"another model than lies in {tmp_path} now" in refused(checkpoint)
 
 
 @pytest.mark.slow

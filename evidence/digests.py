@@ -1,0 +1,19 @@
+"""What tells a model's folder from others, wherever it lies."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+# Weights, tokenizer (merges.txt, tokenizer.model) and configs; a card may change.
+DIGESTED = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".txt", ".model")
+
+
+def model_digest(folder: str) -> str:
+    """SHA-256 over the names and bytes of a model folder's files: any change of weights or tokenizer changes it."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in Path(folder).iterdir() if path.suffix in DIGESTED):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:32]
