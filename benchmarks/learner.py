@@ -34,17 +34,16 @@ sys.path = [str(Path(__file__).parents[1]), *(p for p in sys.path if Path(p).abs
 import numpy as np
 import psutil
 import ray
-import torch
 from transformers import AutoConfig
 
+from benchmarks.flops import language_flops
 from benchmarks.learner_task import Task, make_task, vision_flops, write
 from benchmarks.trl_environment import trl_turns
 from benchmarks.turns import Turns
 from learner.aggregation import token_weights
 from learner.algorithm import AlgorithmConfig
-from learner.attention import pieces_of
 from learner.micro import MicroBatch, StepTargets, gather_tokens, lay_out, with_targets
-from learner.packing.batch import Batch, waste
+from learner.packing.batch import waste
 from learner.packing.units import Branch, Unit, make_unit
 from learner.settings import LossConfig, PackingConfig, PolicyConfig, RankConfig
 from orchestration.cluster import start_ray
@@ -55,7 +54,7 @@ LEARNING_RATE = 1e-6
 BUDGET = 16_384
 
 
-def parts_of(tasks: Sequence[Task], mode: str, ranks: int = 1) -> list[list[MicroBatch]]:
+def parts_of(tasks: Sequence[Task], mode: str, ranks: int = 1, budget: int = BUDGET) -> list[list[MicroBatch]]:
     """Each rank's forwards of a GRPO step over groups."""
     units = [
         make_unit([t.prompt] * len(t.completions), list(t.completions), [(f"clip {n}", t.frames)])
@@ -67,7 +66,7 @@ def parts_of(tasks: Sequence[Task], mode: str, ranks: int = 1) -> list[list[Micr
         advantages=np.concatenate([np.repeat(t.advantages, t.completions.shape[1]) for t in tasks]),
         behaviour=np.concatenate([t.behaviour.ravel() for t in tasks]),
     )
-    return with_targets(lay_out(units, ranks, PackingConfig(mode, BUDGET)), targets)
+    return with_targets(lay_out(units, ranks, PackingConfig(mode, budget)), targets)
 
 
 class Ours:
@@ -101,27 +100,6 @@ def alternate(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, l
                 found[name].append(seconds)
         print(f"round {number} of {rounds}", file=sys.stderr)
     return found
-
-
-def language_flops(config: Any, batch: Batch) -> float:
-    """Of a step's forward and backward in the language model and its head: two a multiplication of a weight or of two
-    positions that see each other, once forward and twice backward, and the head's forward once more (learner/head)."""
-    width, heads = config.hidden_size, config.hidden_size // config.num_attention_heads
-    keys = heads * config.num_key_value_heads
-    layer = batch.branch.size * (width * (2 * width + 2 * keys) + 3 * width * config.intermediate_size)
-    attention = 2 * width * pairs(batch)
-    layers = config.num_hidden_layers * (layer + attention)
-    return 2 * (3 * layers + 4 * len(batch.targets) * width * config.vocab_size)
-
-
-def pairs(batch: Batch) -> int:
-    """Of a query and a key that it sees."""
-    rows = pieces_of(torch.from_numpy(batch.segment), torch.from_numpy(batch.branch))
-    return sum(
-        piece.prefix * (piece.prefix + 1) // 2 + sum(n * piece.prefix + n * (n + 1) // 2 for n in piece.branches)
-        for row in rows
-        for piece in row
-    )
 
 
 def long_tail_waste(mode: str) -> float:
@@ -201,7 +179,7 @@ def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict
     median = {name: statistics.median(each) for name, each in found.items()}
     text = AutoConfig.from_pretrained(folder).get_text_config()
     flops = {
-        mode: sum(language_flops(text, micro.batch) for micro in parts_of([task], mode)[0])
+        mode: sum(language_flops(text, micro.batch, head_passes=4) for micro in parts_of([task], mode)[0])
         for mode in ("none", "prefix")
     }
     losses = [towers["_frozen"].first["loss"], *(said[name]["loss"] for name in ("engine", "torch", "trl_frozen"))]

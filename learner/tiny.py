@@ -53,13 +53,15 @@ PIXEL_STATISTICS = {
 
 @dataclass
 class TinySpec:
-    """Family ("qwen2_5_vl" or "qwen3_vl") and sizes. The defaults give 1.6M parameters with a vocabulary of 800."""
+    """Family ("qwen2_5_vl" or "qwen3_vl") and sizes; text_kv_heads: by default half the heads. The defaults
+    give 1.6M parameters with a vocabulary of 800."""
 
     family: str = "qwen2_5_vl"
     text_layers: int = 4
     text_width: int = 128
     text_mlp: int = 384
     text_heads: int = 4
+    text_kv_heads: int | None = None
     vision_layers: int = 3
     vision_width: int = 96
     vision_mlp: int = 256
@@ -107,7 +109,7 @@ def model_config(spec: TinySpec, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_
         "intermediate_size": spec.text_mlp,
         "num_hidden_layers": spec.text_layers,
         "num_attention_heads": spec.text_heads,
-        "num_key_value_heads": max(1, spec.text_heads // 2),
+        "num_key_value_heads": spec.text_kv_heads or max(1, spec.text_heads // 2),
         "max_position_embeddings": spec.max_positions,
         "tie_word_embeddings": True,
         "initializer_range": INITIALIZER_RANGE,
