@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from shown import micro_batch, plain_gradients, plain_policy
-from test_ranks import weights_of
+from test_ranks import step_parts, weights_of, with_bad
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from learner.algorithm import AlgorithmConfig
@@ -95,3 +95,21 @@ def test_steps_below_the_resolution_of_bfloat16_add_up(
     for _ in range(29):
         gang.train_step(part, 1e-5)
     assert changed() > 0.3
+
+
+def test_a_skipped_step_leaves_no_trace_in_offloaded_master_weights_either(
+    start: Callable, tiny_model: Path, encoder: Any, ray_cluster: Any, tmp_path: Path
+) -> None:
+    gang = start(tiny_model, 2, ZeroConfig(precision="bfloat16", offload_optimizer="cpu", offload_parameters="cpu"))
+    parts = step_parts(encoder, 2)
+    gang.train_step(parts, LEARNING_RATE)
+    gang.save(tmp_path, 1, {})
+    assert gang.train_step(with_bad(parts, advantages=np.nan), LEARNING_RATE)["skipped"]
+    assert not gang.train_step(parts, LEARNING_RATE)["skipped"]
+    after = weights_of(ray_cluster, gang)
+    gang.resume(tmp_path)
+    before = weights_of(ray_cluster, gang)
+    gang.train_step(parts, LEARNING_RATE)
+    for name, array in weights_of(ray_cluster, gang).items():
+        np.testing.assert_array_equal(array, after[name], err_msg=name)
+        assert (array != before[name]).any()
