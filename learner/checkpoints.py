@@ -58,8 +58,6 @@ class Record:
 
 def require_same_model(path: Path, saved: Record, here: Record) -> None:
     """Raises BadInput unless what was saved in `path` can go on as what is trained here, on however many ranks."""
-    if saved.base != here.base:
-        raise BadInput(f"{path}: training began from another model than lies in {here.model} now")
     if saved.precision != here.precision:
         raise BadInput(f"{path}: saved with zero.precision = {saved.precision}, this run has {here.precision}")
     if saved.average != here.average:
@@ -75,6 +73,8 @@ def require_same_model(path: Path, saved: Record, here: Record) -> None:
                 f"{path}: saved of another model or adapter: {name} is {there or 'not trained'} there, and "
                 f"{own or 'not trained'} here"
             )
+    if saved.base != here.base:
+        raise BadInput(f"{path}: training began from another model than lies in {here.model} now")
 
 
 def require_whole(path: Path, saved: Record) -> None:
