@@ -41,9 +41,11 @@ def another_node(*options: str) -> Iterator[Node]:
     _wait(lambda: _alive() != before, "another node does not start")
     (started,) = _alive() - before
     node = Node(started, process)
-    yield node
-    node.kill()
-    _wait(lambda: node.id not in _alive(), "a node that was killed is not missed")
+    try:
+        yield node
+    finally:
+        node.kill()
+        _wait(lambda: node.id not in _alive(), "a node that was killed is not missed")
 
 
 def _alive() -> set[str]:
