@@ -26,8 +26,9 @@ from transformers import AutoConfig
 from benchmarks.flops import language_flops, tower_flops
 from benchmarks.learner import LEARNING_RATE, parts_of
 from benchmarks.learner_task import SIZES, Task, make_task
+from evidence.errors import BadInput
 from learner.algorithm import AlgorithmConfig
-from learner.settings import OFFLOADS, PACKING_MODES, LossConfig, PolicyConfig, RankConfig, ZeroConfig
+from learner.settings import DTYPES, OFFLOADS, PACKING_MODES, LossConfig, PolicyConfig, RankConfig, ZeroConfig
 from learner.tiny import TinySpec
 from orchestration.cluster import start_ray
 from orchestration.gang import Gang
@@ -113,7 +114,7 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", choices=PACKING_MODES, default=PACKING_MODES)
     parser.add_argument("--steps", type=int, default=5, help="after the first (%(default)s)")
     parser.add_argument("--ranks", type=int, default=1)
-    parser.add_argument("--precision", default="bfloat16", help="(%(default)s)")
+    parser.add_argument("--precision", choices=DTYPES, default="bfloat16", help="(%(default)s)")
     parser.add_argument("--offload", choices=OFFLOADS, default="none", help="the optimizer: 7b on one GPU needs cpu")
     parser.add_argument("--checkpointing", action="store_true", help="of activations")
     parser.add_argument("--train-vision", action="store_true")
@@ -125,4 +126,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BadInput as error:
+        print(f"learner_mfu: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -18,6 +18,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText
 
+from evidence.errors import BadInput
 from evidence.types import Prompt
 from learner.patches import Patcher
 from learner.tiny import TinySpec, create_tiny_model
@@ -60,7 +61,7 @@ def make_task(
 ) -> Task:
     """A random task for the model in `folder`, which is made first, of these `sizes`; None: one is there already.
 
-    Raises ValueError if `prompt_tokens` leave no room for a frame and the question.
+    Raises BadInput if `prompt_tokens` leave no room for a frame and the question.
     """
     if sizes is not None:
         # Different words enough for the vocabulary.
@@ -95,7 +96,7 @@ def _prompt_of(encoder: ChatEncoder, tokens: int) -> Prompt:
         frames += 1
     prompt = encode(frames, max(0, tokens - len(encode(frames, 0).token_ids)))
     if len(prompt.token_ids) != tokens:
-        raise ValueError(f"{tokens} tokens are no prompt of {frames} frames: it came out as {len(prompt.token_ids)}")
+        raise BadInput(f"{tokens} tokens are no prompt of {frames} frames: it came out as {len(prompt.token_ids)}")
     return prompt
 
 

@@ -92,8 +92,11 @@ def checkpoints(folder: Path) -> list[Path]:
 def remove_checkpoint(record: Path) -> None:
     """The record first, so that what is left of an interrupted removal is no checkpoint."""
     record.unlink(missing_ok=True)
-    for folder in (record.with_suffix(""), *record.parent.glob(f"{record.stem}.*")):
-        shutil.rmtree(folder, ignore_errors=True)
+    for left in (record.with_suffix(""), *record.parent.glob(f"{record.stem}.*")):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:

@@ -22,7 +22,8 @@ def save_hugging_face(
 
     The folder appears whole or not at all, in place of one that was there."""
     whole, folder = folder, folder.with_name(folder.name + ".part")
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder)
     folder.mkdir(parents=True)
     for file in source.iterdir():
         if file.suffix in {".json", ".jinja", ".txt"} and not file.name.startswith(PREFIX):

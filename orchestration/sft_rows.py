@@ -96,11 +96,11 @@ def verify_units(
         # The scale's token alone: a verdict is one token, so the stop after it need not be learnt.
         answers = [encoder.encode_completion(SCALE[label])[:1] for label in (made.relevance, made.localization)]
         pixels = [image[None] for image in images(frame, claim.box, cfg)]
-        units.append(make_unit(prompts, answers, [(_digest(image), image) for image in pixels]))
+        units.append(make_unit(prompts, answers, [(image_key(image), image) for image in pixels]))
     return units
 
 
-def _digest(image: np.ndarray) -> str:
+def image_key(image: np.ndarray) -> str:
     """What tells it from other images."""
     return hashlib.blake2b(f"{image.shape}".encode() + image.tobytes(), digest_size=16).hexdigest()
 

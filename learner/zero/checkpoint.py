@@ -56,7 +56,8 @@ def convert(record: Path) -> None:
     if whole.is_dir():
         return
     part = whole.with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)
+    if part.exists():
+        shutil.rmtree(part)
     command = [sys.executable, "-m", ds_to_universal.__name__, "--num_extract_workers=1", "--num_merge_workers=1"]
     command += [f"--input_folder={record.with_suffix('')}", f"--output_folder={part}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=CONVERT_TIMEOUT_S)

@@ -61,6 +61,7 @@ def test_what_goes_goes_with_all_that_was_made_of_it(tmp_path: Path) -> None:
         for folder in (record.with_suffix(""), universal(record), universal(record).with_suffix(".part")):
             folder.mkdir()
         RECORD.write(record)
+    (tmp_path / "step-000010.json.part").touch()  # of a write that was interrupted
     prune_checkpoints(tmp_path, keep=2)
     assert [path.name for path in checkpoints(tmp_path)] == ["step-000004.json", "step-000010.json"]
     remove_checkpoint(tmp_path / "step-000010.json")

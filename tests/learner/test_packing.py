@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,17 @@ def plain_logprobs(
     logits = out.logits[0, len(prompt.token_ids) - 1 : -1].clone()
     logits += policy.head.bias
     return (logits / TEMPERATURE).log_softmax(-1)[torch.arange(len(completion)), torch.from_numpy(completion).long()]
+
+
+def test_as_many_features_as_places_or_none(policy: Policy, patcher: Patcher, either_encoder: Any) -> None:
+    side = patcher.patch * patcher.merge
+    unit, _ = group(either_encoder, 1, ["t", (side, side)], clip_of(1, 1, side), ["What?"], 5)
+    ((layout,),) = lay_out([unit], 1, PackingConfig())
+    ids = layout.batch.token_ids.copy()
+    ids[ids == policy.image_token] = 0
+    wrong = replace(layout, batch=replace(layout.batch, token_ids=ids))
+    with pytest.raises(ValueError, match="1 features of images for 0 places"):
+        logprobs(policy, patcher, wrong)
 
 
 def group(encoder: Any, number: int, slots: list, frames: np.ndarray, questions: list[str], longest: int) -> tuple:

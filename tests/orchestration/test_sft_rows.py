@@ -18,7 +18,7 @@ from evidence.sampling import SamplingContract, most_bytes, shown_key_times
 from learner.settings import PackingConfig
 from orchestration.settings import FramesConfig
 from orchestration.sft import SftConfig, Stage, TooManyLeftOut, locate, require_few_left_out
-from orchestration.sft_rows import Rows, RowsConfig, RowSource, by_clip
+from orchestration.sft_rows import Rows, RowsConfig, RowSource, by_clip, image_key
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
 from rollout.frames import decode
@@ -27,6 +27,11 @@ from rollout.template import PromptTemplate
 
 CONTRACT = SamplingContract(frames=2, max_pixels=3136, min_pixels=3136)
 DATA = [DataShare("a")]
+
+
+def test_images_of_the_same_bytes_in_another_shape_are_others() -> None:
+    wide, high = np.zeros((28, 112, 3), np.uint8), np.zeros((112, 28, 3), np.uint8)
+    assert image_key(wide) == image_key(wide.copy()) != image_key(high)
 
 
 def test_questions_about_one_clip_are_drawn_together(tmp_path: Path) -> None:
