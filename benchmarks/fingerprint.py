@@ -16,7 +16,7 @@ import sys
 import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def batch_digest(groups: list[ReadyGroup]) -> str:
 class RecordingLearner(train.Learner):
     """The learner of a run, which also records what it is given and what it reports."""
 
-    steps: list[dict[str, Any]] = []  # noqa: RUF012: one run in a process
+    steps: ClassVar[list[dict[str, Any]]] = []  # a process holds one run
 
     async def train(self, groups: list[ReadyGroup], *arguments: Any) -> dict[str, float]:
         metrics = await super().train(groups, *arguments)
