@@ -19,7 +19,7 @@ quickstart: install data/shapes  ## smoke=true: three steps only
 		$(if $(filter true,$(smoke)),steps=3 eval.samples=16)
 
 # Made anew when the world has changed.
-data/shapes: rollout/shapes.py | install
+data/shapes: rollout/dataset/shapes.py | install
 	rm -rf $@
 	$(BIN)/ser data make-shapes $@ --train 1500 --val 64 --test 512 --questions 1 --seed 7
 
@@ -28,7 +28,7 @@ policy referee referee-small: install data/shapes-sft
 	$(BIN)/ser sft configs/sft/$@.yaml
 	install -m 644 runs/sft-$@/model/* assets/$@/
 
-data/shapes-sft: rollout/shapes.py | install
+data/shapes-sft: rollout/dataset/shapes.py | install
 	rm -rf $@
 	$(BIN)/ser data make-shapes $@ --train 20000 --val 512 --test 1024
 

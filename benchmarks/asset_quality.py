@@ -1,8 +1,9 @@
 """How far the embedded referee can be trusted: AUROC on held-out claims with labels, overall and per stratum.
 
 Guarantees: transformers and torch alone, on one CPU thread, so that what is measured is the weights; the claims are
-those of `referee.claims.make_claims`, about clips that no training saw, and depend on nothing but the arguments; the
-quotas that give the bar its meaning are measured on the boxes themselves, and a broken one fails the command.
+those of `referee.trust.labelled_claims.make_claims`, about clips that no training saw, and depend on nothing but the
+arguments; the quotas that give the bar its meaning are measured on the boxes themselves, and a broken one fails the
+command.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ import numpy as np
 import torch
 from transformers import AutoModelForImageTextToText
 
+from benchmarks.strata import referee_report
 from evidence.errors import BadInput
 from evidence.geometry import convert, nearest_frame
 from evidence.sampling import SamplingContract
 from evidence.types import NORMALISED, Box, Claim, FrameInfo, Prompt, Sample
-from learner.patches import Patcher
+from learner.model.patches import Patcher
 from orchestration.config import load_config
-from referee.claims import LabelledClaim, asked_phrase, best_iou, make_claims
-from referee.strata import referee_report
+from referee.trust.labelled_claims import LabelledClaim, asked_phrase, best_iou, make_claims
 from referee.verification import KINDS, SCALE, VerificationConfig, images, parts, read_scale
 from rollout.dataset import read_dataset
-from rollout.frames import decode
+from rollout.frames.decoding import decode
 from rollout.prompt import ChatEncoder
 from rollout.template import PromptTemplate
 

@@ -17,10 +17,10 @@ from evidence.drawing import MAGENTA, draw_box
 from evidence.geometry import convert
 from evidence.sampling import SamplingContract
 from evidence.types import NORMALISED, BoxSpace, Sample
-from referee.claims import asked_phrase
+from referee.trust.labelled_claims import asked_phrase
 from rollout.dataset import read_dataset
-from rollout.frames import decode
-from rollout.shapes import FRAME_SIDE, MOMENTS, make_shapes
+from rollout.dataset.shapes import FRAME_SIDE, MOMENTS, make_shapes
+from rollout.frames.decoding import decode
 
 ROOT = Path(__file__).parents[1]
 CONTRACT = SamplingContract(frames=MOMENTS, max_pixels=FRAME_SIDE**2, min_pixels=FRAME_SIDE**2)

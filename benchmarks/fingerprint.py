@@ -22,7 +22,7 @@ import numpy as np
 
 from orchestration import train
 from orchestration.config import load_config
-from orchestration.groups import ReadyGroup
+from orchestration.loop.group_maker import ReadyGroup
 from orchestration.settings import TrainConfig
 
 OVERRIDES = (

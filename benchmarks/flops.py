@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from learner.attention import pieces_of
+from learner.model.attention import pieces_of
 from learner.packing.batch import Batch
 
 
 def language_flops(config: Any, batch: Batch, head_passes: int = 3) -> float:
     """Of a forward and backward over `batch` in the language model of `config` and its head. A pass is a forward; a
-    backward is two. `head_passes`: 4 counts the head's forward that learner/head runs once more."""
+    backward is two. `head_passes`: 4 counts the head's forward that learner/model/head runs once more."""
     width = config.hidden_size
     head_width = getattr(config, "head_dim", None) or width // config.num_attention_heads
     queries, keys = config.num_attention_heads * head_width, config.num_key_value_heads * head_width

@@ -25,10 +25,10 @@ import ray
 from ray._private.internal_api import memory_summary
 
 from evidence.sampling import SamplingContract, most_bytes
-from orchestration.frame_store import FrameStore
 from orchestration.settings import FramesConfig
-from rollout.decoders import decord
-from rollout.frames import decode, examine
+from rollout.frames.decoders import decord
+from rollout.frames.decoding import decode, examine
+from rollout.frames.store import FrameStore
 
 FOLDER = Path("data/benchmarks")
 SHORT = FOLDER / "short.mp4"

@@ -42,12 +42,12 @@ from benchmarks.trl_environment import trl_turns
 from benchmarks.turns import Turns
 from learner.aggregation import token_weights
 from learner.algorithm import AlgorithmConfig
-from learner.micro import MicroBatch, StepTargets, gather_tokens, lay_out, with_targets
 from learner.packing.batch import waste
-from learner.packing.units import Branch, Unit, make_unit
+from learner.packing.shared_prefix import Branch, Unit, make_unit
+from learner.packing.step import MicroBatch, StepTargets, gather_tokens, lay_out, with_targets
 from learner.settings import LossConfig, PackingConfig, PolicyConfig, RankConfig
-from orchestration.cluster import start_ray
-from orchestration.gang import Gang
+from orchestration.supervision.cluster import start_ray
+from orchestration.supervision.learner_gang import LearnerGang
 
 PROMPT, COMPLETION, GROUP = 512, 64, 8
 LEARNING_RATE = 1e-6
@@ -73,7 +73,7 @@ class Ours:
     """Our step, timed: this process, which packs, and the ranks."""
 
     def __init__(self, config: RankConfig, ranks: int = 1):
-        self.gang = Gang(config, ranks)
+        self.gang = LearnerGang(config, ranks)
         pids = ray.get([rank.__ray_call__.remote(lambda _: os.getpid()) for rank in self.gang.ranks])
         self.first: dict[str, float] = {}  # metrics of the first step
         self.processes = [psutil.Process(), *map(psutil.Process, pids)]

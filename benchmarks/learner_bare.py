@@ -22,13 +22,13 @@ from transformers import AutoModelForImageTextToText
 
 from benchmarks.turns import SAYS
 from learner.losses import TokenTargets, make_loss
-from learner.micro import MicroBatch
-from learner.patches import Patcher
-from learner.policy import Policy, Rows
+from learner.model.patches import Patcher
+from learner.model.policy import Policy, Rows
+from learner.model.vision import Pixels, encode
+from learner.packing.step import MicroBatch
 from learner.settings import RankConfig
-from learner.vision import Pixels, encode
 from learner.zero.engine import build_engine
-from learner.zero.group import join_group
+from learner.zero.process_group import join_group
 
 PORT = 29_611
 

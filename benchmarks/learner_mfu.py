@@ -28,10 +28,10 @@ from benchmarks.learner import LEARNING_RATE, parts_of
 from benchmarks.learner_task import SIZES, Task, make_task
 from evidence.errors import BadInput
 from learner.algorithm import AlgorithmConfig
+from learner.model.tiny import TinySpec
 from learner.settings import DTYPES, OFFLOADS, PACKING_MODES, LossConfig, PolicyConfig, RankConfig, ZeroConfig
-from learner.tiny import TinySpec
-from orchestration.cluster import start_ray
-from orchestration.gang import Gang
+from orchestration.supervision.cluster import start_ray
+from orchestration.supervision.learner_gang import LearnerGang
 
 TOWER = {"vision_layers": 32, "vision_width": 1280, "vision_mlp": 3420, "vision_heads": 16}
 SHAPES = {
@@ -81,7 +81,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         ),
         zero=ZeroConfig(precision=args.precision, offload_optimizer=args.offload),
     )
-    gang = Gang(replace(config, timeout_s=1800.0), args.ranks, float(torch.cuda.is_available()))
+    gang = LearnerGang(replace(config, timeout_s=1800.0), args.ranks, float(torch.cuda.is_available()))
     found: dict[str, Any] = {}
     for mode in args.modes:
         seconds = []

@@ -20,8 +20,8 @@ from transformers import AutoModelForImageTextToText
 
 from evidence.errors import BadInput
 from evidence.types import Prompt
-from learner.patches import Patcher
-from learner.tiny import TinySpec, create_tiny_model
+from learner.model.patches import Patcher
+from learner.model.tiny import TinySpec, create_tiny_model
 from rollout.prompt import ChatEncoder
 
 # In the proportions of Qwen2.5-VL-3B: both MLPs' widths over those of their streams (5.4 and 2.7), the head's FLOPs

@@ -1,7 +1,7 @@
 """What the log-probs of scored tokens take in memory, against the size of the vocabulary.
 
-`python -m benchmarks.logprob_memory` prints in JSON the MiB at most alive in a forward and backward of learner/head,
-and of the plain log-softmax, beside the head's weight and its gradient: counted, not sampled.
+`python -m benchmarks.logprob_memory` prints in JSON the MiB at most alive in a forward and backward of
+learner/model/head, and of the plain log-softmax, beside the head's weight and its gradient: counted, not sampled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from learner.head import ScoringHead
+from learner.model.head import ScoringHead
 
 VOCABULARIES = (1_000, 10_000, 150_000)
 TOKENS, WIDTH = 1024, 64

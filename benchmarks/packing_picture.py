@@ -1,7 +1,7 @@
 """docs/images/packing.png: what a token of a packed group sees, in each mode, by the learner's own plan and mask.
 
-Guarantees: rows and masks are those of `learner.micro.lay_out` and `learner.attention.mask_mod`; the same picture
-for the same arguments.
+Guarantees: rows and masks are those of `learner.packing.step.lay_out` and `learner.model.attention.mask_mod`; the same
+picture for the same arguments.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch.nn.attention.flex_attention import create_mask
 
-from learner.attention import mask_mod
-from learner.micro import lay_out
-from learner.packing.units import Branch, Unit
+from learner.model.attention import mask_mod
+from learner.packing.shared_prefix import Branch, Unit
+from learner.packing.step import lay_out
 from learner.settings import PACKING_MODES, PackingConfig
 
 matplotlib.use("agg")

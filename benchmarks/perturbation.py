@@ -28,10 +28,10 @@ from benchmarks.asset_quality import Look, PlainReferee, load_world
 from evidence.errors import BadInput
 from evidence.geometry import clip, nearest_frame
 from evidence.types import Box, Claim, FrameInfo, Sample
-from referee.claims import asked_phrase, best_iou, moments_of
-from referee.statistics import bootstrap
+from referee.trust.labelled_claims import asked_phrase, best_iou, moments_of
+from referee.trust.statistics import bootstrap
 from rollout.dataset import read_dataset
-from rollout.frames import decode
+from rollout.frames.decoding import decode
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt

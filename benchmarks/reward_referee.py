@@ -24,13 +24,13 @@ import psutil
 from evidence.sampling import SamplingContract
 from evidence.types import Claim, FrameInfo, Prompt
 from orchestration.config import load_config
-from orchestration.offline import OfflineConfig
-from referee.engine_backend import EngineBackend
-from referee.service import RefereeService, ServiceConfig
+from orchestration.supervision.standalone_referee import StandaloneConfig
+from referee.service.engine_backend import EngineBackend
+from referee.service.service import RefereeService, ServiceConfig
 from referee.verification import KINDS, SCALE, VerificationConfig, drawn_box, images, parts
+from rollout.dataset.shapes import make_shapes
 from rollout.engine import EngineConfig
-from rollout.frames import decode
-from rollout.shapes import make_shapes
+from rollout.frames.decoding import decode
 
 ROOT = Path(__file__).parents[1]
 BATCH = 64
@@ -40,7 +40,7 @@ QUESTION = "Where is the red circle at 3.0 s?"
 
 def measure_referee(folder: str, rounds: int, seed: int) -> dict[str, object]:
     """The figures of one referee, a folder."""
-    config = load_config(OfflineConfig, ROOT / "configs/world/shapes.yaml", [f"model.referee={folder}"])
+    config = load_config(StandaloneConfig, ROOT / "configs/world/shapes.yaml", [f"model.referee={folder}"])
     frames, info = _clip(config.contract)
     return asyncio.run(_measured(folder, config.verification, frames, info, rounds, seed))
 

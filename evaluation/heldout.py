@@ -12,10 +12,10 @@ import numpy as np
 from evidence.geometry import area, convert, iou, nearest_frame
 from evidence.grammar import Completion
 from evidence.types import NORMALISED, Box, Claim, FrameInfo, Sample, Verdict
-from referee.claims import asked_phrase
-from referee.ser import Ser, label_spans, score
+from referee.reward.ser import Ser, label_spans, score
 from referee.terms.answers import accuracy
 from referee.terms.view import GroupView
+from referee.trust.labelled_claims import asked_phrase
 
 
 @dataclass(frozen=True)

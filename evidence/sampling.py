@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from evidence.checks import require, require_least
+from evidence.config_checks import require, require_least
 from evidence.errors import BadInput
 from evidence.types import Sample
 

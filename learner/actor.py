@@ -19,19 +19,19 @@ import torch
 
 from evidence.manifest import pack_bucket
 from learner.checkpoints import Saved
-from learner.hugging_face import save_hugging_face
-from learner.lora import adapter_scales, adapters_off, merge, with_scales
 from learner.losses import LossResult, PolicyOutput, TokenTargets, make_loss
-from learner.micro import MicroBatch, MicroLayout
-from learner.patches import Patcher
-from learner.policy import Policy, Rows
+from learner.model.hugging_face import save_hugging_face
+from learner.model.lora import adapter_scales, adapters_off, merge, with_scales
+from learner.model.patches import Patcher
+from learner.model.policy import Policy, Rows
+from learner.model.vision import Features, Pixels
+from learner.packing.step import MicroBatch, MicroLayout
 from learner.settings import RankConfig
-from learner.vision import Features, Pixels
 from learner.zero.average import WeightAverage
 from learner.zero.checkpoint import load_checkpoint, save_checkpoint, saved_parameters
 from learner.zero.engine import build_engine, named_parameters, train_step
 from learner.zero.gather import gather_buckets, whole_numel
-from learner.zero.group import free_address, join_group
+from learner.zero.process_group import free_address, join_group
 
 
 @ray.remote

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from evidence.checks import require, require_above_zero, require_default, require_least, require_one_of
+from evidence.config_checks import require, require_above_zero, require_default, require_least, require_one_of
 from evidence.errors import BadInput
 from evidence.functions import load_function
 from learner.aggregation import AGGREGATES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from evidence.checks import require_above_zero, require_least, require_one_of, require_share
+from evidence.config_checks import require_above_zero, require_least, require_one_of, require_share
 
 SHAPES = ("constant", "linear", "cosine")
 

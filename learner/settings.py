@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from evidence.checks import require, require_above_zero, require_default, require_least, require_one_of
+from evidence.config_checks import require, require_above_zero, require_default, require_least, require_one_of
 from evidence.errors import BadInput
 from learner.algorithm import AlgorithmConfig
 

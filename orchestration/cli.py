@@ -20,8 +20,8 @@ from learner.settings import DTYPES
 # Commands that take a config: the module whose main(config) does the work, and the schema of that config.
 CONFIGURED = {
     "train": ("orchestration.train", "orchestration.settings:TrainConfig"),
-    "sft": ("orchestration.sft", "orchestration.sft:SftConfig"),
-    "calibrate": ("orchestration.calibrate", "orchestration.calibrate:CalibrateConfig"),
+    "sft": ("orchestration.commands.sft", "orchestration.commands.sft:SftConfig"),
+    "calibrate": ("orchestration.commands.calibrate", "orchestration.commands.calibrate:CalibrateConfig"),
 }
 
 
@@ -172,13 +172,13 @@ def _calibrate(args: argparse.Namespace) -> None:
             raise BadInput(
                 "--attacks makes its own claims for one referee; leave out --ratings, --completions, --second"
             )
-        from orchestration import attack
+        from orchestration.commands import attack
 
         attack.main(_load(args), args.json)
         return
     if args.ratings and args.completions:
         raise BadInput("--ratings and --completions both name the claims; give one of them")
-    from orchestration import calibrate
+    from orchestration.commands import calibrate
 
     calibrate.main(_load(args), args.ratings, args.completions, args.second, args.json)
 
@@ -190,7 +190,7 @@ def _print_config(args: argparse.Namespace) -> None:
 
 
 def _score(args: argparse.Namespace) -> None:
-    from orchestration.score import score_file
+    from orchestration.commands.score import score_file
     from rollout.dataset.read import DatasetFile
 
     samples = DatasetFile(args.samples, args.format, args.media_root)
@@ -198,13 +198,13 @@ def _score(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from orchestration import export
+    from orchestration.commands import export
 
     export.main(args.checkpoint, args.step, args.out, args.dtype, args.ema)
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    from orchestration.doctor import report
+    from orchestration.commands.doctor import report
 
     lines, wrong = report()
     print("\n".join(lines))
@@ -217,7 +217,7 @@ def _make_shapes(args: argparse.Namespace) -> None:
     from rich.progress import Progress
 
     from orchestration.preflight import require_folder
-    from rollout.shapes import make_shapes
+    from rollout.dataset.shapes import make_shapes
 
     require_folder("out", args.out)
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
@@ -236,7 +236,7 @@ def _make_shapes(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from orchestration.data import check_file
+    from orchestration.commands.data import check_file
     from rollout.dataset.read import DatasetFile
 
     test = args.against, args.against_format, args.against_media_root
@@ -246,7 +246,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from orchestration.data import convert_file
+    from orchestration.commands.data import convert_file
 
     convert_file(_opened(args), args.target, args.to)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, most_frames, resized_size, shown_key_times
 from evidence.types import FrameInfo, Sample
-from learner.packing.units import sequence_tokens
+from learner.packing.shared_prefix import sequence_tokens
 from orchestration.settings import FramesConfig
-from referee.engine_backend import scale_token_ids
 from referee.reward.settings import RewardConfig
-from referee.sources import RefereeSource, read_calibration
+from referee.service.engine_backend import scale_token_ids
+from referee.service.sources import RefereeSource, read_calibration
 from referee.verification import VerificationConfig
 from rollout.dataset.media import decoded
 from rollout.dataset.mix import DataFile

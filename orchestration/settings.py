@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from evidence.checks import require, require_above_zero, require_least, require_one_of
+from evidence.config_checks import require, require_above_zero, require_least, require_one_of
 from evidence.sampling import SamplingContract
 from learner.algorithm import AlgorithmConfig
 from learner.schedule import Schedule
 from learner.settings import DTYPES, PackingConfig, PolicyConfig, ReferenceConfig, ZeroConfig
-from orchestration.admission import Pacing
-from referee.agreement import AgreementConfig
+from orchestration.loop.admission import Pacing
 from referee.reward.graph import RewardGraph
+from referee.reward.ser import Ser
 from referee.reward.settings import RewardConfig
-from referee.ser import Ser
-from referee.service import ServiceConfig
-from referee.sources import RefereeSource
+from referee.service.service import ServiceConfig
+from referee.service.sources import RefereeSource
+from referee.trust.agreement import AgreementConfig
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataFile, DataShare
 from rollout.template import PromptTemplate

@@ -17,18 +17,15 @@ import ray
 
 from evidence.errors import BadInput
 from evidence.types import Sample
-from orchestration import metrics as reporting
-from orchestration.admission import Admission, Batch
-from orchestration.cluster import NAMESPACE, run_directory, start_ray
 from orchestration.config import to_yaml
-from orchestration.engines import policy_engine, referee_engine, sizes_of
-from orchestration.fleet import Fleet
-from orchestration.frame_store import FrameStore
-from orchestration.groups import Draw, GroupMaker, House, ReadyGroup, waited_for_referee
-from orchestration.heldout import as_evaluation, evaluate, write_records
-from orchestration.learning import Learner
-from orchestration.ledger import Ledger
-from orchestration.parity import check_parity
+from orchestration.loop.admission import Admission, Batch
+from orchestration.loop.group_maker import Draw, GroupMaker, Pipeline, ReadyGroup, waited_for_referee
+from orchestration.loop.heldout import as_evaluation, evaluate, write_records
+from orchestration.loop.learner_step import Learner
+from orchestration.loop.ledger import Ledger
+from orchestration.loop.parity import check_parity
+from orchestration.loop.rejections import NOT_FINITE, RejectionWatch
+from orchestration.loop.skipped_steps import SkippedSteps
 from orchestration.preflight import (
     most_images,
     readable_samples,
@@ -40,17 +37,28 @@ from orchestration.preflight import (
     require_tasks,
     require_tiles,
 )
-from orchestration.referees import make_referee
-from orchestration.rejections import NOT_FINITE, RejectionWatch
-from orchestration.reward_log import RewardLog
-from orchestration.samples import write_samples
+from orchestration.reporting import metrics as reporting
+from orchestration.reporting.reward_log import RewardLog
+from orchestration.reporting.samples import write_samples
+from orchestration.reporting.summary import (
+    Evaluation,
+    RunFacts,
+    comparison,
+    in_both,
+    installed_versions,
+    training,
+    write_summary,
+)
 from orchestration.settings import TrainConfig
-from orchestration.skips import Skips
-from orchestration.summary import Evaluation, RunFacts, comparison, in_both, installed_versions, training, write_summary
-from orchestration.weights import WeightsActor
+from orchestration.supervision.cluster import NAMESPACE, run_directory, start_ray
+from orchestration.supervision.engines import policy_engine, referee_engine, sizes_of
+from orchestration.supervision.referee_pool import make_referee
+from orchestration.supervision.rollout_pool import RolloutPool
+from orchestration.supervision.weights import WeightsActor
 from referee.reward.graph import RewardGraph
 from rollout.dataset.mix import Mixture
 from rollout.engine import WeightStore
+from rollout.frames.store import FrameStore
 from rollout.prompt import ChatEncoder
 
 TAKEN = "run_dir = {}: a run lies there already; name another folder or remove it"
@@ -113,7 +121,7 @@ class Run:
         config = self.config
         print(f"{self.run_dir}: starting engines and learner (about a minute on a CPU)", flush=True)
         await self._start_parts(most_images(config.contract, [*train.items, *heldout]))
-        await check_parity(self.house, self.learner.gang, train.items, self._draw(), config)
+        await check_parity(self.pipeline, self.learner.gang, train.items, self._draw(), config)
         before = await self._evaluate("before", heldout)
         start = time.monotonic()
         await self._steps(train)
@@ -131,7 +139,7 @@ class Run:
         self.weights = WeightsActor.options(name=name).remote()
         store = WeightStore(context.gcs_address, NAMESPACE, name)
         engine = policy_engine(config, images)
-        fleet = Fleet(
+        rollout_pool = RolloutPool(
             engine,
             self.encoder.banned_ids,
             store,
@@ -147,8 +155,8 @@ class Run:
             cluster.gpus_per_engine,
         )
         frames_bytes = int(cluster.frames_gib * 2**30)
-        self.house = House(
-            fleet=fleet,
+        self.pipeline = Pipeline(
+            rollout_pool=rollout_pool,
             referee=referee,
             store=FrameStore(config.contract, frames_bytes, config.frames, holders=config.pacing.groups_per_step),
             encoder=self.encoder,
@@ -156,7 +164,7 @@ class Run:
             reward=RewardGraph(config.reward),
         )
         _, _, self.learner = await asyncio.gather(
-            fleet.start(),
+            rollout_pool.start(),
             referee.start(),
             asyncio.to_thread(Learner, config, engine.model, self.encoder.banned_ids),
         )
@@ -166,12 +174,12 @@ class Run:
         config, admission = self.config, self.admission
         groups = config.steps * config.pacing.groups_per_step
         draw, packing, dynamic = self._draw(), config.learner.packing, config.algorithm.dynamic_sampling
-        maker = GroupMaker(self.house, admission, self.ledger, draw, packing, config.seed, groups, dynamic)
+        maker = GroupMaker(self.pipeline, admission, self.ledger, draw, packing, config.seed, groups, dynamic)
         with (
             reporting.RunLog(self.run_dir, asdict(config), config.wandb) as log,
             reporting.Progress(config.steps) as progress,
         ):
-            step, skips = 1, Skips(config.learner.max_skipped)
+            step, skips = 1, SkippedSteps(config.learner.max_skipped)
             while step <= config.steps:
                 started = time.monotonic()
                 while (batch := admission.take_batch()) is None:
@@ -179,7 +187,7 @@ class Run:
                     await maker.wait(config.cluster.timeout_s)
                 waited = time.monotonic() - started
                 groups = [maker.ready.pop(group) for group in batch.groups]
-                metrics = await self.learner.train(groups, admission.version, self.house.store)
+                metrics = await self.learner.train(groups, admission.version, self.pipeline.store)
                 if skips.count(metrics, f"step {step}, groups {', '.join(map(str, batch.groups))}"):
                     self._give_up(batch, groups)
                     continue
@@ -194,7 +202,7 @@ class Run:
                 self._record(log, progress, batch, groups, metrics, started, waited, time.monotonic() - started)
                 step += 1
         await maker.stop()
-        await self.house.fleet.settled()
+        await self.pipeline.rollout_pool.settled()
         self.ledger.check()
 
     def _fill(self, maker: GroupMaker, train: Mixture[Sample]) -> None:
@@ -206,7 +214,7 @@ class Run:
         while self.admission.free and maker.begun < wanted:
             maker.begin(maker.begun, train[maker.begun])
         ahead = range(maker.begun, min(maker.begun + self.config.pacing.groups_per_step, wanted))
-        self.house.look_ahead(train[group] for group in ahead)
+        self.pipeline.look_ahead(train[group] for group in ahead)
 
     def _give_up(self, batch: Batch, groups: list[ReadyGroup]) -> None:
         """A step that changed nothing is none: its groups are never trained, others will take their place."""
@@ -222,11 +230,11 @@ class Run:
         """
         if not (self.admission.publish_due or last):
             return
-        await self.house.fleet.settled()
+        await self.pipeline.rollout_pool.settled()
         timeout_s = self.config.cluster.timeout_s
         async with asyncio.timeout(timeout_s):
             await self.weights.publish.remote(version, self.learner.gang.ranks, timeout_s)
-        self.house.fleet.update(version)
+        self.pipeline.rollout_pool.update(version)
 
     def _record(
         self,
@@ -258,12 +266,12 @@ class Run:
                 "rollout/tokens": float(np.mean([len(t.token_ids) for t in trajectories])),
                 "rollout/cut_short": float(np.mean([t.finish_reason == "length" for t in trajectories])),
                 "rollout/versions": float(np.mean([len(t.version_spans) for t in trajectories])),
-                **{f"frames/{name}": n for name, n in self.house.store.counters().items()},
-                "engines/restarts": self.house.fleet.restarts + self.house.referee.restarts,
+                **{f"frames/{name}": n for name, n in self.pipeline.store.counters().items()},
+                "engines/restarts": self.pipeline.rollout_pool.restarts + self.pipeline.referee.restarts,
                 **{f"ledger/{name}": n for name, n in self.ledger.counts().items()},
                 **{f"rejected/{name}": n for name, n in self.ledger.rejections().items()},
-                **{f"evidence/{name}": n for name, n in self.house.counts.items()},
-                **{f"referee/{name}": n for name, n in self.house.referee.counters().items()},
+                **{f"evidence/{name}": n for name, n in self.pipeline.counts.items()},
+                **{f"referee/{name}": n for name, n in self.pipeline.referee.counters().items()},
             },
         )
         write_samples(self.run_dir / "samples.jsonl", step, groups[0].scored)
@@ -282,7 +290,7 @@ class Run:
         draw, found = self._draw(), []
         for name, temperature in (("greedy", 0.0), ("sampled", draw.temperature)):
             one = Draw(1, temperature, draw.max_tokens)
-            records = await evaluate(self.house, self.config.eval.ser, heldout, one, self.config.seed)
+            records = await evaluate(self.pipeline, self.config.eval.ser, heldout, one, self.config.seed)
             write_records(self.run_dir / f"heldout_{when}_{name}.jsonl", records)
             found.append(as_evaluation(records))
         print(

@@ -1,4 +1,4 @@
-"""The referee: a Ray actor with one backend and the service around it (referee/service.py).
+"""The referee: a Ray actor with one backend and the service around it (referee/service/service.py).
 
 A defect raises; a dead engine ends the actor's process, and starting it again is its supervisor's business.
 """
@@ -11,12 +11,12 @@ import numpy as np
 import ray
 
 from evidence.types import Claim, FrameInfo, Verdict
-from referee.backend import Backend
-from referee.cache import Answer
-from referee.engine_backend import EngineBackend
-from referee.http_backend import HttpBackend
-from referee.service import RefereeService, ServiceConfig
-from referee.sources import Calibration, RefereeSource
+from referee.service.backend import Backend
+from referee.service.cache import Answer
+from referee.service.engine_backend import EngineBackend
+from referee.service.http_backend import HttpBackend
+from referee.service.service import RefereeService, ServiceConfig
+from referee.service.sources import Calibration, RefereeSource
 from referee.verification import VerificationConfig
 from rollout.engine import EngineConfig
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evidence.checks import require_one_of
+from evidence.config_checks import require_one_of
 from evidence.drawing import crop, draw_box
 from evidence.errors import BadInput
 from evidence.geometry import clip

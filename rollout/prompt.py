@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoTokenizer
 from evidence.errors import BadInput
 from evidence.sampling import mean_spacing
 from evidence.types import FrameInfo, Prompt, Sample
-from rollout.positions import mrope_positions
+from rollout.mrope import mrope_positions
 from rollout.template import PromptTemplate
 
 CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]*\|>")

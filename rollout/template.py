@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from evidence.checks import require_one_of
+from evidence.config_checks import require_one_of
 from evidence.errors import BadInput
 from evidence.spaces import SPACES
 from evidence.types import Sample

@@ -2,7 +2,7 @@
 
 Guarantees (promise 7): a weight set is fetched and verified in a thread, while the engine generates; one that fails its
 checksum, lacks a tensor or holds an unknown one is never begun to be loaded; refs and arrays are dropped after loading.
-A set of adapter tensors alone is merged with the base in the engine's own folder (rollout/adapters).
+A set of adapter tensors alone is merged with the base in the engine's own folder (rollout/lora_merge).
 vLLM finds `register` through the entry point group `vllm.general_plugins`.
 
 Each worker process is a Ray driver of its own and receives the bucket refs in-band, as an actor's return value: it
@@ -32,7 +32,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from evidence.manifest import CARRIER, Manifest, unpack_bucket
-from rollout.adapters import is_adapter, merged_layers
+from rollout.lora_merge import is_adapter, merged_layers
 
 BACKEND = "ser"
 FETCHING, READY = "fetching", "ready"

@@ -21,7 +21,7 @@ CORPUS = ("Frame 1 at 0.5s: which circle is red? The red circle moves slowly fro
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen2.5-VL of 1.5M parameters."""
-    from learner.tiny import create_tiny_model
+    from learner.model.tiny import create_tiny_model
 
     folder = tmp_path_factory.mktemp("tiny_model")
     create_tiny_model(folder, corpus=CORPUS)
@@ -31,7 +31,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen3-VL, with patches of 16 pixels as the large ones have."""
-    from learner.tiny import TinySpec, create_tiny_model
+    from learner.model.tiny import TinySpec, create_tiny_model
 
     folder = tmp_path_factory.mktemp("tiny_qwen3")
     create_tiny_model(folder, TinySpec(family="qwen3_vl", patch=16), corpus=CORPUS)
@@ -85,7 +85,7 @@ def ray_cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def weights_actor(ray_cluster: Any) -> Any:
-    from orchestration.weights import WeightsActor
+    from orchestration.supervision.weights import WeightsActor
 
     return WeightsActor.options(name="weights").remote()
 
@@ -115,3 +115,38 @@ def video_prompt(encoder: Any) -> tuple[Any, np.ndarray]:
     prompt = encoder.encode([*parts, "\nWhich circle is red, and where does it move? Think first, then answer."])
     assert len(prompt.token_ids) > 130
     return prompt, frames
+
+
+@pytest.fixture(scope="module")
+def decoder(ray_cluster: Any) -> Iterator[Any]:
+    """One decoding process, shared by every frame store that asks for nothing special."""
+    from small_clips import stop
+
+    from rollout.frames.decoder_pool import DecoderPool
+
+    pool = DecoderPool(1, timeout_s=60, memory_bytes=2**30)
+    yield pool
+    stop(pool)
+
+
+@pytest.fixture
+def store(decoder: Any) -> Iterator[Callable[..., Any]]:
+    """Makes frame stores on a real object store."""
+    from small_clips import BOUND, CONTRACT, stop
+
+    from orchestration.settings import FramesConfig
+    from rollout.frames.store import FrameStore
+
+    made = []
+
+    def make(budget: int = 10 * BOUND, holders: int = 1, **config: Any) -> Any:
+        one = FrameStore(CONTRACT, budget, FramesConfig(**{"workers": 1, **config}), holders)
+        if {"worker_gib", "cache_dir"} & config.keys():
+            made.append(one)
+        else:
+            one._pool = decoder
+        return one
+
+    yield make
+    for one in made:
+        stop(one._pool)

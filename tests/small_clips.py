@@ -11,7 +11,7 @@ import numpy as np
 import ray
 
 from evidence.sampling import SamplingContract, most_bytes
-from orchestration.decoder_pool import DecoderPool
+from rollout.frames.decoder_pool import DecoderPool
 
 CONTRACT = SamplingContract(frames=4, max_pixels=3136, min_pixels=784)
 BOUND = most_bytes(CONTRACT)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evidence.geometry import nearest_frame
-from rollout.shapes import make_shapes
+from rollout.dataset.shapes import make_shapes
 
 ASSETS = Path(__file__).parents[1] / "assets"
 NAMES = ("policy", "referee")
@@ -58,11 +58,11 @@ def judged(unseen: Path, referee: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def attacked(unseen: Path, referee: Any) -> dict[str, dict[str, Any]]:
-    """What attacks gain on boxes that are unrelated, and on those that are too loose (referee/attacks)."""
+    """What attacks gain on boxes that are unrelated, and on those that are too loose (referee/trust/attacks)."""
     from benchmarks.asset_quality import Look, load_world
-    from referee.attacks import attack_report, make_attacks
+    from referee.trust.attacks import attack_report, make_attacks
     from rollout.dataset import read_dataset
-    from rollout.frames import decode
+    from rollout.frames.decoding import decode
 
     samples = read_dataset(unseen)
     clips = [decode(sample.media_path, load_world().contract) for sample in samples]
@@ -150,9 +150,9 @@ def test_a_right_claim_scores_far_above_every_corrupted_one(judged):
 
 @pytest.mark.slow
 def test_no_attack_pays(attacked):
-    """The bars of referee/attacks: mean and 95th percentile of the gain, and the score of a box without its object. On
-    loose boxes, where words are all that can be gained by, the same two bars of the gain."""
-    from referee.attacks import MEAN_BAR, P95_BAR, bars_broken
+    """The bars of referee/trust/attacks: mean and 95th percentile of the gain, and the score of a box without its
+    object. On loose boxes, where words are all that can be gained by, the same two bars of the gain."""
+    from referee.trust.attacks import MEAN_BAR, P95_BAR, bars_broken
 
     unrelated, loose = attacked["unrelated"], attacked["too loose"]
     assert all(report["attacks"] >= 200 for report in (unrelated, loose))

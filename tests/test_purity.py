@@ -12,16 +12,15 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("evidence", "rollout", "referee", "learner", "orchestration", "evaluation")
 PURE = sorted(f"evidence.{path.stem}" for path in (ROOT / "evidence").glob("*.py") if path.stem != "__init__")
 PURE += [
-    f"referee.{room}.{path.stem}" for room in ("reward", "terms") for path in (ROOT / "referee" / room).glob("[!_]*.py")
+    f"referee.{package}.{path.stem}"
+    for package in ("reward", "terms", "trust")
+    for path in (ROOT / "referee" / package).glob("[!_]*.py")
 ]
-REFEREE = (
-    *("agreement", "attacks", "backend", "breaker", "cache", "calibration", "claims", "ensemble", "ratings"),
-    *("recorded", "ser", "service", "sources", "statistics", "strata", "temperature"),
-)
-PURE += [f"referee.{name}" for name in REFEREE]
+SERVICE = ("backend", "breaker", "cache", "ensemble", "service", "sources")
+PURE += [f"referee.service.{name}" for name in SERVICE]
 PURE += [f"learner.packing.{path.stem}" for path in (ROOT / "learner" / "packing").glob("[!_]*.py")]
-PURE += [f"learner.{name}" for name in ("advantages", "aggregation", "algorithm", "micro", "settings")]
-PURE += ["orchestration.ledger", "orchestration.admission", "orchestration.rejections"]
+PURE += [f"learner.{name}" for name in ("advantages", "aggregation", "algorithm", "settings")]
+PURE += ["orchestration.loop.ledger", "orchestration.loop.admission", "orchestration.loop.rejections"]
 HEAVY = ("torch", "ray", "vllm")
 
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 
 from learner.packing.plan import Forward
-from learner.packing.units import Branch, ImageSet, Unit
+from learner.packing.shared_prefix import Branch, ImageSet, Unit
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Batch:
 
     token_ids: int64 [B, T]; positions: int64 [3, B, T].
     segment: int32 [B, T], which of a row's pieces a token is of; branch: int32 [B, T], 0 in the piece's prefix, 1 and
-    up in the sequences behind it. Both -1 where padded. What sees what: learner/attention.
+    up in the sequences behind it. Both -1 where padded. What sees what: learner/model/attention.
     predict_from: int64 [N], into the flattened B x T: the token whose hidden state predicts targets[n]; targets: [N].
     token: int64 [N], the scored token's index in the step: units, their sequences and their tokens in the given order.
     sequence: int64 [N], the sequence (0..K-1) that it is of.

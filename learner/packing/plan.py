@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from learner.packing.units import Unit
+from learner.packing.shared_prefix import Unit
 from learner.settings import PackingConfig
 
 
@@ -41,7 +41,7 @@ def make_plan(units: Sequence[Unit], ranks: int, packing: PackingConfig) -> list
     if packing.mode == "none":  # a row each, padded to the longest
         parts = _deal(lengths, ranks, budget, stack, lambda own: len(own) * max(own))
         return [[tuple((pieces[i],) for i in own) or ((),) for own in part] for part in parts]
-    # One row, end to end: what a token does not see costs nothing (learner/attention), and nothing is padded.
+    # One row, end to end: what a token does not see costs nothing (learner/model/attention), and nothing is padded.
     parts = _deal(lengths, ranks, budget, first_fit, sum)
     return [[(tuple(pieces[i] for i in own),) for own in part] for part in parts]
 

@@ -12,10 +12,10 @@ from deepspeed.accelerator import get_accelerator
 from transformers import AutoModelForImageTextToText
 from transformers.integrations import HfDeepSpeedConfig
 
-from learner.attention import attention_for
-from learner.policy import VISION, Policy
+from learner.model.attention import attention_for
+from learner.model.policy import VISION, Policy
+from learner.model.vision import FrozenTower
 from learner.settings import RankConfig, ZeroConfig
-from learner.vision import FrozenTower
 from learner.zero.gather import replicated
 
 # Of a parameter group: what its learning rate is of the step's.

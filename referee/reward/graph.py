@@ -16,9 +16,9 @@ import numpy as np
 
 from evidence.errors import BadInput, RunFailed
 from evidence.types import ClaimScore
-from referee.reward.options import bound_term
+from referee.reward.binding import bound_term
+from referee.reward.ser import Ser, claim_counts
 from referee.reward.settings import RewardConfig
-from referee.ser import Ser, claim_counts
 from referee.terms.view import GroupView, needs_of
 
 

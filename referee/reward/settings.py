@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from evidence.checks import require, require_least, require_one_of, require_share
+from evidence.config_checks import require, require_least, require_one_of, require_share
 from evidence.errors import BadInput
 
 NORMALISE = ("sum", "each", "task_std")

@@ -7,10 +7,10 @@ from typing import Any
 
 from evidence.errors import BadInput
 from rollout.dataset.format import Format
-from rollout.dataset.grounding import TIME_R1, TVGBENCH
 from rollout.dataset.open_o3 import OPEN_O3
-from rollout.dataset.problems import EASY_VIDEO_R1, VIDEO_R1
 from rollout.dataset.ser import SER
+from rollout.dataset.time_r1 import TIME_R1, TVGBENCH
+from rollout.dataset.video_r1 import EASY_VIDEO_R1, VIDEO_R1
 from rollout.dataset.vstar import V_STAR
 
 FORMATS = {each.name: each for each in (SER, OPEN_O3, VIDEO_R1, EASY_VIDEO_R1, TIME_R1, TVGBENCH, V_STAR)}

@@ -1,7 +1,7 @@
 """The media files of datasets: decoded one and all, and compared by content.
 
 Guarantee of `decoded`: a file that makes its decoders fail, die, hang or bloat costs that file alone, and what it says
-of a file is what a run with that contract would find (orchestration/decoder_pool); it needs no cluster.
+of a file is what a run with that contract would find (rollout/frames/decoder_pool); it needs no cluster.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import cv2
 from evidence.errors import UnreadableMedia
 from evidence.sampling import SamplingContract
 from evidence.types import FrameInfo
-from rollout.frames import DIED, DecoderFailed, Turns, decode_with, examine, limit_memory, took_longer
+from rollout.frames.decoding import DIED, DecoderFailed, Turns, decode_with, examine, limit_memory, took_longer
 
 POLL_S = 0.5
 

@@ -17,7 +17,7 @@ from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from evidence.checks import require_above_zero
+from evidence.config_checks import require_above_zero
 from evidence.errors import BadInput
 from evidence.types import Sample
 from rollout.dataset.formats import named

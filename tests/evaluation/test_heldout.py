@@ -10,7 +10,7 @@ import pytest
 from evaluation.heldout import ClipRecord, claim_iou, labelled_boxes, record
 from evidence.grammar import parse
 from evidence.types import FrameInfo, KeyFrame, Sample, Verdict
-from referee.ser import Ser
+from referee.reward.ser import Ser
 
 INFO = FrameInfo("key", (0.0, 1.0, 2.0, 3.0), (100, 50), (200, 100), 4.0)
 # The ball is there for the first two of the labelled moments, the cup always.

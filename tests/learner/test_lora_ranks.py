@@ -18,11 +18,11 @@ from test_ranks import weights_of
 
 from evidence.errors import BadInput
 from learner.checkpoints import Record, remove_checkpoint
-from learner.patches import Patcher
+from learner.model.patches import Patcher
 from learner.settings import LoraSpec, PolicyConfig, RankConfig, ReferenceConfig, ZeroConfig
-from learner.zero.whole import WholeModel
-from orchestration.gang import Gang
-from orchestration.reference import Reference
+from learner.zero.consolidate import WholeModel
+from orchestration.supervision.learner_gang import LearnerGang
+from orchestration.supervision.reference import Reference
 
 pytestmark = pytest.mark.slow
 LEARNING_RATE = 1e-2
@@ -40,14 +40,14 @@ def config_of(model: Path, encoder: Any, lora: LoraSpec | None = SPEC) -> RankCo
 
 
 @pytest.fixture(scope="module")
-def gang(ray_cluster: Any, tiny_model: Path, encoder: Any) -> Iterator[Gang]:
-    gang = Gang(config_of(tiny_model, encoder), 2)
+def gang(ray_cluster: Any, tiny_model: Path, encoder: Any) -> Iterator[LearnerGang]:
+    gang = LearnerGang(config_of(tiny_model, encoder), 2)
     yield gang
     gang.stop()
 
 
 def test_only_the_adapter_is_trained_saved_and_published(
-    gang: Gang, ray_cluster: Any, tiny_model: Path, encoder: Any, tmp_path: Path
+    gang: LearnerGang, ray_cluster: Any, tiny_model: Path, encoder: Any, tmp_path: Path
 ) -> None:
     parts = [[micro_batch(encoder, "image", 1)], [micro_batch(encoder, "text", 2)]]
     patcher = Patcher.of_model(tiny_model)
@@ -100,7 +100,7 @@ def test_only_the_adapter_is_trained_saved_and_published(
 
 
 @pytest.fixture(scope="module")
-def frozen(gang: Gang, tiny_model: Path, encoder: Any) -> Iterator[Reference]:
+def frozen(gang: LearnerGang, tiny_model: Path, encoder: Any) -> Iterator[Reference]:
     """Of as many ranks as four micro-batches cannot be dealt out to evenly."""
     frozen = Reference(ReferenceConfig("frozen", ranks=3), gang, config_of(tiny_model, encoder))
     yield frozen
@@ -108,7 +108,7 @@ def frozen(gang: Gang, tiny_model: Path, encoder: Any) -> Iterator[Reference]:
 
 
 def test_a_frozen_copy_and_a_policy_without_its_adapter_say_the_same(
-    gang: Gang, frozen: Reference, tiny_model: Path, encoder: Any
+    gang: LearnerGang, frozen: Reference, tiny_model: Path, encoder: Any
 ) -> None:
     parts = [
         [micro_batch(encoder, "image", 1), micro_batch(encoder, "video", 3)],

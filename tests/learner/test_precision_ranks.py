@@ -16,9 +16,9 @@ from test_ranks import step_parts, weights_of, with_bad
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from learner.algorithm import AlgorithmConfig
-from learner.patches import Patcher
+from learner.model.patches import Patcher
 from learner.settings import LossConfig, PolicyConfig, RankConfig, ZeroConfig
-from orchestration.gang import Gang
+from orchestration.supervision.learner_gang import LearnerGang
 
 pytestmark = pytest.mark.slow
 LEARNING_RATE = 1e-2
@@ -37,12 +37,14 @@ def untied(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def start(ray_cluster: Any, encoder: Any) -> Iterator[Callable[[Path, int, ZeroConfig], Gang]]:
-    gangs: list[Gang] = []
+def start(ray_cluster: Any, encoder: Any) -> Iterator[Callable[[Path, int, ZeroConfig], LearnerGang]]:
+    gangs: list[LearnerGang] = []
 
-    def start(model: Path, world: int, zero: ZeroConfig) -> Gang:
+    def start(model: Path, world: int, zero: ZeroConfig) -> LearnerGang:
         loss = LossConfig(AlgorithmConfig())
-        gangs.append(Gang(RankConfig(str(model), encoder.banned_ids, zero=zero, loss=loss, timeout_s=300), world))
+        gangs.append(
+            LearnerGang(RankConfig(str(model), encoder.banned_ids, zero=zero, loss=loss, timeout_s=300), world)
+        )
         return gangs[-1]
 
     yield start

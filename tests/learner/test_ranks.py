@@ -16,13 +16,13 @@ from evidence.manifest import unpack_bucket
 from evidence.types import Prompt
 from learner.aggregation import token_weights
 from learner.algorithm import AlgorithmConfig
-from learner.micro import MicroBatch, StepTargets, lay_out, with_targets
-from learner.packing.units import make_unit
-from learner.patches import Patcher
-from learner.policy import Policy, Rows
+from learner.model.patches import Patcher
+from learner.model.policy import Policy, Rows
+from learner.model.vision import Pixels
+from learner.packing.shared_prefix import make_unit
+from learner.packing.step import MicroBatch, StepTargets, lay_out, with_targets
 from learner.settings import LossConfig, PackingConfig, PolicyConfig, RankConfig, ZeroConfig
-from learner.vision import Pixels
-from orchestration.gang import Gang
+from orchestration.supervision.learner_gang import LearnerGang
 
 pytestmark = pytest.mark.slow
 LEARNING_RATE = 1e-2
@@ -56,7 +56,7 @@ def gangs(ray_cluster: Any, tiny_model: Path, encoder: Any) -> Any:
         bucket_mib=1,
         timeout_s=180,
     )
-    made = {world: Gang(config, world) for world in (1, 2)}
+    made = {world: LearnerGang(config, world) for world in (1, 2)}
     yield made
     for gang in made.values():
         gang.stop()
@@ -72,7 +72,7 @@ def with_bad(parts: list[list[MicroBatch]], **bad: float) -> list[list[MicroBatc
     return [*parts[:-1], last]
 
 
-def weights_of(ray_cluster: Any, gang: Gang, frozen: bool = False) -> dict[str, np.ndarray]:
+def weights_of(ray_cluster: Any, gang: LearnerGang, frozen: bool = False) -> dict[str, np.ndarray]:
     """Everything that the ranks hand out for the engines."""
     found: dict[str, np.ndarray] = {}
     streams = [rank.weight_buckets.options(num_returns="streaming").remote(1, frozen) for rank in gang.ranks]
@@ -105,7 +105,7 @@ def plain_step(folder: Path, encoder: Any, parts: list[list[MicroBatch]]) -> tup
 
 
 def test_a_step_is_the_same_on_one_rank_two_ranks_and_in_plain_torch(
-    ray_cluster: Any, gangs: dict[int, Gang], tiny_model: Path, encoder: Any, tmp_path: Path
+    ray_cluster: Any, gangs: dict[int, LearnerGang], tiny_model: Path, encoder: Any, tmp_path: Path
 ) -> None:
     for world, gang in gangs.items():
         gang.save(tmp_path / str(world), 0, {"at": "start"})
@@ -139,7 +139,7 @@ def test_a_step_is_the_same_on_one_rank_two_ranks_and_in_plain_torch(
 @pytest.mark.parametrize("bad", [{"advantages": np.nan}, {"weights": np.inf}, {"behaviour": -np.inf}], ids=str)
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_step_that_is_not_finite_on_one_rank_changes_nothing_on_any(
-    ray_cluster: Any, gangs: dict[int, Gang], encoder: Any, tmp_path: Path, world: int, bad: dict[str, float]
+    ray_cluster: Any, gangs: dict[int, LearnerGang], encoder: Any, tmp_path: Path, world: int, bad: dict[str, float]
 ) -> None:
     gang, parts = gangs[world], step_parts(encoder, world)
     gang.train_step(parts, LEARNING_RATE)
@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_skips_the_step_though_its_gradient_is(
     ray_cluster: Any, tiny_model: Path, encoder: Any
 ) -> None:
     algorithm = AlgorithmConfig(loss="tests.offset_loss:offset_loss")
-    gang = Gang(RankConfig(str(tiny_model), encoder.banned_ids, loss=LossConfig(algorithm), timeout_s=180), 2)
+    gang = LearnerGang(RankConfig(str(tiny_model), encoder.banned_ids, loss=LossConfig(algorithm), timeout_s=180), 2)
     parts = step_parts(encoder, 2)
     before = weights_of(ray_cluster, gang)
     assert gang.train_step(with_bad(parts, advantages=np.inf), LEARNING_RATE)["skipped"]

@@ -15,11 +15,11 @@ from test_ranks import step_parts, weights_of
 from evidence.errors import BadInput
 from learner.algorithm import AlgorithmConfig
 from learner.checkpoints import Record, checkpoints, universal
+from learner.model.tiny import TinySpec, create_tiny_model
 from learner.settings import LoraSpec, LossConfig, PolicyConfig, RankConfig, ZeroConfig
-from learner.tiny import TinySpec, create_tiny_model
 from learner.zero.average import read_average
 from learner.zero.checkpoint import convert
-from orchestration.gang import Gang
+from orchestration.supervision.learner_gang import LearnerGang
 from rollout.prompt import ChatEncoder
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ Weights = dict[str, np.ndarray]
 
 
 @contextmanager
-def gang_of(model: Path, encoder: Any, world: int, policy: PolicyConfig | None = None) -> Iterator[Gang]:
+def gang_of(model: Path, encoder: Any, world: int, policy: PolicyConfig | None = None) -> Iterator[LearnerGang]:
     config = RankConfig(
         str(model),
         encoder.banned_ids,
@@ -38,7 +38,7 @@ def gang_of(model: Path, encoder: Any, world: int, policy: PolicyConfig | None =
         loss=LossConfig(AlgorithmConfig()),
         timeout_s=400,
     )
-    gang = Gang(config, world)
+    gang = LearnerGang(config, world)
     yield gang
     gang.stop()
 

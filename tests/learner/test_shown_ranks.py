@@ -15,10 +15,10 @@ from shown import micro_batch, plain_gradients, plain_logprobs, plain_policy
 from test_ranks import weights_of
 
 from learner.algorithm import AlgorithmConfig
-from learner.micro import MicroBatch
-from learner.patches import Patcher
+from learner.model.patches import Patcher
+from learner.packing.step import MicroBatch
 from learner.settings import LossConfig, PolicyConfig, RankConfig, ZeroConfig
-from orchestration.gang import Gang
+from orchestration.supervision.learner_gang import LearnerGang
 
 pytestmark = pytest.mark.slow
 LEARNING_RATE = 1e-2
@@ -32,10 +32,10 @@ Parts = list[list[MicroBatch]]
 
 
 @pytest.fixture(scope="module")
-def start(ray_cluster: Any, either_model: Path, either_encoder: Any) -> Iterator[Callable[[PolicyConfig], Gang]]:
-    gangs: list[Gang] = []
+def start(ray_cluster: Any, either_model: Path, either_encoder: Any) -> Iterator[Callable[[PolicyConfig], LearnerGang]]:
+    gangs: list[LearnerGang] = []
 
-    def start(policy: PolicyConfig) -> Gang:
+    def start(policy: PolicyConfig) -> LearnerGang:
         config = RankConfig(
             model=str(either_model),
             banned_ids=either_encoder.banned_ids,
@@ -44,7 +44,7 @@ def start(ray_cluster: Any, either_model: Path, either_encoder: Any) -> Iterator
             zero=ZeroConfig(grad_norm=1e9),
             timeout_s=300,
         )
-        gangs.append(Gang(config, 2))
+        gangs.append(LearnerGang(config, 2))
         return gangs[-1]
 
     yield start
@@ -61,7 +61,7 @@ def mixed(encoder: Any) -> Parts:
     return [list(part) for part in zip(*pairs)]
 
 
-def check_step(gang: Gang, parts: Parts, config: PolicyConfig, model: Path, encoder: Any) -> dict[str, float]:
+def check_step(gang: LearnerGang, parts: Parts, config: PolicyConfig, model: Path, encoder: Any) -> dict[str, float]:
     """Log-probs and the first step of the gang against plain torch."""
     policy, patcher = plain_policy(model, encoder, config), Patcher.of_model(model)
     for ours, micros in zip(gang.logprobs(parts), parts):
@@ -77,7 +77,7 @@ def check_step(gang: Gang, parts: Parts, config: PolicyConfig, model: Path, enco
     return metrics
 
 
-def gradients_of(gang: Gang) -> dict[str, np.ndarray]:
+def gradients_of(gang: LearnerGang) -> dict[str, np.ndarray]:
     """Those of the first step."""
 
     def moments(rank: Any) -> dict[str, np.ndarray]:
@@ -88,7 +88,7 @@ def gradients_of(gang: Gang) -> dict[str, np.ndarray]:
     return {name: moment / FIRST_MOMENT for name, moment in found.items()}
 
 
-def watch_layers(gang: Gang, folder: Path) -> Callable[[], list[list[str]]]:
+def watch_layers(gang: LearnerGang, folder: Path) -> Callable[[], list[list[str]]]:
     """The layers that each rank's forwards have come to so far, in order: ZeRO-3 gathers each on all ranks together.
     In files, which can be read while the ranks wait."""
 

@@ -16,7 +16,7 @@ from orchestration import cli
 from orchestration.config import load_config
 from orchestration.settings import TrainConfig
 from orchestration.train import claim
-from rollout.shapes import make_shapes
+from rollout.dataset.shapes import make_shapes
 
 ROOT = Path(__file__).parents[2]
 Refused = Callable[..., str]

@@ -13,14 +13,14 @@ import pytest
 from evidence.sampling import SamplingContract
 from evidence.types import Claim, FrameInfo, KeyFrame, Sample, Trajectory, Verdict
 from learner.settings import PackingConfig
-from orchestration.admission import Admission, Pacing
-from orchestration.groups import Draw, GroupMaker, House
-from orchestration.heldout import evaluate
-from orchestration.ledger import Ledger
-from orchestration.samples import write_samples
+from orchestration.loop.admission import Admission, Pacing
+from orchestration.loop.group_maker import Draw, GroupMaker, Pipeline
+from orchestration.loop.heldout import evaluate
+from orchestration.loop.ledger import Ledger
+from orchestration.reporting.samples import write_samples
 from referee.reward.graph import RewardGraph
+from referee.reward.ser import Ser
 from referee.reward.settings import RewardConfig, TermConfig
-from referee.ser import Ser
 from rollout.prompt import ChatEncoder
 from rollout.template import PromptTemplate
 
@@ -89,28 +89,28 @@ class Referee:
 
 
 @pytest.fixture(params=list(WRITTEN))
-def house(request: pytest.FixtureRequest) -> House:
+def pipeline(request: pytest.FixtureRequest) -> Pipeline:
     template = PromptTemplate(box_space=request.param)
     encoder = ChatEncoder(ROOT / "assets/policy")
-    return House(Engines(WRITTEN[request.param]), Referee(), Store(), encoder, template, GRAPH)
+    return Pipeline(Engines(WRITTEN[request.param]), Referee(), Store(), encoder, template, GRAPH)
 
 
-def test_the_referee_the_reward_and_the_record_of_a_group_have_pixels(house: House, tmp_path: Path) -> None:
+def test_the_referee_the_reward_and_the_record_of_a_group_have_pixels(pipeline: Pipeline, tmp_path: Path) -> None:
     async def loop() -> GroupMaker:
-        maker = GroupMaker(house, Admission(Pacing(1)), Ledger(), Draw(2, 1.0, 8), PackingConfig(), 0, 1)
+        maker = GroupMaker(pipeline, Admission(Pacing(1)), Ledger(), Draw(2, 1.0, 8), PackingConfig(), 0, 1)
         maker.begin(0, SAMPLE)
         await maker.wait(10)
         return maker
 
     scored = asyncio.run(loop()).ready[0].scored
-    assert house.referee.boxes == [PIXELS] * 2
+    assert pipeline.referee.boxes == [PIXELS] * 2
     assert scored.terms["ser"].tolist() == [1, 1]
     write_samples(tmp_path / "samples.jsonl", 1, scored)
     line = json.loads((tmp_path / "samples.jsonl").read_text().splitlines()[0])
     assert line["claims"][0]["box"] == list(PIXELS)
 
 
-def test_a_held_out_clip_is_measured_in_pixels(house: House) -> None:
-    (record,) = asyncio.run(evaluate(house, Ser(m_min=1), [SAMPLE], Draw(1, 0.0, 8), 0))
-    assert house.referee.boxes == [PIXELS]
+def test_a_held_out_clip_is_measured_in_pixels(pipeline: Pipeline) -> None:
+    (record,) = asyncio.run(evaluate(pipeline, Ser(m_min=1), [SAMPLE], Draw(1, 0.0, 8), 0))
+    assert pipeline.referee.boxes == [PIXELS]
     assert (record.iou, record.box_area, record.reward) == (1.0, pytest.approx(0.25), 1.0)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from omegaconf import MISSING
 
 from evidence.errors import BadInput
+from orchestration.commands.sft import SftConfig
 from orchestration.config import load_config, to_yaml
 from orchestration.settings import TrainConfig
-from orchestration.sft import SftConfig
 from referee.reward.graph import RewardGraph
 
 

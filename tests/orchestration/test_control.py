@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestration.learning import shuffled
+from orchestration.loop.learner_step import shuffled
 
 
 @dataclass(frozen=True)

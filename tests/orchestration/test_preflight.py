@@ -47,7 +47,7 @@ def test_what_passes_is_refused_to_no_group(keys: list[int], groups: int, gib: f
     samples = [labelled(n) for n in keys]
     with suppress(BadInput):
         require_frames_fit(WITH_KEYS, samples, groups, KEY, gib)
-        share = int(gib * 2**30) // groups  # as orchestration/frame_store has it
+        share = int(gib * 2**30) // groups  # as rollout/frames/store has it
         assert all(most_bytes(WITH_KEYS, shown_key_times(sample, WITH_KEYS)) <= share for sample in samples)
 
 

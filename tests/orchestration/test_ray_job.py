@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout.shapes import make_shapes
+from rollout.dataset.shapes import make_shapes
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

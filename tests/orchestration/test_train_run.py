@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rollout.shapes import make_shapes
+from rollout.dataset.shapes import make_shapes
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from evidence.types import Claim, FrameInfo, KeyFrame, Sample, Verdict
-from referee.service import RefereeService
-from rollout.shapes import COLOURS, DURATION, FRAME_SIDE, MOMENTS, SHAPES, SIDE, draw_shapes, questions
+from referee.service.service import RefereeService
+from rollout.dataset.shapes import COLOURS, DURATION, FRAME_SIDE, MOMENTS, SHAPES, SIDE, draw_shapes, questions
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evidence.types import Claim
-from referee.service import RefereeService, ServiceConfig
+from referee.service.service import RefereeService, ServiceConfig
 from referee.verification import VerificationConfig
 
 RED = Claim("red circle", (10.0, 10.0, 30.0, 32.0), 3.0, (0, 0))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from evidence.geometry import iou
 from evidence.grammar import Completion
 from evidence.types import Claim, FrameInfo, Verdict
-from referee.ser import SerConfig, claims_to_verify, score
+from referee.reward.ser import SerConfig, claims_to_verify, score
 
 Judged = tuple[Claim, Verdict]
 

@@ -8,9 +8,9 @@ import ray
 
 from evidence.digests import model_digest
 from evidence.types import Claim, Verdict
-from learner.tiny import create_tiny_model
+from learner.model.tiny import create_tiny_model
 from referee.actor import RefereeActor, RefereeConfig
-from referee.engine_backend import scale_token_ids
+from referee.service.engine_backend import scale_token_ids
 from rollout.engine import EngineConfig
 from rollout.prompt import ChatEncoder
 

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 
 from evidence.sampling import SamplingContract
 from evidence.types import FrameInfo
-from rollout.frames import Turns
+from rollout.frames.decoding import Turns
 
 INFO = FrameInfo("key", (0.0,), (28, 28), (28, 28), 1.0)
 

@@ -14,13 +14,13 @@ from transformers import AutoModelForImageTextToText
 
 from evidence.manifest import Bucket, pack_bucket
 from evidence.types import Prompt, Trajectory
-from learner.lora import adapter_scales, adapters_off, with_scales
-from learner.micro import lay_out
-from learner.packing.units import make_unit
-from learner.patches import Patcher
-from learner.policy import Policy, Rows
+from learner.model.lora import adapter_scales, adapters_off, with_scales
+from learner.model.patches import Patcher
+from learner.model.policy import Policy, Rows
+from learner.model.vision import Pixels
+from learner.packing.shared_prefix import make_unit
+from learner.packing.step import lay_out
 from learner.settings import LoraSpec, PackingConfig, PolicyConfig
-from learner.vision import Pixels
 from rollout.engine import Engine, EngineConfig, WeightsRefused, WeightStore
 from rollout.prompt import ChatEncoder, NativeVideo
 

@@ -20,7 +20,7 @@ from ray._private.internal_api import node_stats
 from safetensors.numpy import load_file, save_file
 
 from evidence.manifest import Bucket, TensorEntry, pack_bucket
-from orchestration.weights import IncompleteWeights, UnknownVersion, assemble
+from orchestration.supervision.weights import IncompleteWeights, UnknownVersion, assemble
 from rollout.actor import RolloutActor
 from rollout.engine import Engine, EngineConfig, WeightsRefused
 

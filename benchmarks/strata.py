@@ -1,0 +1,43 @@
+"""A kind of verdict against its labels, overall and per stratum: what a card says of a referee's weights. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from referee.trust.statistics import auroc
+
+
+def referee_report(labels: Sequence[int], scores: Sequence[float], strata: Sequence[str]) -> dict[str, object]:
+    """Agreement of one kind of verdict with its labels.
+
+    `labels` are 0, 1 or 2, `scores` in [0, 1], `strata` names, all of length N. A positive is a label of 2, a negative
+    a label of 0; label 1 is in neither class and appears in the strata's counts and means alone. A stratum's AUROC sets
+    its own positives against all negatives (`auroc_positives`) and its own negatives against all positives
+    (`auroc_negatives`); None where there is nothing to compare. Raises ValueError if the lengths differ.
+    """
+    label, value, stratum = np.asarray(labels), np.asarray(scores, np.float64), np.asarray(strata)
+    if not len(label) == len(value) == len(stratum):
+        raise ValueError(f"{len(label)} labels, {len(value)} scores, {len(stratum)} strata")
+    positives, negatives = value[label == 2], value[label == 0]
+
+    def known(number: float) -> float | None:
+        return None if np.isnan(number) else round(number, 4)
+
+    table = {}
+    for name in sorted(set(strata)):
+        of = stratum == name
+        table[name] = {
+            "n": int(of.sum()),
+            "labels": [int((label[of] == k).sum()) for k in range(3)],
+            "mean_score": round(float(value[of].mean()), 4),
+            "auroc_positives": known(auroc(value[of & (label == 2)], negatives)),
+            "auroc_negatives": known(auroc(positives, value[of & (label == 0)])),
+        }
+    return {
+        "auroc": known(auroc(positives, negatives)),
+        "positives": len(positives),
+        "negatives": len(negatives),
+        "strata": table,
+    }

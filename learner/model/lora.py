@@ -1,0 +1,90 @@
+"""Low-rank adapters on the language model, by peft: W + scale B A, of which only A [rank, in] and B [out, rank] are
+trained, checkpointed and published (arXiv 2106.09685).
+
+Guarantees: every rank begins with the same A; B begins at 0, so that the adapted model begins as the base; without its
+adapters the model is the base, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from evidence.errors import BadInput
+from evidence.lora_names import SCALE, A, B
+from learner.settings import LoraSpec
+
+# peft's name of an adapter that was given none.
+ADAPTER = "default"
+SEED = 0
+
+
+def add_adapters(model: nn.Module, spec: LoraSpec) -> None:
+    """Into a Qwen-VL model, in place; everything but the adapters is frozen. Raises BadInput for a target that the
+    language model does not have."""
+    prefix = "model.language_model."
+    linears = [
+        prefix + name for name, module in model.model.language_model.named_modules() if isinstance(module, nn.Linear)
+    ]
+    kinds = sorted({name.rpartition(".")[2] for name in linears})
+    unknown = set(spec.targets) - set(kinds)
+    if unknown:
+        raise BadInput(f"lora.targets: the model has no layer {min(unknown)}, but {', '.join(kinds)}")
+    wanted = [name for name in linears if not spec.targets or name.rpartition(".")[2] in spec.targets]
+    config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, lora_dropout=0.0, target_modules=wanted)
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        inject_adapter_in_model(config, model, ADAPTER)
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
+
+
+def adapter_scales(model: nn.Module) -> dict[str, float]:
+    """The scale of each adapted layer by its name in the model; empty without adapters."""
+    return {name: layer.scaling[ADAPTER] for name, layer in _layers(model)}
+
+
+def checkpoint_name(name: str) -> str:
+    """A parameter's name as it is published and saved: as without peft, and X.lora_A, X.lora_B for a layer X."""
+    return (
+        name.replace(".base_layer.", ".")
+        .replace(f".{A}.{ADAPTER}.weight", f".{A}")
+        .replace(f".{B}.{ADAPTER}.weight", f".{B}")
+    )
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """The base model for as long as it lasts."""
+    layers = [layer for _, layer in _layers(model)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def with_scales(arrays: dict[str, np.ndarray], scales: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """`arrays` and the scale of each layer whose B is among them, float32 []."""
+    given = {layer: scale for layer, scale in scales.items() if f"{layer}.{B}" in arrays}
+    return arrays | {f"{layer}.{SCALE}": np.array(scale, np.float32) for layer, scale in given.items()}
+
+
+def merge(tensors: dict[str, torch.Tensor], scales: Mapping[str, float]) -> dict[str, torch.Tensor]:
+    """`tensors` by checkpoint name without adapters, which their layers' weights have taken in."""
+    merged = dict(tensors)
+    for layer, scale in scales.items():
+        a, b = merged.pop(f"{layer}.{A}"), merged.pop(f"{layer}.{B}")
+        weight = merged[f"{layer}.weight"]
+        merged[f"{layer}.weight"] = (weight.float() + scale * (b.float() @ a.float())).to(weight.dtype)
+    return merged

@@ -1,0 +1,71 @@
+"""`ser export`: a checkpoint as a Hugging Face folder, for which no rank has to run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from evidence.digests import model_digest
+from evidence.errors import BadInput
+from learner.checkpoints import Record, checkpoints, require_whole
+from orchestration.preflight import require_folder
+
+
+def main(source: Path, step: int | None, out: Path, dtype: str, average: bool) -> None:
+    """Raises BadInput, before anything is written, for what is no checkpoint and for a folder that is taken."""
+    record = find_record(source, step)
+    saved = Record.read(record)
+    require_whole(record, saved)
+    if average and not saved.average:
+        raise BadInput(f"--ema: {record.with_suffix('')} holds no average of the weights; zero.ema was not set")
+    if not Path(saved.model).is_dir():
+        raise BadInput(f"{record}: training began from {saved.model}, which is not there; put the model back")
+    out = require_folder("--out", out)
+    if out.is_dir() and any(out.iterdir()):
+        raise BadInput(f"--out {out}: something lies there already; name a new folder")
+    if model_digest(saved.model) != saved.base:
+        raise BadInput(f"{record}: training began from another model than lies in {saved.model} now")
+    _export(record, saved, out, dtype, average)
+    print(f"{out}: {'average of the weights' if average else 'weights'} of {record.with_suffix('')} in {dtype}")
+
+
+def find_record(source: Path, step: int | None) -> Path:
+    """Of the checkpoint that `source` is, or of step `step` (None: the newest) of the run or folder of checkpoints that
+    it is."""
+    if not source.is_dir():
+        raise BadInput(f"{source}: no such folder")
+    own = source.absolute().with_suffix(".json")
+    records = [own] if own in checkpoints(own.parent) else checkpoints(source / "checkpoints") or checkpoints(source)
+    if not records:
+        raise BadInput(f"{source}: no checkpoint; name a run's folder or one of its checkpoints/step-…")
+    if step is None:
+        return records[-1]
+    steps = {int(record.stem.removeprefix("step-")): record for record in records}
+    if step not in steps:
+        raise BadInput(f"--step {step}: {source} holds {', '.join(map(str, steps))}")
+    return steps[step]
+
+
+def _export(record: Path, saved: Record, out: Path, dtype: str, average: bool) -> None:
+    # These take seconds to import, which bad input need not wait for.
+    import torch
+
+    from learner.model.hugging_face import save_hugging_face
+    from learner.zero.consolidate import WholeModel
+
+    model = WholeModel(record, saved, average)
+    wanted = getattr(torch, dtype)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task("weights", total=model.numel * wanted.itemsize)
+
+        def told() -> Iterator[tuple[str, torch.Tensor]]:
+            for name, tensor in model.tensors():
+                yield name, tensor.to(wanted)
+                progress.advance(bar, tensor.numel() * wanted.itemsize)
+
+        save_hugging_face(told(), out, Path(saved.model))

@@ -1,0 +1,278 @@
+"""`ser sft`: supervised warm start on the ZeRO-3 ranks, resumable.
+
+Guarantees: run again with the same config, it goes on from the last checkpoint, seeing the batches that an
+uninterrupted run would have seen; the exported model appears only when training is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+import ray
+
+from evidence.config_checks import require, require_above_zero, require_least, require_one_of
+from evidence.errors import BadInput, RunFailed
+from evidence.sampling import SamplingContract
+from learner.model.tiny import TinySpec, create_tiny_model
+from learner.schedule import Schedule
+from learner.settings import DTYPES, PackingConfig, PolicyConfig, RankConfig, ZeroConfig
+from orchestration.commands.doctor import require_memory
+from orchestration.commands.sft_rows import Made, RowsConfig, RowSource, by_clip
+from orchestration.config import load_config, to_yaml
+from orchestration.loop.skipped_steps import SkippedSteps, first_few
+from orchestration.preflight import require_crop_tiles, require_folder, require_frames_fit, require_tiles
+from orchestration.reporting.metrics import Progress, RunLog
+from orchestration.settings import WANDB_MODES, FramesConfig
+from orchestration.supervision.cluster import run_directory, start_ray
+from orchestration.supervision.learner_gang import LearnerGang
+from referee.verification import VerificationConfig
+from rollout.dataset.mix import DataShare
+from rollout.prompt import ChatEncoder
+from rollout.template import PromptTemplate
+
+logger = logging.getLogger(__name__)
+
+TASKS = ("answer", "verify")
+# What a run may be resumed with another value of: nothing that the weights depend on.
+MAY_CHANGE = (
+    *("run_dir", "out", "dtype", "stop_after", "checkpoint_every", "max_skipped", "wandb"),
+    "ranks",  # the same rows in other parts: sums are rounded in another order
+    *("frames", "frames_gib", "object_store_gib"),  # but frames.decoder may not: two decoders can give other pixels
+)
+AHEAD = 3  # steps whose rows are made while the ranks train
+MAX_LEFT_OUT_SHARE = 0.5  # of the clips drawn, as of the groups of `ser train`: mostly broken data is a mistake
+CALLS = 3  # of a decoding process for one file: digest, first decoder, second decoder
+
+
+class TooManyLeftOut(RunFailed):
+    """More clips cannot be read than can."""
+
+
+@dataclass
+class Stage:
+    """A part of a curriculum: `steps` optimizer steps on `data`, one dataset file or several with their weights."""
+
+    data: list[DataShare]
+    steps: int
+
+    def __post_init__(self) -> None:
+        require(bool(self.data), "data", self.data, "at least one dataset file")
+        require_least(self, 1, "steps")
+
+
+@dataclass
+class SftConfig:
+    """One supervised run.
+
+    model: folder to start from; null creates a random one of the sizes in `tiny`, with a tokenizer of the data's text.
+    task: `answer` (a policy, on the samples' reasoning) or `verify` (a referee, on claims made from boxes).
+    out: where the trained model is exported to, in `dtype`.
+    clips: drawn for each step, with all their questions that show the same frames; claims: verified of each.
+    frames_gib: what decoded frames may take of object_store_gib, Ray's shared memory.
+    max_skipped: steps in a row whose loss or gradient is not finite, at which the run stops.
+    stop_after: steps after which to end early, the schedule of the learning rate kept; null trains all stages.
+    """
+
+    stages: list[Stage] = field(default_factory=list)
+    task: str = "answer"
+    model: str | None = None
+    tiny: TinySpec = field(default_factory=TinySpec)
+    run_dir: str = "runs/sft"
+    out: str = "runs/sft/model"
+    dtype: str = "bfloat16"
+    contract: SamplingContract = field(default_factory=SamplingContract)
+    frames: FramesConfig = field(default_factory=FramesConfig)
+    template: PromptTemplate = field(default_factory=PromptTemplate)
+    verification: VerificationConfig = field(default_factory=VerificationConfig)
+    clips: int = 16
+    claims: int = 8
+    ranks: int = 2
+    packing: PackingConfig = field(default_factory=PackingConfig)
+    schedule: Schedule = field(default_factory=lambda: Schedule(lr=1e-3, warmup=100, floor=0.1))
+    max_skipped: int = 3
+    stop_after: int | None = None
+    policy: PolicyConfig = field(default_factory=lambda: PolicyConfig(train_vision=True))
+    zero: ZeroConfig = field(default_factory=ZeroConfig)
+    checkpoint_every: int = 200
+    object_store_gib: float = 1.0
+    frames_gib: float = 0.5
+    seed: int = 0
+    wandb: str = "offline"
+
+    def __post_init__(self) -> None:
+        require(bool(self.stages), "stages", self.stages, "at least one {data, steps}")
+        require_one_of(self, TASKS, "task")
+        require_one_of(self, DTYPES, "dtype")
+        require_one_of(self, WANDB_MODES, "wandb")
+        require_least(self, 1, "claims", "ranks", "checkpoint_every", "max_skipped")
+        require_least(self, 0, "seed")
+        stop = self.stop_after
+        require(stop is None or stop >= 1, "stop_after", stop, "1 or more, or null for all stages")
+        require(self.ranks <= self.clips, "ranks", self.ranks, f"at most clips ({self.clips})")
+        require_above_zero(self, "frames_gib", "object_store_gib")
+        within = f"below object_store_gib ({self.object_store_gib})"
+        require(self.frames_gib < self.object_store_gib, "frames_gib", self.frames_gib, within)
+
+    @property
+    def planned(self) -> int:
+        """Steps of all stages, which the schedule is for."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def steps(self) -> int:
+        """Steps to be taken."""
+        return min(self.planned, self.stop_after or self.planned)
+
+
+def locate(step: int, stages: list[Stage]) -> tuple[int, int]:
+    """(stage, step within it) of a step of the whole run."""
+    for number, stage in enumerate(stages):
+        if step < stage.steps:
+            return number, step
+        step -= stage.steps
+    raise IndexError(f"step {step} is after the last stage")
+
+
+def initial_model(config: SftConfig, run_dir: Path) -> str:
+    """The folder to start from, created from nothing if the config names none."""
+    if config.model:
+        return config.model
+    folder = run_dir / "initial"
+    if not folder.is_dir():
+        samples = [sample for share in config.stages[0].data for sample in share.read()][:20_000]
+        corpus = [f"{s.question} {s.answer} {s.reasoning}" for s in samples]
+        wording = config.verification.wording
+        asked = [config.template.frame, config.template.question, *config.template.tasks.values()]
+        corpus += [*asked, wording.relevance, wording.localization] * 1000
+        part = run_dir / "initial.part"
+        create_tiny_model(part, config.tiny, corpus, config.seed)
+        part.rename(folder)  # a run that is interrupted before this makes it anew
+    return str(folder)
+
+
+def require_same_run(config: SftConfig, run_dir: Path) -> None:
+    """Raises BadInput if another run lies in `run_dir`: going on from its checkpoint would mix the two."""
+    file = run_dir / "config.yaml"
+    if not file.is_file():
+        return
+    begun = load_config(SftConfig, file)
+    both = [(each.name, getattr(begun, each.name), getattr(config, each.name)) for each in fields(SftConfig)]
+    for key, was, now in (*both, ("frames.decoder", begun.frames.decoder, config.frames.decoder)):
+        if key not in MAY_CHANGE and was != now:
+            raise BadInput(
+                f"{key} = {now}: the run in {config.run_dir} was begun with {was}; name another run_dir, or "
+                "remove that one to begin anew"
+            )
+
+
+def require_own_out(config: SftConfig, run_dir: Path) -> None:
+    """Raises BadInput if the model, written whole, would take the place of anything but this run's own."""
+    out, file = Path(os.path.abspath(require_folder("out", config.out))), run_dir / "config.yaml"
+    own = {run_dir / name for name in ("checkpoints", "initial", "wandb")}
+    if out in (run_dir, *run_dir.parents) or own & {out, *out.parents}:
+        raise BadInput(f"out = {config.out}: the run itself lies there; name a folder of its own, as {run_dir}/model")
+    if run_dir in out.parents or not (out.is_dir() and any(out.iterdir())):
+        return
+    if not file.is_file() or Path(os.path.abspath(load_config(SftConfig, file).out)) != out:
+        raise BadInput(f"out = {config.out}: something lies there, which the model would replace; name a new folder")
+
+
+def main(config: SftConfig) -> None:
+    run_dir = run_directory(config.run_dir)
+    require_same_run(config, run_dir)
+    require_own_out(config, run_dir)
+    # Whatever can be refused is, before anything is written.
+    tile = ChatEncoder(config.model).tile if config.model else config.tiny.patch * config.tiny.merge
+    require_tiles(tile, config.contract, "model")
+    if config.task == "verify":
+        require_crop_tiles(tile, config.verification)
+    for stage in config.stages:
+        clips = by_clip(stage.data, config.task, config.contract, config.seed)
+        samples = [sample for clip in clips.items for sample in clip]
+        require_frames_fit(config.contract, samples, config.clips, "frames_gib", config.frames_gib)
+    frames = config.frames
+    if frames.cache_dir:
+        frames = replace(frames, cache_dir=str(require_folder("frames.cache_dir", frames.cache_dir)))
+    if "RAY_ADDRESS" not in os.environ:
+        require_memory(config.object_store_gib)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    model = initial_model(config, run_dir)
+    rows = RowsConfig(
+        task=config.task,
+        clips=config.clips,
+        claims=config.claims,
+        packing=config.packing,
+        contract=config.contract,
+        template=config.template,
+        verification=config.verification,
+        frames=frames,
+        frames_bytes=int(config.frames_gib * 2**30),
+    )
+    with start_ray(config.object_store_gib):
+        # Absolute: the source's process has a working directory of its own.
+        data = [[replace(share, **share.absolute) for share in stage.data] for stage in config.stages]
+        source = RowSource.remote(model, rows, data, config.ranks, config.seed)
+        rank_config = RankConfig(
+            model=model,
+            banned_ids=ChatEncoder(model).banned_ids,
+            policy=config.policy,
+            zero=config.zero,
+        )
+        gang = LearnerGang(rank_config, config.ranks)
+        (run_dir / "config.yaml").write_text(to_yaml(config))
+        state = gang.resume(run_dir / "checkpoints")
+        start = state["step"] if state else 0
+        bad = _train(config, run_dir, gang, source, start)
+        gang.export(Path(config.out).absolute(), config.dtype)
+        gang.stop()
+    print(f"{config.out}: {gang.trained_parameters:,} parameters after {config.steps} steps; {len(bad)} bad clips")
+
+
+def require_few_left_out(left_out: int, drawn: int, a_step: int) -> None:
+    """Raises TooManyLeftOut once more than the share that may be and one step's clips were left out."""
+    if left_out > MAX_LEFT_OUT_SHARE * drawn + a_step:
+        raise TooManyLeftOut(
+            f"{left_out} of the {drawn} clips drawn could not be read or did not fit, the reasons are told above; "
+            "`ser data check FILE --media` names all of a file"
+        )
+
+
+def _train(config: SftConfig, run_dir: Path, gang: LearnerGang, source: ray.actor.ActorHandle, start: int) -> set[str]:
+    """The clips that were left out."""
+    make = source.micro_batches.options(num_returns=config.ranks + 1)
+    longest_s = gang.timeout_s + CALLS * config.clips * config.frames.timeout_s
+    bad: set[str] = set()
+    left_out = 0
+    skips = SkippedSteps(config.max_skipped)
+
+    def rows_of(step: int) -> list[ray.ObjectRef]:
+        return make.remote(*locate(step, config.stages))
+
+    waiting = deque(rows_of(step) for step in range(start, min(start + AHEAD, config.steps)))
+    with RunLog(run_dir, asdict(config), config.wandb, start) as log, Progress(config.steps, start) as progress:
+        for step in range(start, config.steps):
+            *parts, told = waiting.popleft()
+            if step + AHEAD < config.steps:
+                waiting.append(rows_of(step + AHEAD))
+            rate = config.schedule.rate(step, config.planned)
+            made: Made = ray.get(told, timeout=longest_s)
+            for path, reason in made.unreadable:
+                logger.warning("step %d: %s: %s", step + 1, path, reason)
+            for path in made.over_budget:
+                logger.warning("step %d: %s: one of its sequences is above packing.token_budget", step + 1, path)
+            bad |= {*made.over_budget, *(path for path, _ in made.unreadable)}
+            left_out += len(made.unreadable) + len(made.over_budget)
+            require_few_left_out(left_out, (step + 1 - start) * config.clips, config.clips)
+            metrics = gang.train_step(parts, rate)
+            skips.count(metrics, f"step {step + 1}, clips {first_few(made.clips)}")
+            frames = {f"frames/{name}": n for name, n in made.frames.items()}
+            bad_now = {"clips_left_out": len(made.unreadable), "clips_over_budget": len(made.over_budget)}
+            log.log(step + 1, {**metrics, "learning_rate": rate, **bad_now, **frames})
+            progress.update(step + 1, f"loss {metrics['loss']:.4f}  {metrics['seconds']:.2f} s")
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                gang.save(run_dir / "checkpoints", step + 1, {})
+    return bad

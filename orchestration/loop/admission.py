@@ -1,0 +1,199 @@
+"""Admission: how far generation may run ahead of training, decided by who may start, never by throwing work away.
+
+Guarantees (promise 2 of the design; problem, rule, example and proof are in docs/staleness.md):
+- no batch holds a group older than `Pacing.worst_age`, asserted at every batch;
+- at staleness 0 batch t is exactly the t-th P surviving groups, in the order of their admission;
+- whatever order groups finish in, a batch can be released once every group in flight has finished or been rejected;
+- the same calls in the same order give the same batches.
+
+Version v is the weights after v steps. The age of a group in a step is the version which that step starts from, less
+the oldest version that drew a token or computed KV of the group. Windowed FIFO after MiniMax's Forge (2026).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from evidence.config_checks import require_least, require_share
+
+
+def worst_age(P: int, S: int, K: int, L: int, f: float) -> int:
+    """The largest age any trained group can have: (B + W - 2) // P + (L + 1) K - 1, which is attained."""
+    return Pacing(P, S, K, L, f).worst_age
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """How training and generation are coupled.
+
+    groups_per_step: P, prompt groups in one optimizer step.
+    staleness: S, how many steps' worth of groups may be under way beside those in training; 0 is synchronous.
+    publish_every: K, steps from one publication of weights to the next.
+    lag: L, publications that an engine may be behind and still start a group.
+    window_fraction: f, the share of the slots that the window spans.
+    """
+
+    groups_per_step: int = 8
+    staleness: int = 1
+    publish_every: int = 1
+    lag: int = 0
+    window_fraction: float = 0.3
+
+    def __post_init__(self) -> None:
+        require_least(self, 1, "groups_per_step", "publish_every")
+        require_least(self, 0, "staleness", "lag")
+        require_share(self, "window_fraction")
+
+    @property
+    def slots(self) -> int:
+        """B, the most groups that may be admitted and not yet trained."""
+        return (self.staleness + 1) * self.groups_per_step
+
+    @property
+    def window(self) -> int:
+        """W, how many groups the window holds, its anchor included: with W = 1 nobody passes an unfinished group."""
+        return 1 if self.staleness == 0 else max(1, math.floor(self.window_fraction * self.slots))
+
+    @property
+    def worst_age(self) -> int:
+        overtaken = (self.slots + self.window - 2) // self.groups_per_step
+        return overtaken + (self.lag + 1) * self.publish_every - 1
+
+
+class AdmissionError(RuntimeError):
+    """A call that the protocol of `Admission` does not allow now."""
+
+
+class StaleBatch(RuntimeError):
+    """A batch holds a group older than the proven bound: some premise of the proof was broken outside this module."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The P groups of one optimizer step, in the order of their admission; the step starts from `version`."""
+
+    version: int
+    groups: tuple[int, ...]
+    ages: tuple[int, ...]
+
+
+@dataclass
+class _Place:
+    """`position` counts admissions; `oldest_version` is None until the group is ready."""
+
+    position: int
+    oldest_version: int | None = None
+
+
+class Admission:
+    """The slots, the window and the current version.
+
+    The loop: `admit` while `free`; start a group on an engine if `may_start`; tell `ready` or `reject`; `take_batch`;
+    train; `step_ended`, or `step_skipped` and another batch; publish if `publish_due`. A group that is generated anew
+    just keeps its slot and its place.
+    """
+
+    def __init__(self, pacing: Pacing, version: int = 0) -> None:
+        """`version`: of the weights that this lineage starts from, published before anything is admitted."""
+        self.pacing = pacing
+        self.version = version
+        self._first_version = version
+        self._admitted = 0
+        # In the order of admission, which dict keeps: the walk of take_batch depends on it.
+        self._waiting: dict[int, _Place] = {}
+        self._training: tuple[int, ...] = ()
+
+    @property
+    def free(self) -> int:
+        """Free slots. A group in training still holds its own."""
+        return self.pacing.slots - len(self._waiting) - len(self._training)
+
+    @property
+    def publish_due(self) -> bool:
+        """Whether the current version is one of those to be published."""
+        return (self.version - self._first_version) % self.pacing.publish_every == 0
+
+    @property
+    def oldest_startable(self) -> int:
+        """The oldest engine version that may start a group now.
+
+        Lag is counted from the publication that is due, not the one that is done, so a slow publication holds starts
+        back instead of ageing groups unseen.
+        """
+        steps = self.version - self._first_version
+        publications = steps // self.pacing.publish_every - self.pacing.lag
+        return self._first_version + max(0, publications) * self.pacing.publish_every
+
+    def may_start(self, engine_version: int) -> bool:
+        return engine_version >= self.oldest_startable
+
+    def admit(self, group: int) -> None:
+        """Give the group a slot and the next place in the queue. Raises AdmissionError when all slots are taken."""
+        if self.free <= 0:
+            raise AdmissionError(f"group {group} cannot be admitted: all {self.pacing.slots} slots are taken")
+        if group in self._waiting or group in self._training:
+            raise AdmissionError(f"group {group} is admitted already")
+        self._waiting[group] = _Place(self._admitted)
+        self._admitted += 1
+
+    def ready(self, group: int, oldest_version: int) -> None:
+        """The group can be trained; `oldest_version` drew a token or computed KV of it, and none older did."""
+        place = self._place(group)
+        if place.oldest_version is not None:
+            raise AdmissionError(f"group {group} is ready already")
+        if not self._first_version <= oldest_version <= self.version:
+            raise AdmissionError(
+                f"group {group} began under version {oldest_version}, outside {self._first_version}..{self.version}"
+            )
+        place.oldest_version = oldest_version
+
+    def reject(self, group: int) -> None:
+        """The group will not be trained: its slot is free at once, and if it was the anchor, the next one is."""
+        self._place(group)
+        del self._waiting[group]
+
+    def take_batch(self) -> Batch | None:
+        """The P oldest groups that the window lets out, or None while there are fewer.
+
+        Raises AdmissionError while a step runs, StaleBatch if a group in the batch is older than the bound.
+        """
+        if self._training:
+            raise AdmissionError(f"step from version {self.version} has not ended")
+        chosen: dict[int, int] = {}
+        end: float = math.inf
+        for group, place in self._waiting.items():
+            if place.position >= end or len(chosen) == self.pacing.groups_per_step:
+                break
+            if place.oldest_version is not None:
+                chosen[group] = self.version - place.oldest_version
+            elif end == math.inf:
+                end = place.position + self.pacing.window
+        if len(chosen) < self.pacing.groups_per_step:
+            return None
+        for group, age in chosen.items():
+            if age > self.pacing.worst_age:
+                raise StaleBatch(f"group {group} is {age} versions old; the bound is {self.pacing.worst_age}")
+        for group in chosen:
+            del self._waiting[group]
+        self._training = tuple(chosen)
+        return Batch(self.version, self._training, tuple(chosen.values()))
+
+    def step_ended(self) -> int:
+        """The running step has ended: its groups' slots are free. Returns the new version."""
+        if not self._training:
+            raise AdmissionError("no step is running")
+        self._training = ()
+        self.version += 1
+        return self.version
+
+    def step_skipped(self) -> None:
+        """The running step has changed nothing: its groups, rejected now, give their slots back; the version stays."""
+        if not self._training:
+            raise AdmissionError("no step is running")
+        self._training = ()
+
+    def _place(self, group: int) -> _Place:
+        if group not in self._waiting:
+            raise AdmissionError(f"group {group} is not waiting: it was never admitted, is in a step, or was rejected")
+        return self._waiting[group]

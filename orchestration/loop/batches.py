@@ -1,0 +1,53 @@
+"""From scored groups to what each learner rank is handed: forwards first, then what the loss wants of their tokens.
+
+In two parts, since a reference policy is asked between them about the tokens that were laid out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from evidence.types import Group, Prompt, ScoredGroup, Trajectory
+from learner.aggregation import token_weights
+from learner.packing.shared_prefix import make_unit, sequence_tokens
+from learner.packing.step import MicroLayout, StepTargets, lay_out
+from learner.settings import PackingConfig
+
+
+def layout_step(
+    groups: Sequence[Group], frames: Sequence[Any], ranks: int, packing: PackingConfig
+) -> list[list[MicroLayout]]:
+    """Each rank's forwards over all completions of a step. `frames[i]`: ref to the frames of groups[i].
+
+    Raises ValueError for a group that is over_budget.
+    """
+    units = [
+        make_unit([g.prompt] * len(g.trajectories), [t.token_ids for t in g.trajectories], [(g.frames.key, ref)])
+        for g, ref in zip(groups, frames, strict=True)
+    ]
+    return lay_out(units, ranks, packing)
+
+
+def step_targets(
+    groups: Sequence[ScoredGroup],
+    advantages: Sequence[np.ndarray],
+    aggregate: str = "sequence_mean",
+    max_length: int = 0,
+) -> StepTargets:
+    """`advantages[i]`: float32 [G], of groups[i]. `aggregate`, `max_length`: as in token_weights."""
+    trajectories = [t for scored in groups for t in scored.group.trajectories]
+    lengths = np.array([len(t.token_ids) for t in trajectories])
+    return StepTargets(
+        weights=token_weights(lengths, aggregate, max_length),
+        advantages=np.repeat(np.concatenate(advantages), lengths).astype(np.float32),
+        behaviour=np.concatenate([t.logprobs for t in trajectories]),
+    )
+
+
+def over_budget(prompt: Prompt, trajectories: Sequence[Trajectory], packing: PackingConfig) -> bool:
+    """Whether one of the completions does not fit a forward even alone."""
+    longest = max(len(t.token_ids) for t in trajectories)
+    return sequence_tokens(len(prompt.token_ids), longest) > packing.token_budget

@@ -1,0 +1,41 @@
+"""Steps that were skipped for a loss or a gradient that was not finite: told one by one, endured a few in a row."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from evidence.errors import RunFailed
+
+log = logging.getLogger(__name__)
+
+MOST_NAMED = 4
+
+
+class SkippedSteps:
+    """Raises RunFailed at the `most`-th skip in a row: what does not pass by itself will not pass at all."""
+
+    def __init__(self, most: int):
+        self.most = most
+        self.in_a_row = 0
+        self.total = 0
+
+    def count(self, metrics: dict[str, float], what: str) -> bool:
+        """Whether the step of these metrics (of `Gang.train_step`) was skipped. `what`: the step and its data, for the
+        reader of the log."""
+        if not metrics["skipped"]:
+            self.in_a_row = 0
+            return False
+        self.in_a_row += 1
+        self.total += 1
+        why = f"{what}: loss or gradient is not finite (loss {metrics['loss']:g})"
+        if self.in_a_row == self.most:
+            raise RunFailed(f"{why}, in {self.most} steps in a row: is the learning rate too high?")
+        log.warning("%s; the step is skipped", why)
+        return True
+
+
+def first_few(names: Sequence[str]) -> str:
+    """All of a few names; of many the first, and how many more there are."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,197 @@
+"""How far a referee can be trusted: what it says of claims against what is known of them. Pure.
+
+A claim is known by two labels on the referee's own scale, from boxes (referee/trust/labelled_claims) or from human
+raters. A third verdict, `product`, is what SER pays: the two readings multiplied. It is set against the lesser of the
+two labels.
+
+Guarantee: the temperature is fitted on one half of the clips and everything is reported on the other half, so no figure
+is measured on what it was fitted to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from referee.trust.statistics import auroc, bootstrap, calibration_error, kappa, reliability, spearman, threshold_table
+from referee.trust.temperature import fit_temperature, log_loss
+from referee.verification import KINDS, rescaled
+
+VERDICTS = (*KINDS, "product")
+# A grade from which a claim counts as a positive, and one up to which as a negative: labels 2 and 0, or raters' means
+# that round to them.
+POSITIVE, NEGATIVE = 0.75, 0.25
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of one claim. `labels`: kind -> float [3], the shares of the raters (or all of the one label) that
+    said 0, 1 and 2. `grade`: verdict -> mean label over 2. `truth`: verdict -> what its ranking is set against, in
+    [0, 1]: the IoU with the labelled box, or again the grade. `stratum`: how the claim came to be."""
+
+    labels: dict[str, np.ndarray]
+    grade: dict[str, float]
+    truth: dict[str, float]
+    stratum: str
+
+
+def known_by_box(relevance: int, localization: int, asked_iou: float, named_iou: float, stratum: str) -> Known:
+    """A claim labelled by boxes. Relevance is ranked against the IoU with the asked object, localization against that
+    with the named one, the product against the lesser."""
+    levels = (relevance, localization)
+    return Known(
+        labels={kind: np.eye(3)[level] for kind, level in zip(KINDS, levels)},
+        grade=dict(zip(VERDICTS, (level / 2 for level in (*levels, min(levels))))),
+        truth=dict(zip(VERDICTS, (asked_iou, named_iou, min(asked_iou, named_iou)))),
+        stratum=stratum,
+    )
+
+
+def known_by_raters(ratings: Sequence[tuple[int, int]], stratum: str) -> Known:
+    """A claim rated by people: (relevance, localization) of each, 0-2."""
+    rated = np.array([(rel, loc, min(rel, loc)) for rel, loc in ratings])
+    grade = dict(zip(VERDICTS, (rated.mean(axis=0) / 2).tolist()))
+    return Known(
+        labels={kind: np.eye(3)[rated[:, place]].mean(axis=0) for place, kind in enumerate(KINDS)},
+        grade=grade,
+        truth=grade,
+        stratum=stratum,
+    )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """N claims that a referee has judged. `clips`: what each is about; claims about one clip are not independent.
+    `given`: kind -> probabilities of the scale's tokens, float [N, 3]."""
+
+    clips: tuple[str, ...]
+    known: tuple[Known, ...]
+    given: dict[str, np.ndarray]
+
+    def take(self, indices: np.ndarray) -> Judged:
+        return Judged(
+            tuple(self.clips[i] for i in indices),
+            tuple(self.known[i] for i in indices),
+            {kind: rows[indices] for kind, rows in self.given.items()},
+        )
+
+    def labels(self, kind: str) -> np.ndarray:
+        """float [N, 3]."""
+        return np.array([known.labels[kind] for known in self.known])
+
+    def readings(self, temperature: dict[str, float]) -> dict[str, np.ndarray]:
+        """verdict -> expected readings in [0, 1], float [N]."""
+        read = {kind: rescaled(self.given[kind], temperature[kind]) @ np.arange(3) / 2 for kind in KINDS}
+        return read | {"product": read["relevance"] * read["localization"]}
+
+
+AS_GIVEN = dict.fromkeys(KINDS, 1.0)
+
+
+def halves(clips: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the claims about one half of the clips, dealt at random, and of those about the other."""
+    names = sorted(set(clips))
+    first = {names[k] for k in np.random.default_rng(seed).permutation(len(names))[: len(names) // 2]}
+    of_first = np.array([clip in first for clip in clips], bool)
+    return np.flatnonzero(of_first), np.flatnonzero(~of_first)
+
+
+def calibrate(judged: Judged, resamples: int, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """(kind -> temperature, fitted on one half of the clips; the report on the other half, read at that temperature).
+
+    The clips must be two or more. Every interval is a 95% bootstrap interval over clips, [low, high].
+    """
+    fitted, rest = (judged.take(half) for half in halves(judged.clips, seed))
+    temperature = {kind: fit_temperature(fitted.given[kind], fitted.labels(kind)) for kind in KINDS}
+    before, after = rest.readings(AS_GIVEN), rest.readings(temperature)
+    report: dict[str, Any] = {
+        "fitted_on": _size(fitted),
+        "reported_on": _size(rest),
+        "temperature": temperature,
+        "verdicts": {name: _verdict(rest, name, before[name], after[name], resamples, seed) for name in VERDICTS},
+    }
+    for kind in KINDS:
+        given, labels = rest.given[kind], rest.labels(kind)
+        report["verdicts"][kind]["log_loss"] = {
+            "before": log_loss(given, labels),
+            "after": log_loss(given, labels, temperature[kind]),
+        }
+    return temperature, report
+
+
+def _size(judged: Judged) -> dict[str, int]:
+    return {"claims": len(judged.clips), "clips": len(set(judged.clips))}
+
+
+def _verdict(
+    judged: Judged, name: str, before: np.ndarray, after: np.ndarray, resamples: int, seed: int
+) -> dict[str, Any]:
+    grade = np.array([known.grade[name] for known in judged.known])
+    truth = np.array([known.truth[name] for known in judged.known])
+    strata = np.array([known.stratum for known in judged.known])
+    positive, negative = grade >= POSITIVE, grade <= NEGATIVE
+
+    def with_interval(statistic: Any) -> dict[str, Any]:
+        everything = np.arange(len(after))
+        interval = bootstrap(judged.clips, statistic, resamples, seed)
+        return {"value": statistic(everything), "interval": list(interval)}
+
+    return {
+        "positives": int(positive.sum()),
+        "negatives": int(negative.sum()),
+        "auroc": with_interval(lambda i: auroc(after[i][positive[i]], after[i][negative[i]])),
+        "spearman": with_interval(lambda i: spearman(after[i], truth[i])),
+        "ece": {
+            "before": calibration_error(before, grade),
+            **with_interval(lambda i: calibration_error(after[i], grade[i])),
+        },
+        "reliability": {
+            "before": [asdict(one) for one in reliability(before, grade)],
+            "after": [asdict(one) for one in reliability(after, grade)],
+        },
+        "thresholds": [asdict(cut) for cut in threshold_table(after, positive)],
+        "strata": {
+            stratum: {
+                "n": int((of := strata == stratum).sum()),
+                "grade": float(grade[of].mean()),
+                "reading": float(after[of].mean()),
+            }
+            for stratum in sorted(set(strata))
+        },
+    }
+
+
+def referees_agree(a: Judged, b: Judged, resamples: int, seed: int) -> dict[str, Any]:
+    """Agreement of two referees on the same claims: kappa of the likeliest tokens (of the product: their lesser),
+    Spearman of the expected readings, each with its interval."""
+    levels = [_levels(judged) for judged in (a, b)]
+    readings = [judged.readings(AS_GIVEN) for judged in (a, b)]
+
+    def both(name: str, statistic: Any, values: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
+        left, right = (value[name] for value in values)
+        interval = bootstrap(a.clips, lambda i: statistic(left[i], right[i]), resamples, seed)
+        return {"value": statistic(left, right), "interval": list(interval)}
+
+    return {
+        name: {"kappa": both(name, kappa, levels), "spearman": both(name, spearman, readings)} for name in VERDICTS
+    } | {"claims": len(a.clips)}
+
+
+def _levels(judged: Judged) -> dict[str, np.ndarray]:
+    levels = {kind: judged.given[kind].argmax(axis=1) for kind in KINDS}
+    return levels | {"product": np.minimum(levels["relevance"], levels["localization"])}
+
+
+def raters_agree(ratings: Sequence[dict[str, tuple[int, int]]]) -> list[dict[str, Any]]:
+    """Cohen's kappa of every two raters over the claims that both rated; `ratings`: per claim, rater -> ratings."""
+    raters = sorted({rater for claim in ratings for rater in claim})
+    agreement = []
+    for a, b in combinations(raters, 2):
+        common = np.array([(claim[a], claim[b]) for claim in ratings if a in claim and b in claim]).reshape(-1, 2, 2)
+        kappas = {kind: kappa(common[:, 0, place], common[:, 1, place]) for place, kind in enumerate(KINDS)}
+        agreement.append({"raters": [a, b], "claims": len(common), "kappa": kappas})
+    return agreement

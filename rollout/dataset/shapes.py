@@ -1,0 +1,257 @@
+"""The embedded world: short clips of coloured shapes, and questions whose answer needs the right one at the right time.
+
+Each clip shows one to three shapes of different colours, each drifting slowly over a textured background whose colours
+grade over x and y, each visible for a part of the clip only; about a third cross into another quadrant. A question
+asks where one shape is at one sampled moment; the answer is a quadrant. Nothing here is random but for the seed:
+equal arguments give equal files. Every split draws its clips from its own seed, so no clip is in two splits.
+
+The dataset is written in the JSON of Open-o3-Video (domain.md section 2): `key_items` lists every visible shape at
+every sampled frame with its true box, and `reasoning_process` holds claims with boxes in pixels of the resized frame,
+drawn as by a hurried annotator: begun at the top left corner of the shape, let go beyond the opposite one. A policy
+that learnt from them has something to gain from a referee that asks for tight ones.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from evidence.errors import BadInput
+from evidence.geometry import convert
+from evidence.types import NORMALISED, Box, BoxSpace
+
+SIDE = 112  # pixels of the written clip
+FRAME_SIDE = 56  # pixels of the frame the policy is shown
+FRAME_SPACE = BoxSpace(FRAME_SIDE, FRAME_SIDE)  # in which its boxes are written
+FPS = 4
+FRAMES = 29  # so that 8 frames spread uniformly fall on whole seconds
+MOMENTS = 8
+DURATION = FRAMES / FPS
+COLOURS = {
+    "red": (225, 30, 30),
+    "green": (30, 190, 40),
+    "blue": (35, 60, 230),
+    "yellow": (240, 225, 40),
+    "cyan": (40, 220, 225),
+    "white": (245, 245, 245),
+}
+SHAPES = ("circle", "square", "triangle")
+SPLITS = ("train", "val", "test")
+# How far beyond the shape a box in `reasoning_process` is drawn, in sides of the shape: mean, deviation. To the right
+# and below only: the left edge is the token that chooses between two shapes, and learning to move it everywhere to the
+# right would choose the shape further right.
+OVERSHOOT = (0.3, 0.12)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape: `centres` are [FRAMES, 2] in SIDE pixels; it is visible in moments `first` to `last`, inclusive."""
+
+    colour: str
+    form: str
+    half: float
+    centres: np.ndarray
+    first: int
+    last: int
+
+    @property
+    def phrase(self) -> str:
+        return f"{self.colour} {self.form}"
+
+    def box(self, moment: int) -> Box:
+        """Normalised box at a sampled moment."""
+        x, y = self.centres[moment * FPS]
+        edges = np.array([x - self.half, y - self.half, x + self.half, y + self.half])
+        left, top, right, bottom = (float(round(edge, 4)) for edge in edges / SIDE)
+        return left, top, right, bottom
+
+    def visible(self, moment: int) -> bool:
+        return self.first <= moment <= self.last
+
+
+def draw_shapes(rng: np.random.Generator) -> list[Shape]:
+    """One to three shapes that never cover each other's centres at a sampled moment."""
+    count = int(rng.integers(1, 4))
+    colours = rng.permutation(list(COLOURS))[:count]
+    shapes: list[Shape] = []
+    while len(shapes) < count:
+        half = float(rng.uniform(15, 25))
+        low, high = half + 1, SIDE - half - 1
+        start = rng.uniform(low, high, 2)
+        reach = SIDE / 2 if rng.random() < 1 / 3 else 8
+        end = np.clip(start + rng.uniform(-reach, reach, 2), low, high)
+        centres = start + np.linspace(0, 1, FRAMES)[:, None] * (end - start)
+        length = int(rng.integers(4, MOMENTS + 1))
+        first = int(rng.integers(0, MOMENTS - length + 1))
+        shape = Shape(str(colours[len(shapes)]), str(rng.choice(SHAPES)), half, centres, first, first + length - 1)
+        clear = all(np.abs(centres - other.centres).max(axis=1).min() > half + other.half - 4 for other in shapes)
+        if clear:
+            shapes.append(shape)
+        elif rng.random() < 0.02:  # a crowded draw: begin again rather than search for the last gap
+            shapes.clear()
+    return shapes
+
+
+def background(rng: np.random.Generator) -> np.ndarray:
+    """uint8 [SIDE, SIDE, 3]: red grows with x, green with y (so that position can be read), plus a soft texture."""
+    axis = np.linspace(0, 1, SIDE)
+    plane = np.stack(np.broadcast_arrays(60 + 80 * axis[None, :], 60 + 80 * axis[:, None], 100.0), axis=-1)
+    texture = cv2.resize(rng.normal(0, 12, (14, 14, 3)), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    return np.clip(plane + texture + rng.normal(0, 3, plane.shape), 0, 255).astype(np.uint8)
+
+
+def draw_form(image: np.ndarray, shape: Shape, frame: int) -> None:
+    """Draw with 1/16 pixel positions, so that slow drift is smooth."""
+    x, y = shape.centres[frame]
+    half, colour = shape.half, COLOURS[shape.colour]
+
+    def fixed(*values: float) -> tuple[int, ...]:
+        return tuple(round(v * 16) for v in values)
+
+    if shape.form == "circle":
+        cv2.circle(image, fixed(x, y), round(half * 16), colour, -1, cv2.LINE_AA, 4)
+    elif shape.form == "square":
+        cv2.rectangle(image, fixed(x - half, y - half), fixed(x + half, y + half), colour, -1, cv2.LINE_AA, 4)
+    else:
+        corners = np.array([fixed(x, y - half), fixed(x + half, y + half), fixed(x - half, y + half)], np.int32)
+        cv2.fillPoly(image, [corners], colour, cv2.LINE_AA, 4)
+
+
+def write_clip(path: Path, shapes: list[Shape], rng: np.random.Generator) -> None:
+    scene = background(rng)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (SIDE, SIDE))
+    if not writer.isOpened():
+        raise OSError(f"cannot write {path}")
+    for frame in range(FRAMES):
+        image = scene.copy()
+        moment = frame / FPS
+        for shape in shapes:
+            if shape.first - 0.5 < moment < shape.last + 0.5:
+                draw_form(image, shape, frame)
+        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    writer.release()
+
+
+def quadrant(shape: Shape, moment: int) -> str:
+    x, y = shape.centres[moment * FPS]
+    return f"{'top' if y < SIDE / 2 else 'bottom'} {'left' if x < SIDE / 2 else 'right'}"
+
+
+def clearly_placed(shape: Shape, moment: int) -> bool:
+    """Whether the answer is beyond doubt: the centre keeps away from the lines between quadrants."""
+    return bool(np.abs(shape.centres[moment * FPS] - SIDE / 2).min() > 5)
+
+
+def hurried(box: Box, rng: np.random.Generator) -> Box:
+    """A normalised box whose right and lower edges are too far out by chance (OVERSHOOT), within the frame."""
+    x1, y1, x2, y2 = box
+    right, down = rng.normal(*OVERSHOOT, 2) * (x2 - x1)
+    return (x1, y1, float(min(x2 + right, 1)), float(min(y2 + down, 1)))
+
+
+def reasoning(shape: Shape, asked: int, rng: np.random.Generator) -> str:
+    """One to three claims of the asked shape, the asked moment first, then other moments at which it is visible."""
+    hand = rng.spawn(1)[0]
+    others = [m for m in range(shape.first, shape.last + 1) if m != asked]
+    extra = int(rng.choice([0, 1, 2], p=[0.25, 0.55, 0.2]))
+    moments = [asked, *sorted(rng.permutation(others)[:extra].tolist())]
+    claims = []
+    for moment in moments:
+        drawn = convert(hurried(shape.box(moment), hand), NORMALISED, FRAME_SPACE)
+        box = ",".join(str(round(v)) for v in drawn)
+        claims.append(f"<obj>{shape.phrase}</obj><box>[{box}]</box>at<t>{moment:.1f}</t>s")
+    return "I see " + " and ".join(claims)
+
+
+def questions(
+    name: str, video: str, shapes: list[Shape], count: int, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """Up to `count` samples about one clip, each about a (shape, moment) of its own."""
+    asked = [(s, m) for s in shapes for m in range(MOMENTS) if s.visible(m) and clearly_placed(s, m)]
+    key_items = {str(m * FPS): {s.phrase: [list(s.box(m))] for s in shapes if s.visible(m)} for m in range(MOMENTS)}
+    for k, pick in enumerate(rng.permutation(len(asked))[:count]):
+        shape, moment = asked[pick]
+        yield {
+            "id": f"{name}-{k}",
+            "source": "shapes",
+            "task": "temporal-spatial free-form QA",
+            "question": f"Where is the {shape.phrase} at {moment:.1f} s?",
+            "answer": quadrant(shape, moment),
+            "video_path": video,
+            "image_path": None,
+            "image_size": [SIDE, SIDE],
+            "key_frames": [{"idx": m * FPS, "time": float(m), "path": None} for m in range(MOMENTS)],
+            "key_items": key_items,
+            "reasoning_process": f"<think>{reasoning(shape, moment, rng)}</think>"
+            f"<answer>{quadrant(shape, moment)}</answer>",
+        }
+
+
+def _make_clip(job: tuple[Path, str, int, int, int]) -> list[dict[str, Any]]:
+    """All samples of one clip; a clip whose shapes nobody can be asked about is drawn again."""
+    out, split, number, seed, count = job
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng([seed, SPLITS.index(split), number])
+    name = f"{split}-{number:06d}"
+    video = f"videos/{split}/{number // 1000:03d}/{name}.mp4"
+    while True:
+        shapes = draw_shapes(rng)
+        samples = list(questions(name, video, shapes, count, rng))
+        if samples:
+            write_clip(out / video, shapes, rng)
+            return samples
+
+
+def make_shapes(
+    out: Path,
+    train: int = 2000,
+    val: int = 256,
+    test: int = 512,
+    questions: int = 4,
+    seed: int = 0,
+    workers: int = 2,
+    progress: Callable[[str, int, int], None] = lambda split, done, total: None,
+) -> dict[str, int]:
+    """Write `train`, `val` and `test` clips under `out`, and one JSON list a split; return the samples of each.
+
+    `questions` are asked of each training clip, one of each other clip. The training split is also listed by at most
+    one and at most two shapes a clip (`train_le1.json`, `train_le2.json`), for a curriculum. The folder appears whole
+    or not at all. Raises BadInput if `out` exists or a number makes no sense.
+    """
+    if out.exists():
+        raise BadInput(f"make-shapes: {out} exists already; name a new folder or remove it")
+    if min(train, val, test) < 0 or train + val + test == 0 or questions < 1:
+        raise BadInput("make-shapes: sizes must be 0 or more, one of them above 0, and questions at least 1")
+    if seed < 0 or workers < 1:
+        raise BadInput(f"make-shapes: seed = {seed}, workers = {workers}: seed must be 0 or more, workers at least 1")
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    counts = {}
+    # Not forked from this process: where it has threads, as beside Ray, a fork may wait for their locks forever.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver")) as pool:
+        for split, clips in zip(SPLITS, (train, val, test)):
+            for thousand in range(0, clips, 1000):
+                (part / f"videos/{split}/{thousand // 1000:03d}").mkdir(parents=True)
+            per_clip = questions if split == "train" else 1
+            jobs = ((part, split, number, seed, per_clip) for number in range(clips))
+            samples = []
+            for done, made in enumerate(pool.map(_make_clip, jobs, chunksize=16), 1):
+                samples.extend(made)
+                progress(split, done, clips)
+            part.mkdir(parents=True, exist_ok=True)
+            (part / f"{split}.json").write_text(json.dumps(samples))
+            counts[split] = len(samples)
+            for most in (1, 2) if split == "train" else ():
+                few = [s for s in samples if len({p for items in s["key_items"].values() for p in items}) <= most]
+                (part / f"{split}_le{most}.json").write_text(json.dumps(few))
+    part.rename(out)
+    return counts

@@ -1,0 +1,237 @@
+"""Decoded frames in the object store, each video once (promise 6).
+
+Guarantees: frames are named by the file's content, so however many groups ask for it, under whatever path, it is
+decoded once while it is kept; a file that has changed is decoded anew; whoever holds a lease has its bytes, reserved
+before decoding, so the store stays within its budget: who asks for more waits, oldest first, and waits for no younger
+one (rollout/frames/budget); frames belong to the driver, and a decoder that fails costs its sample (decoder_pool).
+
+What a node that is lost takes with it is noticed by whoever needs it (`FrameStore.lost`) and decoded anew, in the room
+that the leases on it hold (`Lease.renew`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Coroutine, Iterable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+
+from evidence.errors import UnreadableMedia
+from evidence.sampling import SamplingContract, most_bytes
+from evidence.types import FrameInfo
+from orchestration.settings import FramesConfig
+from rollout.frames.budget import Budget
+from rollout.frames.decoder_pool import DecoderPool
+from rollout.frames.decoding import DecoderFailed, MediaFile, Turns, identify
+from rollout.frames.disk_cache import FrameCache
+
+log = logging.getLogger(__name__)
+
+# What is decoded: (file digest, key times). The contract and the order of decoders are the store's.
+Key = tuple[str, tuple[float, ...]]
+Frames = tuple[ray.ObjectRef, FrameInfo]
+T = TypeVar("T")
+
+
+class Lease:
+    """Frames that stay in the object store until `release`: a ref to uint8 [n, H, W, 3], and what is known of them."""
+
+    def __init__(self, store: FrameStore, number: int, file: MediaFile, key_times: tuple[float, ...], frames: Frames):
+        self.frames: ray.ObjectRef | None
+        self.frames, self.info = frames
+        self._store, self._number, self._file, self._key_times = store, number, file, key_times
+
+    async def renew(self) -> None:
+        """Have frames that the store was told are lost decoded anew, if the file is still the same; by another decoder
+        perhaps, which `info.key` shows. Raises UnreadableMedia."""
+        self.frames, self.info = await self._store._renewed(self._number, self._file, self._key_times)
+
+    def release(self) -> None:
+        self.frames = None  # the last reference keeps the bytes, whoever holds it
+        self._store._let_go(self._number)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.release()
+
+
+class FrameStore:
+    """Frames by content, least recently used first out. To be used from one event loop."""
+
+    def __init__(self, contract: SamplingContract, budget_bytes: int, config: FramesConfig, holders: int = 1):
+        """`holders`: how many leases have to fit the budget at once; a video that could take more than its share of
+        it is refused."""
+        self.contract, self.config, self.share_bytes = contract, config, budget_bytes // holders
+        self.counts: Counter[str] = Counter()
+        cache = (
+            FrameCache(Path(config.cache_dir).absolute(), int(config.cache_gib * 2**30)) if config.cache_dir else None
+        )
+        self._pool = DecoderPool(config.workers, config.timeout_s, config.worker_bytes, cache)
+        self._budget = Budget(budget_bytes, self._on_grant, self._on_evict)
+        self._numbers = count()
+        self._grants: dict[int, asyncio.Future[None]] = {}
+        self._loading: dict[int, asyncio.Task[Any]] = {}  # the last for each lease, done or not
+        self._files: dict[str, MediaFile] = {}
+        self._held: dict[Key, Frames] = {}
+        self._lost: set[str] = set()
+        self._decoding: dict[Key, asyncio.Task[None]] = {}
+        self._wanted: deque[tuple[str, tuple[float, ...]]] = deque()
+        self._ahead: dict[int, asyncio.Task[None]] = {}
+
+    async def lease(self, path: str, key_times: tuple[float, ...] = ()) -> Lease:
+        """The frames of a file, decoded if they are not there. Leases are granted in the order of the calls.
+
+        Raises UnreadableMedia, and tries again when asked again.
+        """
+        bound, file = self._bound(path, key_times), self._known(path)
+        number = next(self._numbers)
+        granted = self._grants[number] = asyncio.get_running_loop().create_future()
+        self._budget.ask(number, bound, file and (file.digest, key_times))
+        self.counts["waits"] += not granted.done()
+        try:
+            await granted
+            return await self._to_its_end(number, self._load(number, path, file, key_times))
+        except BaseException:
+            self._let_go(number)
+            raise
+        finally:
+            del self._grants[number]
+
+    def lost(self, error: Exception) -> bool:
+        """Told what was raised to somebody who needed frames: is it that these were lost with their node? Then they
+        are forgotten, and counted once, however many tell it."""
+        if not isinstance(error, ray.exceptions.ObjectLostError):
+            return False
+        for key, (frames, _) in self._held.items():
+            if frames.hex() == error.object_ref_hex:
+                del self._held[key]
+                self._lost.add(frames.hex())
+                break
+        return error.object_ref_hex in self._lost
+
+    def prefetch(self, wanted: Iterable[tuple[str, tuple[float, ...]]]) -> None:
+        """Decode ahead of need what fits beside what is in use. `wanted`: (path, key times), soonest first; it replaces
+        what was wanted before."""
+        self._wanted = deque(wanted)
+        for path, key_times in reversed(self._wanted):  # what is needed soonest is evicted last
+            if path in self._files:
+                self._budget.touch((self._files[path].digest, key_times))
+        self._prefetch_next()
+
+    def _prefetch_next(self) -> None:
+        # One decoder stays free for who cannot wait.
+        while self._wanted and len(self._ahead) < max(1, self.config.workers - 1):
+            path, key_times = self._wanted[0]
+            try:
+                bound, file = self._bound(path, key_times), self._known(path)
+            except UnreadableMedia:  # said again to whoever asks for a lease
+                self._wanted.popleft()
+                continue
+            if file is not None and (file.digest, key_times) in (*self._held, *self._decoding):
+                self._wanted.popleft()
+                continue
+            number = next(self._numbers)
+            if not self._budget.try_now(number, bound):
+                return
+            self._wanted.popleft()
+            self._ahead[number] = asyncio.create_task(self._load_ahead(number, path, file, key_times))
+
+    async def _load_ahead(self, number: int, path: str, file: MediaFile | None, key_times: tuple[float, ...]) -> None:
+        try:
+            await self._load(number, path, file, key_times)
+            self.counts["prefetched"] += 1
+        except UnreadableMedia as error:  # said again to whoever asks for a lease
+            log.info("prefetch: %s", error)
+        finally:
+            self._budget.release(number)
+            del self._ahead[number]
+        self._prefetch_next()
+
+    def counters(self) -> dict[str, int]:
+        names = ("decoded", "second_decoder", "from_disk", "prefetched", "waits", "evicted")
+        return {
+            **{name: self.counts[name] for name in names},
+            "lost": len(self._lost),
+            "decoder_deaths": self._pool.deaths,
+            "disk_failures": self._pool.disk_failures,
+            "bytes": self._budget.live,
+        }
+
+    def _bound(self, path: str, key_times: Sequence[float]) -> int:
+        bound = most_bytes(self.contract, key_times)
+        if bound > self.share_bytes:
+            raise UnreadableMedia(
+                path, f"its frames may take {bound} bytes, above its share ({self.share_bytes}) of cluster.frames_gib"
+            )
+        return bound
+
+    def _known(self, path: str) -> MediaFile | None:
+        """The file, if it was digested and has not changed since. Raises UnreadableMedia if it is not there."""
+        identity = identify(path)
+        file = self._files.get(path)
+        return file if file is not None and file.identity == identity else None
+
+    async def _load(self, number: int, path: str, file: MediaFile | None, key_times: tuple[float, ...]) -> Lease:
+        if file is None:
+            file = self._files[path] = await self._pool.examine(path)
+        return Lease(self, number, file, key_times, await self._frames(number, file, key_times))
+
+    async def _renewed(self, number: int, file: MediaFile, key_times: tuple[float, ...]) -> Frames:
+        return await self._to_its_end(number, self._frames(number, file, key_times))
+
+    async def _to_its_end(self, number: int, load: Coroutine[Any, Any, T]) -> T:
+        """What is loaded for a lease, which goes on, with its bytes reserved, if whoever asked for it gives up."""
+        self._loading[number] = loading = asyncio.create_task(load)
+        return await asyncio.shield(loading)
+
+    def _let_go(self, number: int) -> None:
+        """Release what a lease holds, as soon as nothing is decoded into it."""
+        loading = self._loading.get(number)
+        if loading is not None and not loading.done():
+            loading.add_done_callback(lambda _: self._let_go(number))
+            return
+        self._loading.pop(number, None)
+        self._budget.release(number)
+
+    async def _frames(self, number: int, file: MediaFile, key_times: tuple[float, ...]) -> Frames:
+        """The frames for a granted lease, which then holds them."""
+        key = (file.digest, key_times)
+        while key not in self._held:
+            if key not in self._decoding:
+                self._decoding[key] = asyncio.create_task(self._hold(key, file))
+            await self._decoding[key]
+        frames, info = self._held[key]
+        self._budget.settle(number, key, 3 * len(info.times) * info.size[0] * info.size[1])
+        return frames, info
+
+    async def _hold(self, key: Key, file: MediaFile) -> None:
+        try:
+            self._held[key] = await self._decode(file, key[1])
+        finally:  # in one go with the above: who finds neither would decode it again
+            del self._decoding[key]
+
+    async def _decode(self, media: MediaFile, key_times: tuple[float, ...]) -> Frames:
+        turns = Turns(media.path, self.config.decoder)
+        while True:
+            try:
+                frames, info, cached = await self._pool.decode(turns.decoder, media, self.contract, key_times)
+            except DecoderFailed as failure:
+                turns.failed(failure)
+                continue
+            self.counts["from_disk" if cached else "decoded"] += 1
+            self.counts["second_decoder"] += bool(turns.failures)
+            return frames, info
+
+    def _on_grant(self, lease: int) -> None:
+        if lease in self._grants and not self._grants[lease].done():
+            self._grants[lease].set_result(None)
+
+    def _on_evict(self, key: Any) -> None:
+        self.counts["evicted"] += self._held.pop(key, None) is not None  # None: lost, and never renewed

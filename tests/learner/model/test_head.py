@@ -1,0 +1,102 @@
+"""Log-probs by chunks of the vocabulary: exact, and no larger in memory for a larger vocabulary."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.logprob_memory import peak_mib
+from evidence.sampling import BANNED_LOGIT_BIAS
+from learner.model.head import ScoringHead
+
+TEMPERATURE = 0.7
+BANNED = (3, 40)
+CHUNK = 256  # columns, where memory is measured
+
+
+def plain(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, precise: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probs and entropies with all logits at once."""
+    logits = (hidden @ weight.T).to(torch.float64 if precise else torch.float32)
+    logits[:, list(BANNED)] += BANNED_LOGIT_BIAS
+    log = (logits / TEMPERATURE).log_softmax(1)
+    return log.gather(1, targets[:, None])[:, 0], -(log.exp() * log).sum(1)
+
+
+def case(n: int, width: int, vocab: int, dtype: torch.dtype) -> tuple[torch.Tensor, nn.Linear, torch.Tensor]:
+    torch.manual_seed(n)
+    head = nn.Linear(width, vocab, bias=False, dtype=dtype)
+    targets = torch.randint(vocab, (n,))
+    targets[: min(n, 2)] = torch.tensor([0, vocab - 1])[:n]
+    return torch.randn(n, width, dtype=dtype, requires_grad=True), head, targets
+
+
+def scoring(head: nn.Linear, columns: int, n: int) -> ScoringHead:
+    score = ScoringHead(head, BANNED, chunk_mib=1)
+    score.chunk_bytes = 4 * n * columns
+    return score
+
+
+@pytest.mark.parametrize("columns", [1, 7, 16, 64, 1000])
+@pytest.mark.parametrize("use", ["logprobs", "entropy", "both"])
+def test_values_and_gradients_are_those_of_the_whole_softmax(columns: int, use: str) -> None:
+    hidden, head, targets = case(9, 12, 64, torch.float32)
+    ours = scoring(head, columns, 9)(hidden, targets, TEMPERATURE)
+    theirs = plain(hidden.double(), head.weight.double(), targets, precise=True)
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a.double(), b, atol=1e-6, rtol=1e-6)
+    weights = torch.randn(2, 9) * torch.tensor([[use != "entropy"], [use != "logprobs"]])
+    given = [(o, w) for o, w in zip(ours, weights) if w.any()]
+    gradients = torch.autograd.grad([o for o, _ in given], [hidden, head.weight], [w for _, w in given])
+    wanted = torch.autograd.grad(list(theirs), [hidden, head.weight], list(weights.double()))
+    for a, b in zip(gradients, wanted):
+        torch.testing.assert_close(a, b.float(), atol=1e-6, rtol=1e-6)
+
+
+def test_bfloat16_weights_round_the_logits_and_nothing_else() -> None:
+    hidden, head, targets = case(9, 12, 64, torch.bfloat16)
+    ours = scoring(head, 10, 9)(hidden, targets, TEMPERATURE)
+    theirs = plain(hidden, head.weight, targets)
+    for a, b in zip(ours, theirs):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
+    gradients = torch.autograd.grad(ours[0].sum(), [hidden, head.weight])
+    wanted = torch.autograd.grad(theirs[0].sum(), [hidden, head.weight])
+    for a, b in zip(gradients, wanted):
+        assert a.dtype == torch.bfloat16
+        torch.testing.assert_close(a, b, atol=1e-2, rtol=1e-2)
+
+
+def test_nothing_to_score_is_no_error() -> None:
+    hidden, head, targets = case(0, 12, 64, torch.float32)
+    logprobs, entropy = ScoringHead(head, BANNED, 1)(hidden, targets, TEMPERATURE)
+    (logprobs.sum() + entropy.sum()).backward()
+    assert logprobs.shape == entropy.shape == (0,)
+    assert not head.weight.grad.any()
+
+
+def test_a_frozen_head_gets_no_gradient() -> None:
+    hidden, head, targets = case(9, 12, 64, torch.float32)
+    head.requires_grad_(False)
+    scoring(head, 10, 9)(hidden, targets, TEMPERATURE)[0].sum().backward()
+    assert head.weight.grad is None
+    assert hidden.grad.any()
+
+
+def peak(vocab: int, whole: bool) -> float:
+    """MiB at most alive in a forward and backward over 64 scored tokens, beside the head and its gradient."""
+    hidden, head, targets = case(64, 16, vocab, torch.float32)
+    score = scoring(head, CHUNK, 64)
+    return peak_mib(
+        lambda: plain(hidden, head.weight, targets)[0] if whole else score(hidden, targets, 1.0)[0],
+        head,
+    )
+
+
+def test_memory_is_flat_from_a_thousand_to_150_thousand_tokens() -> None:
+    small, large = peak(1000, whole=False), peak(150_000, whole=False)
+    assert large == pytest.approx(small, rel=0.25)
+    assert large < 6 * 64 * CHUNK * 4 / 2**20, "a few chunks"
+    assert peak(150_000, whole=True) > 36, "64 x 150,000 logits are 36.6 MiB: the count sees them"

@@ -1,0 +1,62 @@
+"""`ser sft` on two real ZeRO-3 ranks: an interrupted run goes on as if it had not been, on fewer ranks too; its last
+checkpoint is exported as its model; a clip that cannot be read costs its samples alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from orchestration import cli
+from rollout.dataset.shapes import make_shapes
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
+
+
+def sft(folder: Path, data: Path, *more: str) -> None:
+    command = [
+        *(sys.executable, "-m", "orchestration", "sft", "configs/sft/policy.yaml"),
+        f"run_dir={folder}",
+        f"out={folder}/model",
+        f"stages=[{{data: {data}, steps: 4}}]",
+        *("clips=3", "ranks=2", "checkpoint_every=2", "schedule.warmup=1", "dtype=float32", "wandb=disabled", *more),
+    ]
+    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300, env=env)
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    make_shapes(tmp_path / "data", train=6, val=0, test=0, workers=1)
+    data = tmp_path / "data/train.json"
+    (tmp_path / "data" / json.loads(data.read_text())[0]["video_path"]).write_text("no video")
+    sft(tmp_path / "whole", data)
+    sft(tmp_path / "parts", data, "stop_after=2")
+    shutil.copytree(tmp_path / "parts", tmp_path / "fewer")
+    for change in ("schedule.lr=0.1", "frames.decoder=pyav"):  # not the run that was begun there
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+            sft(tmp_path / "parts", data, change)
+        assert refused.value.returncode == 2
+    sft(tmp_path / "parts", data, "frames.workers=1")
+    whole, parts = (load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "parts"))
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)
+    assert cli.main(["export", str(tmp_path / "parts"), "--out", str(tmp_path / "out"), "--dtype", "float32"]) == 0
+    for name, exported in load_file(tmp_path / "out/model.safetensors").items():
+        np.testing.assert_array_equal(whole[name], exported, err_msg=name)
+    sft(tmp_path / "fewer", data, "ranks=1")
+    fewer = load_file(tmp_path / "fewer/model/model.safetensors")
+    apart = sum(np.square(fewer[name] - whole[name], dtype=np.float64).sum() for name in whole)
+    assert apart <= 1e-10 * sum(np.square(whole[name], dtype=np.float64).sum() for name in whole)
+    lines = [json.loads(line) for line in (tmp_path / "parts/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert sum(line["clips_left_out"] for line in lines) == 2, "each of the 6 clips is drawn twice"
+    assert lines[-1]["frames/decoded"] == 5
+    assert lines[-1]["loss"] < lines[0]["loss"]

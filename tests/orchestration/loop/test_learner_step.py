@@ -1,0 +1,80 @@
+"""What a step is handed to the ranks, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory
+from learner.advantages import Advantages
+from learner.settings import LoraSpec, PolicyConfig, RankConfig, ReferenceConfig
+from orchestration.config import CONFIGS, load_config
+from orchestration.loop.group_maker import ReadyGroup
+from orchestration.loop.learner_step import Learner
+from orchestration.settings import TrainConfig
+from orchestration.supervision.reference import Reference
+
+SAMPLE = Sample("a", "shapes", "general", "Where?", "left", video_path="a.mp4")
+INFO = FrameInfo("key", (0.0,), (56, 56), (56, 56), 1.0)
+
+
+class FakeLease:
+    frames, info = "frames", INFO
+
+    async def renew(self) -> None:
+        pass
+
+
+def group(number: int, *rewards: float) -> ReadyGroup:
+    ids = np.zeros(3, np.int32)
+    prompt = Prompt(ids, ids, np.zeros((3, 3), np.int32), np.array([[1, 2, 2]], np.int32))
+    one = Trajectory(np.zeros(2, np.int32), np.zeros(2, np.float32), ((0, 0, 2),), "", "stop")
+    made = Group(number, SAMPLE, INFO, prompt, (one,) * len(rewards), 0)
+    return ReadyGroup(ScoredGroup(made, np.array(rewards, np.float32), {}, {}, {}, ()), FakeLease(), (0.0, 0.0))
+
+
+def advantages_of(steps: list[tuple[list[ReadyGroup], bool]]) -> list[list[float]]:
+    """What the ranks are handed at each of the steps (its groups, whether they find it not finite)."""
+    handed = []
+
+    class Ranks:
+        def fetch(self, parts: Any) -> None:
+            pass
+
+        def train_step(self, parts: Any, learning_rate: float) -> dict[str, float]:
+            handed.append(sorted({float(a) for part in parts for micro in part for a in micro.advantages}))
+            return {"skipped": float(steps[len(handed) - 1][1])}
+
+    learner = Learner.__new__(Learner)  # without ranks of its own
+    overrides = ["reward.normalise=task_std", "learner.ranks=1"]
+    learner.config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", overrides)
+    learner.gang, learner.reference = Ranks(), None
+    learner.advantages = Advantages("task_std", divide_by_std=False)
+    for number, (groups, _) in enumerate(steps):
+        asyncio.run(learner.train(groups, number, SimpleNamespace()))
+    return handed
+
+
+def test_rewards_of_a_step_that_was_skipped_leave_no_trace_in_later_ones() -> None:
+    first, wild, last = [group(0, 0, 2)], [group(1, 0, 1000)], [group(2, 0, 1)]
+    with_skipped = advantages_of([(first, False), (wild, True), (last, False)])
+    without = advantages_of([(first, False), (last, False)])
+    assert [with_skipped[0], with_skipped[2]] == without
+    assert advantages_of([(first, False), (wild, False), (last, False)])[2] != without[1]
+
+
+@pytest.mark.parametrize("trained", [{"train_vision": True, "vision_lr_factor": 0.1}, {"lora": LoraSpec()}])
+def test_a_frozen_reference_has_the_sizes_of_the_policy_and_trains_nothing(
+    trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[RankConfig] = []
+    monkeypatch.setattr("orchestration.supervision.reference.Gang", lambda config, *_: started.append(config))
+    policy = PolicyConfig(vision_cache_mib=7, logit_chunk_mib=8, gradient_checkpointing=True, **trained)
+    Reference(ReferenceConfig("frozen", 2), None, RankConfig("folder", (), policy))
+    (own,) = started
+    assert not own.trained
+    assert own.policy == PolicyConfig(vision_cache_mib=7, logit_chunk_mib=8)

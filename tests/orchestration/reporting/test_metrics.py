@@ -1,0 +1,242 @@
+"""The run's log and terminal, and the summary's numbers, against cases worked by hand."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from orchestration.reporting.metrics import Progress, RunLog, print_summary
+from orchestration.reporting.summary import (
+    Evaluation,
+    RunFacts,
+    comparison,
+    in_both,
+    installed_versions,
+    paired_bootstrap_ci,
+    training,
+    write_summary,
+)
+
+
+def lines(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_each_log_is_on_disk_when_it_returns(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with RunLog(run_dir, {}, "disabled") as log:
+        log.log(0, {"loss": np.float32(0.5), "ages": np.array([1, 2]), "per_term": {"ser": 1}})
+        (first,) = lines(run_dir)
+    assert {key: first[key] for key in ("step", "loss", "ages", "per_term")} == {
+        "step": 0,
+        "loss": 0.5,
+        "ages": [1, 2],
+        "per_term": {"ser": 1},
+    }
+    assert 0 <= first["seconds"] < 60
+
+
+def test_a_resumed_run_drops_what_it_will_measure_again(tmp_path: Path) -> None:
+    with RunLog(tmp_path, {}, "disabled") as log:
+        for step in (1, 2, 3):
+            log.log(step, {"loss": 1.0})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # killed while writing
+    with RunLog(tmp_path, {}, "disabled", resumed_from=2) as log:
+        log.log(3, {"loss": 2.0})
+    assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(1, 1.0), (2, 1.0), (3, 2.0)]
+
+
+def test_numbers_that_json_lacks_stay_readable_to_any_reader(tmp_path: Path) -> None:
+    with RunLog(tmp_path, {}, "disabled") as log:
+        log.log(1, {"grad_norm": float("nan"), "loss": -np.inf, "ratios": np.array([1.0, np.inf])})
+
+    def no_constant(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    record = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=no_constant)
+    assert (record["grad_norm"], record["loss"], record["ratios"]) == ("nan", "-inf", [1.0, "inf"])
+
+
+def test_a_step_going_back_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with RunLog(tmp_path, {}, "disabled") as log:
+        log.log(2, {"loss": 1.0})
+        with pytest.raises(ValueError, match="step 1 come after those of step 2"):
+            log.log(1, {"loss": 1.0})
+        log.log(2, {"other": 1.0})
+    assert [record["step"] for record in lines(tmp_path)] == [2, 2]
+
+
+def test_wandb_offline_holds_metrics_and_config_without_an_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "no_account"))
+    with RunLog(tmp_path / "run", {"learner": {"lr_of_ser": 0.1}}) as log:
+        log.log(1, {"reward_of_ser": 0.5})
+    (stored,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
+    content = stored.read_bytes()
+    assert b"reward_of_ser" in content
+    assert b"lr_of_ser" in content
+    assert capfd.readouterr() == ("", "")
+
+
+def test_off_the_terminal_each_step_is_one_plain_line() -> None:
+    out = io.StringIO()
+    with Progress(total=40, done=9, console=Console(file=out, width=20)) as progress:
+        progress.update(10, "reward 0.250  staleness 0.50  12.3 samples/s")
+        progress.update(40, "reward 0.500  staleness 1.00  8.0 samples/s")
+    first, last = out.getvalue().splitlines()
+    assert first == "step 10/40  reward 0.250  staleness 0.50  12.3 samples/s  0:00 left"
+    assert last == "step 40/40  reward 0.500  staleness 1.00  8.0 samples/s  0:00 left"
+
+
+def test_time_left_counts_the_steps_of_this_run_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([1000.0, 1060.0])
+    monkeypatch.setattr("orchestration.reporting.metrics.time.monotonic", lambda: next(now))
+    out = io.StringIO()
+    progress = Progress(total=135, done=5, console=Console(file=out))
+    progress.update(15, "loss 1.0")
+    # 60 s for 10 steps, 120 steps to go: 720 s.
+    assert "12:00 left" in out.getvalue()
+
+
+def test_on_a_terminal_the_bar_shows_the_last_step() -> None:
+    out = io.StringIO()
+    with Progress(total=3, console=Console(file=out, force_terminal=True, width=120)) as progress:
+        for step in (1, 2, 3):
+            progress.update(step, f"reward {step / 4:.3f}")
+    assert "3/3" in out.getvalue()
+    assert "reward 0.750" in out.getvalue()
+
+
+# The summary.
+
+
+def evaluation(
+    reward: list[float], clips: tuple[str, ...] = ("a", "b", "c", "d"), **changes: list[float]
+) -> Evaluation:
+    fields = {
+        "accuracy": [1, 0, 1, 1],
+        "iou": [0.5, 0.0, 0.25, 0.25],
+        "claims": [2, 1, 3, 2],
+        "valid_claims": [2, 0, 1, 2],
+        "box_area": [0.1, float("nan"), 0.2, 0.3],
+    } | changes
+    return Evaluation(clips, np.array(reward), **{name: np.array(values, float) for name, values in fields.items()})
+
+
+FACTS = RunFacts(ages=[0, 1, 1, 2], staleness_bound=2, wall_s=61.5, versions={"torch": "2.13.0"})
+
+
+def test_summary_by_hand() -> None:
+    before = evaluation([0.0, 0.5, 0.5, 1.0])
+    after = evaluation(
+        [0.25, 0.75, 0.75, 1.25], accuracy=[1, 1, 1, 1], valid_claims=[1, 1, 1, 1], box_area=[float("nan")] * 4
+    )
+    assert training(FACTS) | comparison(before, after) == {
+        "heldout_clips": 4,
+        "reward_before": 0.5,
+        "reward_after": 0.75,
+        "reward_ci95": [0.25, 0.25],
+        "accuracy_before": 0.75,
+        "accuracy_after": 1.0,
+        "accuracy_ci95": [pytest.approx(0.0), pytest.approx(0.75)],
+        "iou_before": 0.25,
+        "iou_after": 0.25,
+        "iou_ci95": [0.0, 0.0],
+        "claims_before": 2.0,
+        "claims_after": 2.0,
+        "valid_claim_share_before": 0.75,
+        "valid_claim_share_after": 1.0,
+        "box_area_before": pytest.approx(0.2),
+        "box_area_after": None,
+        "trained_groups": 4,
+        "staleness_mean": 1.0,
+        "staleness_max": 2,
+        "staleness_bound": 2,
+        "wall_s": 61.5,
+        "versions": {"torch": "2.13.0"},
+    }
+
+
+def test_a_clip_that_was_unreadable_once_is_left_out_of_both() -> None:
+    before, after = evaluation([0, 1, 2, 3]), evaluation([4, 6, 7, 8], clips=("b", "c", "d", "e"))
+    left, right = in_both(before, after)
+    assert left.clips == right.clips == ("b", "c", "d")
+    assert left.reward.tolist() == [1, 2, 3]
+    assert right.reward.tolist() == [4, 6, 7]
+
+
+def test_unlike_clips_and_runs_without_training_are_refused() -> None:
+    good = evaluation([0, 0, 0, 0])
+    with pytest.raises(ValueError, match="not the same clips"):
+        comparison(good, evaluation([0, 0, 0, 0], clips=("b", "a", "c", "d")))
+    with pytest.raises(ValueError, match="no group was trained"):
+        training(RunFacts([], 2, 1.0, {}))
+
+
+def test_the_interval_is_that_of_the_paired_difference() -> None:
+    rng = np.random.default_rng(1)
+    before = rng.normal(0, 10, 400)
+    gain = rng.normal(0.5, 1, 400)
+    low, high = paired_bootstrap_ci(before, before + gain)
+    # Unpaired, the half-width would be about 1.4; paired it is 1.96 standard errors of the gain.
+    half = 1.96 * gain.std() / np.sqrt(400)
+    assert low == pytest.approx(gain.mean() - half, abs=0.005)
+    assert high == pytest.approx(gain.mean() + half, abs=0.005)
+    assert (low, high) == paired_bootstrap_ci(before, before + gain)
+    assert (low, high) != paired_bootstrap_ci(before, before + gain, seed=1)
+
+
+def test_the_interval_of_two_clips_by_hand() -> None:
+    # Two clips that differ by 0 and 1: a resample's mean is 0, .5 or 1 with probability 1/4, 1/2, 1/4.
+    before, after = np.zeros(2), np.array([0.0, 1.0])
+    assert paired_bootstrap_ci(before, after, level=0.95) == (0.0, 1.0)
+    assert paired_bootstrap_ci(before, after, level=0.3) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [([], []), ([1.0], [1.0, 2.0]), ([1.0, float("nan")], [1.0, 2.0])],
+)
+def test_the_interval_needs_one_finite_pair_per_clip(before: list[float], after: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"per clip|every clip"):
+        paired_bootstrap_ci(np.array(before), np.array(after))
+
+
+def test_the_summary_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    report = comparison(evaluation([0, 0, 0, 1]), evaluation([0, 0, 1, 1]))
+    write_summary(path, report)
+    assert json.loads(path.read_text()) == report
+    with pytest.raises(ValueError, match="JSON"):
+        write_summary(path, report | {"reward_after": float("nan")})
+    assert json.loads(path.read_text()) == report
+
+
+def test_versions_of_the_five_parts_are_found() -> None:
+    found = installed_versions()
+    assert set(found) == {"ray", "vllm", "deepspeed", "torch", "transformers"}
+    assert "unknown" not in found.values()
+
+
+def test_the_closing_table_names_every_number_and_the_run(tmp_path: Path) -> None:
+    out = io.StringIO()
+    after = evaluation([0, 0, 1, 1], box_area=[float("nan")] * 4)
+    report = training(FACTS) | comparison(evaluation([0, 0, 0, 1]), after)
+    print_summary(report, tmp_path / ("long" * 40), Console(file=out, width=80))
+    text = out.getvalue()
+    assert str(tmp_path / ("long" * 40)) + "\n" in text, "the path is whole, to be copied"
+    for expected in ("0.250", "0.500", "+0.000 to +0.750", "4 groups trained in 1:02", "worst 2, bound 2"):
+        assert expected in text
+
+
+def test_without_held_out_clips_the_closing_lines_are_of_the_training(tmp_path: Path) -> None:
+    out = io.StringIO()
+    print_summary(training(FACTS), tmp_path, Console(file=out, width=200))
+    assert out.getvalue().startswith("4 groups trained in 1:02")
+    assert str(tmp_path) in out.getvalue()

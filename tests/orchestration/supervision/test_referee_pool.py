@@ -1,0 +1,199 @@
+"""Pools of real referee actors before an endpoint of the test's own: routes, deaths, hangs, ensembles."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from endpoint import Endpoint, answering, serving, steady
+
+from evidence.errors import BadInput, RunFailed
+from evidence.types import Claim, FrameInfo
+from orchestration.supervision import referee_pool as module
+from orchestration.supervision.referee_pool import Referee, RefereePool
+from referee.actor import RefereeConfig
+from referee.service.service import ServiceConfig
+from referee.service.sources import Calibration, RefereeSource
+
+pytestmark = pytest.mark.slow
+RED = Claim("red circle", (10.0, 10.0, 30.0, 32.0), 3.0, (0, 0))
+INFO = FrameInfo("clip 0", tuple(map(float, range(8))), (56, 56), (112, 112), 7.25)
+FRAMES = np.random.default_rng(0).integers(0, 255, (8, 56, 56, 3), np.uint8)
+Run = Callable[..., Any]
+
+
+@contextmanager
+def endpoint(run: Run, reply: Any) -> Iterator[Endpoint]:
+    server = serving(reply)
+    yield run(server.__aenter__())
+    run(server.__aexit__(None, None, None))
+
+
+def config_for(at: Endpoint, **service: Any) -> RefereeConfig:
+    return RefereeConfig(RefereeSource("m", at.url), service=ServiceConfig(**service))
+
+
+@pytest.fixture(scope="module")
+def steady_endpoint(ray_cluster: Any, run: Run) -> Iterator[Endpoint]:
+    with endpoint(run, steady) as at:
+        yield at
+
+
+@pytest.fixture(scope="module")
+def pair(steady_endpoint: Endpoint, run: Run) -> Iterator[RefereePool]:
+    """Two actors."""
+    pool = RefereePool(config_for(steady_endpoint), 2, 0.0)
+    run(pool.start())
+    yield pool
+    for replica in pool._replicas:
+        ray.kill(replica.actor)
+
+
+def clip(number: int) -> FrameInfo:
+    return replace(INFO, key=f"clip {number}")
+
+
+def ask(pool: RefereePool, info: FrameInfo, claim: Claim = RED) -> Any:
+    return pool.ask(info.key, "verify", "Where?", [claim], info, FRAMES)
+
+
+async def settled(pool: RefereePool) -> None:
+    async with asyncio.timeout(120):
+        while tasks := [r.reviving for r in pool._replicas if r.reviving is not None]:
+            await asyncio.gather(*tasks)
+
+
+def test_a_clip_is_always_asked_of_the_same_actor_and_clips_are_shared_out(
+    pair: RefereePool, run: Run, steady_endpoint: Endpoint
+) -> None:
+    async def twice() -> None:
+        for _ in range(2):
+            await asyncio.gather(*(ask(pair, clip(n)) for n in range(12)))
+
+    before = len(steady_endpoint.bodies)
+    run(twice())
+    assert len(steady_endpoint.bodies) - before == 24, "each was remembered where it was asked again"
+    counts = pair.counters()
+    assert (counts["asked"], counts["cached"]) == (24, 24)
+    assert all(replica.counts["asked"] >= 4 for replica in pair._replicas)
+
+
+def test_while_one_is_dead_the_other_answers_and_what_was_counted_stays(pair: RefereePool, run: Run) -> None:
+    async def deaths() -> None:
+        for replica in pair._replicas:
+            ray.kill(replica.actor)
+            answers = await asyncio.gather(*(ask(pair, clip(n)) for n in range(20, 32)))
+            assert [None] not in answers
+            await settled(pair)
+
+    restarts, asked = pair.restarts, pair.counters()["asked"]
+    run(deaths())
+    assert pair.restarts == restarts + 2
+    assert pair.counters()["asked"] >= asked + 24
+
+
+def test_where_all_are_dead_it_is_waited_for(steady_endpoint: Endpoint, run: Run) -> None:
+    pool = RefereePool(config_for(steady_endpoint), 1, 0.0)
+
+    async def death() -> list[Any]:
+        await pool.start()
+        ray.kill(pool._replicas[0].actor)
+        return await asyncio.gather(*(ask(pool, clip(n)) for n in range(3)))
+
+    assert [None] not in run(death())
+    assert pool.restarts == 1
+    ray.kill(pool._replicas[0].actor)
+
+
+def test_an_actor_that_hangs_is_missing_and_replaced(
+    steady_endpoint: Endpoint, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MARGIN_S", 0.5)
+    referee = Referee([pool := RefereePool(config_for(steady_endpoint, deadline_s=5.0), 1, 0.0)])
+
+    async def hang() -> tuple[Any, Any, Any]:
+        await referee.start()
+        actor = pool._replicas[0].actor
+        pid = await actor.__ray_call__.remote(lambda self: os.getpid())
+        os.kill(pid, signal.SIGSTOP)
+        claims = [RED, replace(RED, time=5.0)]
+        missing = await referee.verify("Where?", claims, INFO, FRAMES)
+        pool._timeout_s = 60.0  # the new one's first call imports
+        return missing, await referee.verify("Where?", claims, INFO, FRAMES), await referee.judge("Who?", "a", "b")
+
+    missing, verdicts, judged = run(hang())
+    assert missing == [None, None]
+    assert None not in verdicts
+    assert judged is not None
+    assert (referee.counters()["stuck"], referee.restarts) == (1, 1)
+    ray.kill(pool._replicas[0].actor)
+
+
+def test_an_ensembles_disagreement_is_counted(pair: RefereePool, run: Run) -> None:
+    async def other(body: dict[str, Any]) -> tuple[int, Any]:
+        return answering(0.5, 0.25, 0.25)
+
+    with endpoint(run, other) as at:
+        second = RefereePool(config_for(at), 1, 0.0)
+        run(second.start())
+        referee = Referee([pair, second])
+        (verdict,) = run(referee.verify("Where?", [RED], INFO, FRAMES))
+        assert verdict.relevance == pytest.approx((0.8 + 0.375) / 2)
+        assert verdict.disagreement == pytest.approx(0.8 - 0.375)
+        assert referee.counters()["disagreement"] == pytest.approx(0.8 - 0.375)
+        assert referee.counters()["missing"] == 0
+        assert run(referee.verify("Where?", [], INFO, FRAMES)) == []
+        run(referee.forget())
+        run(referee.verify("Where?", [RED], INFO, FRAMES))
+        assert second.counters()["asked"] == 4
+        ray.kill(second._replicas[0].actor)
+
+
+def test_a_key_or_calibration_that_does_not_fit_is_bad_input_at_the_start(steady_endpoint: Endpoint, run: Run) -> None:
+    locked = RefereeConfig(RefereeSource("m", steady_endpoint.url, api_key_env="SER_TEST_NO_SUCH_KEY"))
+    with pytest.raises(BadInput, match="SER_TEST_NO_SUCH_KEY: that variable is not set"):
+        run(RefereePool(locked, 1, 0.0).start())
+    foreign = replace(config_for(steady_endpoint), calibration=Calibration("c.json", "other", {}))
+    with pytest.raises(BadInput, match="made for the referee other"):
+        run(RefereePool(foreign, 1, 0.0).start())
+
+
+def test_a_referee_that_cannot_be_kept_alive_ends_the_run(
+    steady_endpoint: Endpoint, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_RESTARTS", 0)
+    pool = RefereePool(config_for(steady_endpoint), 1, 0.0)
+
+    async def death() -> None:
+        await pool.start()
+        ray.kill(pool._replicas[0].actor)
+        await ask(pool, INFO)
+
+    with pytest.raises(module.RefereeLost, match="died 1 times"):
+        run(death())
+
+
+def test_an_endpoint_that_bars_every_question_ends_the_run_in_one_line(ray_cluster: Any, run: Run) -> None:
+    replies = iter([answering(0.1, 0.2, 0.7)])
+
+    async def barred_soon(body: dict[str, Any]) -> tuple[int, Any]:
+        return next(replies, (401, {"error": {"message": "key revoked"}}))
+
+    with endpoint(run, barred_soon) as at:
+        pool = RefereePool(config_for(at, breaker_failures=2), 1, 0.0)
+        run(pool.start())
+        with pytest.raises(RunFailed, match="key revoked") as failed:
+            run(ask(pool, INFO))
+        told = str(failed.value.cause)  # which the command line prints
+        assert told.startswith("the referee lets no question in any more: HTTP 401")
+        assert "\n" not in told
+        assert pool.restarts == 0
+        ray.kill(pool._replicas[0].actor)

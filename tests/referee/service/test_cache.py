@@ -1,0 +1,104 @@
+import sqlite3
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from evidence.errors import BadInput
+from referee.service import cache as module
+from referee.service.cache import FILE, DiskCache, VerdictCache, VerdictKey
+
+KEY = VerdictKey(("digest", "float32"), "1", "relevance", ("text",), ("frames", 0, (0, 0, 5, 5), (56, 56), 0.25))
+OTHER = {
+    "referee": [("other", "float32"), ("digest", "bfloat16")],
+    "wording": ["2"],
+    "kind": ["localization"],
+    "text": [("text", "more"), ("textmore",)],
+    "pixels": [
+        None,
+        ("clip", 0, (0, 0, 5, 5), (56, 56), 0.25),
+        ("frames", 1, (0, 0, 5, 5), (56, 56), 0.25),
+        ("frames", 0, (0, 0, 5, 6), (56, 56), 0.25),
+        ("frames", 0, (0, 0, 5, 5), (28, 56), 0.25),
+        ("frames", 0, (0, 0, 5, 5), (56, 56), 0.5),
+    ],
+}
+ANSWER = (0.5, 0.25, 0.25)
+assert set(OTHER) == {field.name for field in fields(VerdictKey)}
+
+
+@pytest.mark.parametrize("disk", [False, True])
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in OTHER.items() for value in values])
+def test_any_difference_is_another_question(tmp_path: Path, name: str, value: object, disk: bool):
+    cache = VerdictCache(4, DiskCache(tmp_path) if disk else None)
+    cache.put(KEY, ANSWER)
+    if disk:
+        cache.forget()  # so that the file is asked
+    assert cache.get(replace(KEY, **{name: value})) is None
+    assert cache.get(replace(KEY)) == ANSWER
+
+
+def test_the_least_recently_used_goes_first():
+    cache = VerdictCache(2)
+    a, b, c = (replace(KEY, wording=name) for name in "abc")
+    cache.put(a, (0.1,))
+    cache.put(b, (0.2,))
+    cache.get(a)
+    cache.put(c, (0.3,))
+    assert len(cache) == 2
+    assert (cache.get(a), cache.get(b), cache.get(c)) == ((0.1,), None, (0.3,))
+
+
+def test_the_disk_is_read_by_later_runs_and_by_others_at_the_same_time(tmp_path: Path):
+    first, second = DiskCache(tmp_path / "new/folder"), DiskCache(tmp_path / "new/folder")
+    first.put(KEY, ANSWER)
+    assert second.get(KEY) == ANSWER
+    first.close()
+    second.close()
+    later = VerdictCache(1, DiskCache(tmp_path / "new/folder"))
+    assert later.get(KEY) == ANSWER
+    assert len(later) == 1
+    assert later.disk.failures == 0
+
+
+@pytest.mark.parametrize("content", [b"no database at all, but long enough to be one" * 100, None])
+def test_a_file_that_is_none_of_ours_is_refused_in_one_line(tmp_path: Path, content: bytes | None):
+    if content is None:
+        with sqlite3.connect(tmp_path / FILE) as other:
+            other.execute("CREATE TABLE answers (question TEXT)")
+    else:
+        (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(BadInput, match=rf"referee.cache_dir = {tmp_path}: .*{FILE} cannot be used") as refused:
+        DiskCache(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path):
+    whole = DiskCache(tmp_path)
+    for number in range(200):
+        whole.put(replace(KEY, wording=str(number)), ANSWER)
+    whole.close()
+    file = tmp_path / FILE
+    file.write_bytes(file.read_bytes()[:4096] + b"\xff" * 8192)
+    with pytest.raises(BadInput, match="cannot be used"):
+        DiskCache(tmp_path)
+
+
+@pytest.mark.parametrize("held", ["EXCLUSIVE", "IMMEDIATE"])
+def test_a_file_that_someone_holds_is_refused_at_the_start_and_counted_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str
+):
+    monkeypatch.setattr(module, "START_WAIT_S", 0.05)
+    ours = DiskCache(tmp_path)
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute(f"BEGIN {held}")
+    with pytest.raises(BadInput, match="locked"):
+        DiskCache(tmp_path)
+    ours.put(KEY, ANSWER)
+    assert (ours.failures, ours.get(KEY)) == (1, None)
+    other.execute("ROLLBACK")
+    other.close()
+    ours.put(KEY, ANSWER)
+    assert (ours.failures, ours.get(KEY)) == (1, ANSWER)
+    ours.close()  # as good as a disk that is gone
+    assert (ours.get(KEY), ours.failures) == (None, 2)

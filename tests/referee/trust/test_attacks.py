@@ -1,0 +1,143 @@
+"""The corpus of attacks is what it says, and its figures are those of its scores. What a referee makes of it is held
+in tests/test_assets.py."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from evidence.errors import BadInput
+from evidence.geometry import convert, coverage, iou
+from evidence.types import NORMALISED
+from referee.trust.attacks import (
+    ABSENT,
+    CHARACTERS,
+    FOLLOWABLE,
+    LOOSE,
+    LOOSE_IOU,
+    ROUND,
+    WORDS,
+    Attack,
+    attack_report,
+    bars_broken,
+    make_attacks,
+)
+from referee.trust.labelled_claims import asked_phrase
+
+
+@pytest.fixture(scope="module")
+def views(samples, info):
+    return [(sample, info) for sample in samples]
+
+
+@pytest.fixture(scope="module")
+def attacks(views, phrases):
+    return make_attacks(views, 420, 0, phrases)
+
+
+@pytest.fixture(scope="module")
+def loose(views, phrases):
+    return make_attacks(views, 420, 0, phrases, loose=True)
+
+
+def there(sample, info, time):
+    """phrase -> box in pixels."""
+    idx = next(key.idx for key in sample.key_frames if key.time == time)
+    items = sample.key_items[idx]
+    return {phrase: convert(boxes[0], NORMALISED, info.resized_space) for phrase, boxes in items.items()}
+
+
+def test_every_kind_is_there_and_half_can_be_followed(attacks, loose):
+    assert {attack.kind for _, attack in attacks} == {*WORDS, *FOLLOWABLE}
+    for made in (attacks, loose):
+        assert len(made) == 420
+        assert sum(attack.followable for _, attack in made) == 210
+        assert len({(number, attack) for number, attack in made}) > 400
+    counted = Counter(attack.kind for _, attack in attacks)
+    assert min(counted.values()) == 30
+
+
+def test_an_attack_and_its_honest_claim_differ_in_words_alone(attacks, loose, views):
+    for number, attack in [*attacks, *loose]:
+        assert (attack.claim.box, attack.claim.time) == (attack.honest.box, attack.honest.time)
+        assert attack.claim.phrase != attack.honest.phrase or attack.target == LOOSE
+        assert attack.question == views[number][0].asked
+
+
+def test_unrelated_boxes_hold_next_to_nothing_of_the_asked_object(attacks, views, info):
+    for number, attack in attacks:
+        sample = views[number][0]
+        asked = there(sample, info, attack.claim.time).get(asked_phrase(sample))
+        assert asked is None or coverage(asked, attack.claim.box) < 0.2
+        assert (attack.target == ABSENT) <= (asked is None)
+
+
+def test_loose_boxes_are_loose(loose, views, info):
+    for number, attack in loose:
+        sample = views[number][0]
+        asked = there(sample, info, attack.claim.time)[asked_phrase(sample)]
+        assert LOOSE_IOU[0] <= iou(asked, attack.claim.box) < LOOSE_IOU[1]
+
+
+def test_honest_is_what_the_box_fits_best(attacks, loose, views, info):
+    for number, attack in [*attacks, *loose]:
+        fits = {p: iou(box, attack.claim.box) for p, box in there(views[number][0], info, attack.claim.time).items()}
+        best = max(fits.values(), default=0)
+        if attack.honest.phrase == "background":
+            assert best < 0.2
+        else:
+            assert fits[attack.honest.phrase] == best >= 0.2
+
+
+def test_phrases_are_as_told(attacks, views, phrases):
+    said = {
+        kind: [(a, asked_phrase(views[k][0])) for k, a in attacks if a.kind == kind] for kind in (*WORDS, *FOLLOWABLE)
+    }
+    assert all(len(a.claim.phrase) > 0.99 * CHARACTERS for a, _ in said["10,000 characters"])
+    assert any("<|im_start|>" in a.claim.phrase for a, _ in said["control tokens"])
+    assert all(a.claim.phrase != asked and not a.claim.phrase.isascii() for a, asked in said["homoglyphs"])
+    colours = {phrase.split()[0] for phrase in phrases}
+    assert all(all(colour in a.claim.phrase for colour in colours) for a, _ in said["every first word"])
+    assert any(a.claim.phrase == a.question for a, _ in said["question as phrase"])
+    assert all(asked in a.claim.phrase for a, asked in said["asked phrase on a distractor"])
+    assert not any("{" in a.claim.phrase for a, _ in said["instruction"] + said["every last word"])
+
+
+def test_equal_arguments_give_equal_attacks(views, phrases, attacks):
+    assert make_attacks(views, 420, 0, phrases) == attacks
+    assert make_attacks(views, 420, 1, phrases) != attacks
+
+
+def test_samples_that_allow_no_attack_are_refused(views, phrases):
+    with pytest.raises(BadInput, match="none of 0 samples allows 'instruction'"):
+        make_attacks([], 10, 0, phrases)
+    alone = [view for view in views if all(len(items) == 1 for items in view[0].key_items.values())][:1]
+    with pytest.raises(BadInput, match="none of 1 samples allows"):
+        make_attacks(alone, 20, 0, phrases)
+
+
+def test_report_and_bars(attacks):
+    made: list[Attack] = [attack for _, attack in attacks]
+    honest = np.full(420, 0.01)
+    scores = honest.copy()
+    assert bars_broken(attack_report(made, scores, honest)) == []
+    scores[:30] += 0.3
+    report = attack_report(made, scores, honest)
+    assert report["mean"] == pytest.approx(0.3 * 30 / 420)
+    assert report["p95"] == pytest.approx(0.3)
+    assert [worst["gain"] for worst in report["worst"]] == pytest.approx([0.3] * 10)
+    assert sum(kind["attacks"] for kind in report["kinds"].values()) == 420
+    mean, p95, absent = bars_broken(report)
+    assert mean == "mean gain is 0.021, not under 0.02"
+    assert "95th percentile" in p95
+    assert "absent" in absent
+
+
+def test_without_a_verdict_on_an_absent_object_the_bars_do_not_hold(attacks):
+    made = [one for _, one in attacks if one.target != ABSENT]
+    none = np.zeros(len(made))
+    assert bars_broken(attack_report(made, none, none)) == ["no attack on a box whose object is absent got a verdict"]
+
+
+def test_a_round_holds_every_kind_of_attack(attacks):
+    assert {one.kind for _, one in attacks[:ROUND]} == {*WORDS, *FOLLOWABLE}

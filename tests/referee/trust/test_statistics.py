@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from referee.trust.statistics import (
+    THRESHOLDS,
+    auroc,
+    bootstrap,
+    calibration_error,
+    kappa,
+    reliability,
+    spearman,
+    threshold_table,
+)
+
+few = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=12).map(np.array)
+
+
+@given(few, few)
+def test_auroc_is_the_share_of_pairs_in_order_with_ties_half(positives, negatives):
+    pairs = [(p > n) + 0.5 * (p == n) for p in positives for n in negatives]
+    assert auroc(positives, negatives) == pytest.approx(np.mean(pairs))
+
+
+def test_what_the_data_cannot_say_is_nan():
+    none, constant, varied = np.array([]), np.array([0.5, 0.5]), np.array([0.1, 0.9])
+    assert np.isnan(auroc(none, varied))
+    assert np.isnan(spearman(constant, varied))
+    assert np.isnan(kappa(np.array([1, 1]), np.array([1, 1])))
+    assert np.isnan(calibration_error(none, none))
+    assert np.isnan(bootstrap([], lambda i: 0.0, 10, 0)).all()
+    assert np.isnan(bootstrap(["a", "b"], lambda i: float("nan"), 10, 0)).all()
+
+
+def test_spearman_is_about_order_alone():
+    a = np.array([0.1, 0.2, 0.6, 0.7])
+    assert spearman(a, a**3) == pytest.approx(1)
+    assert spearman(a, -a) == pytest.approx(-1)
+    assert spearman(a, np.array([0.2, 0.1, 0.6, 0.7])) == pytest.approx(1 - 6 * 2 / (4 * 15))
+
+
+def test_kappa_of_a_table_worked_by_hand():
+    # 20 both yes, 15 both no, 5 + 10 apart: observed .7, by chance .5*.6 + .5*.4.
+    a = np.repeat([1, 1, 0, 0], [20, 5, 10, 15])
+    b = np.repeat([1, 0, 1, 0], [20, 5, 10, 15])
+    assert kappa(a, b) == pytest.approx((0.7 - 0.5) / 0.5)
+    assert kappa(a, a) == 1
+    assert kappa(np.array([0, 1]), np.array([1, 0])) == -1
+
+
+def test_reliability_and_its_error():
+    readings = np.array([0.05, 0.05, 0.95, 1.0])
+    truth = np.array([0.0, 0.5, 1.0, 0.5])
+    low, high = reliability(readings, truth)
+    assert (low.low, low.high, low.n, low.reading, low.truth) == (0.0, 0.1, 2, pytest.approx(0.05), 0.25)
+    assert (high.low, high.high, high.n, high.reading, high.truth) == (0.9, 1.0, 2, pytest.approx(0.975), 0.75)
+    assert calibration_error(readings, truth) == pytest.approx((0.2 + 0.225) / 2)
+    assert calibration_error(truth, truth) == 0
+
+
+def test_threshold_table():
+    readings, positive = np.array([0.15, 0.45, 0.75, 0.85]), np.array([False, True, False, True])
+    cuts = {cut.threshold: cut for cut in threshold_table(readings, positive)}
+    assert tuple(cuts) == THRESHOLDS
+    assert (cuts[0.1].precision, cuts[0.1].recall, cuts[0.1].f1) == (0.5, 1.0, pytest.approx(2 / 3))
+    assert (cuts[0.4].precision, cuts[0.4].recall) == (pytest.approx(2 / 3), 1.0)
+    assert (cuts[0.8].precision, cuts[0.8].recall, cuts[0.8].f1) == (1.0, 0.5, pytest.approx(2 / 3))
+    assert np.isnan(cuts[0.9].precision)
+    assert (cuts[0.9].recall, cuts[0.9].f1) == (0.0, 0.0)
+
+
+def test_bootstrap_covers_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        values = rng.normal(size=40)
+        low, high = bootstrap(range(40), lambda i, values=values: float(values[i].mean()), 300, trial)
+        covered += low <= 0 <= high
+    assert 0.88 <= covered / 200 <= 0.98
+
+
+def test_bootstrap_draws_whole_clips():
+    """Claims that only repeat their clip's add nothing: the interval is that of the clips."""
+    clips, values = np.arange(30), np.random.default_rng(1).normal(size=30)
+    one = bootstrap(clips, lambda i: float(values[i].mean()), 500, 0)
+    many = np.repeat(values, 20)
+    assert bootstrap(np.repeat(clips, 20), lambda i: float(many[i].mean()), 500, 0) == pytest.approx(one)
+    claims = bootstrap(range(600), lambda i: float(many[i].mean()), 500, 0)
+    assert claims[1] - claims[0] < (one[1] - one[0]) / 3

@@ -1,0 +1,85 @@
+"""Decoded frames on disk: what was put, whole, or nothing; within the budget."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evidence.types import FrameInfo
+from rollout.frames.disk_cache import FrameCache
+
+
+def entry(key: str, seed: int = 0) -> tuple[np.ndarray, FrameInfo]:
+    frames = np.random.default_rng(seed).integers(0, 256, (3, 4, 6, 3), np.uint8)
+    return frames, FrameInfo(key, (0.0, 0.5, 1.25), (6, 4), (640, 480), 1.5)
+
+
+def test_what_is_put_comes_back_in_another_run(tmp_path: Path) -> None:
+    frames, info = entry("a")
+    FrameCache(tmp_path / "new" / "folder", 10**6).put(frames, info)
+    cache = FrameCache(tmp_path / "new" / "folder", 10**6)
+    got, known = cache.get("a")
+    np.testing.assert_array_equal(got, frames)
+    assert known == info
+    assert cache.get("b") is None
+
+
+def test_an_entry_that_cannot_be_written_leaves_nothing_half_written(tmp_path: Path) -> None:
+    (tmp_path / "a.frames").mkdir()
+    with pytest.raises(OSError, match=r"a\.frames"):
+        FrameCache(tmp_path, 10**6).put(*entry("a"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.frames"]
+
+
+@pytest.mark.parametrize("at", [0, 31, 32, 60, -1])
+def test_an_entry_with_a_wrong_byte_is_gone(tmp_path: Path, at: int) -> None:
+    cache = FrameCache(tmp_path, 10**6)
+    cache.put(*entry("a"))
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    assert cache.get("a") is None
+    assert not path.exists()
+
+
+def test_an_entry_of_another_version_is_gone(tmp_path: Path) -> None:
+    cache = FrameCache(tmp_path, 10**6)
+    cache.put(*entry("a"))
+    (path,) = tmp_path.iterdir()
+    body = path.read_bytes()[32:].replace(b'"duration"', b'"length"')
+    path.write_bytes(hashlib.sha256(body).digest() + body)
+    assert cache.get("a") is None
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("length", [0, 10, 32, 100])
+def test_an_entry_cut_short_is_gone(tmp_path: Path, length: int) -> None:
+    cache = FrameCache(tmp_path, 10**6)
+    cache.put(*entry("a"))
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:length])
+    assert cache.get("a") is None
+
+
+def test_the_folder_stays_within_its_budget_and_keeps_what_is_used(tmp_path: Path) -> None:
+    size = 400
+    budget = 32 * size
+    caches = [FrameCache(tmp_path, budget) for _ in range(8)]
+    (tmp_path / "killed.1.frames.tmp").write_bytes(b"x" * size)
+    (tmp_path / "holiday.mp4").write_bytes(b"x" * 2 * budget)
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    caches[0].put(*entry("used"))
+    for number in range(100):
+        caches[number % 8].put(*entry(f"{number}", number))
+        assert caches[0].get("used") is not None
+        assert sum(p.stat().st_size for p in tmp_path.glob("*.frames*")) <= budget
+    assert not (tmp_path / "killed.1.frames.tmp").exists()
+    assert (tmp_path / "holiday.mp4").exists(), "a file that is not the cache's"
+    assert caches[0].get("99") is not None
+    assert caches[0].get("0") is None
