@@ -13,13 +13,13 @@ from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, most_frames, resized_size, shown_key_times
 from evidence.types import FrameInfo, Sample
 from learner.packing.shared_prefix import sequence_tokens
-from orchestration.settings import FramesConfig
 from referee.reward.settings import RewardConfig
 from referee.service.engine_backend import scale_token_ids
 from referee.service.sources import RefereeSource, read_calibration
 from referee.verification import VerificationConfig
 from rollout.dataset.media import decoded
 from rollout.dataset.mix import DataFile
+from rollout.frames.config import FramesConfig
 from rollout.prompt import ChatEncoder, build_prompt
 from rollout.template import PromptTemplate
 

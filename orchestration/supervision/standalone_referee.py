@@ -21,7 +21,7 @@ from omegaconf import MISSING
 from evidence.sampling import SamplingContract, shown_key_times
 from evidence.types import Claim, Sample, Verdict
 from orchestration.preflight import require_referee
-from orchestration.settings import ClusterConfig, FramesConfig
+from orchestration.settings import ClusterConfig
 from orchestration.supervision.cluster import start_ray
 from orchestration.supervision.engines import EngineSizes, referee_engine
 from orchestration.supervision.referee_pool import RefereePool, make_pool
@@ -29,6 +29,7 @@ from referee.service.cache import Answer
 from referee.service.service import ServiceConfig
 from referee.service.sources import RefereeSource
 from referee.verification import VerificationConfig
+from rollout.frames.config import FramesConfig
 from rollout.frames.store import FrameStore, Lease
 from rollout.template import PromptTemplate
 

@@ -15,9 +15,10 @@ import ray
 from evidence.errors import RunFailed, UnreadableMedia
 from evidence.types import FrameInfo, Group, Prompt, Sample, Trajectory
 from learner.settings import PackingConfig
-from orchestration.loop.admission import Admission, Pacing
+from orchestration.loop.admission import Admission
 from orchestration.loop.group_maker import Draw, GroupMaker, with_frames
 from orchestration.loop.ledger import Ledger, State
+from orchestration.pacing import Pacing
 
 
 class FakeLease:
