@@ -6,8 +6,10 @@ Guarantees (promise 2 of the design; problem, rule, example and proof are in doc
 - whatever order groups finish in, a batch can be released once every group in flight has finished or been rejected;
 - the same calls in the same order give the same batches.
 
-Version v is the weights after v steps. The age of a group in a step is the version which that step starts from, less
-the oldest version that drew a token or computed KV of the group. Windowed FIFO after MiniMax's Forge (2026).
+Two clocks. `step` counts the optimizer steps of the surviving lineage: it drives every schedule, progress and log axis.
+`version` rises by one at every optimizer step, published or not, only ever rises and is never reused. They are equal
+until the first restart. The age of a group in a step is the version that the step starts from, less the oldest version
+that drew a token or computed KV of the group. Windowed FIFO after MiniMax's Forge (2026). Pure.
 """
 
 from __future__ import annotations
@@ -44,17 +46,18 @@ class _Place:
 
 
 class Admission:
-    """The slots, the window and the current version.
+    """The slots, the window and the two clocks.
 
     The loop: `admit` while `free`; start a group on an engine if `may_start`; tell `ready` or `reject`; `take_batch`;
     train; `step_ended`, or `step_skipped` and another batch; publish if `publish_due`. A group that is generated anew
     just keeps its slot and its place.
     """
 
-    def __init__(self, pacing: Pacing, version: int = 0) -> None:
-        """`version`: of the weights that this lineage starts from, published before anything is admitted."""
+    def __init__(self, pacing: Pacing, version: int = 0, step: int = 0) -> None:
+        """`version`: of the weights that this lineage starts from, published before anything is admitted. `step`: the
+        optimizer steps that these weights have taken."""
         self.pacing = pacing
-        self.version = version
+        self.version, self.step = version, step
         self._first_version = version
         self._admitted = 0
         # In the order of admission, which dict keeps: the walk of take_batch depends on it.
@@ -141,11 +144,12 @@ class Admission:
         if not self._training:
             raise AdmissionError("no step is running")
         self._training = ()
+        self.step += 1
         self.version += 1
         return self.version
 
     def step_skipped(self) -> None:
-        """The running step has changed nothing: its groups, rejected now, give their slots back; the version stays."""
+        """The running step changed nothing: its groups are rejected and their slots free; both clocks stay."""
         if not self._training:
             raise AdmissionError("no step is running")
         self._training = ()
