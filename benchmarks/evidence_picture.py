@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def shown_frames(times: tuple[float, ...], lines: Iterable[Line]) -> list[int]:
 def coloured(line: Line) -> Iterator[tuple[str, Colour]]:
     """The completion's text in pieces, each with its colour."""
     text, position = line["text"], 0
-    for claim, colour in zip(complete_claims(parse(text)), COLOURS):
+    for claim, colour in zip(complete_claims(parse(text)), cycle(COLOURS)):
         start, end = claim.span
         yield text[position:start], INK
         yield text[start:end], colour
@@ -107,7 +108,7 @@ class Sheet:
         side = (WIDTH - GAP) // len(shown)
         for column, index in enumerate(shown):
             image = np.kron(frames[index], np.ones((scale, scale, 1), np.uint8))
-            for claim, colour in zip(line["claims"], COLOURS):
+            for claim, colour in zip(line["claims"], cycle(COLOURS)):
                 if nearest_frame(info.times, claim["time"]) == index:
                     box = tuple(scale * value for value in claim["box"])
                     image = draw_box(image, box, PAPER, BOX_LINE + 4)
@@ -155,7 +156,7 @@ def draw(run_dir: Path) -> Image.Image:
         sheet.frames(frames, info, shown, line)
         sheet.text(coloured(line), mono)
         sheet.top += GAP // 2
-        for claim, colour in zip(line["claims"], COLOURS):
+        for claim, colour in zip(line["claims"], cycle(COLOURS)):
             sheet.text([(verdict(claim), colour)], plain)
     return sheet.cropped()
 
