@@ -1,6 +1,6 @@
 """From scored groups to what each learner rank is handed: forwards first, then what the loss wants of their tokens.
 
-In two parts, since a reference policy is asked between them about the tokens that were laid out.
+In two parts, since a reference policy is asked between them about the tokens that were laid out. Pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """When too much of what is drawn is not trained on.
 
 A data set may hold broken videos, and some questions teach nothing at a time; a run that mostly meets such is a mistake
-to be told, not worked around. Whether it is one, this module says; pure.
+to be told, not worked around. Whether it is one, this module says. Pure.
 """
 
 from __future__ import annotations
