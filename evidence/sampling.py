@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class SamplingContract:
     key_frames: whether the labelled key frames of a sample are shown too.
     max_pixels, min_pixels: bounds of one resized frame's area.
     total_pixels: bound of all frames' area together; the default is that of Qwen2.5-VL's processing.
-    multiple: sides are multiples of this: patch size times merge size (14 x 2 for Qwen2.5-VL).
+    multiple: sides are multiples of this; null: of the policy's tile, patch size times merge size (`resolved`).
     """
 
     frames: int = 16
@@ -44,26 +44,46 @@ class SamplingContract:
     max_pixels: int = 100352
     min_pixels: int = 3136
     total_pixels: int = 90_316_800
-    multiple: int = 28
+    multiple: int | None = None
 
     def __post_init__(self) -> None:
-        require_least(self, 1, "frames", "min_frames", "multiple", "min_pixels")
+        require_least(self, 1, "frames", "min_frames", "min_pixels")
         require_least(self, 0, "fps")
         few = not self.fps or self.min_frames <= self.frames
         require(few, "min_frames", self.min_frames, f"at most frames ({self.frames})")
-        tile = f"one tile of {self.multiple} x {self.multiple}"
+        if self.multiple is not None:
+            require_least(self, 1, "multiple")
+        tile = self.multiple or 1
         require(
-            max(self.min_pixels, self.multiple**2) <= self.max_pixels,
+            max(self.min_pixels, tile**2) <= self.max_pixels,
             "max_pixels",
             self.max_pixels,
-            f"at least min_pixels ({self.min_pixels}) and {tile}",
+            f"at least min_pixels ({self.min_pixels})" + (f" and one tile of {tile} x {tile}" if self.multiple else ""),
         )
-        least = self.frames * max(self.min_pixels, self.multiple**2)
+        least = self.frames * max(self.min_pixels, tile**2)
         if self.total_pixels < least:
             raise BadInput(
                 f"total_pixels = {self.total_pixels}: {self.frames} frames need {least} at least; raise it, "
                 "or lower frames or min_pixels"
             )
+
+    @property
+    def tile(self) -> int:
+        """`multiple`, once it is resolved. Raises ValueError before: no size may be computed without it."""
+        if self.multiple is None:
+            raise ValueError("contract.multiple is not resolved: call evidence.sampling.resolved with the model's tile")
+        return self.multiple
+
+
+def resolved(contract: SamplingContract, tile: int) -> SamplingContract:
+    """The contract with `multiple` set, to `tile` pixels unless it says its own. Raises BadInput where its bounds are
+    too low for one tile."""
+    if contract.multiple is not None:
+        return contract
+    try:
+        return replace(contract, multiple=tile)
+    except BadInput as error:
+        raise BadInput(f"contract.{error}") from None
 
 
 def frame_indices(
@@ -112,13 +132,13 @@ def most_bytes(contract: SamplingContract, key_times: Sequence[float] = ()) -> i
 def resized_size(width: int, height: int, contract: SamplingContract, frames: int = 1) -> tuple[int, int]:
     """(width, height) of each of `frames` frames after resizing. In the order of precedence:
 
-    both sides are multiples of `contract.multiple`; the area is at most max_pixels and a frame's share of total_pixels;
+    both sides are multiples of `contract.tile`; the area is at most max_pixels and a frame's share of total_pixels;
     the aspect ratio is kept: some scale puts each side within one multiple of its own; the area is at least min_pixels,
     if rounding the sides up or down allows it. It is what Qwen2-VL's `smart_resize` gives, wherever that keeps these.
 
     Raises BadInput where not even one tile a frame fits total_pixels.
     """
-    step = contract.multiple
+    step = contract.tile
     most = min(contract.max_pixels, contract.total_pixels // frames)
     least = min(contract.min_pixels, most)
     if most < step**2:
@@ -151,7 +171,8 @@ def _tiles(width: float, height: float, least: float, most: float, grows: bool) 
 
 def frame_key(file_digest: str, contract: SamplingContract, decoder: str, key_times: Sequence[float] = ()) -> str:
     """Name of a video's decoded frames: equal keys mean equal pixels, so the decoder's name and version are in it."""
-    text = json.dumps([file_digest, asdict(contract), decoder, list(key_times)], sort_keys=True)
+    settings = asdict(contract) | {"multiple": contract.tile}
+    text = json.dumps([file_digest, settings, decoder, list(key_times)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from evidence.errors import BadInput
+from evidence.families import Family
 from evidence.sampling import SamplingContract, most_bytes, most_frames, resized_size, shown_key_times
 from evidence.types import FrameInfo, Sample
 from learner.packing.shared_prefix import sequence_tokens
@@ -85,10 +86,19 @@ def require_tasks(reward: RewardConfig, samples: Iterable[Sample]) -> None:
 
 def require_tiles(tile: int, contract: SamplingContract, role: str) -> None:
     """Frames must be made of whole tiles of the model's vision tower."""
-    if contract.multiple % tile:
+    if contract.tile % tile:
         raise BadInput(
             f"contract.multiple = {contract.multiple}: the {role} sees tiles of {tile} pixels; "
             f"make it a multiple of {tile}"
+        )
+
+
+def note_box_space(family: Family, template: PromptTemplate) -> None:
+    """Log a warning where boxes are read in another space than the one in which the policy's family writes them."""
+    if template.box_space != family.box_space:
+        log.warning(
+            "template.box_space = %s: published %s models write boxes as %s; set that unless the policy was taught %s",
+            *(template.box_space, family.model_type, family.box_space, template.box_space),
         )
 
 

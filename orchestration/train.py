@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 import ray
 
 from evidence.errors import BadInput
+from evidence.sampling import resolved
 from evidence.types import Sample
 from orchestration.config import to_yaml
 from orchestration.loop.admission import Admission, Batch
@@ -28,6 +29,7 @@ from orchestration.loop.rejections import NOT_FINITE, RejectionWatch
 from orchestration.loop.skipped_steps import SkippedSteps
 from orchestration.preflight import (
     most_images,
+    note_box_space,
     readable_samples,
     require_budget,
     require_folder,
@@ -69,6 +71,8 @@ def main(config: TrainConfig) -> None:
     run_dir = run_directory(config.run_dir)
     if (run_dir / "config.yaml").exists():
         raise BadInput(TAKEN.format(config.run_dir))
+    encoder = ChatEncoder(config.model.policy)
+    config = replace(config, contract=resolved(config.contract, encoder.tile))
     shares = config.data.train
     parts, looked_at = zip(*(readable_samples(share, config.contract, config.frames) for share in shares))
     train = Mixture(parts, [share.weight for share in shares], config.seed)
@@ -78,7 +82,7 @@ def main(config: TrainConfig) -> None:
     if len(heldout) < config.eval.samples:
         file = config.data.heldout.path
         raise BadInput(f"eval.samples = {config.eval.samples}: {file} has {len(heldout)}; ask for fewer")
-    encoder = ChatEncoder(config.model.policy)
+    note_box_space(encoder.family, config.template)
     require_tiles(encoder.tile, config.contract, "policy")
     for source in config.model.referee:
         require_referee(source, config.contract, config.verification)

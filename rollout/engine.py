@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evidence.families import read_family
 from evidence.sampling import BANNED_LOGIT_BIAS, mean_spacing
 from evidence.types import Prompt, Trajectory
+from rollout.engine_setup import EngineConfig, arguments_of, prepare_environment
 
 if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 # How often a fetch is asked whether it is done. Asking costs the engine less than a millisecond.
 POLL_S = 0.02
 FETCH_TIMEOUT_S = 300.0
-# Prompt tokens that a CPU engine takes in one step.
-PREFILL_TOKENS = 4096
 
 
 class PromptMismatch(RuntimeError):
@@ -43,36 +43,6 @@ class WeightsRefused(RuntimeError):
     """A weight set that could not be fetched or verified: the engine keeps the weights it has."""
 
 
-@dataclass
-class EngineConfig:
-    """One vLLM engine.
-
-    model: folder in Hugging Face format.
-    dtype: of weights, activations and KV.
-    max_model_len: tokens of prompt and completion together.
-    max_num_seqs: completions decoded at once.
-    max_images: images in one prompt.
-    native_video: whether prompts may show one native video.
-    seed: vLLM's own; each request brings its own seed too.
-    threads: CPU threads; meaningless on a GPU.
-    kv_cache_gib: KV cache of a CPU engine, GiB; on a GPU it follows from gpu_memory_utilization.
-    gpu_memory_utilization: share of each GPU's memory.
-    tensor_parallel_size: GPUs of one engine.
-    """
-
-    model: str
-    dtype: str = "float32"
-    max_model_len: int = 2048
-    max_num_seqs: int = 64
-    max_images: int = 16
-    native_video: bool = False
-    seed: int = 0
-    threads: int = 1
-    kv_cache_gib: float = 0.25
-    gpu_memory_utilization: float = 0.85
-    tensor_parallel_size: int = 1
-
-
 @dataclass(frozen=True)
 class WeightStore:
     """Where an engine finds new weights: Ray's address and namespace, and the weights actor's name."""
@@ -80,43 +50,6 @@ class WeightStore:
     address: str
     namespace: str
     actor: str
-
-
-def _prepare_environment(threads: int) -> None:
-    """What vLLM and the processes it starts can be told only by environment, before any vllm module is imported."""
-    os.environ.update(
-        HF_HUB_OFFLINE="1",
-        TOKENIZERS_PARALLELISM="false",
-        VLLM_LOGGING_LEVEL="ERROR",
-        VLLM_NO_USAGE_STATS="1",
-        # Engines share cores here; vLLM's own binding would put all of them on the same ones.
-        VLLM_CPU_OMP_THREADS_BIND="nobind",
-        OMP_NUM_THREADS=str(threads),
-        # With 0 a CPU engine may run its worker inside the engine process: one process and 400 MB less.
-        VLLM_ENABLE_V1_MULTIPROCESSING="0",
-    )
-
-
-def _platform_arguments(config: EngineConfig) -> dict[str, Any]:
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
-        return {
-            "gpu_memory_utilization": config.gpu_memory_utilization,
-            "tensor_parallel_size": config.tensor_parallel_size,
-        }
-    # Measured on the tiny model: compilation makes the start 48 s instead of 19 and no token faster. Without the
-    # variable the sampler alone is still compiled, which delays the first request by 11 s.
-    os.environ["TORCH_COMPILE_DISABLE"] = "1"
-    return {
-        "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30),
-        "enforce_eager": True,
-        "distributed_executor_backend": "uni",
-        # vLLM 0.32 rewinds a seeded request's generator after each part of a prefill but the last, which a CPU
-        # generator cannot do ("CPU Generator does not use offset"): so every prompt is prefilled in one go.
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(config.max_model_len, PREFILL_TOKENS),
-    }
 
 
 class Engine:
@@ -140,38 +73,16 @@ class Engine:
         cls, config: EngineConfig, banned_ids: Iterable[int], version: int = 0, store: WeightStore | None = None
     ) -> Engine:
         """Load the model in its folder as weights `version`; with a `store`, `update_weights` becomes possible."""
-        _prepare_environment(config.threads)
+        prepare_environment(config.threads)
+        from transformers import AutoConfig
         from vllm.config import WeightTransferConfig
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        arguments = AsyncEngineArgs(
-            model=config.model,
-            dtype=config.dtype,
-            seed=config.seed,
-            max_model_len=config.max_model_len,
-            max_num_seqs=config.max_num_seqs,
-            limit_mm_per_prompt={"image": config.max_images, "video": int(config.native_video)},
-            # Frames come resized; none can have more tokens than a prompt, so nothing is ever resized again. A video's
-            # pixels are counted over all its frames, and two of them become one frame's tokens.
-            mm_processor_kwargs={
-                "images_kwargs": {"size": {"shortest_edge": 28**2, "longest_edge": config.max_model_len * 32**2}},
-                "videos_kwargs": {
-                    "size": {"shortest_edge": 28**2, "longest_edge": config.max_model_len * 2 * 32**2},
-                    "do_sample_frames": False,
-                },
-            },
-            # It would keep up to 4 GiB of pixels, which are seldom seen twice.
-            mm_processor_cache_gb=0,
-            logprobs_mode="processed_logprobs",
-            enable_prefix_caching=True,
-            disable_log_stats=True,
-            use_tqdm_on_load=False,
-            weight_transfer_config=WeightTransferConfig(backend="ser") if store else None,
-            worker_extension_cls="rollout.weight_transfer.PrefetchExtension",
-            **_platform_arguments(config),
-        )
+        sizes = read_family(config.model).vision_sizes(AutoConfig.from_pretrained(config.model))
+        transfer = WeightTransferConfig(backend="ser") if store else None
+        arguments = AsyncEngineArgs(**arguments_of(config, sizes), weight_transfer_config=transfer)
         engine = cls(AsyncLLM.from_engine_args(arguments), banned_ids, version)
         await engine.llm.update_weight_version(str(version))
         if store is not None:
@@ -225,8 +136,9 @@ class Engine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         output = await self._run(prompt, images, params)
-        logprobs = output.outputs[0].logprobs[0]
-        probabilities = np.exp(np.array([logprobs[token].logprob for token in allowed], np.float64))
+        assert output.outputs[0].logprobs is not None
+        first = output.outputs[0].logprobs[0]
+        probabilities = np.exp(np.array([first[token].logprob for token in allowed], np.float64))
         return (probabilities / probabilities.sum()).astype(np.float32)
 
     @property
@@ -253,7 +165,10 @@ class Engine:
         return output
 
     def _trajectory(self, completion: CompletionOutput) -> Trajectory:
-        steps = zip(completion.token_ids, completion.logprobs, strict=True)
+        assert completion.logprobs is not None
+        assert completion.weight_versions is not None
+        assert completion.finish_reason is not None
+        steps: Iterable[tuple[int, Any]] = zip(completion.token_ids, completion.logprobs, strict=True)
         return Trajectory(
             token_ids=np.asarray(completion.token_ids, np.int32),
             logprobs=np.array([logprobs[token].logprob for token, logprobs in steps], np.float32),

@@ -4,29 +4,28 @@ Guarantees (promise 5): `Prompt.token_ids` are the ids vLLM computes from `Promp
 `Prompt.positions` are vLLM's mRoPE positions. Text given as data cannot become a control token: `<|…|>` is taken out
 of it before the chat template is applied.
 
-A video is shown as images, each after its time in text, or as native video tokens, of which two frames share a step:
-Qwen2.5-VL writes their time into the positions, Qwen3-VL as text before each step.
+A video is shown as images, each after its time in text, or as native video tokens, of which several frames share a
+step. Their times enter the positions or are text before each step, as the model's family has it (evidence/families).
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from evidence.errors import BadInput
+from evidence.families import CONTROL_TOKEN, VisionSizes, read_family
 from evidence.sampling import mean_spacing
 from evidence.types import FrameInfo, Prompt, Sample
 from rollout.mrope import mrope_positions
 from rollout.template import PromptTemplate
 
-CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]*\|>")
-FRAMES_PER_STEP = 2  # temporal_patch_size of both families
 ImageSize = tuple[int, int]
 
 
@@ -37,18 +36,20 @@ class NativeVideo:
     size: ImageSize
     times: tuple[float, ...]
 
-    @property
-    def step_times(self) -> list[float]:
-        """The time of each step, in the middle between its two frames; an odd one at the end is shown twice."""
-        times = self.times + self.times[-1:]
-        return [(a + b) / 2 for a, b in zip(times[::2], times[1::2])]
+    def step_times(self, step_frames: int) -> list[float]:
+        """The time of each step of `step_frames` frames, in the middle between its first and its last frame; the last
+        step is filled up with the last frame."""
+        times = self.times + self.times[-1:] * (-len(self.times) % step_frames)
+        return [(a + b) / 2 for a, b in zip(times[::step_frames], times[step_frames - 1 :: step_frames])]
 
-    @property
-    def step_seconds(self) -> float:
-        """Seconds from one step to the next, rounded as they are on their way through transformers and vLLM."""
+    def positions_per_step(self, sizes: VisionSizes) -> float:
+        """Positions along the time axis from one step to the next, with the seconds between steps rounded as
+        transformers and vLLM round them."""
+        if sizes.positions_per_second is None:
+            return 1.0
         frames = len(self.times)
         per_second = frames / (frames * mean_spacing(self.times))
-        return float(np.float32(FRAMES_PER_STEP / per_second))
+        return float(np.float32(sizes.step_frames / per_second)) * sizes.positions_per_second
 
 
 Part = str | ImageSize | NativeVideo
@@ -65,22 +66,22 @@ class ChatEncoder:
     """Turns one user turn of text and image slots into a Prompt, with the chat template of the model in `folder`."""
 
     def __init__(self, folder: str | Path):
-        if not (Path(folder) / "config.json").is_file():
-            raise BadInput(f"{folder}: no model here (config.json is missing); give a folder in Hugging Face format")
+        self.family = family = read_family(folder)
         try:
             config = AutoConfig.from_pretrained(folder)
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            self.image_token, self.video_token = int(config.image_token_id), int(config.video_token_id)
-            self.vision_start, self.vision_end = int(config.vision_start_token_id), int(config.vision_end_token_id)
-            self.patch = int(config.vision_config.patch_size)
-            self.merge = int(config.vision_config.spatial_merge_size)
-            # Positions per second of Qwen2.5-VL's native videos; None for Qwen3-VL, which writes times as text.
-            self.tokens_per_second = getattr(config.vision_config, "tokens_per_second", None)
+            self.image_token, self.video_token, self.vision_start, self.vision_end = (
+                int(getattr(config, key))
+                for key in (
+                    *(family.image_token_key, family.video_token_key),
+                    *(family.vision_start_key, family.vision_end_key),
+                )
+            )
+            self.sizes = family.vision_sizes(config)
         except (OSError, ValueError, AttributeError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise BadInput(
-                f"{folder}: not the folder of a vision language model of the Qwen-VL kind ({reason})"
-            ) from None
+            raise BadInput(f"{folder}: not a whole model folder of type {family.model_type} ({reason})") from None
+        self.patch, self.merge = self.sizes.patch, self.sizes.merge
         self.stop_ids = _stop_ids(Path(folder), self.tokenizer.eos_token_id)
         self.banned_ids = banned_token_ids(self.tokenizer, self.stop_ids, int(config.get_text_config().vocab_size))
 
@@ -98,16 +99,15 @@ class ChatEncoder:
             {"type": "text", "text": without_control(part)} if isinstance(part, str) else {"type": kind}
             for part in parts
         ]
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
+        turn: dict[str, Any] = {"role": "user", "content": content}
+        text = self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
         request = np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
         shown = [self._expand(slot) for slot in slots]
         before, *after = np.split(request, np.flatnonzero(self.is_visual(request)))
         pieces = [before, *(np.concatenate([ids, rest[1:]]) for (ids, _), rest in zip(shown, after, strict=True))]
         token_ids = np.concatenate(pieces).astype(np.int32)
         spans = [span for _, spans in shown for span in spans]
-        time_step = video.step_seconds * self.tokens_per_second if video and self.tokens_per_second else 1.0
+        time_step = video.positions_per_step(self.sizes) if video else 1.0
         return Prompt(
             token_ids=token_ids,
             request_ids=request,
@@ -119,14 +119,17 @@ class ChatEncoder:
     @property
     def tile(self) -> int:
         """Pixels along the side of what one visual token shows: sides of frames are multiples of it."""
-        return self.patch * self.merge
+        return self.sizes.tile
 
     def is_visual(self, token_ids: np.ndarray) -> np.ndarray:
         """bool [P]: the tokens of images and videos."""
         return (token_ids == self.image_token) | (token_ids == self.video_token)
 
     def _grid(self, slot: ImageSize | NativeVideo) -> tuple[int, int, int]:
-        (width, height), steps = (slot.size, len(slot.step_times)) if isinstance(slot, NativeVideo) else (slot, 1)
+        if isinstance(slot, NativeVideo):
+            steps, (width, height) = len(slot.step_times(self.sizes.step_frames)), slot.size
+        else:
+            steps, (width, height) = 1, slot
         return steps, height // self.patch, width // self.patch
 
     def _expand(self, slot: ImageSize | NativeVideo) -> tuple[list[int], list[tuple[int, int, int]]]:
@@ -135,12 +138,12 @@ class ChatEncoder:
         h, w = h // self.merge, w // self.merge
         if not isinstance(slot, NativeVideo):
             return [self.image_token] * h * w, [(1, h, w)]
-        if self.tokens_per_second is not None:
+        if self.family.step_text is None:
             return [self.video_token] * t * h * w, [(t, h, w)]
         ids: list[int] = []
-        for time in slot.step_times:
+        for time in slot.step_times(self.sizes.step_frames):
             # Tokenized on its own, as vLLM does it: with its neighbours it might become other tokens.
-            ids += self.tokenizer(f"<{time:.1f} seconds>", add_special_tokens=False)["input_ids"]
+            ids += self.tokenizer(self.family.step_text.format(time=time), add_special_tokens=False)["input_ids"]
             ids += [self.vision_start, *[self.video_token] * h * w, self.vision_end]
         return ids, [(1, h, w)] * t
 
@@ -172,7 +175,7 @@ def _stop_ids(folder: Path, eos: int) -> tuple[int, ...]:
     return tuple(sorted(stop))
 
 
-def banned_token_ids(tokenizer: AutoTokenizer, stop_ids: tuple[int, ...], vocab: int) -> tuple[int, ...]:
+def banned_token_ids(tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...], vocab: int) -> tuple[int, ...]:
     """Ids that can be neither sampled nor scored: control tokens and ids without a token, the stop tokens excepted."""
     control = {i for token, i in tokenizer.get_vocab().items() if CONTROL_TOKEN.fullmatch(token)}
     return tuple(sorted((control | set(range(len(tokenizer), vocab))) - set(stop_ids)))

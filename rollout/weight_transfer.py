@@ -12,11 +12,13 @@ borrows them and the store frees them when it lets go. A ref pickled by hand wou
 from __future__ import annotations
 
 import logging
+import re
 import time
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -30,7 +32,9 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.models.utils import WeightsMapper
 
+from evidence.families import Family, family_of
 from evidence.manifest import CARRIER, Manifest, unpack_bucket
 from rollout.lora_merge import is_adapter, merged_layers
 
@@ -104,7 +108,7 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
 
     def _fetch(self, version: int, timeout_s: float) -> list[tuple[str, torch.Tensor]]:
         deadline = time.monotonic() + timeout_s
-        store = ray.get_actor(self.address.actor, namespace=self.address.namespace)
+        store: Any = ray.get_actor(self.address.actor, namespace=self.address.namespace)
         manifest: Manifest = ray.get(store.manifest.remote(version), timeout=timeout_s)
         adapter = is_adapter(manifest.names)
         if not adapter:
@@ -116,8 +120,15 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
             views = unpack_bucket(bucket, array)
             tensors |= {entry.name: _as_torch(views[entry.name], entry.dtype) for entry in bucket.entries}
         if adapter:
-            folder, mapper = Path(self.model_config.model), self.model.hf_to_vllm_mapper
-            return merged_layers(folder, tensors, lambda name: mapper.apply_list([name])[0], self.model_config.dtype)
+            dtype = self.model_config.dtype
+            assert isinstance(dtype, torch.dtype)  # vLLM has resolved names such as "auto" by now
+            return merged_layers(
+                Path(self.model_config.model),
+                tensors,
+                lambda name: self._mapper.apply_list([name])[0],
+                re.compile(self._family.engine_layer),
+                dtype,
+            )
         return list(tensors.items())
 
     def _check_names(self, manifest: Manifest) -> None:
@@ -127,7 +138,8 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
         expected = self._canonical(_checkpoint_names(Path(self.model_config.model)))
         given = self._canonical(manifest.names)
         unknown = sorted(given - expected)
-        missing = sorted(name for name in expected - given if not name.startswith("visual."))
+        tower = f"{self._family.engine_tower}."
+        missing = sorted(name for name in expected - given if not name.startswith(tower))
         if unknown or missing:
             raise WeightSetMismatch(
                 f"version {manifest.version}: {len(missing)} tensors are missing {missing[:3]}, "
@@ -136,8 +148,17 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
 
     def _canonical(self, names: frozenset[str]) -> frozenset[str]:
         """vLLM's own names: transformers names the same tensors one way in memory and another way in checkpoints."""
-        mapped = frozenset(self.model.hf_to_vllm_mapper.apply_list(sorted(names)))
-        return frozenset(name for name in mapped if not (self._tied and name.endswith("lm_head.weight")))
+        mapped = frozenset(self._mapper.apply_list(sorted(names)))
+        return frozenset(name for name in mapped if not (self._tied and name.endswith(f"{self._family.head}.weight")))
+
+    @property
+    def _mapper(self) -> WeightsMapper:
+        model: Any = self.model
+        return model.hf_to_vllm_mapper
+
+    @property
+    def _family(self) -> Family:
+        return family_of(self.model_config.hf_config.model_type, self.model_config.model)
 
     @property
     def _tied(self) -> bool:
@@ -150,7 +171,9 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
 
     def receive_weights(self, update_info: WeightUpdate) -> None:
         assert self.fetch_state(update_info.version) == READY
-        self.model.load_weights(iter(self.fetched[1].result()))
+        assert self.fetched is not None
+        model: Any = self.model
+        model.load_weights(iter(self.fetched[1].result()))
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
@@ -176,6 +199,8 @@ class PrefetchExtension:
     """Methods added to vLLM's worker, to be called by `collective_rpc`: both return at once.
 
     What went wrong is returned, not raised: vLLM would turn it into a nameless error on the way."""
+
+    weight_transfer_engine: StoreWeightTransfer
 
     def prefetch_weights(self, version: int, timeout_s: float) -> None:
         self.weight_transfer_engine.prefetch(version, timeout_s)

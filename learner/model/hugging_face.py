@@ -63,7 +63,7 @@ def _save_weights(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, fil
     if len(files) == 1:
         (folder / "0.part").rename(folder / PREFIX)
         return dtype
-    index = {}
+    index: dict[str, str] = {}
     for number, names in enumerate(files):
         file = f"model-{number + 1:05d}-of-{len(files):05d}.safetensors"
         (folder / f"{number}.part").rename(folder / file)

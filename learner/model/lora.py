@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from evidence.errors import BadInput
+from evidence.families import Family
 from evidence.lora_names import SCALE, A, B
 from learner.settings import LoraSpec
 
@@ -25,19 +27,21 @@ ADAPTER = "default"
 SEED = 0
 
 
-def add_adapters(model: nn.Module, spec: LoraSpec) -> None:
-    """Into a Qwen-VL model, in place; everything but the adapters is frozen. Raises BadInput for a target that the
+def add_adapters(model: nn.Module, family: Family, spec: LoraSpec) -> None:
+    """Into a model of `family`, in place; everything but the adapters is frozen. Raises BadInput for a target that the
     language model does not have."""
-    prefix = "model.language_model."
-    linears = [
-        prefix + name for name, module in model.model.language_model.named_modules() if isinstance(module, nn.Linear)
-    ]
-    kinds = sorted({name.rpartition(".")[2] for name in linears})
-    unknown = set(spec.targets) - set(kinds)
+    unknown = set(spec.targets) - set(family.lora_layers)
     if unknown:
-        raise BadInput(f"lora.targets: the model has no layer {min(unknown)}, but {', '.join(kinds)}")
-    wanted = [name for name in linears if not spec.targets or name.rpartition(".")[2] in spec.targets]
-    config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, lora_dropout=0.0, target_modules=wanted)
+        layers = ", ".join(sorted(family.lora_layers))
+        raise BadInput(f"lora.targets: the model has no layer {min(unknown)}, but {layers}")
+    targets = spec.targets or family.lora_layers
+    prefix = f"{family.language_model}."
+    wanted = [
+        name for name, _ in model.named_modules() if name.startswith(prefix) and name.rpartition(".")[2] in targets
+    ]
+    # peft declares an integer, but only divides alpha by the rank.
+    alpha: Any = spec.alpha
+    config = LoraConfig(r=spec.rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=wanted)
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         inject_adapter_in_model(config, model, ADAPTER)

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from evidence.errors import BadInput
+from evidence.families import family_of
 from learner.losses import PolicyOutput
 from learner.model.attention import PACKED, seen_by
 from learner.model.head import ScoringHead
@@ -22,9 +24,6 @@ from learner.model.lora import add_adapters, checkpoint_name
 from learner.model.vision import Features, FrozenTower, Pixels, dummy_image, encode, place, set_patches
 from learner.packing.batch import Batch
 from learner.settings import PolicyConfig
-
-# Where checkpoints have the vision tower.
-VISION = "model.visual."
 
 
 class Rows(NamedTuple):
@@ -50,27 +49,33 @@ class Rows(NamedTuple):
 
 
 class Policy(nn.Module):
-    """A Qwen2.5-VL or Qwen3-VL from transformers behind one forward."""
+    """A model of a supported family (evidence/families), from transformers, behind one forward."""
 
-    def __init__(self, model: nn.Module, banned_ids: Sequence[int], config: PolicyConfig, attention: str = PACKED):
-        """`model`: Qwen2_5_VL- or Qwen3VLForConditionalGeneration. attention: its language model's
-        (learner/model/attention). Raises BadInput for sliding-window attention."""
+    def __init__(
+        self, model: PreTrainedModel, banned_ids: Sequence[int], config: PolicyConfig, attention: str = PACKED
+    ):
+        """attention: of the language model (learner/model/attention). Raises BadInput for a model of another family
+        and for sliding-window attention."""
         super().__init__()
-        text = model.config.get_text_config()
-        if getattr(text, "use_sliding_window", False):
+        self.family = family = family_of(model.config.model_type, "model")
+        window_key = family.sliding_window_key
+        if window_key is not None and getattr(model.config.get_text_config(), window_key):
             raise BadInput(
-                "model: use_sliding_window is true, and packed attention has no window; set it to false in config.json"
+                f"model: {window_key} is true, and packed attention has no window; set it to false in config.json"
             )
         self.config = config
         self.model = model
         self.attention = attention
         model.set_attn_implementation({"text_config": attention})
-        self.image_token, self.video_token = model.config.image_token_id, model.config.video_token_id
-        self.merge = model.config.vision_config.spatial_merge_size
-        self.head = ScoringHead(model.lm_head, banned_ids, config.logit_chunk_mib)
-        model.model.visual.requires_grad_(config.train_vision)
+        keys = (family.image_token_key, family.video_token_key)
+        self.image_token, self.video_token = (int(getattr(model.config, key)) for key in keys)
+        self.sizes = family.vision_sizes(model.config)
+        lm_head = model.get_submodule(family.head)
+        assert isinstance(lm_head, nn.Linear)
+        self.head = ScoringHead(lm_head, banned_ids, config.logit_chunk_mib)
+        self._tower.requires_grad_(config.train_vision)
         if config.lora is not None:
-            add_adapters(model, config.lora)
+            add_adapters(model, family, config.lora)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             self.train()  # transformers checkpoints only then; the models have no dropout
@@ -79,9 +84,14 @@ class Policy(nn.Module):
 
     def take_tower(self) -> nn.Module:
         """The vision tower out of the model; put a `frozen_tower` in its place."""
-        tower = self.model.model.visual
-        del self.model.model.visual
+        tower = self._tower
+        parent, _, name = self.family.vision_tower.rpartition(".")
+        delattr(self.model.get_submodule(parent), name)
         return tower
+
+    @property
+    def _tower(self) -> nn.Module:
+        return self.model.get_submodule(self.family.vision_tower)
 
     def forward(self, rows: Rows, shown: Pixels | Features | None, temperature: float) -> PolicyOutput:
         """float32 [N] each, of `rows.targets`. shown: the image sets of `rows`, one after another; None if there are
@@ -92,15 +102,15 @@ class Policy(nn.Module):
             embeds = embeds + unseen.to(embeds.dtype)
         deepstack = {}
         if features is not None:
-            found = place(features, rows.set_patches // self.merge**2, rows.image_of)
+            found = place(features, rows.set_patches // self.sizes.merge**2, rows.image_of)
             image = (rows.token_ids == self.image_token) | (rows.token_ids == self.video_token)
             visual = image & (rows.segment >= 0)
             if (there := int(visual.sum())) != len(found.tokens):  # masked_scatter would take what it needs
                 raise ValueError(f"{len(found.tokens)} features of images for {there} places in the rows")
             embeds = embeds.masked_scatter(visual[..., None], found.tokens.to(embeds.dtype))
-            if found.deepstack:  # Qwen3-VL adds features of earlier vision layers after its first layers
+            if self.family.deepstack:  # features of earlier vision layers, added after the first layers
                 deepstack = {"visual_pos_masks": visual, "deepstack_visual_embeds": list(found.deepstack)}
-        hidden = self.model.model.language_model(
+        hidden = self.model.get_submodule(self.family.language_model)(
             inputs_embeds=embeds,
             position_ids=rows.positions,
             use_cache=False,
@@ -117,16 +127,17 @@ class Policy(nn.Module):
         if isinstance(shown, Features):
             return shown, None
         if shown is not None:
-            return encode(self.model.model.visual, shown), None
+            return encode(self._tower, shown, self.family.deepstack), None
         if not self.config.train_vision:
             return None, None
-        dummy = encode(self.model.model.visual, dummy_image(self.model.model.visual, device))
-        return None, sum(part.sum() for part in (dummy.tokens, *dummy.deepstack)) * 0
+        dummy = encode(self._tower, dummy_image(self.sizes, device), self.family.deepstack)
+        return None, torch.stack([part.sum() for part in (dummy.tokens, *dummy.deepstack)]).sum() * 0
 
     def checkpoint_parameters(self, frozen: bool) -> dict[str, nn.Parameter]:
         """Parameters by their checkpoint names (learner/model/lora for those of an adapter); tied ones once; frozen
         ones only if asked for."""
         named = {checkpoint_name(name): p for name, p in self.model.named_parameters()}
         if self.frozen_tower is not None:
-            named |= {VISION + name: p for name, p in self.frozen_tower.module.named_parameters()}
+            tower = self.family.vision_tower
+            named |= {f"{tower}.{name}": p for name, p in self.frozen_tower.module.named_parameters()}
         return {name: p for name, p in named.items() if frozen or p.requires_grad}

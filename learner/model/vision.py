@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from evidence.families import VisionSizes
 from learner.model.patches import Patcher
 from learner.packing.batch import Batch
 
@@ -28,8 +29,8 @@ class Pixels(NamedTuple):
 
 
 class Features(NamedTuple):
-    """What a tower makes of pixels, by merged token: [t, width] for the prompt, and for Qwen3-VL as much for each of
-    the language model's first layers."""
+    """What a tower makes of pixels, by merged token: [t, width] for the prompt, and, of a family with deepstack, as
+    much for each of the language model's first layers."""
 
     tokens: torch.Tensor
     deepstack: tuple[torch.Tensor, ...] = ()
@@ -46,17 +47,16 @@ class Features(NamedTuple):
         return Features(tokens, tuple(deepstack))
 
 
-def encode(tower: nn.Module, shown: Pixels) -> Features:
+def encode(tower: nn.Module, shown: Pixels, deepstack: bool) -> Features:
+    """`deepstack`: whether the tower's family has features for the language model's first layers."""
     out = tower(shown.patches.to(next(tower.parameters()).dtype), grid_thw=shown.grids)
-    return Features(out.pooler_output, tuple(out.get("deepstack_features") or ()))
+    return Features(out.pooler_output, tuple(out.deepstack_features) if deepstack else ())
 
 
-def dummy_image(tower: nn.Module, device: torch.device) -> Pixels:
+def dummy_image(sizes: VisionSizes, device: torch.device) -> Pixels:
     """The smallest image there is, black: one merged token."""
-    config = tower.config
-    side = config.spatial_merge_size
-    values = config.in_channels * config.temporal_patch_size * config.patch_size**2
-    return Pixels(torch.zeros(side * side, values, device=device), torch.tensor([[1, side, side]], device=device))
+    patches = torch.zeros(sizes.merge**2, sizes.patch_values, device=device)
+    return Pixels(patches, torch.tensor([[1, sizes.merge, sizes.merge]], device=device))
 
 
 class FeatureCache:
@@ -88,8 +88,9 @@ class FeatureCache:
 class FrozenTower:
     """A replicated vision tower and what it has seen. Not an nn.Module, so that ZeRO-3 leaves it alone."""
 
-    def __init__(self, module: nn.Module, cache_bytes: int):
+    def __init__(self, module: nn.Module, deepstack: bool, cache_bytes: int):
         self.module = module.requires_grad_(False)
+        self.deepstack = deepstack
         self.cache = FeatureCache(cache_bytes)
 
     @torch.no_grad()
@@ -115,11 +116,11 @@ class FrozenTower:
         if missed:
             patches = [patcher.patches([images[n]()], batch.frame_counts[sets[n]]) for n in missed]
             grids = torch.from_numpy(np.concatenate([batch.grids[sets[n]] for n in missed]))
-            made = encode(self.module, Pixels(torch.cat(patches).to(device), grids.to(device)))
+            made = encode(self.module, Pixels(torch.cat(patches).to(device), grids.to(device)), self.deepstack)
             for n, features in zip(missed, split(made, [len(part) // patcher.merge**2 for part in patches])):
                 # A copy, in the host's memory: a view would keep all of the forward's alive.
-                found[n] = features.copied("cpu")
-                self.cache.put(keyed[n], found[n])
+                found[n] = copy = features.copied("cpu")
+                self.cache.put(keyed[n], copy)
         return join([features for features in found if features is not None]).to(device)
 
 

@@ -37,7 +37,8 @@ def test_the_least_recently_used_go_first_and_the_limit_holds() -> None:
 
 def test_what_is_kept_is_what_the_tower_makes(either_model: Path, either_encoder: Any) -> None:
     policy, patcher = plain_policy(either_model, either_encoder, PolicyConfig()), Patcher.of_model(either_model)
-    tower = FrozenTower(policy.take_tower(), cache_bytes=1 << 20)
+    deepstack = policy.family.deepstack
+    tower = FrozenTower(policy.take_tower(), deepstack, cache_bytes=1 << 20)
     side = 2 * patcher.patch * patcher.merge
     image, video, other = (
         shown_unit(either_encoder, side, kind, seed) for kind, seed in (("image", 1), ("video", 1), ("image", 3))
@@ -61,7 +62,7 @@ def test_what_is_kept_is_what_the_tower_makes(either_model: Path, either_encoder
         assert len(calls) == fetched
         patches = patcher.patches(layout.images, layout.batch.frame_counts)
         with torch.no_grad():
-            whole = encode(tower.module, Pixels(patches, torch.from_numpy(layout.batch.grids)))
+            whole = encode(tower.module, Pixels(patches, torch.from_numpy(layout.batch.grids)), deepstack)
         torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
     assert (tower.cache.hits, tower.cache.misses) == (4, 3)
 
