@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.sampling_params import SamplingParams
 
-# How often a fetch is asked whether it is done. Asking costs the engine less than a millisecond.
+# Seconds between polls of a running fetch. A poll costs the engine less than a millisecond.
 POLL_S = 0.02
 FETCH_TIMEOUT_S = 300.0
 
@@ -36,16 +36,16 @@ class PromptMismatch(RuntimeError):
 
 
 class EngineStopped(RuntimeError):
-    """The engine was stopped, or stopped itself since its weights are not whole."""
+    """The engine was stopped, or stopped itself because an update of its weights failed halfway."""
 
 
 class WeightsRefused(RuntimeError):
-    """A weight set that could not be fetched or verified: the engine keeps the weights it has."""
+    """A weight set could not be fetched or verified. The engine keeps its present weights."""
 
 
 @dataclass(frozen=True)
 class WeightStore:
-    """Where an engine finds new weights: Ray's address and namespace, and the weights actor's name."""
+    """Where an engine gets new weights: Ray's address and namespace, and the name of the weights actor."""
 
     address: str
     namespace: str
@@ -53,7 +53,7 @@ class WeightStore:
 
 
 class Engine:
-    """Made by `await Engine.start(...)`; all methods are to be called in the event loop that started it."""
+    """Created by `await Engine.start(...)`. All methods must be called in the event loop that started it."""
 
     def __init__(self, llm: Any, banned_ids: Iterable[int], version: int):
         self._llm = llm
@@ -72,7 +72,10 @@ class Engine:
     async def start(
         cls, config: EngineConfig, banned_ids: Iterable[int], version: int = 0, store: WeightStore | None = None
     ) -> Engine:
-        """Load the model in its folder as weights `version`; with a `store`, `update_weights` becomes possible."""
+        """Load the model in its folder as weights `version`. `update_weights` needs a `store`.
+
+        Raises BadInput if the folder does not hold a model of a supported family.
+        """
         prepare_environment(config.threads)
         from transformers import AutoConfig
         from vllm.config import WeightTransferConfig
@@ -101,8 +104,8 @@ class Engine:
         """`n` completions of one prompt, each with its exact behaviour policy.
 
         `frames`: uint8 [frames, H, W, 3], already resized. Temperature 0 is greedy (`n` must be 1). Completion i
-        depends on `seed` and i, not on what else is in the batch (float32, one CPU thread; elsewhere within rounding).
-        Raises PromptMismatch.
+        depends on `seed` and i only, not on other requests in the batch (exactly in float32 on one CPU thread, within
+        rounding elsewhere). Raises PromptMismatch.
         """
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
@@ -121,7 +124,7 @@ class Engine:
         return tuple(self._trajectory(completion) for completion in sorted(output.outputs, key=lambda c: c.index))
 
     async def choose(self, prompt: Prompt, images: Sequence[np.ndarray], allowed: Sequence[int]) -> np.ndarray:
-        """float32 [K]: probabilities of the next token over the K `allowed` ids, which alone may be decoded; sum 1.
+        """float32 [K]: probabilities of the next token, restricted to the K `allowed` ids; they sum to 1.
 
         `images`: uint8 [H, W, 3] each, already resized. Raises PromptMismatch.
         """
@@ -143,23 +146,23 @@ class Engine:
 
     @property
     def dead(self) -> bool:
-        """Whether it can no longer answer: vLLM's engine process died, or the engine was stopped."""
+        """Whether the engine can no longer answer: vLLM's engine process died, or the engine was stopped."""
         return self._llm is None or self._llm.errored
 
     def leave_if_dead(self) -> None:
-        """End this process if its engine is dead: an actor without its engine would be handed work for ever, while one
-        that dies is started anew by its owner."""
+        """End this process if its engine is dead: its owner restarts an actor that dies, but would keep sending work to
+        one that lives on without an engine."""
         if self.dead:
-            logging.getLogger(__name__).error("the vLLM engine died; leaving", exc_info=True)
+            logging.getLogger(__name__).error("the vLLM engine died; ending this process", exc_info=True)
             os._exit(1)
 
     async def _run(self, prompt: Prompt, images: Iterable[np.ndarray], params: SamplingParams) -> RequestOutput:
         request = {
             "prompt_token_ids": prompt.request_ids.tolist(),
-            "multi_modal_data": _shown(prompt, images),
+            "multi_modal_data": _multi_modal_data(prompt, images),
             "cache_salt": str(self.version),  # the prefix cache outlives a weight update
         }
-        # FINAL_ONLY: the one output is the last.
+        # FINAL_ONLY: there is exactly one output.
         (output,) = [out async for out in self.llm.generate(request, params, f"r{next(self.request_numbers)}")]
         _check_prompt(prompt, output.prompt_token_ids, self.llm.tokenizer.decode)
         return output
@@ -178,15 +181,16 @@ class Engine:
         )
 
     async def prefetch(self, version: int) -> None:
-        """Fetch and verify weights while generation goes on. Raises WeightsRefused."""
+        """Fetch and verify weights while generation continues. Raises WeightsRefused."""
         async with self.updating:
             await self._fetch(version)
 
     async def update_weights(self, version: int) -> None:
-        """Go over to weights `version` in flight: what is being generated goes on with them.
+        """Switch to weights `version` in flight: requests that are being generated continue with the new weights.
 
-        Raises ValueError if `version` is not above the present one (salts and spans would lie), WeightsRefused if it
-        cannot be had whole; then nothing has changed. Any later failure stops the engine.
+        Raises ValueError if `version` is not above the present one (cache salts and version spans would be wrong), and
+        WeightsRefused if it cannot be fetched and verified; the weights are then unchanged. Any later failure stops the
+        engine.
         """
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
@@ -216,15 +220,15 @@ class Engine:
             raise WeightsRefused(failed[0])
 
     async def check_health(self) -> None:
-        """Raises vLLM's EngineDeadError if the engine can no longer answer."""
+        """Raise vLLM's EngineDeadError if the engine can no longer answer."""
         await self.llm.check_health()
 
     async def stop(self) -> None:
-        """End the engine's processes; requests in flight fail. Stopping twice does nothing."""
+        """End the engine's processes. Requests in flight fail. A second call does nothing."""
         llm, self._llm = self._llm, None
         if llm is None:
             return
-        # vLLM reports the end of its own process as an error.
+        # vLLM logs the end of its process as an error.
         logger = logging.getLogger("vllm.v1.engine.async_llm")
         level = logger.level
         logger.setLevel(logging.CRITICAL)
@@ -232,11 +236,12 @@ class Engine:
         logger.setLevel(level)
 
 
-def _shown(prompt: Prompt, images: Iterable[np.ndarray]) -> dict[str, Any]:
+def _multi_modal_data(prompt: Prompt, images: Iterable[np.ndarray]) -> dict[str, Any]:
+    """The frames of a prompt as vLLM takes them."""
     if prompt.video_times is None:
         return {"image": list(images)}
-    # To vLLM it is a video of one frame a second of which the frames at these (fractional) indices were taken: so the
-    # times are exact, whatever the rate of the file.
+    # vLLM is given a video of one frame per second, sampled at the times as (fractional) frame indices. The times are
+    # then exact, whatever the file's frame rate.
     times = prompt.video_times
     metadata = {
         "fps": 1.0,

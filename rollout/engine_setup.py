@@ -1,4 +1,4 @@
-"""What a vLLM engine is started with: its config, the environment of its processes and its arguments."""
+"""How a vLLM engine is started: its config, the environment of its processes and its arguments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from evidence.families import VisionSizes
 
-# Prompt tokens that a CPU engine takes in one step.
+# Prompt tokens that a CPU engine prefills in one step.
 PREFILL_TOKENS = 4096
 
 
@@ -22,8 +22,8 @@ class EngineConfig:
     max_num_seqs: completions decoded at once.
     max_images: images in one prompt.
     native_video: whether prompts may show one native video.
-    seed: vLLM's own; each request brings its own seed too.
-    threads: CPU threads; meaningless on a GPU.
+    seed: vLLM's own seed; each request has its own seed too.
+    threads: CPU threads; not used on a GPU.
     kv_cache_gib: KV cache of a CPU engine, GiB; on a GPU it follows from gpu_memory_utilization.
     gpu_memory_utilization: share of each GPU's memory.
     tensor_parallel_size: GPUs of one engine.
@@ -43,16 +43,17 @@ class EngineConfig:
 
 
 def prepare_environment(threads: int) -> None:
-    """What vLLM and the processes it starts can be told only by environment, before any vllm module is imported."""
+    """Set the options that vLLM and its processes read from the environment only. Must be called before any vllm module
+    is imported."""
     os.environ.update(
         HF_HUB_OFFLINE="1",
         TOKENIZERS_PARALLELISM="false",
         VLLM_LOGGING_LEVEL="ERROR",
         VLLM_NO_USAGE_STATS="1",
-        # Engines share cores here; vLLM's own binding would put all of them on the same ones.
+        # Engines share cores; vLLM's own binding would pin all of them to the same ones.
         VLLM_CPU_OMP_THREADS_BIND="nobind",
         OMP_NUM_THREADS=str(threads),
-        # With 0 a CPU engine may run its worker inside the engine process: one process and 400 MB less.
+        # With 0, a CPU engine may run its worker inside the engine process, which saves a process and 400 MB.
         VLLM_ENABLE_V1_MULTIPROCESSING="0",
     )
 
@@ -65,22 +66,22 @@ def _platform_arguments(config: EngineConfig) -> dict[str, Any]:
             "gpu_memory_utilization": config.gpu_memory_utilization,
             "tensor_parallel_size": config.tensor_parallel_size,
         }
-    # Measured on the tiny model: compilation makes the start 48 s instead of 19 and no token faster. Without the
-    # variable the sampler alone is still compiled, which delays the first request by 11 s.
+    # Measured on the tiny model: with compilation a start takes 48 s instead of 19 and tokens are no faster. Without
+    # this variable the sampler is still compiled, which delays the first request by 11 s.
     os.environ["TORCH_COMPILE_DISABLE"] = "1"
     return {
         "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30),
         "enforce_eager": True,
         "distributed_executor_backend": "uni",
-        # vLLM 0.32 rewinds a seeded request's generator after each part of a prefill but the last, which a CPU
-        # generator cannot do ("CPU Generator does not use offset"): so every prompt is prefilled in one go.
+        # vLLM 0.32 rewinds a seeded request's generator after each part of a prefill but the last. A CPU generator
+        # cannot do that ("CPU Generator does not use offset"), so every prompt is prefilled in one step.
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(config.max_model_len, PREFILL_TOKENS),
     }
 
 
 def arguments_of(config: EngineConfig, sizes: VisionSizes) -> dict[str, Any]:
-    """Arguments of vLLM's AsyncEngineArgs."""
+    """Arguments for vLLM's AsyncEngineArgs. sizes: of the model's vision tower."""
     least = sizes.tile**2
     most = config.max_model_len * least
     return {
@@ -90,8 +91,8 @@ def arguments_of(config: EngineConfig, sizes: VisionSizes) -> dict[str, Any]:
         "max_model_len": config.max_model_len,
         "max_num_seqs": config.max_num_seqs,
         "limit_mm_per_prompt": {"image": config.max_images, "video": int(config.native_video)},
-        # Frames come resized; none can have more tokens than a prompt, so nothing is ever resized again. A video's
-        # pixels are counted over all its frames, of which those of one step share their tokens.
+        # Frames are already resized and must not be resized again: these bounds admit any frame that fits a prompt. The
+        # pixels of a video are counted over all its frames, and the frames of one step share their tokens.
         "mm_processor_kwargs": {
             "images_kwargs": {"size": {"shortest_edge": least, "longest_edge": most}},
             "videos_kwargs": {
@@ -99,7 +100,7 @@ def arguments_of(config: EngineConfig, sizes: VisionSizes) -> dict[str, Any]:
                 "do_sample_frames": False,
             },
         },
-        # It would keep up to 4 GiB of pixels, which are seldom seen twice.
+        # The cache would hold up to 4 GiB of pixels, which are rarely requested twice.
         "mm_processor_cache_gb": 0,
         "logprobs_mode": "processed_logprobs",
         "enable_prefix_caching": True,

@@ -1,11 +1,11 @@
-"""Prompts: text and frames become token ids and positions here, once, for engine, learner, referee and evaluation.
+"""Prompts: turns text and frames into token ids and positions, once, for engine, learner, referee and evaluation.
 
 Guarantees (promise 5): `Prompt.token_ids` are the ids vLLM computes from `Prompt.request_ids` and the same frames, and
-`Prompt.positions` are vLLM's mRoPE positions. Text given as data cannot become a control token: `<|…|>` is taken out
-of it before the chat template is applied.
+`Prompt.positions` are vLLM's mRoPE positions. Text given as data cannot become a control token: `<|…|>` is removed
+from it before the chat template is applied.
 
-A video is shown as images, each after its time in text, or as native video tokens, of which several frames share a
-step. Their times enter the positions or are text before each step, as the model's family has it (evidence/families).
+A video is shown as images, each after its time in text, or as native video tokens, where several frames share a step.
+Times of native video enter the positions or are text before each step, depending on the family (evidence/families).
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ ImageSize = tuple[int, int]
 
 @dataclass(frozen=True)
 class NativeVideo:
-    """A slot for a whole video: its frames' (width, height) in pixels, and their times in seconds, two or more."""
+    """A slot for a whole video: (width, height) of its frames in pixels, and their times in seconds, two or more."""
 
     size: ImageSize
     times: tuple[float, ...]
 
     def step_times(self, step_frames: int) -> list[float]:
-        """The time of each step of `step_frames` frames, in the middle between its first and its last frame; the last
-        step is filled up with the last frame."""
+        """The time of each step of `step_frames` frames: midway between its first and its last frame. The last step is
+        padded with the last frame."""
         times = self.times + self.times[-1:] * (-len(self.times) % step_frames)
         return [(a + b) / 2 for a, b in zip(times[::step_frames], times[step_frames - 1 :: step_frames])]
 
     def positions_per_step(self, sizes: VisionSizes) -> float:
-        """Positions along the time axis from one step to the next, with the seconds between steps rounded as
-        transformers and vLLM round them."""
+        """Positions along the time axis from one step to the next. The seconds between steps are rounded to float32, as
+        in transformers and vLLM."""
         if sizes.positions_per_second is None:
             return 1.0
         frames = len(self.times)
@@ -56,14 +56,17 @@ Part = str | ImageSize | NativeVideo
 
 
 def without_control(text: str) -> str:
-    """`text` without control tokens, also those that appear only once an inner one is taken out."""
+    """`text` without control tokens, including those that appear only after an inner one is removed."""
     while (shorter := CONTROL_TOKEN.sub("", text)) != text:
         text = shorter
     return text
 
 
 class ChatEncoder:
-    """Turns one user turn of text and image slots into a Prompt, with the chat template of the model in `folder`."""
+    """Turns one user turn of text and image slots into a Prompt, with the chat template of the model in `folder`.
+
+    Raises BadInput if `folder` does not hold a whole model of a supported family.
+    """
 
     def __init__(self, folder: str | Path):
         self.family = family = read_family(folder)
@@ -86,7 +89,7 @@ class ChatEncoder:
         self.banned_ids = banned_token_ids(self.tokenizer, self.stop_ids, int(config.get_text_config().vocab_size))
 
     def encode(self, parts: Sequence[Part]) -> Prompt:
-        """`parts`: texts, and slots for images or for one video; sides are multiples of patch x merge.
+        """Encode `parts`: texts, and slots for images or for one video, whose sides are multiples of the tile.
 
         Raises ValueError if a video is not the only slot.
         """
@@ -118,11 +121,11 @@ class ChatEncoder:
 
     @property
     def tile(self) -> int:
-        """Pixels along the side of what one visual token shows: sides of frames are multiples of it."""
+        """Pixels along the side of one visual token. Sides of frames are multiples of it."""
         return self.sizes.tile
 
     def is_visual(self, token_ids: np.ndarray) -> np.ndarray:
-        """bool [P]: the tokens of images and videos."""
+        """bool [P]: whether each token belongs to an image or a video."""
         return (token_ids == self.image_token) | (token_ids == self.video_token)
 
     def _grid(self, slot: ImageSize | NativeVideo) -> tuple[int, int, int]:
@@ -133,7 +136,7 @@ class ChatEncoder:
         return steps, height // self.patch, width // self.patch
 
     def _expand(self, slot: ImageSize | NativeVideo) -> tuple[list[int], list[tuple[int, int, int]]]:
-        """(ids in the place of the slot's placeholder, the spans of tokens along (t, h, w) among them)."""
+        """(ids that replace the slot's placeholder, the (t, h, w) of each span of visual tokens among them)."""
         t, h, w = self._grid(slot)
         h, w = h // self.merge, w // self.merge
         if not isinstance(slot, NativeVideo):
@@ -142,19 +145,20 @@ class ChatEncoder:
             return [self.video_token] * t * h * w, [(t, h, w)]
         ids: list[int] = []
         for time in slot.step_times(self.sizes.step_frames):
-            # Tokenized on its own, as vLLM does it: with its neighbours it might become other tokens.
+            # Tokenized on its own, as in vLLM: together with its neighbours it might become other tokens.
             ids += self.tokenizer(self.family.step_text.format(time=time), add_special_tokens=False)["input_ids"]
             ids += [self.vision_start, *[self.video_token] * h * w, self.vision_end]
         return ids, [(1, h, w)] * t
 
     def encode_completion(self, text: str) -> np.ndarray:
-        """int32 [C]: a completion's ids with its stop token, as supervised training wants them."""
+        """int32 [C]: the ids of a completion with its stop token, for supervised training."""
         ids = self.tokenizer(without_control(text), add_special_tokens=False)["input_ids"]
         return np.asarray([*ids, self.tokenizer.eos_token_id], np.int32)
 
 
 def build_prompt(encoder: ChatEncoder, template: PromptTemplate, sample: Sample, info: FrameInfo) -> Prompt:
-    """The policy's prompt: the frames, as the template says (those of a single moment as images), then the question."""
+    """The policy's prompt: the frames, shown as the template asks (a single frame always as an image), then the
+    question."""
     parts: list[Part] = []
     if template.native_video and info.times[-1] > info.times[0]:
         parts.append(NativeVideo(info.size, info.times))
@@ -166,7 +170,7 @@ def build_prompt(encoder: ChatEncoder, template: PromptTemplate, sample: Sample,
 
 
 def _stop_ids(folder: Path, eos: int) -> tuple[int, ...]:
-    """Every id that ends a completion: the tokenizer's and those of generation_config.json."""
+    """All ids that end a completion: the tokenizer's and those in generation_config.json."""
     stop = {eos}
     file = folder / "generation_config.json"
     if file.is_file():
@@ -176,6 +180,6 @@ def _stop_ids(folder: Path, eos: int) -> tuple[int, ...]:
 
 
 def banned_token_ids(tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...], vocab: int) -> tuple[int, ...]:
-    """Ids that can be neither sampled nor scored: control tokens and ids without a token, the stop tokens excepted."""
+    """Ids that can be neither sampled nor scored: control tokens and ids without a token, except the stop tokens."""
     control = {i for token, i in tokenizer.get_vocab().items() if CONTROL_TOKEN.fullmatch(token)}
     return tuple(sorted((control | set(range(len(tokenizer), vocab))) - set(stop_ids)))

@@ -1,7 +1,7 @@
-"""Frames become the patches that a model's vision tower takes.
+"""Turns frames into the patches that a model's vision tower takes.
 
-Guarantees: `Patcher.patches` are the pixel values of the model's own image processor, to rounding, if frames come
-resized by the sampling contract; the processor's files say by which statistics pixels are normalised.
+Guarantee: `Patcher.patches` equals the pixel values of the model's own image processor, up to rounding, for frames
+resized by the sampling contract. The mean and std for normalisation are read from the processor's files.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Patcher:
         """float32 [patches, channels * step_frames * patch * patch], in the order of transformers' processors.
 
         images: uint8 [n, H, W, 3] each: n single images, or one native video. frame_counts: frames of each image and
-        video, in order. `step_frames` frames of a video share a step along the temporal patch axis; the last step, and
-        the only one of an image, is filled up with its last frame.
+        video, in order. Along the temporal patch axis, `step_frames` frames of a video form a step; the last step, and
+        the only step of an image, is padded by repeating its last frame.
         """
         parts, at = [torch.empty(0, self.sizes.patch_values)], 0
         for array in images:

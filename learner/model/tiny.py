@@ -1,8 +1,8 @@
-"""A Qwen-VL small enough for two CPU cores, made from nothing: weights, tokenizer, processor, chat template.
+"""Creates a random vision language model small enough for two CPU cores: weights, tokenizer, processor, chat template.
 
-Guarantees: the folder loads with transformers and vLLM alike; the tokenizer can write every byte; numbers up to 199
-are one token each when the corpus holds no more frequent text, and the tags of the evidence grammar are one token
-each, so that a claim is about 17 tokens.
+Guarantees: the folder loads with transformers and vLLM; the tokenizer can encode every byte; each tag of the evidence
+grammar is one token, and so is each number up to 199 unless the corpus has more frequent text, so that a claim is
+about 17 tokens.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConf
 from transformers.utils.logging import disable_progress_bar
 
 from evidence.config_checks import require_one_of
-from evidence.families import FAMILIES, ControlTokens
+from evidence.families import FAMILIES, ControlTokens, Family
 
 TAG_TOKENS = tuple(f"<{slash}{tag}>" for tag in ("think", "answer", "obj", "box", "t") for slash in ("", "/"))
 
-# transformers' .02 suits widths of a thousand; narrow layers start too quiet with it.
+# transformers' .02 suits widths of a thousand; in narrow layers it makes the first outputs too small.
 INITIALIZER_RANGE = 0.04
 STEP_FRAMES = 2  # frames of a native video that share a step
 POSITIONS_PER_SECOND = 2  # of native videos, in a family whose times enter positions
@@ -31,7 +31,7 @@ POSITIONS_PER_SECOND = 2  # of native videos, in a family whose times enter posi
 
 @dataclass
 class TinySpec:
-    """Family (a key of evidence.families.FAMILIES) and sizes; text_kv_heads: by default half the heads. The defaults
+    """Family (a key of evidence.families.FAMILIES) and sizes; text_kv_heads is half the heads by default. The defaults
     give 1.6M parameters with a vocabulary of 800."""
 
     family: str = "qwen2_5_vl"
@@ -54,7 +54,7 @@ class TinySpec:
 
 
 def chat_template(tokens: ControlTokens) -> str:
-    """Jinja, as `apply_chat_template` takes it."""
+    """The Jinja template for transformers' `apply_chat_template`."""
     image = f"{tokens.vision_start}{tokens.image_pad}{tokens.vision_end}"
     video = f"{tokens.vision_start}{tokens.video_pad}{tokens.vision_end}"
     return (
@@ -71,7 +71,7 @@ def chat_template(tokens: ControlTokens) -> str:
 
 
 def train_tokenizer(corpus: Iterable[str], vocab: int, control: ControlTokens) -> PreTrainedTokenizerFast:
-    """A byte-complete BPE tokenizer of `vocab` tokens; whole numbers, decimals and words are never split by space."""
+    """A byte-complete BPE tokenizer of `vocab` tokens. Numbers, decimals and words are separate pre-tokens."""
     tokenizer = Tokenizer(models.BPE())
     words = Regex(r"\d+\.\d+|\d+| ?[A-Za-z]+| ?[^\sA-Za-z0-9]|\s+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -97,6 +97,7 @@ def train_tokenizer(corpus: Iterable[str], vocab: int, control: ControlTokens) -
 
 
 def model_config(spec: TinySpec, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
+    """The config of a model of `spec` with the vocabulary of `tokenizer`."""
     family = FAMILIES[spec.family]
     tokens = family.tokens
     token = tokenizer.convert_tokens_to_ids
@@ -114,7 +115,6 @@ def model_config(spec: TinySpec, tokenizer: PreTrainedTokenizerFast) -> PreTrain
         "eos_token_id": token(tokens.turn_end),
         "pad_token_id": token(tokens.end_of_text),
     }
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0}
     vision: dict[str, Any] = {
         "depth": spec.vision_layers,
         "hidden_size": spec.vision_width,
@@ -126,6 +126,25 @@ def model_config(spec: TinySpec, tokenizer: PreTrainedTokenizerFast) -> PreTrain
         family.step_frames_key: STEP_FRAMES,
         "initializer_range": INITIALIZER_RANGE,
     }
+    _add_family_options(family, spec, text, vision)
+    ids = {
+        family.image_token_key: tokens.image_pad,
+        family.video_token_key: tokens.video_pad,
+        family.vision_start_key: tokens.vision_start,
+        family.vision_end_key: tokens.vision_end,
+    }
+    return AutoConfig.for_model(
+        spec.family,
+        text_config=text,
+        **{family.vision_key: vision},
+        **{key: token(name) for key, name in ids.items()},
+        tie_word_embeddings=True,
+    )
+
+
+def _add_family_options(family: Family, spec: TinySpec, text: dict[str, Any], vision: dict[str, Any]) -> None:
+    """Add the keys that only some families have to the text and vision configs."""
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0}
     half_head = spec.text_width // spec.text_heads // 2
     if family.interleaved_rope:
         third = half_head // 3
@@ -135,6 +154,7 @@ def model_config(spec: TinySpec, tokenizer: PreTrainedTokenizerFast) -> PreTrain
     else:
         section = [half_head // 4, (half_head - half_head // 4) // 2]
         section.append(half_head - sum(section))
+    text |= {"rope_parameters": rope | {"mrope_section": section}}
     if family.windowed_vision:
         vision |= {"window_size": 8 * spec.patch, "fullatt_block_indexes": list(range(spec.vision_layers))}
     else:
@@ -146,24 +166,11 @@ def model_config(spec: TinySpec, tokenizer: PreTrainedTokenizerFast) -> PreTrain
         text |= {family.sliding_window_key: False}
     if family.seconds_key is not None:
         vision |= {family.seconds_key: POSITIONS_PER_SECOND}
-    ids = {
-        family.image_token_key: tokens.image_pad,
-        family.video_token_key: tokens.video_pad,
-        family.vision_start_key: tokens.vision_start,
-        family.vision_end_key: tokens.vision_end,
-    }
-    return AutoConfig.for_model(
-        spec.family,
-        text_config=text | {"rope_parameters": rope | {"mrope_section": section}},
-        **{family.vision_key: vision},
-        **{key: token(text) for key, text in ids.items()},
-        tie_word_embeddings=True,
-    )
 
 
 def create_tiny_model(folder: Path, spec: TinySpec | None = None, corpus: Iterable[str] = (), seed: int = 0) -> None:
     """Write a random model, its tokenizer and processor files into `folder` (created if absent)."""
-    disable_progress_bar()  # of writing one small file
+    disable_progress_bar()  # it would show for a single small file
     spec = spec or TinySpec()
     folder.mkdir(parents=True, exist_ok=True)
     family = FAMILIES[spec.family]
@@ -182,7 +189,7 @@ def create_tiny_model(folder: Path, spec: TinySpec | None = None, corpus: Iterab
         "patch_size": spec.patch,
         "merge_size": spec.merge,
         "temporal_patch_size": STEP_FRAMES,
-        # Frames arrive resized by the sampling contract; these bounds make the processor leave them as they are.
+        # Frames are already resized by the sampling contract; with these bounds the processor keeps their size.
         "size": {"shortest_edge": side * side, "longest_edge": 1280 * side * side},
         "image_mean": family.pixel_mean,
         "image_std": family.pixel_std,
