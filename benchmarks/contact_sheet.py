@@ -23,7 +23,7 @@ from rollout.dataset.shapes import FRAME_SIDE, MOMENTS, make_shapes
 from rollout.frames.decoding import decode
 
 ROOT = Path(__file__).parents[1]
-CONTRACT = SamplingContract(frames=MOMENTS, max_pixels=FRAME_SIDE**2, min_pixels=FRAME_SIDE**2)
+CONTRACT = SamplingContract(frames=MOMENTS, max_pixels=FRAME_SIDE**2, min_pixels=FRAME_SIDE**2, multiple=FRAME_SIDE)
 SCALE = 2  # each pixel of the policy's frame becomes 2 x 2, so that one can see what it has to work with
 GAP, CAPTION = 6, 20
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)

@@ -35,7 +35,7 @@ SHORT = FOLDER / "short.mp4"
 # (frames a second, frames from key frame to key frame) by name of the measurement.
 LONG = {"": (25, 250), "_key_frame_every_2_s": (25, 50), "_key_frames_only": (5, 1)}
 PIECE_S, PIECES = 10, 60
-CONTRACT = SamplingContract(frames=16)
+CONTRACT = SamplingContract(frames=16, multiple=28)
 CONFIG = FramesConfig(workers=1, timeout_s=300)
 SIZES_MB = (1, 10, 100, 500)
 G = 8
@@ -182,7 +182,7 @@ def hand_over() -> dict[str, Any]:
 
 async def over_budget() -> dict[str, Any]:
     """Twelve groups under way whose frames fit three at a time: they wait, and nothing spills."""
-    contract = SamplingContract(frames=16, max_pixels=921_600, min_pixels=921_600 // 2)
+    contract = SamplingContract(frames=16, max_pixels=921_600, min_pixels=921_600 // 2, multiple=28)
     budget = 3 * most_bytes(contract)
     store = FrameStore(contract, budget, CONFIG, holders=2)
     most = 0

@@ -21,6 +21,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from benchmarks.turns import SAYS
+from evidence.families import read_family
 from learner.losses import TokenTargets, make_loss
 from learner.model.patches import Patcher
 from learner.model.policy import Policy, Rows
@@ -39,6 +40,7 @@ Run = Callable[[], torch.Tensor]
 def runs_of(config: RankConfig, call: nn.Module, tower: nn.Module, forwards: Sequence[MicroBatch]) -> list[Run]:
     """What `call` (the policy, or an engine around it) makes of each forward, whose tensors are made here and now."""
     patcher, loss = Patcher.of_model(config.model), make_loss(config.loss.algorithm)
+    deepstack = read_family(config.model).deepstack
 
     def run_of(micro: MicroBatch) -> Run:
         batch = micro.batch
@@ -49,7 +51,7 @@ def runs_of(config: RankConfig, call: nn.Module, tower: nn.Module, forwards: Seq
 
         def run() -> torch.Tensor:
             with torch.no_grad():
-                features = encode(tower, pixels)
+                features = encode(tower, pixels, deepstack)
             return loss(call(rows, features, config.loss.temperature), targets).loss
 
         return run

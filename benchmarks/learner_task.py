@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText
 
 from evidence.errors import BadInput
+from evidence.families import read_family
 from evidence.types import Prompt
 from learner.model.patches import Patcher
 from learner.model.tiny import TinySpec, create_tiny_model
@@ -136,7 +137,7 @@ def vision_flops(task: Task, folder: Path) -> tuple[float, float]:
             logits_to_keep=task.completions.shape[1],
         )
     flops = {module: sum(counts.values()) for module, counts in counter.get_flop_counts().items()}
-    return flops[f"{type(model).__name__}.model.visual"], flops["Global"]
+    return flops[f"{type(model).__name__}.{read_family(folder).vision_tower}"], flops["Global"]
 
 
 def main() -> None:

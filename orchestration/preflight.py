@@ -7,11 +7,12 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evidence.errors import BadInput
-from evidence.sampling import SamplingContract, most_bytes, most_frames, resized_size, shown_key_times
+from evidence.families import Family
+from evidence.sampling import SamplingContract, most_bytes, most_frames, resized_size, resolved, shown_key_times
 from evidence.types import FrameInfo, Sample
 from learner.packing.shared_prefix import sequence_tokens
 from orchestration.settings import TrainConfig
@@ -38,14 +39,17 @@ class TrainInputs:
     images: int
 
 
-def check_train(config: TrainConfig) -> TrainInputs:
-    """Check all of a training config that can be checked before anything starts. Raises BadInput."""
+def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
+    """Check all of a training config that can be checked before anything starts. Returns it with what depends on the
+    model resolved (`contract.multiple`), and its inputs. Raises BadInput."""
+    encoder = ChatEncoder(config.model.policy)
+    config = replace(config, contract=resolved(config.contract, encoder.tile))
+    note_box_space(encoder.family, config.template)
     shares = config.data.train
     parts, examples = zip(*(readable_samples(share, config.contract, config.frames) for share in shares))
     train = Mixture(parts, [share.weight for share in shares], config.seed)
     require_tasks(config.reward, train.items)
     heldout = heldout_samples(config)
-    encoder = ChatEncoder(config.model.policy)
     require_tiles(encoder.tile, config.contract, "policy")
     for source in config.model.referee:
         require_referee(source, config.contract, config.verification)
@@ -58,7 +62,7 @@ def check_train(config: TrainConfig) -> TrainInputs:
     for key, folder in (("frames", config.frames.cache_dir), ("referee", config.referee.cache_dir)):
         if folder:
             require_folder(f"{key}.cache_dir", folder)
-    return TrainInputs(train, heldout, encoder, most_images(config.contract, samples))
+    return config, TrainInputs(train, heldout, encoder, most_images(config.contract, samples))
 
 
 def heldout_samples(config: TrainConfig) -> list[Sample]:
@@ -129,10 +133,19 @@ def require_tasks(reward: RewardConfig, samples: Iterable[Sample]) -> None:
 
 def require_tiles(tile: int, contract: SamplingContract, role: str) -> None:
     """Frames must be made of whole tiles of the model's vision tower."""
-    if contract.multiple % tile:
+    if contract.tile % tile:
         raise BadInput(
             f"contract.multiple = {contract.multiple}: the {role} sees tiles of {tile} pixels; "
             f"make it a multiple of {tile}"
+        )
+
+
+def note_box_space(family: Family, template: PromptTemplate) -> None:
+    """Log a warning where boxes are read in another space than the one in which the policy's family writes them."""
+    if template.box_space != family.box_space:
+        log.warning(
+            "template.box_space = %s: published %s models write boxes as %s; set that unless the policy was taught %s",
+            *(template.box_space, family.model_type, family.box_space, template.box_space),
         )
 
 

@@ -1,7 +1,7 @@
 """The rollout actor: one vLLM engine behind Ray, and nothing else.
 
 Guarantees: many groups are generated at once (all methods are asynchronous); frames arrive as zero-copy views of the
-object store; every wait ends.
+object store; every wait has a timeout.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rollout.engine import Engine, EngineConfig, WeightStore
 
 @ray.remote
 class RolloutActor:
-    """`start` must have returned before anything else is asked."""
+    """`start` must have returned before any other method is called."""
 
     def __init__(self, config: EngineConfig, banned_ids: Sequence[int], store: WeightStore | None = None):
         self.config, self.banned_ids, self.store = config, banned_ids, store
@@ -38,9 +38,9 @@ class RolloutActor:
         timeout_s: float,
         order: tuple[int, ...] | None = None,
     ) -> tuple[tuple[Trajectory, ...], int]:
-        """`n` trajectories (see Engine.generate), and the oldest version that drew a token or computed KV of theirs.
+        """`n` trajectories (see Engine.generate), and the oldest version that drew a token or computed KV of them.
 
-        `order`: which frame is shown at each frame's place, for completions on shuffled frames.
+        `order`: the index of the frame shown at each place, for completions on shuffled frames.
         Raises TimeoutError after `timeout_s`; the engine then drops the request.
         """
         oldest = self.engine.version
@@ -54,6 +54,7 @@ class RolloutActor:
                 raise
 
     async def update_weights(self, version: int) -> None:
+        """As Engine.update_weights. Ends this process if the engine dies of it."""
         try:
             await self.engine.update_weights(version)
         except Exception:
@@ -61,7 +62,7 @@ class RolloutActor:
             raise
 
     async def ping(self) -> int:
-        """The version, if the engine is alive; raises otherwise."""
+        """The engine's weight version. Raises if the engine is dead."""
         await self.engine.check_health()
         return self.engine.version
 

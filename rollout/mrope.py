@@ -1,8 +1,8 @@
-"""mRoPE positions by vLLM's rule (Qwen2-VL, arXiv 2409.12191, section 2.1): one function for engine and learner.
+"""mRoPE positions by vLLM's rule (Qwen2-VL, arXiv 2409.12191, section 2.1), for engine and learner.
 
-vLLM places the text after a video one past the largest position on any axis, time included. transformers 5.19's
-`get_rope_index` leaves time out there, so that a video of several seconds reaches beyond the start of the text that
-follows it: positions must not be taken from it for native videos (images have no time, so both rules agree there).
+In vLLM, the text after a video starts one past the largest position on any axis, time included. `get_rope_index` of
+transformers 5.19 ignores the time axis here, so the positions of a video of several seconds overlap those of the text
+that follows it. It must not be used for native videos; for images, which have no time, both rules agree.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 def mrope_positions(visual: np.ndarray, spans: Iterable[tuple[int, int, int]], time_step: float = 1.0) -> np.ndarray:
     """int32 [3, P] positions along (time, height, width).
 
-    visual: bool [P], the tokens of images and videos. spans: the tokens along (t, h, w) of each, in order.
-    time_step: positions from one step of a span's t to the next; fractions are cut off, as in vLLM.
+    visual: bool [P], whether a token belongs to an image or a video. spans: tokens along (t, h, w) of each image and
+    video, in order. time_step: positions between consecutive steps of t; fractions are truncated, as in vLLM.
 
-    Text advances all three axes together.
+    A text token advances all three axes by one.
     """
     positions = np.zeros((3, len(visual)), np.int32)
     rest = iter(spans)

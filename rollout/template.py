@@ -1,6 +1,6 @@
-"""How the policy is asked: the texts around a video's frames and its question.
+"""Prompt templates: the texts around a video's frames and its question.
 
-Texts are data: configs/templates/ holds one file per style, any run may include one of them or bring its own.
+Templates are data. configs/templates/ holds one file per style; a run may include one of them or define its own.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from evidence.errors import BadInput
 from evidence.spaces import SPACES
 from evidence.types import Sample
 
-# The key of `PromptTemplate.tasks` for tasks that it does not name.
+# The key of `PromptTemplate.tasks` for tasks that are not listed.
 OTHER = "other"
-# What {box_units} says for each of evidence.spaces.SPACES.
+# The value of {box_units} for each of evidence.spaces.SPACES.
 BOX_UNITS = {
     "resized": "pixels",
     "original": "original pixels",
@@ -25,14 +25,14 @@ BOX_UNITS = {
 
 @dataclass
 class PromptTemplate:
-    """How a video and a question are put to the policy.
+    """The policy's prompt for a video and a question.
 
     frame: text before each frame; may use {index} (from 1), {index0} (from 0) and {time} (seconds).
     question: text after the last frame; may use {question}, {duration} (seconds), {task} and {box_units}.
-    tasks: what stands for {task}, by the sample's task in whatever case, "other" for any that is not named; may use
+    tasks: the text for {task} by the sample's task, ignoring case, with "other" for tasks that are not listed; may use
         {duration} and {box_units}.
-    box_space: what the boxes in the policy's completions count, a key of evidence.spaces.SPACES; {box_units} names it.
-    native_video: whether a video is shown as the model's own video tokens, not as images. `frame` is unused then.
+    box_space: the space of boxes in the policy's completions, a key of evidence.spaces.SPACES; {box_units} names it.
+    native_video: show a video as the model's own video tokens instead of images. `frame` is not used then.
     """
 
     frame: str = "Frame {index} at {time:.1f}s: "
@@ -48,7 +48,7 @@ class PromptTemplate:
 
     def __post_init__(self) -> None:
         if OTHER not in self.tasks:
-            raise BadInput(f"tasks: has no key {OTHER!r}; say how to ask for the answer of any other task")
+            raise BadInput(f"tasks: has no key {OTHER!r}; add it, with the text for tasks that are not listed")
         require_one_of(self, SPACES, "box_space")
         _check("frame", self.frame, index=1, index0=0, time=0.0)
         _check("question", self.question, question="", duration=0.0, task="", box_units="")
@@ -56,7 +56,7 @@ class PromptTemplate:
             _check(f"tasks.{task}", text, duration=0.0, box_units="")
 
     def ask(self, sample: Sample, duration: float) -> str:
-        """The text after the last frame of a video of `duration` seconds."""
+        """The text after the last frame of a video that lasts `duration` seconds."""
         texts = {task.casefold(): text for task, text in self.tasks.items()}
         units = BOX_UNITS[self.box_space]
         task = texts.get(sample.task.casefold(), self.tasks[OTHER]).format(duration=duration, box_units=units)
@@ -68,4 +68,4 @@ def _check(key: str, text: str, **values: float | str) -> None:
         text.format(**values)
     except (LookupError, ValueError, AttributeError, TypeError) as error:
         known = ", ".join(f"{{{name}}}" for name in values)
-        raise BadInput(f"{key} = {text!r}: it may use {known}; a brace itself is written twice ({error})") from None
+        raise BadInput(f"{key} = {text!r}: may only use {known}; write a literal brace twice ({error})") from None

@@ -1,22 +1,25 @@
-"""The half of the vLLM adapter that lives in vLLM's worker process: weights come out of Ray's object store.
+"""The part of the vLLM adapter that runs in vLLM's worker processes and loads weights from Ray's object store.
 
-Guarantees (promise 7): a weight set is fetched and verified in a thread, while the engine generates; one that fails its
-checksum, lacks a tensor or holds an unknown one is never begun to be loaded; refs and arrays are dropped after loading.
-A set of adapter tensors alone is merged with the base in the engine's own folder (rollout/lora_merge).
+Guarantees (promise 7): a weight set is fetched and verified in a thread while the engine generates; a set that fails
+its checksum, lacks a tensor or has an unknown one is never loaded, not even in part; refs and arrays are dropped after
+loading.
+A set of adapter tensors is merged with the base weights in the engine's own folder (rollout/lora_merge).
 vLLM finds `register` through the entry point group `vllm.general_plugins`.
 
-Each worker process is a Ray driver of its own and receives the bucket refs in-band, as an actor's return value: it
-borrows them and the store frees them when it lets go. A ref pickled by hand would be pinned for ever.
+Each worker process is a Ray driver of its own and receives the bucket refs in-band, as an actor's return value. It
+borrows them, and the store frees them when the worker drops them. A ref pickled by hand would stay pinned forever.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import time
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -30,7 +33,9 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.models.utils import WeightsMapper
 
+from evidence.families import Family, family_of
 from evidence.manifest import CARRIER, Manifest, unpack_bucket
 from rollout.lora_merge import is_adapter, merged_layers
 
@@ -39,7 +44,7 @@ FETCHING, READY = "fetching", "ready"
 
 
 class WeightSetMismatch(RuntimeError):
-    """A weight set whose tensor names are not those of the engine's model."""
+    """A weight set whose tensor names differ from those of the engine's model."""
 
 
 @dataclass
@@ -57,7 +62,7 @@ class WeightUpdate(WeightTransferUpdateInfo):
 
 
 def register() -> None:
-    """Make the backend known to vLLM; called by vLLM in each of its processes."""
+    """Register the backend with vLLM. vLLM calls this in each of its processes."""
     if BACKEND not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine(BACKEND, __name__, "StoreWeightTransfer")
 
@@ -79,20 +84,20 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
         self.address = init_info
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="weights")
         self.fetched: tuple[int, Future] | None = None
-        # It warns of every layer that an update leaves out, such as a frozen vision tower's.
+        # vLLM warns about every layer that is missing from an update, such as those of a frozen vision tower.
         logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
-        # The tensors are read-only views of the store; they are only read.
+        # The tensors are read-only views of the store and are only read.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
     def prefetch(self, version: int, timeout_s: float) -> None:
-        """Begin to fetch and verify `version`; what was fetched before is dropped."""
+        """Start to fetch and verify `version`, dropping what was fetched before."""
         if self.fetched is None or self.fetched[0] != version:
             self.fetched = (version, self.thread.submit(self._fetch, version, timeout_s))
 
     def fetch_state(self, version: int) -> str:
-        """ "fetching", "ready", or why `version` cannot be loaded."""
+        """State of `version`: "fetching", "ready", or the reason why it cannot be loaded."""
         if self.fetched is None or self.fetched[0] != version:
-            return f"version {version} was not asked for"
+            return f"version {version} was not requested"
         future = self.fetched[1]
         if not future.done():
             return FETCHING
@@ -104,7 +109,7 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
 
     def _fetch(self, version: int, timeout_s: float) -> list[tuple[str, torch.Tensor]]:
         deadline = time.monotonic() + timeout_s
-        store = ray.get_actor(self.address.actor, namespace=self.address.namespace)
+        store: Any = ray.get_actor(self.address.actor, namespace=self.address.namespace)
         manifest: Manifest = ray.get(store.manifest.remote(version), timeout=timeout_s)
         adapter = is_adapter(manifest.names)
         if not adapter:
@@ -116,18 +121,25 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
             views = unpack_bucket(bucket, array)
             tensors |= {entry.name: _as_torch(views[entry.name], entry.dtype) for entry in bucket.entries}
         if adapter:
-            folder, mapper = Path(self.model_config.model), self.model.hf_to_vllm_mapper
-            return merged_layers(folder, tensors, lambda name: mapper.apply_list([name])[0], self.model_config.dtype)
+            dtype = self.model_config.dtype
+            assert isinstance(dtype, torch.dtype)  # vLLM has resolved names such as "auto" by now
+            return merged_layers(
+                Path(self.model_config.model),
+                tensors,
+                lambda name: self._mapper.apply_list([name])[0],
+                re.compile(self._family.engine_layer),
+                dtype,
+            )
         return list(tensors.items())
 
     def _check_names(self, manifest: Manifest) -> None:
-        """A layer must be loaded whole or not at all, so the names are checked before anything is touched.
-
-        Only the vision tower may be missing (frozen)."""
+        """Raise WeightSetMismatch unless the names are the model's. A layer must be loaded whole or not at all, so the
+        names are checked before any weight changes. Only a frozen vision tower may be missing."""
         expected = self._canonical(_checkpoint_names(Path(self.model_config.model)))
         given = self._canonical(manifest.names)
         unknown = sorted(given - expected)
-        missing = sorted(name for name in expected - given if not name.startswith("visual."))
+        tower = f"{self._family.engine_tower}."
+        missing = sorted(name for name in expected - given if not name.startswith(tower))
         if unknown or missing:
             raise WeightSetMismatch(
                 f"version {manifest.version}: {len(missing)} tensors are missing {missing[:3]}, "
@@ -135,28 +147,39 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
             )
 
     def _canonical(self, names: frozenset[str]) -> frozenset[str]:
-        """vLLM's own names: transformers names the same tensors one way in memory and another way in checkpoints."""
-        mapped = frozenset(self.model.hf_to_vllm_mapper.apply_list(sorted(names)))
-        return frozenset(name for name in mapped if not (self._tied and name.endswith("lm_head.weight")))
+        """vLLM's names. transformers uses one name for a tensor in memory and another in checkpoints."""
+        mapped = frozenset(self._mapper.apply_list(sorted(names)))
+        return frozenset(name for name in mapped if not (self._tied and name.endswith(f"{self._family.head}.weight")))
+
+    @property
+    def _mapper(self) -> WeightsMapper:
+        model: Any = self.model
+        return model.hf_to_vllm_mapper
+
+    @property
+    def _family(self) -> Family:
+        return family_of(self.model_config.hf_config.model_type, self.model_config.model)
 
     @property
     def _tied(self) -> bool:
         return self.model_config.hf_config.get_text_config().tie_word_embeddings
 
     def start_weight_update(self) -> None:
-        assert self.fetched is not None, "nothing was fetched"
-        assert self.fetch_state(self.fetched[0]) == READY, "nothing verified to load"
+        assert self.fetched is not None, "no version was fetched"
+        assert self.fetch_state(self.fetched[0]) == READY, "the fetched version is not verified"
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: WeightUpdate) -> None:
         assert self.fetch_state(update_info.version) == READY
-        self.model.load_weights(iter(self.fetched[1].result()))
+        assert self.fetched is not None
+        model: Any = self.model
+        model.load_weights(iter(self.fetched[1].result()))
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
         if self._tied:
-            # A tied head shares the embedding's tensor, which the reload fills in place, but on a CPU it computes with
-            # a packed copy of its own, which the reload leaves as it was.
+            # A tied head shares the embedding's tensor, which the reload fills in place. On a CPU, however, it computes
+            # with its own packed copy, which the reload does not update.
             for layer in self.model.modules():
                 if isinstance(layer, ParallelLMHead):
                     layer.quant_method.process_weights_after_loading(layer)
@@ -173,9 +196,11 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
 
 
 class PrefetchExtension:
-    """Methods added to vLLM's worker, to be called by `collective_rpc`: both return at once.
+    """Methods added to vLLM's worker for `collective_rpc`. Both return immediately.
 
-    What went wrong is returned, not raised: vLLM would turn it into a nameless error on the way."""
+    Failures are returned, not raised, since vLLM would replace an exception by an error without its message."""
+
+    weight_transfer_engine: StoreWeightTransfer
 
     def prefetch_weights(self, version: int, timeout_s: float) -> None:
         self.weight_transfer_engine.prefetch(version, timeout_s)

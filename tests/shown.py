@@ -1,4 +1,4 @@
-"""Micro-batches of text, images and videos, and what plain torch makes of them."""
+"""Micro-batches of text, images and videos, and their log-probs and gradients in plain torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rollout.prompt import ChatEncoder, NativeVideo
 
 
 def micro_batch(encoder: ChatEncoder, kind: str, seed: int) -> MicroBatch:
-    """Three completions to one prompt; kind: text, image (two of them) or video. Equal seeds, equal frames."""
+    """Three completions of one prompt. kind: text, image (two images) or video. Equal seeds give equal frames."""
     rng, side = np.random.default_rng(seed), 2 * encoder.patch * encoder.merge
     count = {"text": 0, "image": 2, "video": 4}[kind]
     frames = rng.integers(0, 255, (count, side, side, 3), dtype=np.uint8)
@@ -44,7 +44,7 @@ def plain_policy(folder: Path, encoder: ChatEncoder, config: PolicyConfig) -> Po
 
 
 def plain_logprobs(policy: Policy, patcher: Patcher, micro: MicroBatch) -> torch.Tensor:
-    """In one process, with the model's own tower."""
+    """Log-probs of the micro-batch, in one process with the model's own tower."""
     b, shown = micro.batch, None
     if micro.images:
         shown = Pixels(patcher.patches(micro.images, b.frame_counts), torch.from_numpy(b.grids))
@@ -52,7 +52,7 @@ def plain_logprobs(policy: Policy, patcher: Patcher, micro: MicroBatch) -> torch
 
 
 def plain_gradients(policy: Policy, patcher: Patcher, parts: Sequence[Sequence[MicroBatch]]) -> float:
-    """The norm of the gradients of a GRPO step over all ranks' micro-batches, which are left in the parameters."""
+    """The gradient norm of a GRPO step over the micro-batches of all ranks. The gradients stay in the parameters."""
     for micro in (m for rank in parts for m in rank):
         ratio = (plain_logprobs(policy, patcher, micro) - torch.from_numpy(micro.behaviour)).exp()
         advantage = torch.from_numpy(micro.advantages)

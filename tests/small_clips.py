@@ -13,7 +13,7 @@ import ray
 from evidence.sampling import SamplingContract, most_bytes
 from rollout.frames.decoder_pool import DecoderPool
 
-CONTRACT = SamplingContract(frames=4, max_pixels=3136, min_pixels=784)
+CONTRACT = SamplingContract(frames=4, max_pixels=3136, min_pixels=784, multiple=28)
 BOUND = most_bytes(CONTRACT)
 Run = Callable[..., Any]
 

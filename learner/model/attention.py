@@ -1,8 +1,8 @@
-"""Which token sees which in a packed row: one rule, and the two ways in which it is computed.
+"""The attention mask of a packed row: one rule and its two implementations.
 
-A token sees those before it (and itself) in its segment that are in the prefix or in its own branch. FlexAttention does
-that on CUDA, from a block mask; elsewhere, where it has no backward pass, SDPA does it piece by piece. In both, what is
-not seen takes no time; SDPA's backward keeps a prefix's keys and values once for each of its branches.
+A token attends to itself and to the tokens before it in its segment that are in the prefix or in its own branch. On
+CUDA, FlexAttention computes this from a block mask. Elsewhere FlexAttention has no backward pass, so SDPA runs piece by
+piece. Neither spends time on masked blocks; SDPA's backward keeps a prefix's keys and values once per branch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MaskMod = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tor
 
 
 class Piece(NamedTuple):
-    """A segment of a row: tokens of its prefix and, behind it, of each of its branches."""
+    """A segment of a row: number of tokens in its prefix and in each of the branches after it."""
 
     prefix: int
     branches: tuple[int, ...]
@@ -33,39 +33,39 @@ class Piece(NamedTuple):
 
 
 def mask_mod(segment: torch.Tensor, branch: torch.Tensor) -> MaskMod:
-    """The rule as FlexAttention wants it: of (batch, head, query, key), indices that broadcast. `segment`, `branch`:
-    [B, T], as in packing.batch.Batch. Padding is a segment and a branch of its own, so that no row is without a key."""
+    """The rule as a FlexAttention mask function: of (batch, head, query, key), indices that broadcast. `segment`,
+    `branch`: [B, T], as in packing.batch.Batch. Padding is its own segment and branch, so every query has a key."""
 
     def sees(b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        own = (branch[b, k] == 0) | (branch[b, k] == branch[b, q])
-        return (k <= q) & (segment[b, k] == segment[b, q]) & own
+        prefix_or_own_branch = (branch[b, k] == 0) | (branch[b, k] == branch[b, q])
+        return (k <= q) & (segment[b, k] == segment[b, q]) & prefix_or_own_branch
 
     return sees
 
 
 def block_mask(segment: torch.Tensor, branch: torch.Tensor) -> BlockMask:
-    """The rule for FlexAttention: blocks in which nothing is seen are not computed."""
+    """The rule as FlexAttention's block mask: blocks that are masked throughout are not computed."""
     rows, length = segment.shape
-    # Compiled, the rule is evaluated block by block; otherwise all T x T at once.
+    # Compiled, the rule is evaluated block by block; otherwise for all T x T pairs at once.
     compiled = segment.device.type == "cuda"
     sees = mask_mod(segment, branch)
     return create_block_mask(sees, rows, None, length, length, device=segment.device, _compile=compiled)
 
 
 def pieces_of(segment: torch.Tensor, branch: torch.Tensor) -> list[list[Piece]]:
-    """The pieces of each row. Its padding is the last, so that a rank with nothing to run has all layers in its
-    backward, too."""
+    """The pieces of each row. Padding is the last piece, so that a rank without work still runs all layers in its
+    backward."""
     rows = []
     for pair in torch.stack([segment, branch], dim=1):
         runs, lengths = torch.unique_consecutive(pair, dim=1, return_counts=True)
-        found = zip(*runs.tolist(), lengths.tolist())
-        pieces = [list(piece) for _, piece in groupby(found, key=lambda run: run[0])]
+        counted = zip(*runs.tolist(), lengths.tolist())
+        pieces = [list(piece) for _, piece in groupby(counted, key=lambda run: run[0])]
         rows.append([_piece({number: tokens for _, number, tokens in piece}) for piece in pieces])
     return rows
 
 
 def _piece(lengths: dict[int, int]) -> Piece:
-    """`lengths`: of each branch, the prefix being 0."""
+    """`lengths`: tokens by branch number; 0 is the prefix."""
     return Piece(lengths.pop(0, 0), tuple(lengths.values()))
 
 
@@ -79,46 +79,47 @@ def packed_attention(
     pieces: Sequence[Sequence[Piece]],
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """As transformers calls it. query: [B, H, T, D]; key, value: [B, heads of their own, T, D]; `pieces`: of each of
-    the B rows. Returns [B, T, H, D]."""
+    """Attention with the signature of transformers' AttentionInterface. query: [B, H, T, D]; key, value: [B, KV heads,
+    T, D]; `pieces`: of each of the B rows. Returns [B, T, H, D]."""
     repeats = query.shape[1] // key.shape[1]
     rows = query, key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-    found = []
-    for own, *row in zip(pieces, *(each.split(1) for each in rows)):
-        parts = zip(own, *(each.split([piece.tokens for piece in own], dim=2) for each in row))
-        found.append(torch.cat([_attend(piece, q, k, v, scaling) for piece, q, k, v in parts], dim=2))
-    return torch.cat(found).transpose(1, 2).contiguous(), None
+    outputs = []
+    for row_pieces, *row in zip(pieces, *(tensor.split(1) for tensor in rows)):
+        lengths = [piece.tokens for piece in row_pieces]
+        parts = zip(row_pieces, *(tensor.split(lengths, dim=2) for tensor in row))
+        outputs.append(torch.cat([_attend(piece, q, k, v, scaling) for piece, q, k, v in parts], dim=2))
+    return torch.cat(outputs).transpose(1, 2).contiguous(), None
 
 
 def _attend(piece: Piece, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-    """[1, H, tokens, D], each."""
+    """The output of one piece. query, key, value and output: [1, H, tokens, D]."""
     if len(piece.branches) < 2:
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
     (query, *queries), (key, *keys), (value, *values) = (
-        each.split([piece.prefix, *piece.branches], dim=2) for each in (query, key, value)
+        tensor.split([piece.prefix, *piece.branches], dim=2) for tensor in (query, key, value)
     )
-    seen = [scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)]
+    outputs = [scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)]
     for q, k, v in zip(queries, keys, values):
         mask = q.new_ones(q.shape[2], piece.prefix + q.shape[2], dtype=torch.bool).tril(piece.prefix)
         k, v = torch.cat([key, k], dim=2), torch.cat([value, v], dim=2)
-        seen.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling))
-    return torch.cat(seen, dim=2)
+        outputs.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling))
+    return torch.cat(outputs, dim=2)
 
 
-# For a language model, under names of their own; that of FlexAttention since transformers (5.19) lets Qwen2 ask for it,
-# but not the language models of Qwen2.5-VL and Qwen3-VL, whose attention is the same.
+# Registered under our own names, FlexAttention's too: transformers 5.19 allows "flex_attention" for Qwen2, but not for
+# the language models of Qwen2.5-VL and Qwen3-VL, although their attention is the same.
 FLEX, PACKED = "packed_flex", "packed_sdpa"
 AttentionInterface.register(FLEX, flex_attention_forward)
 AttentionInterface.register(PACKED, packed_attention)
 
 
 def attention_for(device_type: str) -> str:
-    """The language model's attn_implementation there."""
+    """The language model's attn_implementation on that type of device."""
     return FLEX if device_type == "cuda" else PACKED
 
 
 def seen_by(implementation: str, segment: torch.Tensor, branch: torch.Tensor) -> dict[str, Any]:
-    """What a language model of that attn_implementation has to be called with."""
+    """The arguments by which a language model with that attn_implementation receives the mask."""
     if implementation == FLEX:
         return {"attention_mask": block_mask(segment, branch)}
     return {"attention_mask": None, "pieces": pieces_of(segment, branch)}

@@ -1,8 +1,8 @@
-"""Log-probs and entropies of scored tokens, without their logits ever being whole in memory.
+"""Log-probs and entropies of scored tokens, without all logits in memory at once.
 
-Guarantees: the vocabulary is gone through in chunks of columns, in the forward and, computed anew, in the backward, so
-that beside the head's weight and its gradient no more than a few chunks of `chunk_mib` are alive; values and gradients
-are those of the plain computation: logits in the weight's dtype, from there on float32.
+Guarantees: the vocabulary is processed in chunks of columns, recomputed in the backward, so that beside the head's
+weight and its gradient only a few chunks of `chunk_mib` are alive; values and gradients are those of the plain
+computation: logits in the weight's dtype, everything after them in float32.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ FLOAT32_BYTES = 4
 
 
 class ScoringHead(nn.Module):
-    """A model's lm_head, asked for log-probs instead of logits.
+    """A model's lm_head that returns log-probs instead of logits.
 
-    A module of its own over the same parameter: ZeRO-3 gathers a parameter around the forward and the backward of the
-    modules that own it, and of no others.
+    It is a separate module over the same parameter, because ZeRO-3 gathers a parameter only around the forward and
+    backward of the modules that own it.
     """
 
     bias: torch.Tensor
@@ -32,17 +32,17 @@ class ScoringHead(nn.Module):
         super().__init__()
         self.weight = lm_head.weight
         self.chunk_bytes = chunk_mib << 20
-        # Not the weight's shape: under ZeRO-3 that is empty.
+        # Not from the weight's shape, which is empty under ZeRO-3.
         bias = torch.zeros(lm_head.out_features)
         bias[list(banned_ids)] = BANNED_LOGIT_BIAS
-        # Not persistent: it is no weight and must not enter checkpoints.
+        # Not persistent: it is not a weight and must not enter checkpoints.
         self.register_buffer("bias", bias, persistent=False)
 
     def forward(
         self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(log-probs of `targets`, entropies in nats), float32 [N] each, of the distributions that `hidden` [N, width]
-        predicts: banned tokens out by their bias, then divided by `temperature`."""
+        predicts: logits plus the bias of banned tokens, divided by `temperature`."""
         columns = max(1, self.chunk_bytes // (FLOAT32_BYTES * max(1, len(hidden))))
         return _Score.apply(hidden, self.weight, self.bias, targets, temperature, columns)
 
@@ -58,7 +58,7 @@ class _Score(torch.autograd.Function):
         temperature: float,
         columns: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        # Over the columns seen so far: the highest logit, and relative to it sum exp(l) and sum l exp(l).
+        # Over the columns so far: the highest logit and, relative to it, sum exp(l) and sum l exp(l).
         highest = torch.full((len(hidden),), -torch.inf, device=hidden.device)
         total, weighted, chosen = (torch.zeros_like(highest) for _ in range(3))
         for at in range(0, len(weight), columns):

@@ -1,4 +1,4 @@
-"""Whole weights as a Hugging Face folder, which transformers and vLLM load."""
+"""Writes weights as a Hugging Face folder, which transformers and vLLM load."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-FILE_BYTES = 5 * 10**9  # of a file of weights, at most, as the Hub's are
+FILE_BYTES = 5 * 10**9  # maximum size of a file of weights, as on the Hub
 PREFIX = "model.safetensors"
 
 
 def save_hugging_face(
     tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, source: Path, file_bytes: int = FILE_BYTES
 ) -> None:
-    """Write `tensors`, by checkpoint name and all of one dtype, with the config and the tokenizer and processor of the
-    model folder `source`. At most `file_bytes` of them are held at once.
+    """Write `tensors`, given by checkpoint name and all of one dtype, with the config, tokenizer and processor files of
+    the model folder `source`. At most `file_bytes` of tensors are in memory at once.
 
-    The folder appears whole or not at all, in place of one that was there."""
-    whole, folder = folder, folder.with_name(folder.name + ".part")
+    The folder appears complete or not at all, and replaces an existing one."""
+    target, folder = folder, folder.with_name(folder.name + ".part")
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
@@ -32,38 +32,38 @@ def save_hugging_face(
     config = json.loads((folder / "config.json").read_text())
     config["dtype"] = str(dtype).removeprefix("torch.")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    if whole.exists():
-        shutil.rmtree(whole)
-    folder.rename(whole)
+    if target.exists():
+        shutil.rmtree(target)
+    folder.rename(target)
 
 
 def _save_weights(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, file_bytes: int) -> torch.dtype:
-    """One file, or several with their index."""
+    """Write one file, or several with an index. Returns the dtype of the tensors."""
     files: list[list[str]] = []
     held: dict[str, torch.Tensor] = {}
-    total = room = 0
+    total = free = 0
 
     def write() -> None:
         part = folder / f"{len(files)}.part"
         save_file(held, part, metadata={"format": "pt"})
-        shutil.copymode(folder / "config.json", part)  # safetensors lets nobody else read it
+        shutil.copymode(folder / "config.json", part)  # safetensors makes it readable for the owner only
         files.append(list(held))
         held.clear()
 
     for name, tensor in tensors:
-        if held and tensor.nbytes > room:
+        if held and tensor.nbytes > free:
             write()
         if not held:
-            room = file_bytes
+            free = file_bytes
         held[name] = tensor
-        room -= tensor.nbytes
+        free -= tensor.nbytes
         total += tensor.nbytes
     dtype = tensor.dtype
     write()
     if len(files) == 1:
         (folder / "0.part").rename(folder / PREFIX)
         return dtype
-    index = {}
+    index: dict[str, str] = {}
     for number, names in enumerate(files):
         file = f"model-{number + 1:05d}-of-{len(files):05d}.safetensors"
         (folder / f"{number}.part").rename(folder / file)

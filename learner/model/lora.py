@@ -1,14 +1,15 @@
 """Low-rank adapters on the language model, by peft: W + scale B A, of which only A [rank, in] and B [out, rank] are
 trained, checkpointed and published (arXiv 2106.09685).
 
-Guarantees: every rank begins with the same A; B begins at 0, so that the adapted model begins as the base; without its
-adapters the model is the base, bit for bit.
+Guarantees: every rank starts with the same A; B starts at 0, so the adapted model starts as the base; with its adapters
+off the model is the base, bit for bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,27 +18,30 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from evidence.errors import BadInput
+from evidence.families import Family
 from evidence.lora_names import SCALE, A, B
 from learner.settings import LoraSpec
 
-# peft's name of an adapter that was given none.
+# peft's name for an adapter that was given no name.
 ADAPTER = "default"
 SEED = 0
 
 
-def add_adapters(model: nn.Module, spec: LoraSpec) -> None:
-    """Into a Qwen-VL model, in place; everything but the adapters is frozen. Raises BadInput for a target that the
+def add_adapters(model: nn.Module, family: Family, spec: LoraSpec) -> None:
+    """Add adapters to a model of `family` in place and freeze everything else. Raises BadInput for a target that the
     language model does not have."""
-    prefix = "model.language_model."
-    linears = [
-        prefix + name for name, module in model.model.language_model.named_modules() if isinstance(module, nn.Linear)
-    ]
-    kinds = sorted({name.rpartition(".")[2] for name in linears})
-    unknown = set(spec.targets) - set(kinds)
+    unknown = set(spec.targets) - set(family.lora_layers)
     if unknown:
-        raise BadInput(f"lora.targets: the model has no layer {min(unknown)}, but {', '.join(kinds)}")
-    wanted = [name for name in linears if not spec.targets or name.rpartition(".")[2] in spec.targets]
-    config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, lora_dropout=0.0, target_modules=wanted)
+        layers = ", ".join(sorted(family.lora_layers))
+        raise BadInput(f"lora.targets: the model has no layer {min(unknown)}, but {layers}")
+    targets = spec.targets or family.lora_layers
+    prefix = f"{family.language_model}."
+    wanted = [
+        name for name, _ in model.named_modules() if name.startswith(prefix) and name.rpartition(".")[2] in targets
+    ]
+    # peft declares an integer, but only divides alpha by the rank.
+    alpha: Any = spec.alpha
+    config = LoraConfig(r=spec.rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=wanted)
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         inject_adapter_in_model(config, model, ADAPTER)
@@ -48,12 +52,12 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
 
 
 def adapter_scales(model: nn.Module) -> dict[str, float]:
-    """The scale of each adapted layer by its name in the model; empty without adapters."""
+    """The scale of each adapted layer, by its name in the model; empty without adapters."""
     return {name: layer.scaling[ADAPTER] for name, layer in _layers(model)}
 
 
 def checkpoint_name(name: str) -> str:
-    """A parameter's name as it is published and saved: as without peft, and X.lora_A, X.lora_B for a layer X."""
+    """A parameter's name when published and saved: the name without peft, or X.lora_A, X.lora_B for a layer X."""
     return (
         name.replace(".base_layer.", ".")
         .replace(f".{A}.{ADAPTER}.weight", f".{A}")
@@ -63,7 +67,7 @@ def checkpoint_name(name: str) -> str:
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """The base model for as long as it lasts."""
+    """Inside this context the model is the base."""
     layers = [layer for _, layer in _layers(model)]
     for layer in layers:
         layer.enable_adapters(False)
@@ -75,13 +79,13 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 
 def with_scales(arrays: dict[str, np.ndarray], scales: Mapping[str, float]) -> dict[str, np.ndarray]:
-    """`arrays` and the scale of each layer whose B is among them, float32 []."""
+    """`arrays` with the scale, float32 [], of each layer whose B is among them."""
     given = {layer: scale for layer, scale in scales.items() if f"{layer}.{B}" in arrays}
     return arrays | {f"{layer}.{SCALE}": np.array(scale, np.float32) for layer, scale in given.items()}
 
 
 def merge(tensors: dict[str, torch.Tensor], scales: Mapping[str, float]) -> dict[str, torch.Tensor]:
-    """`tensors` by checkpoint name without adapters, which their layers' weights have taken in."""
+    """`tensors`, by checkpoint name, with the adapters merged into their layers' weights."""
     merged = dict(tensors)
     for layer, scale in scales.items():
         a, b = merged.pop(f"{layer}.{A}"), merged.pop(f"{layer}.{B}")

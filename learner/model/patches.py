@@ -1,7 +1,7 @@
-"""Frames become the patches that a model's vision tower takes.
+"""Turns frames into the patches that a model's vision tower takes.
 
-Guarantees: `Patcher.patches` are the pixel values of the model's own image processor, to rounding, if frames come
-resized by the sampling contract; the processor's files say by which statistics pixels are normalised.
+Guarantee: `Patcher.patches` equals the pixel values of the model's own image processor, up to rounding, for frames
+resized by the sampling contract. The mean and std for normalisation are read from the processor's files.
 """
 
 from __future__ import annotations
@@ -12,34 +12,43 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor
+from transformers import AutoConfig, AutoImageProcessor
+
+from evidence.families import VisionSizes, read_family
 
 
 @dataclass(frozen=True)
 class Patcher:
-    """patch: pixels along a patch's side; merge: patches along a token's side; mean, std: of pixels of 0-1, by channel.
+    """sizes: of the model's vision tower. mean, std: of pixels of 0-1, by channel, from the model's processor."""
 
-    Families differ in their statistics: Qwen2.5-VL has OpenAI CLIP's, Qwen3-VL .5 and .5.
-    """
-
-    patch: int
-    merge: int
+    sizes: VisionSizes
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @classmethod
     def of_model(cls, folder: str | Path) -> Patcher:
+        sizes = read_family(folder).vision_sizes(AutoConfig.from_pretrained(folder))
         processor = AutoImageProcessor.from_pretrained(folder)
-        return cls(processor.patch_size, processor.merge_size, tuple(processor.image_mean), tuple(processor.image_std))
+        return cls(sizes, tuple(processor.image_mean), tuple(processor.image_std))
 
-    def patches(self, images: Iterable[np.ndarray], frame_counts: Sequence[int]) -> torch.Tensor:
-        """float32 [patches, 3 * 2 * patch * patch], in the order of Qwen2-VL.
+    @property
+    def patch(self) -> int:
+        """Pixels along a patch's side."""
+        return self.sizes.patch
+
+    @property
+    def merge(self) -> int:
+        """Patches along a token's side."""
+        return self.sizes.merge
+
+    def patches(self, images: Iterable[np.ndarray], frame_counts: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """float32 [patches, channels * step_frames * patch * patch], in the order of transformers' processors.
 
         images: uint8 [n, H, W, 3] each: n single images, or one native video. frame_counts: frames of each image and
-        video, in order. Two frames of a video share a step along the temporal patch axis, and the odd one at the end,
-        like an image, stands there twice.
+        video, in order. Along the temporal patch axis, `step_frames` frames of a video form a step; the last step, and
+        the only step of an image, is padded by repeating its last frame.
         """
-        parts, at = [torch.empty(0, 3 * 2 * self.patch**2)], 0
+        parts, at = [torch.empty(0, self.sizes.patch_values)], 0
         for array in images:
             clips = array.reshape(-1, frame_counts[at], *array.shape[1:])
             at += len(clips)
@@ -47,15 +56,15 @@ class Patcher:
         return torch.cat(parts)
 
     def _clips(self, clips: np.ndarray) -> torch.Tensor:
-        """The same of k videos of f frames of one size, uint8 [k, f, H, W, 3]."""
-        patch, merge = self.patch, self.merge
-        if clips.shape[1] % 2:
-            clips = np.concatenate([clips, clips[:, -1:]], axis=1)
-        k, f, height, width, _ = clips.shape
-        t, h, w = f // 2, height // patch // merge, width // patch // merge
+        """The patches of k videos of f frames of one size, uint8 [k, f, H, W, channels]."""
+        patch, merge, step_frames = self.patch, self.merge, self.sizes.step_frames
+        if missing := -clips.shape[1] % step_frames:
+            clips = np.concatenate([clips, np.repeat(clips[:, -1:], missing, axis=1)], axis=1)
+        k, f, height, width, channels = clips.shape
+        t, h, w = f // step_frames, height // patch // merge, width // patch // merge
         mean, std = (torch.tensor(v, dtype=torch.float32) * 255 for v in (self.mean, self.std))
         # np.array copies: frames from the object store are read-only, which torch does not accept.
         pixels = (torch.from_numpy(np.array(clips)).float() - mean) / std
-        blocks = pixels.reshape(k, t, 2, h, merge, patch, w, merge, patch, 3)
+        blocks = pixels.reshape(k, t, step_frames, h, merge, patch, w, merge, patch, channels)
         ordered = blocks.permute(0, 1, 3, 6, 4, 7, 9, 2, 5, 8)
         return ordered.reshape(k * t * h * w * merge * merge, -1)

@@ -1,8 +1,8 @@
-"""The policy as the learner sees it: rows in, log-probs of the scored tokens out.
+"""The policy in the learner: maps packed rows to log-probs of the scored tokens.
 
-Guarantees: the distribution is the engine's (promise 4): the same banned set, by the same subtraction, before the same
-temperature. Logits are never whole in memory (learner/model/head). Whatever a forward shows, each rank goes through the
-same sharded layers in the same order, as ZeRO-3's collectives need.
+Guarantees: the distribution is the engine's (promise 4): the same banned set, the same logit bias, then the same
+temperature. All logits are never in memory at once (learner/model/head). With or without images, every rank runs the
+same sharded layers in the same order, which ZeRO-3's collectives require.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from evidence.errors import BadInput
+from evidence.families import family_of
 from learner.losses import PolicyOutput
 from learner.model.attention import PACKED, seen_by
 from learner.model.head import ScoringHead
@@ -23,12 +25,9 @@ from learner.model.vision import Features, FrozenTower, Pixels, dummy_image, enc
 from learner.packing.batch import Batch
 from learner.settings import PolicyConfig
 
-# Where checkpoints have the vision tower.
-VISION = "model.visual."
-
 
 class Rows(NamedTuple):
-    """The tensors of a Batch (shapes there) that say where its tokens stand, and image sets among them.
+    """The tensors of a Batch (shapes there) that describe its tokens and the places of image sets among them.
 
     set_patches: int64 [S], patches of each image set."""
 
@@ -45,62 +44,73 @@ class Rows(NamedTuple):
     def of(cls, batch: Batch, device: torch.device | str = "cpu") -> Rows:
         tokens = (batch.token_ids, batch.positions, batch.segment, batch.branch, batch.predict_from, batch.targets)
         arrays = (*tokens, set_patches(batch), batch.image_of)
-        # np.array copies: arrays that came through the object store are read-only.
+        # np.array copies: arrays from the object store are read-only.
         return cls(*(torch.from_numpy(np.array(array)).to(device) for array in arrays))
 
 
 class Policy(nn.Module):
-    """A Qwen2.5-VL or Qwen3-VL from transformers behind one forward."""
+    """A model of a supported family (evidence/families), from transformers, behind one forward."""
 
-    def __init__(self, model: nn.Module, banned_ids: Sequence[int], config: PolicyConfig, attention: str = PACKED):
-        """`model`: Qwen2_5_VL- or Qwen3VLForConditionalGeneration. attention: its language model's
-        (learner/model/attention). Raises BadInput for sliding-window attention."""
+    def __init__(
+        self, model: PreTrainedModel, banned_ids: Sequence[int], config: PolicyConfig, attention: str = PACKED
+    ):
+        """attention: of the language model (learner/model/attention). Raises BadInput for a model of another family
+        and for sliding-window attention."""
         super().__init__()
-        text = model.config.get_text_config()
-        if getattr(text, "use_sliding_window", False):
+        self.family = family = family_of(model.config.model_type, "model")
+        window_key = family.sliding_window_key
+        if window_key is not None and getattr(model.config.get_text_config(), window_key):
             raise BadInput(
-                "model: use_sliding_window is true, and packed attention has no window; set it to false in config.json"
+                f"model: {window_key} is true: must be false, packed attention has no window; set it in config.json"
             )
         self.config = config
         self.model = model
         self.attention = attention
         model.set_attn_implementation({"text_config": attention})
-        self.image_token, self.video_token = model.config.image_token_id, model.config.video_token_id
-        self.merge = model.config.vision_config.spatial_merge_size
-        self.head = ScoringHead(model.lm_head, banned_ids, config.logit_chunk_mib)
-        model.model.visual.requires_grad_(config.train_vision)
+        keys = (family.image_token_key, family.video_token_key)
+        self.image_token, self.video_token = (int(getattr(model.config, key)) for key in keys)
+        self.sizes = family.vision_sizes(model.config)
+        lm_head = model.get_submodule(family.head)
+        assert isinstance(lm_head, nn.Linear)
+        self.head = ScoringHead(lm_head, banned_ids, config.logit_chunk_mib)
+        self._tower.requires_grad_(config.train_vision)
         if config.lora is not None:
-            add_adapters(model, config.lora)
+            add_adapters(model, family, config.lora)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-            self.train()  # transformers checkpoints only then; the models have no dropout
-        # Where there is one, it makes the features before `forward`, which runs without a tower in the model then.
+            self.train()  # transformers only checkpoints in training mode; the models have no dropout
+        # If set, it computes the features before `forward`, and the model has no tower of its own.
         self.frozen_tower: FrozenTower | None = None
 
     def take_tower(self) -> nn.Module:
-        """The vision tower out of the model; put a `frozen_tower` in its place."""
-        tower = self.model.model.visual
-        del self.model.model.visual
+        """Remove the vision tower from the model and return it. The caller must set `frozen_tower`."""
+        tower = self._tower
+        parent, _, name = self.family.vision_tower.rpartition(".")
+        delattr(self.model.get_submodule(parent), name)
         return tower
 
+    @property
+    def _tower(self) -> nn.Module:
+        return self.model.get_submodule(self.family.vision_tower)
+
     def forward(self, rows: Rows, shown: Pixels | Features | None, temperature: float) -> PolicyOutput:
-        """float32 [N] each, of `rows.targets`. shown: the image sets of `rows`, one after another; None if there are
-        none."""
+        """Log-probs and entropies of `rows.targets`, float32 [N] each. shown: the image sets of `rows`, concatenated;
+        None if there are none."""
         embeds = self.model.get_input_embeddings()(rows.token_ids)
-        features, unseen = self._look(shown, embeds.device)
-        if unseen is not None:
-            embeds = embeds + unseen.to(embeds.dtype)
+        features, zero = self._features(shown, embeds.device)
+        if zero is not None:
+            embeds = embeds + zero.to(embeds.dtype)
         deepstack = {}
         if features is not None:
-            found = place(features, rows.set_patches // self.merge**2, rows.image_of)
+            placed = place(features, rows.set_patches // self.sizes.merge**2, rows.image_of)
             image = (rows.token_ids == self.image_token) | (rows.token_ids == self.video_token)
             visual = image & (rows.segment >= 0)
-            if (there := int(visual.sum())) != len(found.tokens):  # masked_scatter would take what it needs
-                raise ValueError(f"{len(found.tokens)} features of images for {there} places in the rows")
-            embeds = embeds.masked_scatter(visual[..., None], found.tokens.to(embeds.dtype))
-            if found.deepstack:  # Qwen3-VL adds features of earlier vision layers after its first layers
-                deepstack = {"visual_pos_masks": visual, "deepstack_visual_embeds": list(found.deepstack)}
-        hidden = self.model.model.language_model(
+            if (places := int(visual.sum())) != len(placed.tokens):  # masked_scatter ignores surplus features
+                raise ValueError(f"{len(placed.tokens)} features of images for {places} places in the rows")
+            embeds = embeds.masked_scatter(visual[..., None], placed.tokens.to(embeds.dtype))
+            if self.family.deepstack:  # features of earlier vision layers, added after the first layers
+                deepstack = {"visual_pos_masks": visual, "deepstack_visual_embeds": list(placed.deepstack)}
+        hidden = self.model.get_submodule(self.family.language_model)(
             inputs_embeds=embeds,
             position_ids=rows.positions,
             use_cache=False,
@@ -109,24 +119,25 @@ class Policy(nn.Module):
         ).last_hidden_state
         return PolicyOutput(*self.head(hidden.flatten(0, 1)[rows.predict_from], rows.targets, temperature))
 
-    def _look(
+    def _features(
         self, shown: Pixels | Features | None, device: torch.device
     ) -> tuple[Features | None, torch.Tensor | None]:
-        """Features, and a zero that hangs on the tower where nothing is shown: a trained tower is sharded, so that a
-        rank that left it out, in the forward or in the backward, would leave the others waiting in its gathers."""
+        """(features, None); or (None, a zero that depends on the tower) if a trained tower has nothing to encode. The
+        tower is sharded, so a rank that skipped it in the forward or backward would block the others' gathers."""
         if isinstance(shown, Features):
             return shown, None
         if shown is not None:
-            return encode(self.model.model.visual, shown), None
+            return encode(self._tower, shown, self.family.deepstack), None
         if not self.config.train_vision:
             return None, None
-        dummy = encode(self.model.model.visual, dummy_image(self.model.model.visual, device))
-        return None, sum(part.sum() for part in (dummy.tokens, *dummy.deepstack)) * 0
+        dummy = encode(self._tower, dummy_image(self.sizes, device), self.family.deepstack)
+        return None, torch.stack([part.sum() for part in (dummy.tokens, *dummy.deepstack)]).sum() * 0
 
     def checkpoint_parameters(self, frozen: bool) -> dict[str, nn.Parameter]:
-        """Parameters by their checkpoint names (learner/model/lora for those of an adapter); tied ones once; frozen
-        ones only if asked for."""
+        """Parameters by checkpoint name (adapters': learner/model/lora). Tied ones appear once, frozen ones only if
+        `frozen`."""
         named = {checkpoint_name(name): p for name, p in self.model.named_parameters()}
         if self.frozen_tower is not None:
-            named |= {VISION + name: p for name, p in self.frozen_tower.module.named_parameters()}
+            tower = self.family.vision_tower
+            named |= {f"{tower}.{name}": p for name, p in self.frozen_tower.module.named_parameters()}
         return {name: p for name, p in named.items() if frozen or p.requires_grad}

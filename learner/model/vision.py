@@ -1,8 +1,8 @@
-"""What a model is shown, on its way from pixels to the language model.
+"""Visual features, from pixels to the embeddings of the language model.
 
-A frozen vision tower is replicated: it runs without collectives, so ranks may differ in what they encode, and what it
-made of a clip is kept for as long as it fits, across micro-batches, steps and versions of the weights. A trained one is
-sharded with the rest and is part of the policy's forward (learner/model/policy).
+A frozen vision tower is replicated. It runs without collectives, so ranks may encode different clips, and its features
+are cached across micro-batches, steps and weight versions as long as they fit. A trained tower is sharded with the rest
+of the model and is part of the policy's forward (learner/model/policy).
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ import numpy as np
 import torch
 from torch import nn
 
+from evidence.families import VisionSizes
 from learner.model.patches import Patcher
 from learner.packing.batch import Batch
 
 
 class Pixels(NamedTuple):
-    """patches: float32 [p, values], as `Patcher.patches`; grids: int64 [n, 3], of n images and videos."""
+    """patches: float32 [p, values], from `Patcher.patches`; grids: int64 [n, 3], of n images and videos."""
 
     patches: torch.Tensor
     grids: torch.Tensor
 
 
 class Features(NamedTuple):
-    """What a tower makes of pixels, by merged token: [t, width] for the prompt, and for Qwen3-VL as much for each of
-    the language model's first layers."""
+    """Output of a vision tower, one row per merged token: [t, width] for the prompt and, with deepstack, as many for
+    each of the language model's first layers."""
 
     tokens: torch.Tensor
     deepstack: tuple[torch.Tensor, ...] = ()
@@ -46,21 +47,20 @@ class Features(NamedTuple):
         return Features(tokens, tuple(deepstack))
 
 
-def encode(tower: nn.Module, shown: Pixels) -> Features:
+def encode(tower: nn.Module, shown: Pixels, deepstack: bool) -> Features:
+    """Run the tower. deepstack: whether its family gives features for the language model's first layers."""
     out = tower(shown.patches.to(next(tower.parameters()).dtype), grid_thw=shown.grids)
-    return Features(out.pooler_output, tuple(out.get("deepstack_features") or ()))
+    return Features(out.pooler_output, tuple(out.deepstack_features) if deepstack else ())
 
 
-def dummy_image(tower: nn.Module, device: torch.device) -> Pixels:
-    """The smallest image there is, black: one merged token."""
-    config = tower.config
-    side = config.spatial_merge_size
-    values = config.in_channels * config.temporal_patch_size * config.patch_size**2
-    return Pixels(torch.zeros(side * side, values, device=device), torch.tensor([[1, side, side]], device=device))
+def dummy_image(sizes: VisionSizes, device: torch.device) -> Pixels:
+    """The smallest image, black: one merged token."""
+    patches = torch.zeros(sizes.merge**2, sizes.patch_values, device=device)
+    return Pixels(patches, torch.tensor([[1, sizes.merge, sizes.merge]], device=device))
 
 
 class FeatureCache:
-    """Least recently used out first; `limit` bytes at most. Counts what was found and what was not."""
+    """An LRU cache of at most `limit` bytes, which counts hits and misses."""
 
     def __init__(self, limit: int):
         self.limit, self.nbytes = limit, 0
@@ -86,10 +86,11 @@ class FeatureCache:
 
 
 class FrozenTower:
-    """A replicated vision tower and what it has seen. Not an nn.Module, so that ZeRO-3 leaves it alone."""
+    """A replicated vision tower with a cache of its features. Not an nn.Module, so that ZeRO-3 does not shard it."""
 
-    def __init__(self, module: nn.Module, cache_bytes: int):
+    def __init__(self, module: nn.Module, deepstack: bool, cache_bytes: int):
         self.module = module.requires_grad_(False)
+        self.deepstack = deepstack
         self.cache = FeatureCache(cache_bytes)
 
     @torch.no_grad()
@@ -100,46 +101,48 @@ class FrozenTower:
         images: Sequence[Callable[[], np.ndarray]],
         patcher: Patcher,
     ) -> Features:
-        """Of all the batch's image sets, of which there has to be one, in order.
+        """Features of all image sets of the batch, in order. The batch must have at least one.
 
-        keys[i]: of the content of set i, which `images[i]()` fetches, uint8 [n, H, W, 3]; called only where the cache
-        has no answer.
+        keys[i]: content address of set i. images[i]: fetches its frames, uint8 [n, H, W, 3]; only called on a miss.
         """
         device = next(self.module.parameters()).device
         firsts = np.cumsum([0, *batch.set_sizes])
         sets = [slice(first, last) for first, last in pairwise(firsts)]
-        # Two frames of a video share a step, those of images do not: the same content may be shown either way.
+        # Frames of a video share steps and images do not, so the same content has other features when shown as video.
         keyed = [(key, int(batch.frame_counts[part.start])) for key, part in zip(keys, sets, strict=True)]
-        found = [self.cache.get(key) for key in keyed]
-        missed = [n for n, features in enumerate(found) if features is None]
+        cached = [self.cache.get(key) for key in keyed]
+        missed = [n for n, features in enumerate(cached) if features is None]
         if missed:
             patches = [patcher.patches([images[n]()], batch.frame_counts[sets[n]]) for n in missed]
             grids = torch.from_numpy(np.concatenate([batch.grids[sets[n]] for n in missed]))
-            made = encode(self.module, Pixels(torch.cat(patches).to(device), grids.to(device)))
-            for n, features in zip(missed, split(made, [len(part) // patcher.merge**2 for part in patches])):
-                # A copy, in the host's memory: a view would keep all of the forward's alive.
-                found[n] = features.copied("cpu")
-                self.cache.put(keyed[n], found[n])
-        return join([features for features in found if features is not None]).to(device)
+            encoded = encode(self.module, Pixels(torch.cat(patches).to(device), grids.to(device)), self.deepstack)
+            for n, features in zip(missed, split(encoded, [len(part) // patcher.merge**2 for part in patches])):
+                # A copy in host memory: a view would keep the whole forward's output alive.
+                cached[n] = copy = features.copied("cpu")
+                self.cache.put(keyed[n], copy)
+        return join([features for features in cached if features is not None]).to(device)
 
 
 def set_patches(batch: Batch) -> np.ndarray:
-    """int64 [S]: patches of each of the batch's image sets."""
+    """int64 [S]: number of patches in each image set of the batch."""
     parts = np.split(batch.grids.prod(1), np.cumsum(batch.set_sizes)[:-1])
     return np.array([part.sum() for part in parts[: len(batch.set_sizes)]], np.int64)
 
 
 def place(features: Features, set_tokens: torch.Tensor, image_of: torch.Tensor) -> Features:
-    """`features` of the image sets, of `set_tokens` [S] tokens each, where they stand: set image_of[m] at place m."""
+    """Features in the order of the rows: those of image set image_of[m] at place m. set_tokens: int64 [S], tokens of
+    each set in `features`."""
     sets = split(features, set_tokens.tolist())
     return join([sets[n] for n in image_of.tolist()])
 
 
 def split(features: Features, lengths: Sequence[int]) -> list[Features]:
+    """Consecutive parts of `lengths` tokens."""
     columns = [part.split(list(lengths)) for part in (features.tokens, *features.deepstack)]
     return [Features(tokens, tuple(deepstack)) for tokens, *deepstack in zip(*columns)]
 
 
 def join(parts: Sequence[Features]) -> Features:
+    """The reverse of `split`."""
     tokens, *deepstack = (torch.cat(column) for column in zip(*((p.tokens, *p.deepstack) for p in parts)))
     return Features(tokens, tuple(deepstack))

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 from transformers.integrations import HfDeepSpeedConfig
 
 from learner.model.attention import attention_for
-from learner.model.policy import VISION, Policy
+from learner.model.policy import Policy
 from learner.model.vision import FrozenTower
 from learner.settings import RankConfig, ZeroConfig
 from learner.zero.gather import replicated
@@ -35,7 +35,8 @@ def build_engine(config: RankConfig) -> deepspeed.DeepSpeedEngine:
     del keep
     policy = Policy(model, config.banned_ids, config.policy, attention_for(device.type))
     if not config.policy.train_vision:
-        policy.frozen_tower = FrozenTower(replicated(policy.take_tower(), device), config.policy.vision_cache_mib << 20)
+        tower = replicated(policy.take_tower(), device)
+        policy.frozen_tower = FrozenTower(tower, policy.family.deepstack, config.policy.vision_cache_mib << 20)
     for buffer in policy.buffers():  # DeepSpeed places a sharded model's parameters only
         buffer.data = buffer.data.to(device)
     if config.trained:
@@ -71,8 +72,9 @@ def _settings(config: ZeroConfig, trained: bool) -> dict[str, Any]:
 def _groups(policy: Policy) -> list[dict[str, Any]]:
     """Parameters trained at one rate each; DeepSpeed leaves out a group that is empty."""
     trained = policy.checkpoint_parameters(frozen=False)
-    vision = [p for name, p in trained.items() if name.startswith(VISION)]
-    language = [p for name, p in trained.items() if not name.startswith(VISION)]
+    in_tower = policy.family.in_vision_tower
+    vision = [p for name, p in trained.items() if in_tower(name)]
+    language = [p for name, p in trained.items() if not in_tower(name)]
     factor = policy.config.vision_lr_factor
     return [{"params": language, LR_FACTOR: 1.0}, {"params": vision, LR_FACTOR: factor}]
 

@@ -23,6 +23,8 @@ from rollout.frames.config import FramesConfig
 
 T = TypeVar("T")
 SHOWN = 5  # of what may be long; --json has all
+# No model is at hand whose tile `multiple` could follow. Whether a file can be read does not depend on it.
+CHECKED = SamplingContract(multiple=2)
 
 
 def check_file(file: DatasetFile, media: bool, against: DatasetFile | None, workers: int, as_json: bool) -> None:
@@ -36,7 +38,7 @@ def check_file(file: DatasetFile, media: bool, against: DatasetFile | None, work
         from rollout.dataset.media import decoded  # loads the decoder
 
         there, run = [path for path in paths if path not in set(report.missing_media)], FramesConfig()
-        found_out = decoded(there, SamplingContract(), workers, run.timeout_s, run.worker_bytes)
+        found_out = decoded(there, CHECKED, workers, run.timeout_s, run.worker_bytes)
         add_media(report, samples, dict(_with_progress("decoding", found_out, len(there))))
     found: dict[str, Any] = asdict(report)
     if theirs is not None:

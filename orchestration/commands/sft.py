@@ -16,7 +16,7 @@ import ray
 
 from evidence.config_checks import require, require_above_zero, require_least, require_one_of
 from evidence.errors import BadInput, RunFailed
-from evidence.sampling import SamplingContract
+from evidence.sampling import SamplingContract, resolved
 from learner.model.tiny import TinySpec, create_tiny_model
 from learner.schedule import Schedule
 from learner.settings import DTYPES, PackingConfig, PolicyConfig, RankConfig, ZeroConfig
@@ -185,10 +185,11 @@ def require_own_out(config: SftConfig, run_dir: Path) -> None:
 
 def main(config: SftConfig) -> None:
     run_dir = run_directory(config.run_dir)
+    tile = ChatEncoder(config.model).tile if config.model else config.tiny.patch * config.tiny.merge
+    config = replace(config, contract=resolved(config.contract, tile))
     require_same_run(config, run_dir)
     require_own_out(config, run_dir)
     # Whatever can be refused is, before anything is written.
-    tile = ChatEncoder(config.model).tile if config.model else config.tiny.patch * config.tiny.merge
     require_tiles(tile, config.contract, "model")
     if config.task == "verify":
         require_crop_tiles(tile, config.verification)

@@ -19,7 +19,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from evidence.sampling import SamplingContract, shown_key_times
+from evidence.errors import BadInput
+from evidence.sampling import SamplingContract, resolved, shown_key_times
 from evidence.types import Claim, Sample, Verdict
 from orchestration.preflight import require_referee
 from orchestration.settings import ClusterConfig
@@ -32,6 +33,7 @@ from referee.service.sources import RefereeSource
 from referee.verification import VerificationConfig
 from rollout.frames.config import FramesConfig
 from rollout.frames.store import FrameStore, Lease
+from rollout.prompt import ChatEncoder
 from rollout.template import PromptTemplate
 
 SAMPLES_AT_ONCE = 8  # enough to keep an engine busy
@@ -91,13 +93,28 @@ class StandaloneReferee:
         return answers or [None] * len(claims)
 
 
+def _resolved(contract: SamplingContract, sources: Sequence[RefereeSource]) -> SamplingContract:
+    """The contract with `multiple` set, by the tile of the first referee in a folder. Raises BadInput if there is none:
+    the tile of an endpoint's model is not known."""
+    if contract.multiple is not None:
+        return contract
+    folders = [source.model for source in sources if not source.url]
+    if not folders:
+        raise BadInput(
+            "contract.multiple = null: must be set where every referee is an endpoint, whose tile is not known; give "
+            "the policy's patch size times its merge size by --config (docs/models.md)"
+        )
+    return resolved(contract, ChatEncoder(folders[0]).tile)
+
+
 @contextlib.asynccontextmanager
 async def standalone_referee(
     config: StandaloneConfig, sources: Sequence[RefereeSource]
 ) -> AsyncIterator[StandaloneReferee]:
     """Raises BadInput for a source that is not a referee, or that cannot be shown these frames."""
+    contract = _resolved(config.contract, sources)
     for source in sources:
-        require_referee(source, config.contract, config.verification)
+        require_referee(source, contract, config.verification)
     cluster = config.cluster
     gpus = cluster.gpus_per_engine * sum(source.replicas for source in sources if not source.url)
     with start_ray(cluster.object_store_gib, gpus):
@@ -108,5 +125,5 @@ async def standalone_referee(
         )
         await asyncio.gather(*(pool.start() for pool in pools))
         yield StandaloneReferee(
-            pools, FrameStore(config.contract, int(cluster.frames_gib * 2**30), config.frames, SAMPLES_AT_ONCE)
+            pools, FrameStore(contract, int(cluster.frames_gib * 2**30), config.frames, SAMPLES_AT_ONCE)
         )

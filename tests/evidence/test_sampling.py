@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from evidence.sampling import (
     mean_spacing,
     most_bytes,
     resized_size,
+    resolved,
     shown_key_times,
 )
 from evidence.types import KeyFrame, Sample
@@ -122,13 +124,13 @@ def test_the_area_is_above_the_least(width: int, height: int, contract: Sampling
 
 
 def test_equal_bounds_on_a_frame_that_is_not_square() -> None:
-    exact = SamplingContract(frames=1, min_pixels=28 * 28 * 40, max_pixels=28 * 28 * 40)
+    exact = SamplingContract(frames=1, min_pixels=28 * 28 * 40, max_pixels=28 * 28 * 40, multiple=28)
     assert resized_size(640, 400, exact) == (8 * 28, 5 * 28)
     assert resized_size(620, 400, exact) == (8 * 28, 5 * 28)  # smart_resize gives 7 x 5, below its own least
 
 
 def test_a_side_below_half_a_tile_grows_with_its_frame() -> None:
-    assert resized_size(7, 70, SamplingContract()) == (28, 280)
+    assert resized_size(7, 70, SamplingContract(multiple=28)) == (28, 280)
 
 
 @given(sides, sides, st.one_of(contracts, narrow))
@@ -171,6 +173,8 @@ def test_the_bound_of_bytes_holds(width: int, height: int, contract: SamplingCon
         ({"fps": 1.0, "min_frames": 17}, "^min_frames = "),
         ({"max_pixels": 100}, "^max_pixels = "),
         ({"total_pixels": 16 * 3136 - 1}, "^total_pixels = "),
+        ({"multiple": 0}, "^multiple = 0"),
+        ({"multiple": 400}, "^max_pixels = .*one tile of 400 x 400"),
     ],
 )
 def test_a_contract_that_cannot_be_is_refused(change: dict[str, float], part: str) -> None:
@@ -183,12 +187,35 @@ def test_mean_spacing_is_that_of_uneven_frames_too() -> None:
 
 
 def test_the_key_changes_with_everything_that_changes_pixels() -> None:
-    contract = SamplingContract()
+    contract = SamplingContract(multiple=28)
     key = frame_key("digest", contract, "decord 1")
-    assert key == frame_key("digest", SamplingContract(), "decord 1")
+    assert key == frame_key("digest", SamplingContract(multiple=28), "decord 1")
     values = {field.name: getattr(contract, field.name) for field in fields(contract)}
     changed = [replace(contract, **{name: not v if v is False else v + 1}) for name, v in values.items()]
     others = [frame_key("digest", other, "decord 1") for other in changed]
     keys = [key, *others, frame_key("other", contract, "decord 1"), frame_key("digest", contract, "decord 2")]
     keys.append(frame_key("digest", contract, "decord 1", (0.5,)))
     assert len(set(keys)) == len(keys)
+
+
+def test_the_key_of_a_resolved_contract_is_that_of_the_same_explicit_value() -> None:
+    """The key that frames had before `multiple` could follow from the model."""
+    explicit = frame_key("digest", SamplingContract(multiple=28), "decord 1", (0.5,))
+    assert explicit == "fad43b2bbdb0545a39881689f982d83f"
+    assert frame_key("digest", resolved(SamplingContract(), 28), "decord 1", (0.5,)) == explicit
+
+
+def test_an_explicit_multiple_is_kept() -> None:
+    assert resolved(SamplingContract(multiple=56), 28).tile == 56
+    assert resolved(SamplingContract(), 32).tile == 32
+
+
+def test_a_tile_larger_than_the_bounds_allow_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"^contract.max_pixels = 784: .*one tile of 32 x 32"):
+        resolved(SamplingContract(min_pixels=784, max_pixels=784), 32)
+
+
+def test_an_unresolved_contract_gives_no_size_and_no_key() -> None:
+    for compute in (partial(resized_size, 640, 480), partial(frame_key, "digest", decoder="decord 1")):
+        with pytest.raises(ValueError, match=r"contract.multiple is not resolved"):
+            compute(contract=SamplingContract())

@@ -1,4 +1,4 @@
-"""An adapter on two ranks: only it is trained, saved and published; without it the model is the base."""
+"""An adapter on two ranks: only the adapter is trained, saved and published; without it the model is the base."""
 
 from __future__ import annotations
 
@@ -56,8 +56,11 @@ def test_only_the_adapter_is_trained_saved_and_published(
         policy = plain_policy(folder, encoder, PolicyConfig())
         return [plain_logprobs(policy, patcher, m).detach().numpy() for part in parts for m in part]
 
-    def check(found: list[list[np.ndarray]], wanted: list[np.ndarray]) -> None:
-        for ours, theirs in zip([each for part in found for each in part], wanted, strict=True):
+    def flat(logprobs: list[list[np.ndarray]]) -> list[np.ndarray]:
+        return [array for part in logprobs for array in part]
+
+    def check(logprobs: list[list[np.ndarray]], expected: list[np.ndarray]) -> None:
+        for ours, theirs in zip(flat(logprobs), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
     base = logprobs_of(tiny_model)
@@ -66,9 +69,9 @@ def test_only_the_adapter_is_trained_saved_and_published(
     for _ in range(3):
         gang.train_step(parts, LEARNING_RATE)
     trained = gang.logprobs(parts)
-    assert max(np.abs(a - b).max() for a, b in zip([each for part in trained for each in part], base)) > 0.1
+    assert max(np.abs(a - b).max() for a, b in zip(flat(trained), base)) > 0.1
     check(gang.reference_logprobs(parts), base)
-    check(gang.logprobs(parts), [each for part in trained for each in part])
+    check(gang.logprobs(parts), flat(trained))
 
     published = weights_of(ray_cluster, gang)
     layers = {name.rpartition(".")[0] for name in published}
@@ -96,18 +99,18 @@ def test_only_the_adapter_is_trained_saved_and_published(
     check(gang.logprobs(parts), base)
     for _ in range(3):
         gang.train_step(parts, LEARNING_RATE)
-    check(gang.logprobs(parts), [each for part in trained for each in part])
+    check(gang.logprobs(parts), flat(trained))
 
 
 @pytest.fixture(scope="module")
 def frozen(gang: LearnerGang, tiny_model: Path, encoder: Any) -> Iterator[Reference]:
-    """Of as many ranks as four micro-batches cannot be dealt out to evenly."""
+    """A frozen reference on three ranks, to which four micro-batches cannot be dealt evenly."""
     frozen = Reference(ReferenceConfig("frozen", ranks=3), gang, config_of(tiny_model, encoder))
     yield frozen
     frozen.stop()
 
 
-def test_a_frozen_copy_and_a_policy_without_its_adapter_say_the_same(
+def test_a_frozen_copy_and_a_policy_without_its_adapter_agree(
     gang: LearnerGang, frozen: Reference, tiny_model: Path, encoder: Any
 ) -> None:
     parts = [
@@ -122,13 +125,13 @@ def test_a_frozen_copy_and_a_policy_without_its_adapter_say_the_same(
 
 @ray.remote(num_cpus=0)
 class Owner:
-    """Its frames are lost when it dies, as others are with their node."""
+    """Owner of frames that are lost when it is killed, as other frames are when their node is lost."""
 
     def frames(self, of: tuple[np.ndarray, ...]) -> tuple[ray.ObjectRef, ...]:
         return tuple(map(ray.put, of))
 
 
-def test_a_reference_whose_frames_are_lost_leaves_no_rank_waiting_and_keeps_none(
+def test_lost_frames_leave_no_rank_of_the_reference_waiting_and_no_frames_behind(
     frozen: Reference, encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     micros = [micro_batch(encoder, "image", seed) for seed in (51, 52, 53)]
@@ -137,23 +140,23 @@ def test_a_reference_whose_frames_are_lost_leaves_no_rank_waiting_and_keeps_none
     parts = [[replace(micro, images=images)] for micro, images in zip(micros, refs)]
     ray.kill(owners[1])
     with suppress(ray.exceptions.ObjectLostError):
-        while True:  # until Ray has noticed
+        while True:  # until Ray notices the loss
             ray.get(list(refs[1]), timeout=60)
     with pytest.raises(ray.exceptions.ObjectLostError):
         frozen.logprobs(parts)
     monkeypatch.setattr(frozen.gang, "timeout_s", 60.0)
     parts[1] = [micros[1]]
-    assert [len(found) for (found,) in frozen.logprobs(parts)] == [16] * 3
+    assert [len(logprobs) for (logprobs,) in frozen.logprobs(parts)] == [16] * 3
     kept = [rank.__ray_call__.remote(lambda rank: len(rank.fetched)) for rank in frozen.gang.ranks]
     assert ray.get(kept) == [0] * 3, "the bytes of a step are free when its leases are released"
 
 
-def test_a_target_that_is_not_there_is_refused_by_name(tiny_model: Path, encoder: Any) -> None:
+def test_an_unknown_target_is_refused_by_name(tiny_model: Path, encoder: Any) -> None:
     with pytest.raises(BadInput, match="no layer c_attn, but down_proj"):
         plain_policy(tiny_model, encoder, PolicyConfig(lora=LoraSpec(targets=("q_proj", "c_attn"))))
 
 
-def test_chosen_targets_alone_get_an_adapter(tiny_model: Path, encoder: Any) -> None:
+def test_only_chosen_targets_get_an_adapter(tiny_model: Path, encoder: Any) -> None:
     policy = plain_policy(tiny_model, encoder, PolicyConfig(lora=LoraSpec(targets=("q_proj",))))
     trained = policy.checkpoint_parameters(frozen=False)
     assert {name.split(".")[-2] for name in trained} == {"q_proj"}

@@ -1,4 +1,4 @@
-"""Two ranks that are shown different things: text here and a video there, a clip known here and new there."""
+"""Two ranks with different inputs: text on one and a video on the other, a cached clip and a new one."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from orchestration.supervision.learner_gang import LearnerGang
 pytestmark = pytest.mark.slow
 LEARNING_RATE = 1e-2
 VISION_FACTOR = 0.1
-# A step here takes a second. Why one does not end is looked at besides.
+# A step takes about a second in these tests. The test also checks why a step does not end.
 HANGS_S = 20.0
-# What is left of a gradient in Adam's first moment after the first step.
+# Share of a gradient in Adam's first moment after the first step.
 FIRST_MOMENT = 0.1
 
 Parts = list[list[MicroBatch]]
@@ -53,7 +53,7 @@ def start(ray_cluster: Any, either_model: Path, either_encoder: Any) -> Iterator
 
 
 def mixed(encoder: Any) -> Parts:
-    """In each of three forwards, one rank is shown what the other is not."""
+    """Three forwards, in each of which the two ranks get different kinds of input."""
     kinds = [("text", "image"), ("image", "video"), ("video", "text")]
     pairs = [
         [micro_batch(encoder, kind, 10 * n + rank) for rank, kind in enumerate(two)] for n, two in enumerate(kinds)
@@ -62,71 +62,71 @@ def mixed(encoder: Any) -> Parts:
 
 
 def check_step(gang: LearnerGang, parts: Parts, config: PolicyConfig, model: Path, encoder: Any) -> dict[str, float]:
-    """Log-probs and the first step of the gang against plain torch."""
+    """Compare the gang's log-probs and its first step with plain torch. Returns the step's metrics."""
     policy, patcher = plain_policy(model, encoder, config), Patcher.of_model(model)
     for ours, micros in zip(gang.logprobs(parts), parts):
-        for found, micro in zip(ours, micros):
-            np.testing.assert_allclose(found, plain_logprobs(policy, patcher, micro).detach(), atol=1e-5)
+        for logprobs, micro in zip(ours, micros):
+            np.testing.assert_allclose(logprobs, plain_logprobs(policy, patcher, micro).detach(), atol=1e-5)
     metrics = gang.train_step(parts, LEARNING_RATE)
     assert metrics["grad_norm"] == pytest.approx(plain_gradients(policy, patcher, parts), rel=1e-3)
     ours, theirs = gradients_of(gang), policy.checkpoint_parameters(frozen=False)
     assert ours.keys() == theirs.keys()
     for name, parameter in theirs.items():
-        wanted = parameter.grad.numpy()
-        np.testing.assert_allclose(ours[name], wanted, atol=1e-3 * np.abs(wanted).max(), err_msg=name)
+        expected = parameter.grad.numpy()
+        np.testing.assert_allclose(ours[name], expected, atol=1e-3 * np.abs(expected).max(), err_msg=name)
     return metrics
 
 
 def gradients_of(gang: LearnerGang) -> dict[str, np.ndarray]:
-    """Those of the first step."""
+    """The gradients of the first step, by checkpoint name."""
 
     def moments(rank: Any) -> dict[str, np.ndarray]:
         trained = rank.policy.checkpoint_parameters(frozen=False)
         return {name: safe_get_full_optimizer_state(p, "exp_avg").numpy() for name, p in trained.items()}
 
-    found, _ = ray.get([rank.__ray_call__.remote(moments) for rank in gang.ranks], timeout=gang.timeout_s)
-    return {name: moment / FIRST_MOMENT for name, moment in found.items()}
+    of_rank_0, _ = ray.get([rank.__ray_call__.remote(moments) for rank in gang.ranks], timeout=gang.timeout_s)
+    return {name: moment / FIRST_MOMENT for name, moment in of_rank_0.items()}
 
 
 def watch_layers(gang: LearnerGang, folder: Path) -> Callable[[], list[list[str]]]:
-    """The layers that each rank's forwards have come to so far, in order: ZeRO-3 gathers each on all ranks together.
-    In files, which can be read while the ranks wait."""
+    """Returns a function that lists the layers each rank's forwards have reached so far, in order: ZeRO-3 gathers each
+    layer on all ranks together. They are written to files, which can be read while the ranks wait."""
 
     def watch(rank: Any) -> None:
         file = (folder / str(rank.rank)).open("w", buffering=1)
         for name, layer in rank.policy.named_modules():
             if next(layer.parameters(recurse=False), None) is not None:
-                # Before DeepSpeed's own hook, in which it would wait.
+                # Runs before DeepSpeed's own hook, in which the rank may block.
                 layer.register_forward_pre_hook(lambda *_, name=name: print(name, file=file), prepend=True)
 
     ray.get([rank.__ray_call__.remote(watch) for rank in gang.ranks], timeout=gang.timeout_s)
     return lambda: [(folder / str(n)).read_text().split() for n in range(len(gang.ranks))]
 
 
-def test_a_frozen_tower_is_asked_once_per_clip_and_alone(
+def test_a_frozen_tower_runs_once_per_clip_and_without_the_other_rank(
     start: Callable, either_model: Path, either_encoder: Any, ray_cluster: Any
 ) -> None:
     config = PolicyConfig()
     gang = start(config)
     parts = mixed(either_encoder)
     metrics = check_step(gang, parts, config, either_model, either_encoder)
-    # Four of the six forwards show something; the step found what the log-probs before it had left.
+    # Four of the six forwards have images; the step reuses the features cached by the log-probs before it.
     assert (metrics["vision_misses"], metrics["vision_hits"]) == (4, 4)
 
-    # A version later: what rank 0 is shown it knows, what rank 1 is shown it does not.
+    # One version later, rank 0 gets a clip that it has cached and rank 1 gets a new one.
     metrics = gang.train_step([[parts[0][1]], [micro_batch(either_encoder, "image", 77)]], LEARNING_RATE)
     assert (metrics["vision_misses"], metrics["vision_hits"]) == (5, 5)
 
     whole = plain_policy(either_model, either_encoder, config).model.named_parameters()
     tower = {name: p.detach().numpy() for name, p in whole if "visual" in name}
-    handed = weights_of(ray_cluster, gang, frozen=True)
+    with_frozen = weights_of(ray_cluster, gang, frozen=True)
     assert not any("visual" in name for name in weights_of(ray_cluster, gang))
-    assert {name for name in handed if "visual" in name} == tower.keys()
+    assert {name for name in with_frozen if "visual" in name} == tower.keys()
     for name, array in tower.items():
-        np.testing.assert_array_equal(handed[name], array)
+        np.testing.assert_array_equal(with_frozen[name], array)
 
 
-def test_a_trained_tower_is_run_by_every_rank_and_without_that_no_step_ends(
+def test_every_rank_runs_a_trained_tower_and_a_step_without_that_never_ends(
     start: Callable, either_model: Path, either_encoder: Any, ray_cluster: Any, tmp_path: Path
 ) -> None:
     config = PolicyConfig(train_vision=True, vision_lr_factor=VISION_FACTOR, gradient_checkpointing=True)
@@ -135,14 +135,14 @@ def test_a_trained_tower_is_run_by_every_rank_and_without_that_no_step_ends(
     layers, parts = watch_layers(gang, tmp_path), mixed(either_encoder)
     metrics = check_step(gang, parts, config, either_model, either_encoder)
     assert "vision_hits" not in metrics
-    one, other = layers()
-    assert one == other, "the ranks' gathers do not meet"
-    first_block = next(name for name in one if "visual" in name)
-    assert one.count(first_block) == 2 * len(parts[0]), "once in each forward, whatever it shows"
+    rank_0, rank_1 = layers()
+    assert rank_0 == rank_1, "the ranks gather in different orders"
+    first_block = next(name for name in rank_0 if "visual" in name)
+    assert rank_0.count(first_block) == 2 * len(parts[0]), "once in each forward, whatever its input"
 
     moved = {name: np.abs(array - before[name]).max() for name, array in weights_of(ray_cluster, gang).items()}
     for name, most in moved.items():
-        # Adam's first step is the learning rate, wherever there is a gradient.
+        # Adam's first step equals the learning rate wherever there is a gradient.
         rate = LEARNING_RATE * (VISION_FACTOR if "visual" in name else 1)
         assert most == pytest.approx(rate, rel=1e-2), name
 
@@ -150,14 +150,14 @@ def test_a_trained_tower_is_run_by_every_rank_and_without_that_no_step_ends(
         rank.policy.config.train_vision = False
 
     ray.get([rank.__ray_call__.remote(leave_out_the_dummy) for rank in gang.ranks])
-    done = len(one)
+    done = len(rank_0)
     calls = [rank.train_step.remote(part, LEARNING_RATE) for rank, part in zip(gang.ranks, parts)]
-    # A rank waits in a gather for ever, or dies since gloo finds that it has met another one.
+    # A rank waits in a gather forever, or dies because gloo detects that another rank entered a different gather.
     ended, _ = ray.wait(calls, num_returns=len(calls), timeout=HANGS_S)
     for call in ended:
         with pytest.raises(RayError):
             ray.get(call)
-    shown_text, shown_images = (each[done:] for each in layers())
-    parting = next(n for n, (one, other) in enumerate(zip(shown_text, shown_images)) if one != other)
-    assert "visual" not in shown_text[parting], "where nothing is shown, the language model comes next"
-    assert "visual" in shown_images[parting], "elsewhere the tower does"
+    with_text, with_images = (names[done:] for names in layers())
+    differing = next(n for n, (a, b) in enumerate(zip(with_text, with_images)) if a != b)
+    assert "visual" not in with_text[differing], "without images, the language model comes next"
+    assert "visual" in with_images[differing], "with images, the tower comes next"

@@ -100,6 +100,10 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("contract.total_pixels=1000", ["contract.total_pixels = 1000", "raise it"]),
         ("cluster.object_store_gib=100000", ["cluster.object_store_gib = 100000", "GiB free", "ask for less"]),
         ("sampling.max_model_len=120", ["sampling.max_model_len = 120", "raise it"]),
+        (
+            "contract={max_pixels: 700, min_pixels: 100, multiple: null}",
+            ["contract.max_pixels = 700", "one tile of 28 x 28"],
+        ),
         ("contract.multiple=14", ["contract.multiple = 14", "the policy sees tiles of 28 pixels"]),
         ("verification.crop_size=[56,30]", ["verification.crop_size = [56, 30]", "multiples of 28"]),
         ("frames.cache_dir=/dev/null/none", ["frames.cache_dir = /dev/null/none", "/dev/null is a file"]),
@@ -203,6 +207,14 @@ def test_a_folder_that_holds_no_model(train: Refused, world: Path, key: str) -> 
     error = train(f"{key}={world}")
     assert f"{world}: no model here" in error
     assert "Hugging Face" in error
+
+
+@pytest.mark.parametrize("key", ["model.policy", "model.referee"])
+def test_a_model_of_an_unsupported_family(train: Refused, tmp_path: Path, key: str) -> None:
+    (tmp_path / "llava").mkdir()
+    (tmp_path / "llava/config.json").write_text('{"model_type": "llava"}')
+    error = train(f"{key}={tmp_path}/llava")
+    assert f"{tmp_path}/llava: model_type = llava: must be qwen2_5_vl or qwen3_vl" in error
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video"])

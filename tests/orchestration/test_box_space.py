@@ -62,7 +62,7 @@ class Lease:
 
 
 class Store:
-    contract = SamplingContract()
+    contract = SamplingContract(multiple=28)
 
     async def lease(self, *_: Any) -> Lease:
         return Lease()

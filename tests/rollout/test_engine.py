@@ -1,4 +1,4 @@
-"""The engine against transformers: same prompt, same distribution, whoever else is in the batch."""
+"""The engine compared with transformers: same prompt, same distribution, independent of the rest of the batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def same(a: Trajectory, b: Trajectory) -> bool:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
-def test_logprobs_are_those_of_transformers(
+def test_logprobs_match_transformers(
     engine: Engine, run: Callable, reference: Reference, video_prompt: tuple, temperature: float
 ) -> None:
     prompt, frames = video_prompt
@@ -40,7 +40,7 @@ def test_logprobs_are_those_of_transformers(
             assert np.array_equal(best, trajectory.token_ids)
 
 
-def test_completions_depend_on_their_seed_alone(engine: Engine, run: Callable, video_prompt: tuple) -> None:
+def test_completions_depend_only_on_their_seed(engine: Engine, run: Callable, video_prompt: tuple) -> None:
     prompt, frames = video_prompt
 
     async def crowd() -> list[tuple[Trajectory, ...]]:
@@ -67,7 +67,7 @@ def test_a_trajectory_is_complete(engine: Engine, run: Callable, encoder: Any, v
         assert trajectory.text == encoder.tokenizer.decode(trajectory.token_ids, skip_special_tokens=True)
 
 
-def test_choose_is_the_softmax_over_the_allowed(
+def test_choose_is_the_softmax_over_the_allowed_ids(
     engine: Engine, run: Callable, reference: Reference, encoder: Any
 ) -> None:
     images = list(np.random.default_rng(3).integers(0, 256, (2, 56, 56, 3), np.uint8))
@@ -79,7 +79,7 @@ def test_choose_is_the_softmax_over_the_allowed(
     assert abs(probabilities.sum() - 1) < TOLERANCE
 
 
-def test_a_prompt_that_the_engine_sees_otherwise_is_refused(engine: Engine, run: Callable, encoder: Any) -> None:
+def test_a_prompt_that_differs_in_the_engine_is_refused(engine: Engine, run: Callable, encoder: Any) -> None:
     prompt = encoder.encode(["Look: ", (56, 56), " what is it?"])
     first_image_token = int(np.flatnonzero(prompt.token_ids == encoder.image_token)[0])
     larger = np.zeros((1, 84, 56, 3), np.uint8)

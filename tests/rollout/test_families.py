@@ -1,4 +1,4 @@
-"""Both families: engine and learner see the same, images and native videos, and the learner's weights take effect."""
+"""Both families: engine and learner agree on images and native videos, and the engine loads the learner's weights."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def policy(either_model: Path, either_encoder: ChatEncoder) -> Policy:
 def learner_logprobs(
     policy: Policy, folder: Path, prompt: Prompt, frames: np.ndarray, group: tuple[Trajectory, ...]
 ) -> np.ndarray:
-    """float32 [N]: the group in one row, as the learner runs it."""
+    """float32 [N]: log-probs of the group, packed into one row as in the learner."""
     unit = make_unit([prompt] * len(group), [t.token_ids for t in group], [("clip", frames)])
     (layout,) = lay_out([unit], 1, PackingConfig())[0]
     patches = Patcher.of_model(folder).patches(layout.images, layout.batch.frame_counts)
@@ -65,12 +65,12 @@ def engine_logprobs(group: tuple[Trajectory, ...]) -> np.ndarray:
 
 
 def clip(encoder: ChatEncoder, n: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """n frames of noise of 3 x 2 tokens each, and their (width, height)."""
+    """n frames of noise, 3 x 2 tokens each, and their (width, height) in pixels."""
     side = encoder.patch * encoder.merge
     return np.random.default_rng(n).integers(0, 256, (n, 2 * side, 3 * side, 3), np.uint8), (3 * side, 2 * side)
 
 
-def test_images_look_alike_to_engine_and_learner(
+def test_engine_and_learner_agree_on_images(
     either_engine: Engine, run: Callable, either_encoder: ChatEncoder, policy: Policy, either_model: Path
 ) -> None:
     frames, size = clip(either_encoder, 6)
@@ -82,7 +82,8 @@ def test_images_look_alike_to_engine_and_learner(
 
 
 def test_no_banned_token_is_sampled(either_engine: Engine, run: Callable, either_encoder: ChatEncoder) -> None:
-    """A random model draws almost evenly: of some 4,000 tokens, 30 would be banned ones. Stop tokens it may draw."""
+    """A random model samples almost uniformly: without the ban, about 30 of 4,000 tokens would be banned ones. Stop
+    tokens may be sampled."""
     frames, size = clip(either_encoder, 2)
     prompt = either_encoder.encode([*[size] * 2, "Why?"])
     group = run(either_engine.generate(prompt, frames, 16, 1.0, 300, seed=3))
@@ -93,7 +94,7 @@ def test_no_banned_token_is_sampled(either_engine: Engine, run: Callable, either
 
 
 @pytest.mark.parametrize("n", [8, 7])
-def test_native_videos_look_alike_at_every_rate(
+def test_engine_and_learner_agree_on_native_videos_at_every_frame_rate(
     either_engine: Engine, run: Callable, either_encoder: ChatEncoder, policy: Policy, either_model: Path, n: int
 ) -> None:
     frames, size = clip(either_encoder, n)
@@ -107,7 +108,7 @@ def test_native_videos_look_alike_at_every_rate(
 
 @ray.remote(num_cpus=0)
 class Rank:
-    """Hands out its tensors as one bucket."""
+    """Yields its tensors as one bucket."""
 
     def __init__(self, tensors: dict[str, np.ndarray]):
         self.tensors = tensors
@@ -118,7 +119,7 @@ class Rank:
         yield data
 
 
-def test_an_adapter_takes_effect_merged(
+def test_the_engine_merges_an_adapter(
     either_engine: Engine,
     run: Callable,
     either_encoder: ChatEncoder,
@@ -126,7 +127,7 @@ def test_an_adapter_takes_effect_merged(
     either_model: Path,
     weights_actor: Any,
 ) -> None:
-    """On the learner it stands beside the base, in the engine it is part of the weights."""
+    """The learner keeps the adapter separate from the base; the engine merges it into the weights."""
 
     def publish(tensors: dict[str, np.ndarray]) -> int:
         version = (ray.get(weights_actor.latest.remote()) or 0) + 1
@@ -148,8 +149,8 @@ def test_an_adapter_takes_effect_merged(
     layer = next(iter(tensors)).rpartition(".")[0]
     elsewhere = {name.replace(layer, layer + "_too"): array for name, array in tensors.items() if layer in name}
     missing = {name: array for name, array in tensors.items() if name != f"{layer}.lora_B"}
-    for faulty, said in ((missing, "not whole"), (elsewhere, "the base has no")):
-        with pytest.raises(WeightsRefused, match=said):
+    for faulty, reason in ((missing, "incomplete"), (elsewhere, "the base has no")):
+        with pytest.raises(WeightsRefused, match=reason):
             run(either_engine.update_weights(publish(faulty)))
 
     run(either_engine.update_weights(publish(tensors)))
@@ -169,7 +170,7 @@ def test_an_adapter_takes_effect_merged(
 
 
 @pytest.mark.parametrize("either_model", ["tiny_qwen3"], indirect=True)
-def test_the_learners_weights_take_effect(
+def test_the_engine_loads_the_learners_weights(
     qwen3_engine: Engine,
     run: Callable,
     either_encoder: ChatEncoder,
@@ -177,8 +178,8 @@ def test_the_learners_weights_take_effect(
     tiny_qwen3: Path,
     weights_actor: Any,
 ) -> None:
-    """By the learner's own names, with the frozen tower left out and the tied head among the changes. The same is shown
-    of Qwen2.5-VL in test_weight_exchange."""
+    """Under the learner's names, without the frozen tower, and with the tied head among the changes. For Qwen2.5-VL,
+    test_weight_exchange covers this."""
     trained = {name: p for name, p in policy.model.named_parameters() if p.requires_grad}
     torch.manual_seed(0)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Prompts: ids, positions and the banned set, against the libraries that will compute them again."""
+"""Prompts: ids, positions and the banned set, compared with transformers and vLLM, which compute them again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rollout.prompt import ChatEncoder, NativeVideo, build_prompt, without_contr
 from rollout.template import PromptTemplate
 
 
-def test_positions_are_those_of_transformers_for_images(either_model: Path, either_encoder: Any) -> None:
+def test_positions_of_images_match_transformers(either_model: Path, either_encoder: Any) -> None:
     side = either_encoder.patch * either_encoder.merge
     prompt = either_encoder.encode(["a few words", (2 * side, 3 * side), "1.0", (side, side), "and a question"])
     model = AutoModel.from_config(AutoConfig.from_pretrained(either_model))
@@ -81,17 +81,17 @@ def test_the_prompt_shows_each_frame_after_its_time(encoder: Any) -> None:
     assert f"1 or 0: 0.0 {frame}2 or 1: 1.5 {frame} 2.0 s. What is red?<|im_end|>" in text
 
 
-def test_options_are_asked_with_the_question(encoder: Any) -> None:
+def test_options_are_part_of_the_question(encoder: Any) -> None:
     info = FrameInfo("key", (0.0,), (28, 28), (28, 28), 1.0)
     template = PromptTemplate(question="{question}")
     sample = Sample("a", "s", "General video QA MCQ", "what", "B", video_path="v", options=("a. is", "b. it"))
     folded = Sample("a", "s", "General video QA MCQ", "what\na. is\nb. it", "B", video_path="v")
-    ids = [build_prompt(encoder, template, one, info).token_ids.tolist() for one in (sample, folded)]
-    assert ids[0] == ids[1]
+    separate, joined = (build_prompt(encoder, template, s, info).token_ids.tolist() for s in (sample, folded))
+    assert separate == joined
 
 
 def test_native_video_tokens_of_each_family(tiny_model: Path, tiny_qwen3: Path) -> None:
-    """Three frames of 2 x 1 tokens at 0, 1 and 3 s make two steps, the last frame standing twice."""
+    """Three frames of 2 x 1 tokens at 0, 1 and 3 s make two steps; the last frame is repeated."""
     qwen2, qwen3 = ChatEncoder(tiny_model), ChatEncoder(tiny_qwen3)
     pads = "<|video_pad|>" * 2
     expected = {
@@ -112,7 +112,7 @@ def test_native_video_tokens_of_each_family(tiny_model: Path, tiny_qwen3: Path) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spacing", [4.0, 2.0, 1.0, 0.7, 0.5, 0.3, 0.1, 1 / 24, 1 / 3])
-def test_positions_of_native_videos_are_those_of_vllm(either_encoder: Any, either_model: Path, spacing: float) -> None:
+def test_positions_of_native_videos_match_vllm(either_encoder: Any, either_model: Path, spacing: float) -> None:
     from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
     from vllm.model_executor.models.qwen3_vl import Qwen3VLForConditionalGeneration
 
@@ -139,10 +139,12 @@ def test_positions_of_native_videos_are_those_of_vllm(either_encoder: Any, eithe
     np.testing.assert_array_equal(prompt.positions, theirs.numpy())
 
 
-def test_a_single_frame_is_an_image_in_either_way(encoder: Any) -> None:
+def test_a_single_frame_is_always_shown_as_an_image(encoder: Any) -> None:
     info = FrameInfo("key", (0.0,), (28, 28), (28, 28), 0.0)
     sample = Sample("a", "s", "visual QA", "what", "it", image_path="p.png")
-    ways = [build_prompt(encoder, PromptTemplate(native_video=way), sample, info) for way in (False, True)]
-    assert ways[0].token_ids.tolist() == ways[1].token_ids.tolist()
+    images, video = (
+        build_prompt(encoder, PromptTemplate(native_video=native), sample, info) for native in (False, True)
+    )
+    assert images.token_ids.tolist() == video.token_ids.tolist()
     longer = FrameInfo("key", (0.0, 1.0), (28, 28), (28, 28), 2.0)
     assert build_prompt(encoder, PromptTemplate(native_video=True), sample, longer).video_times == (0.0, 1.0)

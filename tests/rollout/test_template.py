@@ -1,4 +1,4 @@
-"""Prompt templates: the files in configs/templates, replacing them, and texts that cannot be asked."""
+"""Prompt templates: the files in configs/templates, overrides, and texts that are refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def asked(template: PromptTemplate, task: str) -> str:
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs/templates").glob("*.yaml")), ids=lambda file: file.stem)
-def test_a_style_asks_every_task(file: Path) -> None:
+def test_every_style_has_a_prompt_for_every_task(file: Path) -> None:
     template = load_config(Config, file).template
     for task in (*TASKS, "a task of the user's own"):
         text = asked(template, task)
@@ -50,7 +50,7 @@ def test_a_style_asks_every_task(file: Path) -> None:
         assert "{task}" not in text
 
 
-def test_each_task_of_open_o3_is_asked_in_its_own_way() -> None:
+def test_open_o3_words_each_task_differently() -> None:
     template = load_config(Config, ROOT / "configs/templates/open_o3.yaml").template
     texts = {task: asked(template, task) for task in TASKS}
     assert len(set(texts.values())) == len(TASKS)
@@ -61,12 +61,12 @@ def test_each_task_of_open_o3_is_asked_in_its_own_way() -> None:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs/templates").glob("*.yaml")), ids=lambda file: file.stem)
 @pytest.mark.parametrize("task", ["general video QA MCQ", "multiple choice", "Multiple Choice"])
-def test_a_choice_is_asked_for_its_letter_whatever_the_format_calls_it(file: Path, task: str) -> None:
+def test_all_names_of_multiple_choice_share_one_prompt(file: Path, task: str) -> None:
     template = load_config(Config, file).template
     assert asked(template, task) == asked(template, "General video QA MCQ") != asked(template, "other")
 
 
-def test_a_task_is_reworded_without_touching_the_others(tmp_path: Path) -> None:
+def test_one_task_can_be_reworded_alone(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(
         f"include: ['{ROOT / 'configs/templates/open_o3.yaml'}']\n"
@@ -88,7 +88,7 @@ def test_a_task_is_reworded_without_touching_the_others(tmp_path: Path) -> None:
         ("normalised", "in 0-1 coordinates of the"),
     ],
 )
-def test_boxes_are_asked_for_in_the_space_they_are_read_in(space: str, units: str) -> None:
+def test_the_prompt_names_the_box_space(space: str, units: str) -> None:
     override = [f"template.box_space={space}"]
     template = load_config(Config, ROOT / "configs/templates/open_o3.yaml", override).template
     assert all(units in asked(template, task) for task in TASKS)
@@ -98,20 +98,20 @@ def test_boxes_are_asked_for_in_the_space_they_are_read_in(space: str, units: st
 @pytest.mark.parametrize(
     ("texts", "complaint"),
     [
-        ({"frame": "{idx}: "}, r"^frame = .* it may use \{index\}, \{index0\}, \{time\}"),
-        ({"frame": "{index[0]}"}, r"^frame = .* it may use \{index\}, \{index0\}, \{time\}"),
-        ({"question": "{question"}, r"^question = .*a brace itself is written twice"),
+        ({"frame": "{idx}: "}, r"^frame = .* may only use \{index\}, \{index0\}, \{time\}"),
+        ({"frame": "{index[0]}"}, r"^frame = .* may only use \{index\}, \{index0\}, \{time\}"),
+        ({"question": "{question"}, r"^question = .*write a literal brace twice"),
         ({"tasks": {"other": "{question}"}}, r"^tasks\.other = "),
         ({"tasks": {"temporal QA": ""}}, "no key 'other'"),
         ({"box_space": "pixels"}, "^box_space = pixels: .*resized, original, thousand, normalised"),
     ],
 )
-def test_texts_that_cannot_be_asked_are_refused(texts: dict, complaint: str) -> None:
+def test_invalid_texts_are_refused(texts: dict, complaint: str) -> None:
     with pytest.raises(BadInput, match=complaint):
         PromptTemplate(**texts)
 
 
-def test_the_embedded_world_is_asked_as_its_weights_were_trained() -> None:
+def test_the_prompt_of_the_embedded_world_is_the_one_its_weights_were_trained_on() -> None:
     template = load_config(World, ROOT / "configs/world/shapes.yaml").template
     encoder = ChatEncoder(ROOT / "assets/policy")
     info = FrameInfo("key", (0.0, 1.0), (56, 56), (112, 112), 8.0)

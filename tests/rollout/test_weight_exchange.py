@@ -34,7 +34,7 @@ TIMEOUT_S = 60.0
 
 
 def perturbed(folder: Path, noise: int) -> dict[str, np.ndarray]:
-    """The language model's tensors with noise number `noise`; 0 is none. The vision tower is frozen, so not sent."""
+    """The language model's tensors plus noise from seed `noise`; 0 adds none. The frozen vision tower is not sent."""
     rng = np.random.default_rng(noise)
     tensors = {name: t for name, t in sorted(load_file(folder / "model.safetensors").items()) if "visual" not in name}
     if noise == 0:
@@ -44,7 +44,7 @@ def perturbed(folder: Path, noise: int) -> dict[str, np.ndarray]:
 
 @ray.remote(num_cpus=0)
 class Rank:
-    """A learner rank's half of the exchange. `fault` names what goes wrong with what it yields."""
+    """The sending side of a learner rank. `fault` names the fault in what it yields."""
 
     def __init__(self, folder: Path, rank: int):
         self.folder, self.rank, self.noise, self.fault = folder, rank, 0, ""
@@ -74,7 +74,7 @@ def ranks(ray_cluster: Any, tiny_model: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def publish(ranks: list[Any], weights_actor: Any) -> Callable[..., int]:
-    """Publish the weights with noise number `noise` under the next version, which is returned."""
+    """Publishes the weights with noise from seed `noise` as the next version and returns that version."""
 
     def publish(noise: int, fault: str = "") -> int:
         version = (ray.get(weights_actor.latest.remote()) or 0) + 1
@@ -91,7 +91,7 @@ def restored(engine: Engine, run: Callable, publish: Callable) -> Iterator[None]
     run(engine.update_weights(publish(0)))
 
 
-def test_an_update_in_flight_splits_the_version_spans(
+def test_an_update_in_flight_splits_version_spans(
     engine: Engine, run: Callable, publish: Callable, video_prompt: tuple
 ) -> None:
     prompt, frames = video_prompt
@@ -105,7 +105,7 @@ def test_an_update_in_flight_splits_the_version_spans(
 
     trajectories = run(update_meanwhile())
     split = [t for t in trajectories if len(t.version_spans) == 2]
-    assert split, "no completion lived through the update"
+    assert split, "no completion spans the update"
     for trajectory in split:
         (old, start, middle), (new, resumed, end) = trajectory.version_spans
         assert (old, start, new, end) == (before, 0, after, len(trajectory.token_ids))
@@ -122,7 +122,7 @@ def test_an_updated_engine_equals_a_fresh_one(
     encoder: Any,
     tmp_path: Path,
 ) -> None:
-    """For a prompt longer than a KV block that was asked before the update, with tied embeddings among the changes."""
+    """The prompt is longer than a KV block and also ran before the update; tied embeddings are among the changes."""
     prompt, frames = video_prompt
     old = run(engine.generate(prompt, frames, 4, 1.0, 64, seed=9))
     run(engine.update_weights(publish(2)))
@@ -147,7 +147,7 @@ def test_an_updated_engine_equals_a_fresh_one(
 
 
 def kill_and_expect_no_engine_left(actor: Any) -> None:
-    """A killed actor must not leave an engine process behind: it would hold its memory for ever."""
+    """A killed actor must not leave an engine process behind, which would hold its memory forever."""
     process = psutil.Process(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
     children = process.children(recursive=True)
     assert children, "the engine runs in a process of its own"
@@ -173,7 +173,7 @@ def test_a_faulty_weight_set_is_never_loaded(
     assert after.version_spans == before.version_spans
 
 
-def test_a_version_is_whole_or_not_there(weights_actor: Any, publish: Callable, ranks: list[Any]) -> None:
+def test_a_version_is_complete_or_absent(weights_actor: Any, publish: Callable, ranks: list[Any]) -> None:
     last = publish(4)
     with pytest.raises(OSError, match="the rank died"):
         publish(4, "dies")
@@ -187,7 +187,7 @@ def test_a_version_is_whole_or_not_there(weights_actor: Any, publish: Callable, 
         ray.get(weights_actor.manifest.remote(last))
 
 
-def test_weights_outlive_the_rank_that_made_them(
+def test_weights_outlive_the_ranks_that_made_them(
     engine: Engine, run: Callable, tiny_model: Path, weights_actor: Any, publish: Callable
 ) -> None:
     version = publish(5) + 100
@@ -217,10 +217,10 @@ def test_the_store_does_not_grow_over_fifty_versions(engine: Engine, run: Callab
         run(engine.update_weights(publish(noise)))
     assert early > 0
     assert used() <= 1.1 * early
-    assert engine_memory() - early_memory < 60 * 2**20, "50 versions of 6 MB each stay somewhere in the engine"
+    assert engine_memory() - early_memory < 60 * 2**20, "the engine keeps memory of old versions, 6 MB each"
 
 
-def test_buckets_must_be_whole() -> None:
+def test_an_incomplete_set_of_buckets_is_refused() -> None:
     def bucket(index: int, name: str) -> Bucket:
         return Bucket(index, (TensorEntry(name, (1,), "float32", 0, 4),), 4, 0)
 

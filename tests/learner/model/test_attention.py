@@ -1,4 +1,4 @@
-"""The mask of a packed row: the rule, and its two forms."""
+"""The attention mask of a packed row: the rule and its two implementations."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_pieces_are_the_runs_of_segments_and_branches() -> None:
 
 
 @torch.no_grad()
-def test_flex_attention_with_the_block_mask_is_dense_attention() -> None:
-    """300 tokens are three blocks of keys and of queries, some of them left out, some whole."""
+def test_flex_attention_with_the_block_mask_equals_dense_attention() -> None:
+    """300 tokens are three blocks of keys and of queries: some are masked throughout, some not at all."""
     segment, branch = random_rows(1, 2, 300)
     q, k, v = torch.randn(3, 2, 4, 300, 16, generator=torch.Generator().manual_seed(0))
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=dense(segment, branch))
@@ -74,15 +74,15 @@ def test_flex_attention_with_the_block_mask_is_dense_attention() -> None:
 
 
 @pytest.mark.parametrize("length", [37, 300])
-def test_packed_attention_is_dense_attention_in_value_and_gradient(length: int) -> None:
-    """Two heads of queries to each of keys. What comes out where padded is nobody's."""
+def test_packed_attention_equals_dense_attention_in_value_and_gradient(length: int) -> None:
+    """Two query heads per KV head. The outputs of padding are not compared."""
     segment, branch = random_rows(1, 3, length)
     segment[2] = branch[2] = -1  # a row of padding alone
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(3, heads, length, 16, generator=generator, requires_grad=True) for heads in (4, 2, 2))
     cotangent = torch.randn(3, length, 4, 16, generator=generator) * (segment >= 0)[..., None, None]
     seen, _ = packed_attention(nn.Module(), q, k, v, None, 0.3, pieces_of(segment, branch))
-    wide = (each.repeat_interleave(2, dim=1) for each in (k, v))
+    wide = (tensor.repeat_interleave(2, dim=1) for tensor in (k, v))
     expected = torch.nn.functional.scaled_dot_product_attention(q, *wide, attn_mask=dense(segment, branch), scale=0.3)
     expected = expected.transpose(1, 2)
     torch.testing.assert_close(seen[segment >= 0], expected[segment >= 0])
@@ -105,12 +105,12 @@ def test_a_model_that_runs_flex_attention_gives_the_same_logprobs(
     (layout,) = lay_out([make_unit(prompts, completions, [("clip", frames)])] * 2, 1, PackingConfig(mode))[0]
     patches = patcher.patches(layout.images, layout.batch.frame_counts)
     shown = Pixels(patches, torch.from_numpy(layout.batch.grids))
-    found = {}
+    logprobs = {}
     for attention in (PACKED, FLEX):
         model = AutoModelForImageTextToText.from_pretrained(either_model, dtype=torch.float32)
         policy = Policy(model, either_encoder.banned_ids, PolicyConfig(), attention)
         assert model.model.language_model.config._attn_implementation == attention
         assert model.model.visual.config._attn_implementation == "sdpa"
         with torch.compiler.set_stance("force_eager"):
-            found[attention] = policy(Rows.of(layout.batch), shown, 1.0).logprobs
-    torch.testing.assert_close(found[FLEX], found[PACKED], atol=1e-5, rtol=1e-5)
+            logprobs[attention] = policy(Rows.of(layout.batch), shown, 1.0).logprobs
+    torch.testing.assert_close(logprobs[FLEX], logprobs[PACKED], atol=1e-5, rtol=1e-5)

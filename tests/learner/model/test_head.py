@@ -1,4 +1,4 @@
-"""Log-probs by chunks of the vocabulary: exact, and no larger in memory for a larger vocabulary."""
+"""Log-probs by chunks of the vocabulary: exact, and with memory that does not depend on the vocabulary's size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from learner.model.head import ScoringHead
 
 TEMPERATURE = 0.7
 BANNED = (3, 40)
-CHUNK = 256  # columns, where memory is measured
+CHUNK = 256  # columns per chunk where memory is measured
 
 
 def plain(
@@ -41,7 +41,7 @@ def scoring(head: nn.Linear, columns: int, n: int) -> ScoringHead:
 
 @pytest.mark.parametrize("columns", [1, 7, 16, 64, 1000])
 @pytest.mark.parametrize("use", ["logprobs", "entropy", "both"])
-def test_values_and_gradients_are_those_of_the_whole_softmax(columns: int, use: str) -> None:
+def test_values_and_gradients_match_the_whole_softmax(columns: int, use: str) -> None:
     hidden, head, targets = case(9, 12, 64, torch.float32)
     ours = scoring(head, columns, 9)(hidden, targets, TEMPERATURE)
     theirs = plain(hidden.double(), head.weight.double(), targets, precise=True)
@@ -55,7 +55,7 @@ def test_values_and_gradients_are_those_of_the_whole_softmax(columns: int, use: 
         torch.testing.assert_close(a, b.float(), atol=1e-6, rtol=1e-6)
 
 
-def test_bfloat16_weights_round_the_logits_and_nothing_else() -> None:
+def test_bfloat16_weights_round_only_the_logits() -> None:
     hidden, head, targets = case(9, 12, 64, torch.bfloat16)
     ours = scoring(head, 10, 9)(hidden, targets, TEMPERATURE)
     theirs = plain(hidden, head.weight, targets)
@@ -69,7 +69,7 @@ def test_bfloat16_weights_round_the_logits_and_nothing_else() -> None:
         torch.testing.assert_close(a, b, atol=1e-2, rtol=1e-2)
 
 
-def test_nothing_to_score_is_no_error() -> None:
+def test_no_targets_is_not_an_error() -> None:
     hidden, head, targets = case(0, 12, 64, torch.float32)
     logprobs, entropy = ScoringHead(head, BANNED, 1)(hidden, targets, TEMPERATURE)
     (logprobs.sum() + entropy.sum()).backward()
@@ -86,7 +86,7 @@ def test_a_frozen_head_gets_no_gradient() -> None:
 
 
 def peak(vocab: int, whole: bool) -> float:
-    """MiB at most alive in a forward and backward over 64 scored tokens, beside the head and its gradient."""
+    """Peak MiB in a forward and backward over 64 scored tokens, beside the head and its gradient."""
     hidden, head, targets = case(64, 16, vocab, torch.float32)
     score = scoring(head, CHUNK, 64)
     return peak_mib(

@@ -1,4 +1,4 @@
-"""A model folder of several files is the model it was written from."""
+"""A model folder, of one file or several, loads as the model it was written from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from learner.zero.consolidate import WholeModel
 
 
 @pytest.mark.parametrize("file_bytes", [10**9, 10**6, 1])
-def test_what_is_written_is_read_again(tiny_model: Path, tmp_path: Path, file_bytes: int) -> None:
+def test_a_written_model_loads_unchanged(tiny_model: Path, tmp_path: Path, file_bytes: int) -> None:
     model = AutoModelForImageTextToText.from_pretrained(tiny_model, dtype=torch.bfloat16)
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     out = tmp_path / "out"
@@ -40,8 +40,8 @@ def test_what_is_written_is_read_again(tiny_model: Path, tmp_path: Path, file_by
     assert (out / "tokenizer.json").read_bytes() == (tiny_model / "tokenizer.json").read_bytes()
 
 
-def test_making_and_loading_a_model_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    enable_progress_bar()  # as it is in a process of one's own
+def test_creating_and_loading_a_model_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    enable_progress_bar()  # the state in a new process
     create_tiny_model(tmp_path / "model", corpus=["a"])
     assert capsys.readouterr().err == ""
     enable_progress_bar()

@@ -83,6 +83,15 @@ def test_boxes_in_pixels_of_another_frame_are_the_same_claims(shapes, clips):
         (["data={shapes}", "out={folder}/new", "resample=1"], "the nearest known one is resamples"),
         (["data={shapes}", "out={folder}/new", "model.referee={folder}"], "no model here"),
         (["data={shapes}", "out={folder}/new", "--second", "{folder}"], "no model here"),
+        (
+            [
+                "data={shapes}",
+                "out={folder}/new",
+                "contract.multiple=null",
+                "model.referee={{url: 'http://x', model: m}}",
+            ],
+            "contract.multiple = null: must be set where every referee is an endpoint",
+        ),
         (["data={shapes}", "out={folder}/new", "--ratings", "{folder}/none.csv"], "cannot be read"),
         (["data={shapes}", "out={folder}/new", "--ratings", "{folder}/alien.csv"], "sample 'alien' is not in"),
         (["data={shapes}", "out={folder}/new", "--ratings", "a", "--completions", "b"], "give one of them"),

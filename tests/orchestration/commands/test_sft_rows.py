@@ -25,7 +25,7 @@ from rollout.frames.config import FramesConfig
 from rollout.frames.decoding import decode
 from rollout.template import PromptTemplate
 
-CONTRACT = SamplingContract(frames=2, max_pixels=3136, min_pixels=3136)
+CONTRACT = SamplingContract(frames=2, max_pixels=3136, min_pixels=3136, multiple=28)
 DATA = [DataShare("a")]
 
 

@@ -10,7 +10,8 @@ import pytest
 from orchestration.config import load_config
 from orchestration.settings import TrainConfig
 from orchestration.supervision.engines import policy_engine, referee_engine, sizes_of
-from rollout.engine import EngineConfig, _platform_arguments
+from rollout.engine import EngineConfig
+from rollout.engine_setup import _platform_arguments
 
 GPU = Path(__file__).parents[3] / "configs/experiment/gpu_7b.yaml"
 FOLDERS = ("data.train=a.json", "data.heldout=b.json", "model.policy=/policy", "model.referee=/referee")

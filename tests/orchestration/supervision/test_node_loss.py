@@ -24,7 +24,7 @@ from rollout.frames.store import FrameStore
 
 pytestmark = pytest.mark.slow
 # Smaller frames would not lie in the object store: Ray keeps results of up to 100 KB with their owner.
-CONTRACT = SamplingContract(frames=32, max_pixels=6272, min_pixels=784)
+CONTRACT = SamplingContract(frames=32, max_pixels=6272, min_pixels=784, multiple=28)
 HERE = {"node:__internal_head__": 0.001}
 
 

@@ -21,7 +21,7 @@ from rollout.dataset.check import Report, add_media, check
 from rollout.dataset.media import decoded, shared
 from rollout.dataset.read import DatasetFile
 
-CONTRACT = SamplingContract()
+CONTRACT = SamplingContract(multiple=28)
 ROW = {"id": "a", "task": "t", "question": "What?", "answer": "It.", "video": "v.mp4"}
 
 

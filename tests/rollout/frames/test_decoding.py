@@ -23,7 +23,7 @@ from evidence.sampling import SamplingContract, frame_key
 from rollout.frames.decoders import VERSIONS, VIDEO
 from rollout.frames.decoding import DecoderFailed, decode, decode_with, examine, identify
 
-CONTRACT = SamplingContract(frames=5, max_pixels=50_176, min_pixels=3136)
+CONTRACT = SamplingContract(frames=5, max_pixels=50_176, min_pixels=3136, multiple=28)
 VIDEOS = Path(__file__).parents[4] / "shared/videos"
 
 
@@ -244,7 +244,7 @@ def test_a_damaged_file_is_refused_or_shown_at_its_times(
 def test_real_footage() -> None:
     if not VIDEOS.is_dir():
         pytest.skip(f"{VIDEOS} is not here")
-    contract = SamplingContract(frames=8)
+    contract = SamplingContract(frames=8, multiple=28)
     for name, last in (("nasa_13013.mp4", 12.98), ("rotated_90.mov", 0.067)):
         media = examine(str(VIDEOS / name))
         shown, info = decode_with("decord", media, contract)
@@ -260,8 +260,13 @@ def test_real_footage() -> None:
 @pytest.mark.parametrize(
     ("mode", "side", "contract", "limit_mb"),
     [
-        ("1", 9000, "SamplingContract()", 100),  # 243 MB as RGB
-        ("RGB", 100, "SamplingContract(frames=1, min_pixels=36_000_000, max_pixels=40_000_000)", 160),  # enlarged
+        ("1", 9000, "SamplingContract(multiple=28)", 100),  # 243 MB as RGB
+        (
+            "RGB",
+            100,
+            "SamplingContract(frames=1, min_pixels=36_000_000, max_pixels=40_000_000, multiple=28)",
+            160,
+        ),  # enlarged
     ],
 )
 def test_an_immense_image_fails_where_memory_is_limited(
