@@ -1,4 +1,4 @@
-"""The process group of the ranks."""
+"""The process group of the learner ranks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 
 
 def join_group(rank: int, world: int, address: str, port: int, timeout_s: float) -> None:
-    """Join the process group: nccl where there is a GPU, gloo elsewhere."""
+    """Join the process group: nccl with a GPU, gloo without."""
     os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE=str(world), MASTER_ADDR=address, MASTER_PORT=str(port))
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(backend, timeout=timedelta(seconds=timeout_s), auto_mpi_discovery=False, verbose=False)
 
 
 def free_address() -> tuple[str, int]:
-    """(host, port) at which the other ranks reach this process's node."""
+    """(host, free port) at which the other ranks can reach this node."""
     host = ray.util.get_node_ip_address()
     with socket.socket() as probe:
         probe.bind((host, 0))
