@@ -1,7 +1,7 @@
-"""What the log-probs of scored tokens take in memory, against the size of the vocabulary.
+"""Memory used by the log-probs of scored tokens, by size of the vocabulary.
 
-`python -m benchmarks.logprob_memory` prints in JSON the MiB at most alive in a forward and backward of
-learner/model/head, and of the plain log-softmax, beside the head's weight and its gradient: counted, not sampled.
+`python -m benchmarks.logprob_memory` prints, as JSON, the peak MiB of live tensors in a forward and backward of
+learner/model/head and of a plain log-softmax, without the head's weight and its gradient: counted, not sampled.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CHUNK_MIB = 2
 
 
 class PeakBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that come to be within it, and the most alive at once."""
+    """Counts the bytes of tensors created while the mode is active, and the peak of those alive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class PeakBytes(TorchDispatchMode):
 
 
 def peak_mib(logprobs: Callable[[], torch.Tensor], head: nn.Linear) -> float:
-    """MiB at most alive while `logprobs` is called and run backward, beside the gradient of `head`'s weight."""
+    """Peak MiB of live tensors in the forward and backward of `logprobs`, without the gradient of `head`'s weight."""
     with PeakBytes() as counted:
         logprobs().sum().backward()
     return (counted.peak - head.weight.nbytes) / 2**20
