@@ -124,15 +124,15 @@ class PlainReferee:
 
     @torch.no_grad()
     def _ask(self, kind: str, looks: Sequence[Look]) -> np.ndarray:
-        prompts, shown = [], []
+        prompts, pictures = [], []
         for question, claim, frame in looks:
             size = (frame.shape[1], frame.shape[0])
             turn = parts(kind, question, claim.phrase, claim.time, size, self.verification)
             prompts.append(self.encoder.encode(turn))
-            shown += images(frame, claim.box, self.verification)
+            pictures += images(frame, claim.box, self.verification)
         logits = self.model(
             **padded(prompts),
-            pixel_values=self.patcher.patches([image[None] for image in shown], [1] * len(shown)),
+            pixel_values=self.patcher.patches([image[None] for image in pictures], [1] * len(pictures)),
             image_grid_thw=torch.from_numpy(np.concatenate([prompt.grids for prompt in prompts]).astype(np.int64)),
             logits_to_keep=1,
         ).logits[:, -1, self.scale]

@@ -34,15 +34,15 @@ CLIP = 0.2
 MAX_STEPS = 1000
 
 
-class Given(GRPOTrainer):
+class FixedCompletions(GRPOTrainer):
     """GRPOTrainer that uses the task's completions instead of generating. `losses`: the loss of each step."""
 
-    def __init__(self, given: dict[str, Any], **arguments: Any):
+    def __init__(self, batch: dict[str, Any], **arguments: Any):
         super().__init__(**arguments)
-        self.given, self.losses = given, []
+        self.batch, self.losses = batch, []
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        return dict(self.given)
+        return dict(self.batch)
 
     def compute_loss(self, *arguments: Any, **named: Any) -> torch.Tensor:
         loss = super().compute_loss(*arguments, **named)
@@ -62,7 +62,7 @@ class Turn(TrainerCallback):
         print(f"cpu_seconds {time.process_time() - self.start}", flush=True)
 
 
-def given_of(task: dict[str, np.ndarray], image_token: int) -> dict[str, Any]:
+def batch_of(task: dict[str, np.ndarray], image_token: int) -> dict[str, Any]:
     """GRPOTrainer's input for G prompts and completions, with the images repeated for each completion."""
     arrays = {name: torch.from_numpy(array) for name, array in task.items()}
     completions = arrays["completion_ids"].long()
@@ -83,21 +83,21 @@ def given_of(task: dict[str, np.ndarray], image_token: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def logprobs(trainer: Given) -> np.ndarray:
+def logprobs(trainer: FixedCompletions) -> np.ndarray:
     """The completions' log-probs as TRL computes them for its loss, float32 [G, C]."""
-    given = trainer.given
+    batch = trainer.batch
     kept = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
     values, *_ = trainer._get_per_token_logps_and_entropies(
         trainer.model,
-        torch.cat([given["prompt_ids"], given["completion_ids"]], dim=1),
-        torch.cat([given["prompt_mask"], given["completion_mask"]], dim=1),
-        given["completion_ids"].shape[1],
-        **{name: given[name] for name in kept},
+        torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+        torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+        batch["completion_ids"].shape[1],
+        **{name: batch[name] for name in kept},
     )
     return values.numpy()
 
 
-def trainer_of(folder: str, task: dict[str, np.ndarray], train_vision: bool, scratch: str) -> Given:
+def trainer_of(folder: str, task: dict[str, np.ndarray], train_vision: bool, scratch: str) -> FixedCompletions:
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     model.model.visual.requires_grad_(train_vision)
     group, tokens = task["completion_ids"].shape
@@ -117,8 +117,8 @@ def trainer_of(folder: str, task: dict[str, np.ndarray], train_vision: bool, scr
         report_to=[],
         disable_tqdm=True,
     )
-    return Given(
-        given_of(task, model.config.image_token_id),
+    return FixedCompletions(
+        batch_of(task, model.config.image_token_id),
         model=model,
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=config,

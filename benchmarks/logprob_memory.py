@@ -33,11 +33,11 @@ class PeakBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        inputs = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
-                if storage._cdata not in given and storage._cdata not in self.alive:
+                if storage._cdata not in inputs and storage._cdata not in self.alive:
                     self.alive[storage._cdata] = storage.nbytes()
                     weakref.finalize(storage, self.alive.pop, storage._cdata, None)
         self.peak = max(self.peak, sum(self.alive.values()))

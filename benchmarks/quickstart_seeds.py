@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs/seeds", help="folder of the runs (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the summaries instead of the table")
     args = parser.parse_args()
-    summaries = {name: finished(args.out.absolute() / name, [*own, *args.overrides]) for name, own in RUNS.items()}
+    summaries = {name: finished(args.out.absolute() / name, [*run, *args.overrides]) for name, run in RUNS.items()}
     print(json.dumps(summaries, indent=1) if args.json else markdown(summaries))
 
 

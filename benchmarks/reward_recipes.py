@@ -54,9 +54,9 @@ def main() -> None:
     args = parser.parse_args()
     summaries: dict[str, list[dict[str, Any]]] = {name: [] for name in RECIPES}
     for seed in SEEDS:  # all rewards of one seed first, so that an interrupted benchmark still compares them
-        for name, own in RECIPES.items():
+        for name, recipe in RECIPES.items():
             run_dir = args.out.absolute() / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-            summaries[name].append(finished(run_dir, [*own, *SHORT, f"seed={seed}", *args.overrides]))
+            summaries[name].append(finished(run_dir, [*recipe, *SHORT, f"seed={seed}", *args.overrides]))
     print(json.dumps(summaries, indent=1) if args.json else table(summaries))
 
 

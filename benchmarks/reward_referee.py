@@ -108,9 +108,9 @@ def _requests(
     """The engine's inputs for the two questions about each claim."""
     requests = []
     for claim in claims:
-        shown = images(frames[info.times.index(claim.time)], drawn_box(claim.box, info.size), cfg)
+        pictures = images(frames[info.times.index(claim.time)], drawn_box(claim.box, info.size), cfg)
         turns = (parts(kind, QUESTION, claim.phrase, claim.time, info.size, cfg) for kind in KINDS)
-        requests += [(backend.encoder.encode(turn), shown) for turn in turns]
+        requests += [(backend.encoder.encode(turn), pictures) for turn in turns]
     return requests
 
 

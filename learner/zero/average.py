@@ -35,8 +35,8 @@ class WeightAverage:
         saved = _read(shards, saved_ranks)
         for key, part, numel in self._parts():
             start = rank * len(part)
-            mine = torch.cat([shard[key] for shard in saved])[:numel][start : start + len(part)]
-            part[: len(mine)].copy_(mine)  # the rest of `part` is padding
+            values = torch.cat([shard[key] for shard in saved])[:numel][start : start + len(part)]
+            part[: len(values)].copy_(values)  # the rest of `part` is padding
 
     def _weights(self) -> list[torch.Tensor]:
         return self.engine.optimizer.fp32_partitioned_groups_flat

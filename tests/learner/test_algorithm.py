@@ -64,8 +64,8 @@ def test_the_default_is_the_preset_grpo() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_loads_and_survives_saving(name: str, tmp_path: Path) -> None:
     reference = "frozen" if name in WITH_KL_PENALTY else "none"
-    given = [*NEEDED, f"algorithm={name}", f"learner.reference={reference}"]
-    config = load_config(TrainConfig, QUICKSTART, given)
+    overrides = [*NEEDED, f"algorithm={name}", f"learner.reference={reference}"]
+    config = load_config(TrainConfig, QUICKSTART, overrides)
     make_loss(config.algorithm)
     (tmp_path / "saved.yaml").write_text(to_yaml(config))
     assert load_config(TrainConfig, tmp_path / "saved.yaml").algorithm == config.algorithm

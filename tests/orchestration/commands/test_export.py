@@ -81,7 +81,7 @@ def test_a_folder_that_is_taken_is_left_alone(checkpoint: Path, refused: Callabl
 
 def test_what_is_not_trained_has_to_be_what_it_was(checkpoint: Path, refused: Callable, tmp_path: Path) -> None:
     replace(RECORD, model=str(tmp_path)).write(checkpoint.with_suffix(".json"))
-    assert f"another model than {tmp_path} holds now" in refused(checkpoint)
+    assert f"another model than lies in {tmp_path} now" in refused(checkpoint)
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def label(sample: Sample, time: float) -> Box:
     return convert(box, NORMALISED, FRAME_SPACE)
 
 
-def test_equal_seeds_give_equal_files(world: Path, tmp_path: Path) -> None:
+def test_equal_seeds_give_equal_files_with_any_number_of_workers(world: Path, tmp_path: Path) -> None:
     make_shapes(tmp_path / "again", **SIZES, questions=3, seed=1, workers=1)
     assert digests(tmp_path / "again") == digests(world)
     make_shapes(tmp_path / "other", **SIZES, questions=3, seed=2, workers=1)

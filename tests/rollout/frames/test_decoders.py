@@ -128,10 +128,10 @@ def test_a_truncated_stream_is_read_up_to_the_cut(
             try:
                 track = read_track(str(path))
                 indices = list(range(0, len(track.times), 3))
-                shown = list(decode(str(path), track, indices))
+                frames = list(decode(str(path), track, indices))
             except FAILURES:
                 continue
             # The frames stored last need not be displayed last, so some are missing; the others have their times.
-            assert read_numbers(shown) == [round(track.times[i] / 0.04) for i in indices]
+            assert read_numbers(frames) == [round(track.times[i] / 0.04) for i in indices]
             read += 1
     assert read

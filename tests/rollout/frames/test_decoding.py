@@ -47,13 +47,13 @@ def refusal(path: Path) -> str:
 
 def test_frames_their_times_and_the_duration_are_exact(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", 17)
-    shown, info = decode(str(path), CONTRACT)
+    frames, info = decode(str(path), CONTRACT)
     assert info.times == (0.0, 1.0, 2.0, 3.0, 4.0)
     assert info.duration == 4.25
     assert info.original_size == info.size == (112, 84)
-    assert shown.shape == (5, 84, 112, 3)
-    assert shown.dtype == np.uint8
-    np.testing.assert_allclose(shown.mean(axis=(1, 2, 3)), [0, 40, 80, 120, 160], atol=4)
+    assert frames.shape == (5, 84, 112, 3)
+    assert frames.dtype == np.uint8
+    np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [0, 40, 80, 120, 160], atol=4)
     assert info.key == frame_key(blake3(path.read_bytes()).hexdigest(), CONTRACT, VERSIONS["decord"])
 
 
@@ -76,14 +76,14 @@ def test_the_key_depends_on_the_content_and_not_on_the_name(tmp_path: Path) -> N
 
 def test_a_frame_is_resized_to_the_contract(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", 3, size=(640, 360))
-    shown, info = decode(str(path), CONTRACT)
+    frames, info = decode(str(path), CONTRACT)
     assert info.original_size == (640, 360)
-    assert shown.shape[1:3] == info.size[::-1] == (168, 280)
+    assert frames.shape[1:3] == info.size[::-1] == (168, 280)
 
 
 def test_a_video_of_one_frame(tmp_path: Path) -> None:
-    shown, info = decode(str(write_clip(tmp_path / "one.mp4", 1)), CONTRACT)
-    assert len(shown) == 1
+    frames, info = decode(str(write_clip(tmp_path / "one.mp4", 1)), CONTRACT)
+    assert len(frames) == 1
     assert info.times == (0.0,)
     assert info.duration == 0.25
 
@@ -92,8 +92,8 @@ def test_a_video_of_one_frame(tmp_path: Path) -> None:
 def test_an_image_is_a_video_of_one_frame(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "a.PNG"
     Image.new("RGB", (112, 84), (204, 204, 204)).convert(mode).save(path)
-    shown, info = decode(str(path), CONTRACT)
-    np.testing.assert_array_equal(shown, np.full((1, 84, 112, 3), 204))
+    frames, info = decode(str(path), CONTRACT)
+    np.testing.assert_array_equal(frames, np.full((1, 84, 112, 3), 204))
     assert info.times == (0.0,)
     assert info.duration == 0.0
 
@@ -136,10 +136,10 @@ def test_a_truncated_file_is_refused_or_read_like_the_whole(tmp_path: Path, shar
     whole, _ = decode(str(path), CONTRACT)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     try:  # without only its trailing metadata, a file is still readable
-        shown, _ = decode(str(path), CONTRACT)
+        frames, _ = decode(str(path), CONTRACT)
     except UnreadableMedia:
         return
-    np.testing.assert_array_equal(shown, whole)
+    np.testing.assert_array_equal(frames, whole)
 
 
 def test_the_reason_for_a_video_without_frames_has_no_time_or_source_line(tmp_path: Path) -> None:
@@ -151,20 +151,20 @@ def test_the_reason_for_a_video_without_frames_has_no_time_or_source_line(tmp_pa
 def test_key_times_add_their_frames_and_change_the_key(tmp_path: Path) -> None:
     path = str(write_clip(tmp_path / "a.mp4", 20))
     plain, contract = decode(path, CONTRACT)[1], replace(CONTRACT, frames=2)
-    shown, info = decode(path, contract, (0.5, 1.26, 4.6, 99.0))
+    frames, info = decode(path, contract, (0.5, 1.26, 4.6, 99.0))
     assert info.times == (0.0, 0.5, 1.25, 4.5, 4.75)
-    np.testing.assert_allclose(shown.mean(axis=(1, 2, 3)), [0, 20, 50, 180, 190], atol=4)
+    np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [0, 20, 50, 180, 190], atol=4)
     assert len({plain.key, info.key, decode(path, contract)[1].key, decode(path, contract, (0.5,))[1].key}) == 4
 
 
 def test_all_frames_together_stay_within_total_pixels(tmp_path: Path) -> None:
     path = str(write_clip(tmp_path / "a.mp4", 25, size=(640, 360)))
     contract = replace(CONTRACT, total_pixels=5 * 28 * 28 * 10)
-    shown, _ = decode(path, contract)
-    assert shown[..., 0].size <= contract.total_pixels
-    shown, _ = decode(path, contract, (0.3, 0.8, 1.4))
-    assert len(shown) == 8
-    assert shown[..., 0].size <= contract.total_pixels
+    frames, _ = decode(path, contract)
+    assert frames[..., 0].size <= contract.total_pixels
+    frames, _ = decode(path, contract, (0.3, 0.8, 1.4))
+    assert len(frames) == 8
+    assert frames[..., 0].size <= contract.total_pixels
     with pytest.raises(UnreadableMedia, match="total_pixels"):
         decode(path, replace(contract, total_pixels=5 * 3136), tuple(np.arange(0, 6.25, 0.25)))
 
@@ -176,8 +176,8 @@ def test_the_second_decoder_is_tried_after_the_first(
     contract = SamplingContract(frames=6, max_pixels=100_352, min_pixels=784, multiple=2)
     with pytest.raises(DecoderFailed):
         decode_with("decord", examine(path), contract)
-    shown, info = decode(path, contract)
-    assert read_numbers(list(shown)) == [0, 8, 16, 23, 31, 39]
+    frames, info = decode(path, contract)
+    assert read_numbers(list(frames)) == [0, 8, 16, 23, 31, 39]
     assert info.key == frame_key(examine(path).digest, contract, VERSIONS["pyav"])
 
 
@@ -232,10 +232,10 @@ def test_a_damaged_file_is_refused_or_decoded_with_correct_times(
     content[at : at + 40] = rng.bytes(len(content[at : at + 40]))
     path.write_bytes(content)
     try:
-        shown, info = decode(str(path), CONTRACT)
+        frames, info = decode(str(path), CONTRACT)
     except UnreadableMedia:
         return
-    assert shown.shape == (len(info.times), *info.size[::-1], 3)
+    assert frames.shape == (len(info.times), *info.size[::-1], 3)
     assert list(info.times) == sorted(info.times)
     if at < content.index(b"moov"):
         assert info.times == times
@@ -247,9 +247,9 @@ def test_real_footage() -> None:
     contract = SamplingContract(frames=8)
     for name, last in (("nasa_13013.mp4", 12.98), ("rotated_90.mov", 0.067)):
         media = examine(str(VIDEOS / name))
-        shown, info = decode_with("decord", media, contract)
+        frames, info = decode_with("decord", media, contract)
         again, same = decode_with("pyav", media, contract)
-        np.testing.assert_array_equal(shown, again)
+        np.testing.assert_array_equal(frames, again)
         assert info.times == same.times
         assert info.times[-1] == last
     assert info.original_size == (320, 568)
