@@ -25,7 +25,7 @@ import ray
 from ray._private.internal_api import memory_summary
 
 from evidence.sampling import SamplingContract, most_bytes
-from orchestration.settings import FramesConfig
+from rollout.frames.config import FramesConfig
 from rollout.frames.decoders import decord
 from rollout.frames.decoding import decode, examine
 from rollout.frames.store import FrameStore

@@ -1,4 +1,4 @@
-"""What can be found wrong with a run before anything starts: pure reading, each refusal a BadInput."""
+"""Checks of a run before anything starts or is written. Every refusal is a BadInput."""
 
 from __future__ import annotations
 
@@ -7,23 +7,67 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, most_frames, resized_size, shown_key_times
 from evidence.types import FrameInfo, Sample
 from learner.packing.shared_prefix import sequence_tokens
-from orchestration.settings import FramesConfig
+from orchestration.settings import TrainConfig
 from referee.reward.settings import RewardConfig
 from referee.service.engine_backend import scale_token_ids
 from referee.service.sources import RefereeSource, read_calibration
 from referee.verification import VerificationConfig
 from rollout.dataset.media import decoded
-from rollout.dataset.mix import DataFile
+from rollout.dataset.mix import DataFile, Mixture
+from rollout.frames.config import FramesConfig
 from rollout.prompt import ChatEncoder, build_prompt
 from rollout.template import PromptTemplate
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainInputs:
+    """What a checked training config names, read. images: the most that one prompt shows."""
+
+    train: Mixture[Sample]
+    heldout: list[Sample]
+    encoder: ChatEncoder
+    images: int
+
+
+def check_train(config: TrainConfig) -> TrainInputs:
+    """Check all of a training config that can be checked before anything starts. Raises BadInput."""
+    shares = config.data.train
+    parts, examples = zip(*(readable_samples(share, config.contract, config.frames) for share in shares))
+    train = Mixture(parts, [share.weight for share in shares], config.seed)
+    require_tasks(config.reward, train.items)
+    heldout = heldout_samples(config)
+    encoder = ChatEncoder(config.model.policy)
+    require_tiles(encoder.tile, config.contract, "policy")
+    for source in config.model.referee:
+        require_referee(source, config.contract, config.verification)
+    samples = [*train.items, *heldout]
+    budget = "cluster.frames_gib", config.cluster.frames_gib
+    require_frames_fit(config.contract, samples, config.pacing.groups_per_step, *budget)
+    longest = config.sampling.max_tokens
+    require_length(encoder, config.contract, config.template, samples, longest, config.sampling.max_model_len)
+    require_budget(encoder, config.template, examples, longest, config.learner.packing.token_budget)
+    for key, folder in (("frames", config.frames.cache_dir), ("referee", config.referee.cache_dir)):
+        if folder:
+            require_folder(f"{key}.cache_dir", folder)
+    return TrainInputs(train, heldout, encoder, most_images(config.contract, samples))
+
+
+def heldout_samples(config: TrainConfig) -> list[Sample]:
+    """The first `eval.samples` held-out samples. Raises BadInput if there are fewer."""
+    heldout, _ = readable_samples(config.data.heldout, config.contract, config.frames)
+    if len(heldout) < config.eval.samples:
+        file = config.data.heldout.path
+        raise BadInput(f"eval.samples = {config.eval.samples}: {file} has {len(heldout)}; ask for fewer")
+    return heldout[: config.eval.samples]
 
 
 def readable_samples(

@@ -11,7 +11,7 @@ from evidence.sampling import SamplingContract
 from learner.algorithm import AlgorithmConfig
 from learner.schedule import Schedule
 from learner.settings import DTYPES, PackingConfig, PolicyConfig, ReferenceConfig, ZeroConfig
-from orchestration.loop.admission import Pacing
+from orchestration.pacing import Pacing
 from referee.reward.graph import RewardGraph
 from referee.reward.ser import Ser
 from referee.reward.settings import RewardConfig
@@ -20,10 +20,10 @@ from referee.service.sources import RefereeSource
 from referee.trust.agreement import AgreementConfig
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataFile, DataShare
+from rollout.frames.config import FramesConfig
 from rollout.template import PromptTemplate
 
 WANDB_MODES = ("offline", "online", "disabled")
-DECODERS = ("decord", "pyav")
 
 
 @dataclass(frozen=True)
@@ -171,32 +171,6 @@ class ClusterConfig:
             self.frames_gib,
             f"below object_store_gib ({self.object_store_gib})",
         )
-
-
-@dataclass(frozen=True)
-class FramesConfig:
-    """How media files are decoded.
-
-    decoder: decord or pyav, tried first; the other one reads what it cannot.
-    workers: files decoded at once, each in a process of its own with `worker_gib` of memory and `timeout_s` for a file.
-    cache_dir: a folder that keeps decoded frames from run to run, up to cache_gib; none if empty.
-    """
-
-    decoder: str = "decord"
-    workers: int = 2
-    worker_gib: float = 4.0
-    timeout_s: float = 60.0
-    cache_dir: str = ""
-    cache_gib: float = 20.0
-
-    def __post_init__(self) -> None:
-        require_one_of(self, DECODERS, "decoder")
-        require_least(self, 1, "workers")
-        require_above_zero(self, "worker_gib", "timeout_s", "cache_gib")
-
-    @property
-    def worker_bytes(self) -> int:
-        return int(self.worker_gib * 2**30)
 
 
 @dataclass(frozen=True)

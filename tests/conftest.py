@@ -134,7 +134,7 @@ def store(decoder: Any) -> Iterator[Callable[..., Any]]:
     """Makes frame stores on a real object store."""
     from small_clips import BOUND, CONTRACT, stop
 
-    from orchestration.settings import FramesConfig
+    from rollout.frames.config import FramesConfig
     from rollout.frames.store import FrameStore
 
     with_own_pool = []

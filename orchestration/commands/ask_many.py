@@ -1,12 +1,11 @@
-"""Asking referees about many claims of a dataset, with progress shown: what calibration and attacks have in common.
+"""Asking referees about many claims of a dataset, with progress: what calibration and attacks share.
 
-Guarantee: a clip that cannot be read and a claim without a verdict are told apart and counted, never made up.
+Guarantee: clips that cannot be read and claims without a verdict are counted apart, and no verdict is made up.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class View:
+class ReadableSample:
     """A sample whose frames can be read."""
 
     sample: Sample
@@ -35,46 +34,48 @@ def phrases_of(samples: Sequence[Sample]) -> list[str]:
     return sorted({phrase for sample in samples for items in sample.key_items.values() for phrase in items})
 
 
-async def views_of(standalone: StandaloneReferee, samples: Sequence[Sample], counts: Counter[str]) -> list[View]:
+async def readable(
+    standalone: StandaloneReferee, samples: Sequence[Sample], counts: Counter[str]
+) -> list[ReadableSample]:
     """The samples that can be read; others are counted as unreadable. Raises BadInput if none can."""
 
-    async def view(sample: Sample) -> View | None:
+    async def decoded(sample: Sample) -> ReadableSample | None:
         try:
-            with await standalone.look(sample) as lease:
-                return View(sample, lease.info)
+            with await standalone.lease(sample) as lease:
+                return ReadableSample(sample, lease.info)
         except UnreadableMedia:
             counts["unreadable"] += 1
             return None
 
-    found = await with_progress("decoding", [view(sample) for sample in samples])
-    views = [view for view in found if view is not None]
-    if not views:
+    clips = [clip for clip in await with_progress("decoding", [decoded(s) for s in samples]) if clip is not None]
+    if not clips:
         raise BadInput(f"none of the {len(samples)} clips can be read; `ser data check --media` says why")
-    return views
+    return clips
 
 
-async def judge(
+async def ask_many(
     standalone: StandaloneReferee,
-    views: Sequence[View],
+    clips: Sequence[ReadableSample],
     claims: Sequence[tuple[int, Claim]],
     method: Callable[..., Awaitable[list[T]]],
 ) -> list[tuple[T, ...]]:
-    """What every referee says of each claim, in order; a claim comes with the index of its view. `method` is one of the
-    house: verify or probabilities."""
-    of_view: dict[int, list[int]] = {}
+    """For each claim, in order, the answer of every referee. A claim comes with the index of its clip. `method`: verify
+    or probabilities of the standalone referee."""
+    of_clip: dict[int, list[int]] = {}
     for place, (number, _) in enumerate(claims):
-        of_view.setdefault(number, []).append(place)
+        of_clip.setdefault(number, []).append(place)
     answers: list[tuple[T, ...]] = [()] * len(claims)
 
-    async def about(number: int, places: list[int]) -> None:
-        sample = views[number].sample
-        with await standalone.look(sample) as lease:
-            asked = [claims[place][1] for place in places]
+    async def ask(number: int, places: list[int]) -> None:
+        sample = clips[number].sample
+        with await standalone.lease(sample) as lease:
+            about = [claims[place][1] for place in places]
             for referee in range(len(standalone.pools)):
-                for place, said in zip(places, await method(sample, asked, lease, referee), strict=True):
-                    answers[place] += (said,)
+                replies = await method(sample, about, lease, referee)
+                for place, reply in zip(places, replies, strict=True):
+                    answers[place] += (reply,)
 
-    await with_progress("judging", [about(number, places) for number, places in of_view.items()])
+    await with_progress("judging", [ask(number, places) for number, places in of_clip.items()])
     return answers
 
 
@@ -84,21 +85,10 @@ async def with_progress(what: str, work: Sequence[Any]) -> list[Any]:
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(what, total=len(work))
 
-        async def counted(one: Any) -> Any:
+        async def counted(coroutine: Any) -> Any:
             async with gate:
-                result = await one
+                result = await coroutine
             progress.advance(bar)
             return result
 
         return list(await asyncio.gather(*map(counted, work)))
-
-
-def plain(value: Any) -> Any:
-    """For JSON: floats rounded to what they can mean, NaN as null."""
-    if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    if isinstance(value, float):
-        return None if math.isnan(value) else round(value, 4)
-    return value

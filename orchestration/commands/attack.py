@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from evidence.errors import RunFailed
+from evidence.plain import dumps
 from evidence.types import Sample
-from orchestration.commands.ask_many import judge, phrases_of, plain, views_of
+from orchestration.commands.ask_many import ask_many, phrases_of, readable
 from orchestration.commands.calibrate import CalibrateConfig
 from orchestration.supervision.standalone_referee import standalone_referee
 from referee.trust.attacks import ABSENT_BAR, MEAN_BAR, P95_BAR, attack_report, bars_broken, make_attacks
@@ -22,7 +22,7 @@ def main(config: CalibrateConfig, as_json: bool) -> None:
     samples = config.data.read()[: config.samples]
     report = asyncio.run(_attacked(config, samples))
     if as_json:
-        print(json.dumps(plain(report)))
+        print(dumps(report, places=4))
     else:
         from orchestration.commands.calibration_output import print_attacks
 
@@ -38,8 +38,8 @@ def main(config: CalibrateConfig, as_json: bool) -> None:
 async def _attacked(config: CalibrateConfig, samples: list[Sample]) -> dict[str, Any]:
     async with standalone_referee(config, [config.model.referee]) as standalone:
         counts: Counter[str] = Counter()
-        views = await views_of(standalone, samples, counts)
-        looked = [(view.sample, view.info) for view in views]
+        clips = await readable(standalone, samples, counts)
+        looked = [(clip.sample, clip.info) for clip in clips]
         phrases = phrases_of(samples)
         corpora = {
             name: make_attacks(looked, config.attacks, config.seed, phrases, loose=name == "too loose")
@@ -48,7 +48,7 @@ async def _attacked(config: CalibrateConfig, samples: list[Sample]) -> dict[str,
         claims = [
             (number, claim) for made in corpora.values() for number, one in made for claim in (one.claim, one.honest)
         ]
-        answers = iter(await judge(standalone, views, claims, standalone.verify))
+        answers = iter(await ask_many(standalone, clips, claims, standalone.verify))
         report: dict[str, Any] = {"referee": standalone.pools[0].digest}
     for name, made in corpora.items():
         pairs = [(one, next(answers)[0], next(answers)[0]) for _, one in made]

@@ -7,7 +7,6 @@ and claims that got no verdict are left out and counted; nothing is written but 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +18,12 @@ from omegaconf import MISSING
 
 from evidence.config_checks import require, require_least
 from evidence.errors import BadInput, RunFailed
+from evidence.files import write_text
 from evidence.geometry import convert
+from evidence.plain import dumps
 from evidence.spaces import read
 from evidence.types import NORMALISED, Claim, FrameInfo, Sample
-from orchestration.commands.ask_many import View, judge, phrases_of, plain, views_of
+from orchestration.commands.ask_many import ReadableSample, ask_many, phrases_of, readable
 from orchestration.config import to_yaml
 from orchestration.preflight import require_folder
 from orchestration.supervision.standalone_referee import StandaloneConfig, standalone_referee
@@ -101,10 +102,10 @@ def main(
     out.mkdir(parents=True)
     (out / "config.yaml").write_text(to_yaml(config))
     write_calibration(out / "calibration.json", temperature, digest)
-    (out / "report.json").write_text(json.dumps(plain(report), indent=1) + "\n")
+    write_text(out / "report.json", dumps(report, places=4, indent=1) + "\n")
     write_plots(report, out)
     if as_json:
-        print(json.dumps(plain(report)))
+        print(dumps(report, places=4))
     else:
         print_report(report, out)
 
@@ -126,23 +127,23 @@ async def _calibrated(
 ) -> tuple[dict[str, Any], dict[str, float], str]:
     async with standalone_referee(config, sources) as standalone:
         counts: Counter[str] = Counter()
-        views = await views_of(standalone, samples, counts)
-        asked = _claims(config, views, given)
-        clips = {views[number].sample.media_path for number, _, _ in asked}
-        if len(clips) < LEAST_CLIPS:
+        clips = await readable(standalone, samples, counts)
+        asked = _claims(config, clips, given)
+        paths = {clips[number].sample.media_path for number, _, _ in asked}
+        if len(paths) < LEAST_CLIPS:
             raise BadInput(
-                f"{config.data.path}: labelled claims about {len(clips)} clips; at least {LEAST_CLIPS} are needed, "
+                f"{config.data.path}: labelled claims about {len(paths)} clips; at least {LEAST_CLIPS} are needed, "
                 "one half to fit on and one to report on"
             )
-        answers = await judge(
-            standalone, views, [(number, claim) for number, claim, _ in asked], standalone.probabilities
+        answers = await ask_many(
+            standalone, clips, [(number, claim) for number, claim, _ in asked], standalone.probabilities
         )
         digest = standalone.pools[0].digest
     whole = [i for i, said in enumerate(answers) if None not in said]
     counts["without a verdict"] = len(asked) - len(whole)
-    if len({views[asked[i][0]].sample.media_path for i in whole}) < LEAST_CLIPS:
+    if len({clips[asked[i][0]].sample.media_path for i in whole}) < LEAST_CLIPS:
         raise RunFailed(f"{counts['without a verdict']} of {len(asked)} claims got no verdict: too few are left")
-    judged, *others = (_judged(views, asked, answers, whole, referee) for referee in range(len(sources)))
+    judged, *others = (_judged(clips, asked, answers, whole, referee) for referee in range(len(sources)))
     temperature, report = calibrate(judged, config.resamples, config.seed)
     report |= {"referee": digest, "left_out": dict(counts)}
     if given.ratings is not None:
@@ -153,7 +154,7 @@ async def _calibrated(
 
 
 def _judged(
-    views: list[View],
+    clips: list[ReadableSample],
     asked: list[tuple[int, Claim, Known]],
     answers: list[Answers],
     whole: list[int],
@@ -161,25 +162,25 @@ def _judged(
 ) -> Judged:
     said = [answers[i][referee] for i in whole]
     return Judged(
-        clips=tuple(views[asked[i][0]].sample.media_path for i in whole),
+        clips=tuple(clips[asked[i][0]].sample.media_path for i in whole),
         known=tuple(asked[i][2] for i in whole),
         given={kind: np.array([one[kind] for one in said if one is not None], np.float64) for kind in KINDS},
     )
 
 
-def _claims(config: CalibrateConfig, views: list[View], given: Given) -> list[tuple[int, Claim, Known]]:
-    """(index of the view, claim, what is known of it)."""
+def _claims(config: CalibrateConfig, clips: list[ReadableSample], given: Given) -> list[tuple[int, Claim, Known]]:
+    """(index of the clip, claim, what is known of it)."""
     if given.ratings is not None:
         return [
             (number, claim, known_by_raters(list(rated.ratings.values()), "rated"))
-            for number, view in enumerate(views)
+            for number, clip in enumerate(clips)
             for rated in given.ratings
-            if rated.sample == view.sample.id
-            for claim in [_rated_claim(rated, view.info)]
+            if rated.sample == clip.sample.id
+            for claim in [_rated_claim(rated, clip.info)]
         ]
-    phrases = phrases_of([view.sample for view in views])
+    phrases = phrases_of([clip.sample for clip in clips])
     labelled: list[tuple[int, LabelledClaim]] = []
-    for number, (sample, info) in enumerate((view.sample, view.info) for view in views):
+    for number, (sample, info) in enumerate((clip.sample, clip.info) for clip in clips):
         if given.completions is not None:
             for recorded in given.completions:
                 if recorded.id == sample.id:

@@ -16,10 +16,10 @@ from rich.table import Table
 
 from evidence.errors import BadInput
 from evidence.sampling import SamplingContract
-from orchestration.settings import FramesConfig
 from rollout.dataset.check import add_media, check, media_of
 from rollout.dataset.convert import convert
 from rollout.dataset.read import DatasetFile
+from rollout.frames.config import FramesConfig
 
 T = TypeVar("T")
 SHOWN = 5  # of what may be long; --json has all

@@ -8,7 +8,6 @@ neither a GPU nor a model nor Ray.
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,10 +16,13 @@ from typing import Any
 
 from evidence import spaces
 from evidence.errors import BadInput, UnreadableMedia
+from evidence.files import whole_file
 from evidence.grammar import Completion, parse
+from evidence.plain import dumps
 from evidence.types import FrameInfo, Sample
 from orchestration.config import load_config, recipe_file
-from orchestration.reporting.samples import claim_line, finite, scored_claim
+from orchestration.reporting.samples import claim_line, scored_claim
+from referee.reward.asking import answered
 from referee.reward.graph import GroupReward, RewardGraph
 from referee.reward.recorded import Recorded, read_completions
 from referee.reward.settings import RewardConfig
@@ -66,12 +68,12 @@ def score_file(
     if referee is not None:
         views, unreadable = asyncio.run(_judged(graph, views, referee, config))
     lines = scored_lines(graph, views, recorded, unreadable)
-    text = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    text = (dumps(line, places=6, ensure_ascii=False) + "\n" for line in lines)
     if out is None:
         sys.stdout.writelines(text)
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("w", encoding="utf-8") as file:
+        with whole_file(out) as part, part.open("w", encoding="utf-8") as file:
             file.writelines(text)
 
 
@@ -120,24 +122,14 @@ async def _judged(
 
         async def judged(name: str, view: GroupView) -> tuple[str, GroupView]:
             try:
-                lease = await standalone.look(view.sample)
+                lease = await standalone.lease(view.sample)
             except UnreadableMedia as error:
                 unreadable[name] = str(error)
                 return name, replace(view, frames=None)
             with lease:
                 _require_same_frames(view, lease.info)
                 view = _in_frames(view, lease.info, settings.template.box_space)
-                needs = graph.needs_for(view.sample.task)
-                if graph.ser is not None and "verdicts" in needs:
-                    asked = [graph.ser.claims_to_verify(said, view.sample, lease.info) for said in view.completions]
-                    flat = [claim for claims in asked for claim in claims]
-                    verdicts = iter(await standalone.verify(view.sample, flat, lease) if flat else ())
-                    view = replace(view, verdicts=tuple([next(verdicts) for _ in claims] for claims in asked))
-                if "judgements" in needs:
-                    answers = [said.answer for said in view.completions]
-                    scores = [0.0 if said is None else await standalone.judge(view.sample, said) for said in answers]
-                    view = replace(view, judgements=tuple(scores))
-                return name, view
+                return name, await answered(view, graph, standalone.first, lease.info, lease.frames)
 
         return dict(await with_progress("judging", [judged(*one) for one in views.items()])), unreadable
 
@@ -206,8 +198,8 @@ def _line(sample: Sample, index: int, completion: Completion, reward: GroupRewar
     flags += [f"{name}: left out, counted as 0" for name in reward.left_out]
     return {
         "id": sample.id,
-        "reward": finite(reward.rewards[index], 6),
-        "terms": {name: finite(values[index], 6) for name, values in reward.terms.items()},
+        "reward": reward.rewards[index],
+        "terms": {name: values[index] for name, values in reward.terms.items()},
         "claims": claims,
         "flags": flags,
     }

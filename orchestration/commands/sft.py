@@ -20,17 +20,19 @@ from evidence.sampling import SamplingContract
 from learner.model.tiny import TinySpec, create_tiny_model
 from learner.schedule import Schedule
 from learner.settings import DTYPES, PackingConfig, PolicyConfig, RankConfig, ZeroConfig
-from orchestration.commands.doctor import require_memory
 from orchestration.commands.sft_rows import Made, RowsConfig, RowSource, by_clip
 from orchestration.config import load_config, to_yaml
 from orchestration.loop.skipped_steps import SkippedSteps, first_few
+from orchestration.machine import require_memory
 from orchestration.preflight import require_crop_tiles, require_folder, require_frames_fit, require_tiles
 from orchestration.reporting.metrics import Progress, RunLog
-from orchestration.settings import WANDB_MODES, FramesConfig
-from orchestration.supervision.cluster import run_directory, start_ray
+from orchestration.run_directory import run_directory
+from orchestration.settings import WANDB_MODES
+from orchestration.supervision.cluster import start_ray
 from orchestration.supervision.learner_gang import LearnerGang
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
+from rollout.frames.config import FramesConfig
 from rollout.prompt import ChatEncoder
 from rollout.template import PromptTemplate
 

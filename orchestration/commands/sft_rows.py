@@ -24,10 +24,10 @@ from learner.aggregation import token_weights
 from learner.packing.shared_prefix import Unit, make_unit
 from learner.packing.step import MicroBatch, StepTargets, lay_out, with_targets
 from learner.settings import PackingConfig
-from orchestration.settings import FramesConfig
 from referee.trust.labelled_claims import make_claims
 from referee.verification import KINDS, SCALE, VerificationConfig, images, parts
 from rollout.dataset.mix import DataFile, DataShare, Mixture
+from rollout.frames.config import FramesConfig
 from rollout.frames.store import FrameStore, Lease
 from rollout.prompt import ChatEncoder, build_prompt
 from rollout.template import PromptTemplate

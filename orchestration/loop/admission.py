@@ -6,8 +6,10 @@ Guarantees (promise 2 of the design; problem, rule, example and proof are in doc
 - whatever order groups finish in, a batch can be released once every group in flight has finished or been rejected;
 - the same calls in the same order give the same batches.
 
-Version v is the weights after v steps. The age of a group in a step is the version which that step starts from, less
-the oldest version that drew a token or computed KV of the group. Windowed FIFO after MiniMax's Forge (2026).
+Two clocks. `step` counts the optimizer steps of the surviving lineage: it drives every schedule, progress and log axis.
+`version` rises by one at every optimizer step, published or not, only ever rises and is never reused. They are equal
+until the first restart. The age of a group in a step is the version that the step starts from, less the oldest version
+that drew a token or computed KV of the group. Windowed FIFO after MiniMax's Forge (2026). Pure.
 """
 
 from __future__ import annotations
@@ -15,50 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from evidence.config_checks import require_least, require_share
-
-
-def worst_age(P: int, S: int, K: int, L: int, f: float) -> int:
-    """The largest age any trained group can have: (B + W - 2) // P + (L + 1) K - 1, which is attained."""
-    return Pacing(P, S, K, L, f).worst_age
-
-
-@dataclass(frozen=True)
-class Pacing:
-    """How training and generation are coupled.
-
-    groups_per_step: P, prompt groups in one optimizer step.
-    staleness: S, how many steps' worth of groups may be under way beside those in training; 0 is synchronous.
-    publish_every: K, steps from one publication of weights to the next.
-    lag: L, publications that an engine may be behind and still start a group.
-    window_fraction: f, the share of the slots that the window spans.
-    """
-
-    groups_per_step: int = 8
-    staleness: int = 1
-    publish_every: int = 1
-    lag: int = 0
-    window_fraction: float = 0.3
-
-    def __post_init__(self) -> None:
-        require_least(self, 1, "groups_per_step", "publish_every")
-        require_least(self, 0, "staleness", "lag")
-        require_share(self, "window_fraction")
-
-    @property
-    def slots(self) -> int:
-        """B, the most groups that may be admitted and not yet trained."""
-        return (self.staleness + 1) * self.groups_per_step
-
-    @property
-    def window(self) -> int:
-        """W, how many groups the window holds, its anchor included: with W = 1 nobody passes an unfinished group."""
-        return 1 if self.staleness == 0 else max(1, math.floor(self.window_fraction * self.slots))
-
-    @property
-    def worst_age(self) -> int:
-        overtaken = (self.slots + self.window - 2) // self.groups_per_step
-        return overtaken + (self.lag + 1) * self.publish_every - 1
+from orchestration.pacing import Pacing
 
 
 class AdmissionError(RuntimeError):
@@ -87,17 +46,18 @@ class _Place:
 
 
 class Admission:
-    """The slots, the window and the current version.
+    """The slots, the window and the two clocks.
 
     The loop: `admit` while `free`; start a group on an engine if `may_start`; tell `ready` or `reject`; `take_batch`;
     train; `step_ended`, or `step_skipped` and another batch; publish if `publish_due`. A group that is generated anew
     just keeps its slot and its place.
     """
 
-    def __init__(self, pacing: Pacing, version: int = 0) -> None:
-        """`version`: of the weights that this lineage starts from, published before anything is admitted."""
+    def __init__(self, pacing: Pacing, version: int = 0, step: int = 0) -> None:
+        """`version`: of the weights that this lineage starts from, published before anything is admitted. `step`: the
+        optimizer steps that these weights have taken."""
         self.pacing = pacing
-        self.version = version
+        self.version, self.step = version, step
         self._first_version = version
         self._admitted = 0
         # In the order of admission, which dict keeps: the walk of take_batch depends on it.
@@ -184,11 +144,12 @@ class Admission:
         if not self._training:
             raise AdmissionError("no step is running")
         self._training = ()
+        self.step += 1
         self.version += 1
         return self.version
 
     def step_skipped(self) -> None:
-        """The running step has changed nothing: its groups, rejected now, give their slots back; the version stays."""
+        """The running step changed nothing: its groups are rejected and their slots free; both clocks stay."""
         if not self._training:
             raise AdmissionError("no step is running")
         self._training = ()

@@ -1,10 +1,10 @@
-"""The held-out evaluation of the policy that the engines hold: completions, verdicts, records, and their summary."""
+"""Held-out evaluation of the policy that the engines hold: completions, verdicts, records, and their summary."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,44 +14,74 @@ import ray
 
 from evaluation.heldout import ClipRecord, record
 from evidence.errors import BadInput, UnreadableMedia
+from evidence.files import write_text
+from evidence.plain import dumps
 from evidence.types import Sample
-from orchestration.loop.group_maker import Draw, Pipeline
+from orchestration.loop.pipeline import Draw, Pipeline
 from orchestration.reporting.summary import Evaluation
+from orchestration.settings import TrainConfig
+from referee.reward.asking import ask_verdicts
 from referee.reward.ser import Ser
 
 log = logging.getLogger(__name__)
-AT_ONCE = 64
+CLIPS_AT_ONCE = 64
 ATTEMPTS = 3
 
 
-async def evaluate(pipeline: Pipeline, ser: Ser, samples: Sequence[Sample], draw: Draw, seed: int) -> list[ClipRecord]:
-    """One completion per sample, judged anew by `ser`: the referee forgets what it said before, but for what is on disk
-    (`referee.cache_dir`), which runs share.
+async def evaluate_policy(
+    pipeline: Pipeline, config: TrainConfig, heldout: Sequence[Sample], when: str, run_dir: Path
+) -> list[Evaluation]:
+    """[greedy, at the training temperature], each with its records in `run_dir`; empty without held-out samples.
 
-    Left out are clips that cannot be read, or that got no completion or verdict in ATTEMPTS. Raises BadInput if that
-    leaves none.
+    `when`: "before" or "after" training, for file names and the line that is printed.
+    """
+    if not heldout:
+        return []
+    began = time.monotonic()
+    evaluations = []
+    for name, temperature in (("greedy", 0.0), ("sampled", config.sampling.temperature)):
+        draw = Draw(1, temperature, config.sampling.max_tokens)
+        records = await evaluate(pipeline, config.eval.ser, heldout, draw, config.seed)
+        write_records(run_dir / f"heldout_{when}_{name}.jsonl", records)
+        evaluations.append(as_evaluation(records))
+    greedy = evaluations[0]
+    print(
+        f"held-out clips {when}: r_SER {greedy.reward.mean():.3f}, box IoU {greedy.iou.mean():.3f}, accuracy "
+        f"{greedy.accuracy.mean():.3f} (greedy, {len(greedy.clips)} of {len(heldout)} clips readable, "
+        f"{time.monotonic() - began:.0f} s)",
+        flush=True,
+    )
+    return evaluations
+
+
+async def evaluate(pipeline: Pipeline, ser: Ser, samples: Sequence[Sample], draw: Draw, seed: int) -> list[ClipRecord]:
+    """One completion per sample, judged by `ser`. The referee forgets its earlier verdicts first, except for those in
+    `referee.cache_dir`, which runs share.
+
+    Clips that cannot be read, or that got no completion or verdict in ATTEMPTS, are left out. Raises BadInput if none
+    is left.
     """
     await pipeline.referee.forget()
-    gate = asyncio.Semaphore(AT_ONCE)
+    gate = asyncio.Semaphore(CLIPS_AT_ONCE)
 
-    async def one(number: int, sample: Sample) -> ClipRecord | None:
+    async def evaluated(number: int, sample: Sample) -> ClipRecord | None:
         for _ in range(ATTEMPTS):
             try:
-                found = await attempt(number, sample)
+                clip = await attempt(number, sample)
             except UnreadableMedia:
                 return None
             except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, TimeoutError) as error:
-                # An engine that died is started anew; frames that went with their node are decoded anew.
+                # An engine that died is restarted; frames that went with their node are decoded again.
                 pipeline.store.lost(error)
                 log.warning("held-out clip %s: %s", sample.id, error)
                 continue
-            if not np.isnan(found.reward):
-                return found
+            if not np.isnan(clip.reward):
+                return clip
         return None
 
     async def attempt(number: int, sample: Sample) -> ClipRecord:
         async with gate:
-            lease, prompt = await pipeline.look(sample)
+            lease, prompt = await pipeline.prepare(sample)
             with lease:
                 (trajectory,), _ = await pipeline.rollout_pool.generate(
                     lambda version: version == pipeline.rollout_pool.published,
@@ -62,23 +92,21 @@ async def evaluate(pipeline: Pipeline, ser: Ser, samples: Sequence[Sample], draw
                     draw.max_tokens,
                     seed * 1_000_003 + number,
                 )
-                completion = pipeline.read(trajectory.text, lease.info)
-                (verdicts,) = await pipeline.verify(ser, sample, [completion], lease.info, lease.frames)
+                completion = pipeline.parse(trajectory.text, lease.info)
+                (verdicts,) = await ask_verdicts(pipeline.referee, ser, sample, [completion], lease.info, lease.frames)
             return record(sample, lease.info, trajectory.text, completion, verdicts, ser)
 
-    found = await asyncio.gather(*(one(n, s) for n, s in enumerate(samples)))
-    records = [r for r in found if r is not None]
+    clips = await asyncio.gather(*(evaluated(number, sample) for number, sample in enumerate(samples)))
+    records = [clip for clip in clips if clip is not None]
     if samples and not records:
         raise BadInput("data.heldout: none of its clips can be evaluated; `ser data check FILE --media` says why")
     return records
 
 
 def write_records(path: Path, records: Sequence[ClipRecord]) -> None:
-    """One JSON line per clip: the completion, as `ser score` takes it, its reward and what the reward never saw."""
-    with path.open("w", encoding="utf-8") as file:
-        for one in records:
-            plain = {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in asdict(one).items()}
-            file.write(json.dumps({"id": plain.pop("clip"), **plain}) + "\n")
+    """One JSON line per clip: the completion, as `ser score` reads it, its reward, and measures that no reward saw."""
+    fields = map(asdict, records)
+    write_text(path, "".join(dumps({"id": clip.pop("clip"), **clip}) + "\n" for clip in fields))
 
 
 def as_evaluation(records: Sequence[ClipRecord]) -> Evaluation:

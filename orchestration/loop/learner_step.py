@@ -1,4 +1,4 @@
-"""From a step's groups to the ranks: laid out, held against the reference policy, given advantages, trained on."""
+"""One optimizer step as the loop sees it: lay out the groups, ask the reference policy, normalise rewards, train."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from learner.advantages import Advantages, kl_penalised
 from learner.packing.step import MicroLayout, gather_tokens, with_targets
 from learner.settings import LossConfig, RankConfig
 from orchestration.loop.batches import layout_step, step_targets
-from orchestration.loop.group_maker import ReadyGroup, with_frames
+from orchestration.loop.group_maker import ReadyGroup
+from orchestration.loop.step_frames import fetch_frames
 from orchestration.settings import TrainConfig
 from orchestration.supervision.learner_gang import LearnerGang
 from orchestration.supervision.reference import Reference
@@ -22,10 +23,10 @@ from rollout.frames.store import FrameStore
 
 
 class Learner:
-    """The ranks of a run, and of its reference policy if it has one."""
+    """The ranks of a run, and those of its reference policy if it has one."""
 
     def __init__(self, config: TrainConfig, model: str, banned_ids: tuple[int, ...]):
-        """`model`: folder of the weights to begin with. Returns when the ranks have loaded them."""
+        """`model`: folder of the initial weights. Returns when the ranks have loaded them."""
         learner, algorithm, timeout_s = config.learner, config.algorithm, config.cluster.timeout_s
         self.config = config
         self.advantages = Advantages(config.reward.normalise, algorithm.divide_by_std, algorithm.baseline)
@@ -41,60 +42,65 @@ class Learner:
         self.gang = LearnerGang(ranks, learner.ranks, gpus)
         self.reference = Reference(learner.reference, self.gang, ranks, gpus) if learner.uses_reference else None
 
-    async def train(self, groups: list[ReadyGroup], version: int, store: FrameStore) -> dict[str, float]:
-        """One optimizer step from `version`; its metrics."""
-        config = self.config
-        scored = [ready.scored for ready in groups]
+    async def train(self, groups: list[ReadyGroup], step: int, store: FrameStore) -> dict[str, float]:
+        """One optimizer step after `step` others; returns its metrics."""
+        config, algorithm = self.config, self.config.algorithm
+        scored_groups = [ready.scored for ready in groups]
         if config.shuffle_rewards:
-            scored = shuffled(scored, config.seed + version)
+            scored_groups = shuffled(scored_groups, config.seed + step)
 
         def layouts_of(frames: list[ray.ObjectRef]) -> list[list[MicroLayout]]:
-            return layout_step([s.group for s in scored], frames, config.learner.ranks, config.learner.packing)
+            return layout_step([s.group for s in scored_groups], frames, config.learner.ranks, config.learner.packing)
 
         held = [(ready.scored.group, ready.lease) for ready in groups]
-        layouts, reference = await with_frames(held, layouts_of, self._look, store)
+        layouts, reference = await fetch_frames(held, layouts_of, self._fetch, store)
         metrics = {}
-        if reference is not None and config.algorithm.kl.where == "reward":
-            scored, metrics["kl_taken_off"] = self._priced(scored, reference)
-        algorithm = config.algorithm
+        if reference is not None and algorithm.kl.where == "reward":
+            scored_groups, metrics["kl_taken_off"] = self._kl_penalised(scored_groups, reference)
         longest = algorithm.max_length or config.sampling.max_tokens
-        targets = step_targets(scored, self.advantages.of_step(scored), algorithm.aggregate, longest)
+        advantages = self.advantages.of_step(scored_groups)
+        targets = step_targets(scored_groups, advantages, algorithm.aggregate, longest)
         parts = with_targets(layouts, replace(targets, reference=reference))
-        learning_rate = config.learner.schedule.rate(version, config.steps)
+        learning_rate = config.learner.schedule.rate(step, config.steps)
         metrics |= await asyncio.to_thread(self.gang.train_step, parts, learning_rate)
         if not metrics["skipped"]:
             self.advantages.step_ended()
         return metrics
 
     def stop(self) -> None:
-        """End the ranks, and give back what they had of the cluster."""
+        """End the ranks and free their resources on the cluster."""
         self.gang.stop()
         if self.reference is not None:
             self.reference.stop()
 
-    def _look(self, layouts: list[list[MicroLayout]]) -> np.ndarray | None:
-        """Bring the frames to the ranks; the reference's log-probs of the step's tokens, float32 [tokens], if any."""
+    def _fetch(self, layouts: list[list[MicroLayout]]) -> np.ndarray | None:
+        """Bring the frames to the ranks. Returns the reference policy's log-probs of the step's tokens, float32
+        [tokens], or None without a reference policy."""
         self.gang.fetch(layouts)
         return None if self.reference is None else gather_tokens(layouts, self.reference.logprobs(layouts))
 
-    def _priced(self, scored: Sequence[ScoredGroup], reference: np.ndarray) -> tuple[list[ScoredGroup], float]:
-        """With the price of leaving the reference taken off the rewards, and its mean."""
-        priced, at = [], 0
-        for one in scored:
-            behaviour = [t.logprobs for t in one.group.trajectories]
-            ends = at + np.cumsum([len(each) for each in behaviour])
-            tokens = np.split(reference[at : ends[-1]], ends[:-1] - at)
-            priced.append(replace(one, rewards=kl_penalised(one.rewards, behaviour, tokens, self.config.algorithm.kl)))
-            at = int(ends[-1])
-        return priced, float(np.mean([a.rewards - b.rewards for a, b in zip(scored, priced)]))
+    def _kl_penalised(
+        self, scored_groups: Sequence[ScoredGroup], reference: np.ndarray
+    ) -> tuple[list[ScoredGroup], float]:
+        """(the groups with the KL price taken off their rewards, its mean)."""
+        kl = self.config.algorithm.kl
+        penalised, start = [], 0
+        for scored in scored_groups:
+            behaviour = [t.logprobs for t in scored.group.trajectories]
+            ends = start + np.cumsum([len(logprobs) for logprobs in behaviour])
+            tokens = np.split(reference[start : ends[-1]], ends[:-1] - start)
+            penalised.append(replace(scored, rewards=kl_penalised(scored.rewards, behaviour, tokens, kl)))
+            start = int(ends[-1])
+        price = [before.rewards - after.rewards for before, after in zip(scored_groups, penalised)]
+        return penalised, float(np.mean(price))
 
 
-def shuffled(scored: list[ScoredGroup], seed: int) -> list[ScoredGroup]:
-    """The control: each group's rewards dealt to its trajectories at random, so that they say nothing."""
+def shuffled(scored_groups: Sequence[ScoredGroup], seed: int) -> list[ScoredGroup]:
+    """The control: the rewards of each group permuted at random over its trajectories, so that they say nothing."""
     rng = np.random.default_rng(seed)
-    dealt = []
-    for one in scored:
-        order = rng.permutation(len(one.rewards))
-        paid = {name: values[order] for name, values in one.paid.items()}
-        dealt.append(replace(one, rewards=one.rewards[order], paid=paid))
-    return dealt
+    permuted = []
+    for scored in scored_groups:
+        order = rng.permutation(len(scored.rewards))
+        paid = {name: values[order] for name, values in scored.paid.items()}
+        permuted.append(replace(scored, rewards=scored.rewards[order], paid=paid))
+    return permuted

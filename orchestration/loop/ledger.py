@@ -10,8 +10,9 @@ Guarantees (promise 3 of the design), checked by `Ledger.check()`:
     pending, generating, scoring, ready -> rejected(reason)
     ready, trained after the checkpoint -> pending           only by resume(step)
 
-A lineage is a run of weights without a restart. Step s is the one that makes version s (the first is 1), so a
-checkpoint of version s holds the work of steps 1..s. Pure, in memory, deterministic; `snapshot` makes plain data of it.
+A lineage is a sequence of weights without a restart. Steps count from 1 along the surviving lineage, so a checkpoint of
+step s holds the work of steps 1..s; weight versions, which only ever rise, are not the ledger's concern.
+Pure, in memory, deterministic; `snapshot` returns it as plain data.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Entry:
 
 
 class Ledger:
-    """States of all groups. `forks[l]`: the version that lineage l began from. `requeues`: their number by reason."""
+    """States of all groups. `forks[l]`: the step that lineage l began after. `requeues`: their number by reason."""
 
     def __init__(self) -> None:
         self._entries: dict[int, Entry] = {}
@@ -131,18 +132,18 @@ class Ledger:
         return entry.state
 
     def resume(self, step: int, ready: Iterable[int] = ()) -> list[int]:
-        """Start a new lineage from the checkpoint of version `step`, which holds the finished groups `ready`.
+        """Start a new lineage from the checkpoint of step `step`, which holds the finished groups `ready`.
 
         What was trained after it is void, and what was under way or finished since may hold tokens of the abandoned
         lineage: all these are pending again, counted `regenerated`, except those that the checkpoint itself holds:
         they are ready. Rejections stand. Returns the groups that are pending again. Raises IllegalTransition,
-        changing nothing, for a version not on the current lineage, or when the checkpoint holds a group that is
+        changing nothing, for a step not on the current lineage, or when the checkpoint holds a group that is
         unknown or was trained up to it.
         """
         kept = set(ready)
         last = self.last_step()
         if not 0 <= step <= last:
-            raise IllegalTransition(f"no checkpoint of version {step} can exist: the last step was {last}")
+            raise IllegalTransition(f"no checkpoint of step {step} can exist: the last step was {last}")
         for group in kept:
             entry = self._entry(group)
             if entry.step is not None and entry.step <= step:
@@ -160,7 +161,7 @@ class Ledger:
         return again
 
     def last_step(self) -> int:
-        """The newest version that the ledger knows of."""
+        """The last step that the ledger knows of."""
         return max([self.forks[-1], *(entry.step for entry in self._entries.values() if entry.step is not None)])
 
     def counts(self) -> dict[str, int]:

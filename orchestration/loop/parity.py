@@ -13,7 +13,8 @@ from evidence.errors import BadInput, RunFailed, UnreadableMedia
 from evidence.types import Group, Prompt, Sample
 from learner.packing.step import MicroLayout, gather_tokens
 from orchestration.loop.batches import layout_step, over_budget
-from orchestration.loop.group_maker import Draw, Pipeline, with_frames
+from orchestration.loop.pipeline import Draw, Pipeline
+from orchestration.loop.step_frames import fetch_frames
 from orchestration.settings import TrainConfig
 from orchestration.supervision.learner_gang import LearnerGang
 from rollout.engine import PromptMismatch
@@ -46,7 +47,7 @@ async def check_parity(
                 break
             with ExitStack() as leased:
                 try:
-                    lease, prompt = await pipeline.look(sample)
+                    lease, prompt = await pipeline.prepare(sample)
                     leased.enter_context(lease)
                     group = await _drawn(pipeline, number, sample, prompt, lease, draw)
                 except UnreadableMedia:
@@ -71,7 +72,7 @@ async def check_parity(
             gang.let_go()
             return scored
 
-        _, scored = await with_frames(held, layouts_of, logprobs_of, pipeline.store)
+        _, scored = await fetch_frames(held, layouts_of, logprobs_of, pipeline.store)
     tokens = [sum(len(t.token_ids) for t in group.trajectories) for group in groups]
     ours = np.split(scored, np.cumsum(tokens)[:-1])
     hint = IN_BFLOAT16 if config.learner.zero.precision == "bfloat16" else ""

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from evidence.errors import RunFailed
-from orchestration.loop.admission import Pacing
 from orchestration.loop.ledger import Ledger
+from orchestration.pacing import Pacing
 
 # The reason of a group whose rewards are all equal: it has no advantage, and dynamic sampling takes another prompt.
 ZERO_VARIANCE = "zero_variance"

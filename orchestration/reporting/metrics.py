@@ -8,19 +8,20 @@ live bar, elsewhere (a file, a Ray job) one plain line per step.
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-import numpy as np
 import wandb
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as LiveBar
 from rich.table import Table
+
+from evidence.files import write_text
+from evidence.plain import dumps
 
 WandbMode = Literal["online", "offline", "disabled"]
 
@@ -51,14 +52,14 @@ class RunLog:
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         """Record numbers, strings or nested plain data under `step`; `seconds` since this log was opened is added.
 
-        Numbers that are not finite are written as "nan", "inf" or "-inf", since JSON has none of them.
+        Numbers that are not finite are written as null, since JSON has none of them.
         Raises ValueError for a step lower than the last one, whose numbers wandb would drop.
         """
         if step < self._step:
             raise ValueError(f"metrics of step {step} come after those of step {self._step}")
         self._step = step
         record = {"step": step, "seconds": round(time.monotonic() - self._start, 3), **metrics}
-        self._file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+        self._file.write(dumps(record) + "\n")
         self._file.flush()
         self._wandb.log(metrics, step=step)
 
@@ -84,9 +85,7 @@ def _keep_until(path: Path, step: int) -> None:
         if not line.endswith("\n") or json.loads(line)["step"] > step:
             break
         kept.append(line)
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text("".join(kept), encoding="utf-8")
-    unfinished.replace(path)
+    write_text(path, "".join(kept))
 
 
 class Progress:
@@ -172,16 +171,3 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def _plain(value: Any) -> Any:
-    """`value` as data that JSON can hold: numpy scalars and arrays become numbers and lists."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

@@ -6,8 +6,6 @@ the same results give the same file; the file is either the whole summary or not
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from orchestration.commands.doctor import version
+from evidence.files import write_text
+from evidence.plain import dumps
+from orchestration.loop.ledger import Ledger
+from orchestration.machine import version
 
 
 @dataclass(frozen=True)
@@ -120,15 +121,21 @@ def installed_versions() -> dict[str, str]:
     return {name: version(name) or "unknown" for name in ("ray", "vllm", "deepspeed", "torch", "transformers")}
 
 
+def summary(
+    facts: RunFacts, before: Sequence[Evaluation], after: Sequence[Evaluation], ledger: Ledger
+) -> dict[str, Any]:
+    """All of summary.json. `before`, `after`: [greedy, sampled], or empty where nothing was held out."""
+    report = training(facts)
+    if before and after:
+        report |= comparison(*in_both(before[0], after[0]))
+        report["sampled"] = comparison(*in_both(before[1], after[1]))
+    report["outcomes"] = ledger.counts() | {f"rejected: {reason}": n for reason, n in ledger.rejections().items()}
+    return report
+
+
 def write_summary(path: Path, report: dict[str, Any]) -> None:
-    """Write `report` as JSON: a reader sees the old file or the whole new one, even if we are killed in between."""
-    unfinished = path.with_name(path.name + ".tmp")
-    with unfinished.open("w", encoding="utf-8") as file:
-        json.dump(report, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    """Write `report` as JSON, whole."""
+    write_text(path, dumps(report, indent=2) + "\n")
 
 
 def _mean(values: np.ndarray) -> float | None:

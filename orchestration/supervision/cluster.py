@@ -10,25 +10,15 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import ray
 
 from evidence.errors import BadInput
-from orchestration.commands.doctor import require_memory
-from orchestration.preflight import require_folder
+from orchestration.machine import require_memory
 
 NAMESPACE = "ser"
 # Fork-started helpers of every library that would otherwise take all cores in every actor.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-
-
-def run_directory(name: str) -> Path:
-    """`name` as an absolute path. Raises BadInput for a relative one inside a Ray job, whose working directory is a
-    copy that goes when the job ends, and for one that no folder can be made at."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not Path(name).is_absolute():
-        raise BadInput(f"run_dir = {name}: a Ray job runs in a copy of the project; give an absolute path")
-    return require_folder("run_dir", name)
 
 
 @contextlib.contextmanager

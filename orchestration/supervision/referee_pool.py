@@ -19,6 +19,7 @@ import numpy as np
 import ray
 
 from evidence.errors import RunFailed
+from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, Supervised
 from evidence.types import Claim, FrameInfo, Verdict
 from orchestration.supervision.rollout_pool import MAX_RESTARTS, START_TIMEOUT_S
 from referee.actor import RefereeActor, RefereeConfig
@@ -40,45 +41,67 @@ class RefereeLost(RunFailed):
 
 @dataclass
 class _Replica:
-    """An actor, started anew while `reviving`; what it counted, and what those before it had."""
+    """`counts`: what its actor has counted so far; `past`: what the actors before that had."""
 
     number: int
-    actor: Any
+    supervised: Supervised[Any] = field(init=False)
     counts: Counter[str] = field(default_factory=Counter)
     past: Counter[str] = field(default_factory=Counter)
-    reviving: asyncio.Task[None] | None = None
 
 
 class RefereePool:
-    """The actors of one referee."""
+    """The actors of one referee. To be used from one event loop."""
 
     def __init__(self, config: RefereeConfig, replicas: int, gpus: float):
-        """`gpus` of each actor."""
-        self._new = lambda: RefereeActor.options(num_cpus=0, num_gpus=gpus).remote(config)
+        """`replicas` actors with `gpus` GPUs each."""
+        self._create = lambda: RefereeActor.options(num_cpus=0, num_gpus=gpus).remote(config)
         self._size, self._timeout_s = replicas, config.service.deadline_s + MARGIN_S
         self._replicas: list[_Replica] = []
+        self._budget = RestartBudget(MAX_RESTARTS)
         self.digest = ""
-        self.restarts = 0
         self.stuck = 0
 
+    @property
+    def restarts(self) -> int:
+        return self._budget.used
+
     async def start(self) -> None:
-        self._replicas = [_Replica(number, self._new()) for number in range(self._size)]
+        actors = [self._create() for _ in range(self._size)]
         async with asyncio.timeout(START_TIMEOUT_S):
-            digests = await asyncio.gather(*(replica.actor.ready.remote() for replica in self._replicas))
+            digests = await asyncio.gather(*(actor.ready.remote() for actor in actors))
         self.digest = digests[0]
+        self._replicas = [self._replica(number, actor) for number, actor in enumerate(actors)]
+
+    def _replica(self, number: int, actor: Any) -> _Replica:
+        replica = _Replica(number)
+
+        def create() -> Any:
+            replica.past.update(replica.counts)
+            replica.counts = Counter()
+            return self._create()
+
+        async def ready(successor: Any) -> None:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await successor.ready.remote()
+
+        lifecycle = Lifecycle(create, ready, ray.kill, (ray.exceptions.RayActorError, TimeoutError))
+        replica.supervised = Supervised(actor, lifecycle, self._budget)
+        return replica
 
     async def ask(self, route: str, method: str, *arguments: object) -> Any:
-        """What the actor's `method` returns, asked again of another one if it dies; None if it does not answer in time.
+        """What the actor's `method` returns; None if there is no answer in time. Another actor is asked if it dies.
 
         Equal routes lead to the same actor. Raises RefereeLost.
         """
         while True:
-            for failed in [r.reviving for r in self._replicas if r.reviving is not None and r.reviving.done()]:
-                failed.result()
             replica = self._at(route)
-            if replica.reviving is not None:
-                await asyncio.shield(replica.reviving)
-            actor = replica.actor
+            try:
+                for other in self._replicas:
+                    other.supervised.raise_if_lost()
+                await replica.supervised.settled()
+            except BudgetSpent as error:
+                raise RefereeLost(f"the referee {error}; Ray's worker logs say why") from None
+            actor = replica.supervised.actor
             try:
                 async with asyncio.timeout(self._timeout_s):
                     answer = await getattr(actor, method).remote(*arguments)
@@ -86,16 +109,16 @@ class RefereePool:
                 return answer
             except ray.exceptions.RayActorError as error:
                 log.warning("a referee died: %s", error)
-                self._replace(replica, actor)
+                replica.supervised.replace(actor)
             except TimeoutError:
                 log.warning("a referee does not answer within %.0f s", self._timeout_s)
                 self.stuck += 1
-                self._replace(replica, actor)
+                replica.supervised.replace(actor)
                 return None
 
     async def forget(self) -> None:
-        """Empty the memory of every actor that lives: a new one has none."""
-        living = [replica.actor for replica in self._replicas if replica.reviving is None]
+        """Empty the memory of every actor that runs: a new one has none."""
+        living = [replica.supervised.actor for replica in self._replicas if replica.supervised.running]
         async with asyncio.timeout(self._timeout_s):
             done = await asyncio.gather(*(actor.forget.remote() for actor in living), return_exceptions=True)
         for error in done:
@@ -112,35 +135,13 @@ class RefereePool:
         return total
 
     def _at(self, route: str) -> _Replica:
-        """The one of the living, or of all if none lives, that ranks `route` highest: when one dies only its own routes
-        move, and they return with it."""
-        living = [replica for replica in self._replicas if replica.reviving is None]
+        """The replica that ranks `route` highest, of those that run, or of all if none does: when one dies only its own
+        routes move, and they return with it."""
+        running = [replica for replica in self._replicas if replica.supervised.running]
         return max(
-            living or self._replicas,
+            running or self._replicas,
             key=lambda replica: hashlib.blake2b(f"{replica.number} {route}".encode(), digest_size=8).digest(),
         )
-
-    def _replace(self, replica: _Replica, actor: Any) -> None:
-        """Start a dead actor anew, once, however many saw it die."""
-        if replica.actor is actor and replica.reviving is None:
-            replica.reviving = asyncio.create_task(self._revive(replica))
-
-    async def _revive(self, replica: _Replica) -> None:
-        replica.past.update(replica.counts)
-        replica.counts = Counter()
-        while True:
-            self.restarts += 1
-            if self.restarts > MAX_RESTARTS:
-                raise RefereeLost(f"a referee died {self.restarts} times; the worker logs of Ray say why")
-            ray.kill(replica.actor)  # it may only be stuck, and would keep its memory
-            replica.actor = self._new()
-            try:
-                async with asyncio.timeout(START_TIMEOUT_S):
-                    await replica.actor.ready.remote()
-            except (ray.exceptions.RayActorError, TimeoutError):
-                continue
-            replica.reviving = None
-            return
 
 
 class Referee:

@@ -1,39 +1,41 @@
-"""The engines as the loop sees them: who may start a group, how new weights reach them, and what happens when one dies.
+"""The pool of rollout engines: which engine may start a group, how weights reach the engines, and their restarts.
 
-Guarantees: a group starts only on an engine that admission allows, so a slow update holds work back instead of ageing
-it; an engine that dies is started again and given the current weights before it is used; every wait has an end.
+Guarantees: a group starts only on an engine that admission allows, so a slow update delays groups instead of ageing
+them; an engine that dies is restarted and brought to the published weights before it is used; every wait has a timeout.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
 from evidence.errors import RunFailed
+from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, Supervised
 from evidence.types import Prompt, Trajectory
 from rollout.actor import RolloutActor
 from rollout.engine import EngineConfig, WeightStore
 
 START_TIMEOUT_S = 900.0
 UPDATE_TIMEOUT_S = 300.0
-# Engines that die more often than this in one run do not die of chance.
+# Engines that die more often than this in one run do not die by chance.
 MAX_RESTARTS = 8
 
 
 class RolloutPoolLost(RunFailed):
-    """Engines die faster than it makes sense to start them anew, or one cannot be brought up to date."""
+    """Engines keep dying, or an engine cannot be brought up to date."""
 
 
 @dataclass
 class _Engine:
-    actor: Any
-    version: int
-    running: int = 0
-    alive: bool = True
+    """version: of the weights it holds. groups: how many it is generating."""
+
+    version: int = 0
+    groups: int = 0
+    supervised: Supervised[Any] = field(init=False)
 
 
 class RolloutPool:
@@ -48,21 +50,41 @@ class RolloutPool:
         gpus: float,
         timeout_s: float,
     ):
-        """`gpus` of each engine; `timeout_s` bounds one generation."""
-        self._new = lambda: RolloutActor.options(num_cpus=0, num_gpus=gpus).remote(config, banned_ids, store)
+        """`size` engines with `gpus` GPUs each. `timeout_s` bounds one generation."""
+        self._create = lambda: RolloutActor.options(num_cpus=0, num_gpus=gpus).remote(config, banned_ids, store)
         self._size, self._timeout_s = size, timeout_s
         self._engines: list[_Engine] = []
+        self._budget = RestartBudget(MAX_RESTARTS)
         self._changed = asyncio.Condition()
         self._background: set[asyncio.Task[None]] = set()
         self._lost: BaseException | None = None
         self.published = 0
-        self.restarts = 0
+
+    @property
+    def restarts(self) -> int:
+        return self._budget.used
 
     async def start(self) -> None:
-        actors = [self._new() for _ in range(self._size)]
+        actors = [self._create() for _ in range(self._size)]
         async with asyncio.timeout(START_TIMEOUT_S):
             await asyncio.gather(*(actor.start.remote() for actor in actors))
-        self._engines = [_Engine(actor, 0) for actor in actors]
+        self._engines = [self._engine(actor) for actor in actors]
+
+    def _engine(self, actor: Any) -> _Engine:
+        engine = _Engine()
+
+        async def ready(successor: Any) -> None:
+            engine.version = 0
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await successor.start.remote()
+                while engine.version != self.published:
+                    target = self.published
+                    await successor.update_weights.remote(target)
+                    engine.version = target
+
+        lifecycle = Lifecycle(self._create, ready, ray.kill, (ray.exceptions.RayActorError,))
+        engine.supervised = Supervised(actor, lifecycle, self._budget)
+        return engine
 
     async def generate(
         self,
@@ -75,24 +97,24 @@ class RolloutPool:
         seed: int,
         order: tuple[int, ...] | None = None,
     ) -> tuple[tuple[Trajectory, ...], int]:
-        """`n` trajectories and the oldest version that had a part in them, on the least busy engine that may start.
+        """`n` trajectories, and the oldest version that drew a token or computed KV of them.
 
-        `order`: which frame is shown at each frame's place; as they are if None.
-        Raises what the generation raised; an engine that died is replaced in the background. Raises FleetLost.
+        They are drawn on the least busy of the engines whose version `may_start` accepts; the call waits for one.
+        `order`: which frame is shown at each frame's place; None shows them as they are.
+        Raises what the generation raised (an engine that died is replaced in the background), and RolloutPoolLost.
         """
 
-        def fit() -> list[_Engine]:
-            if self._lost is not None:
-                raise RolloutPoolLost(str(self._lost)) from self._lost
-            return [e for e in self._engines if e.alive and may_start(e.version)]
+        def startable() -> list[_Engine]:
+            self._raise_if_lost()
+            return [e for e in self._engines if e.supervised.running and may_start(e.version)]
 
         async with asyncio.timeout(START_TIMEOUT_S + self._timeout_s), self._changed:
-            await self._changed.wait_for(fit)
-            engine = min(fit(), key=lambda e: e.running)
-            engine.running += 1
-        actor = engine.actor
+            await self._changed.wait_for(startable)
+            engine = min(startable(), key=lambda e: e.groups)
+            engine.groups += 1
+        actor = engine.supervised.actor
         try:
-            # The actor times itself out; the margin is for one that no longer can.
+            # The actor has this timeout, too; the margin is for an actor that cannot keep it any more.
             async with asyncio.timeout(self._timeout_s + 60):
                 return await actor.generate.remote(
                     prompt, frames, n, temperature, max_tokens, seed, self._timeout_s, order
@@ -101,23 +123,26 @@ class RolloutPool:
             self._replace(engine, actor)
             raise
         finally:
-            engine.running -= 1
+            engine.groups -= 1
 
     def update(self, version: int) -> None:
-        """Bring every engine to published weights `version`, in flight and in the background."""
+        """Bring every engine to the published weights `version`, in flight and in the background."""
         self.published = version
         for engine in self._engines:
-            if engine.alive:
+            if engine.supervised.running:
                 self._in_background(self._update(engine, version))
 
     async def settled(self) -> None:
-        """Until no update is under way. Raises FleetLost."""
+        """Wait until no update and no restart is under way. Raises RolloutPoolLost."""
         await asyncio.gather(*self._background, return_exceptions=True)
+        self._raise_if_lost()
+
+    def _raise_if_lost(self) -> None:
         if self._lost is not None:
             raise RolloutPoolLost(str(self._lost)) from self._lost
 
     async def _update(self, engine: _Engine, version: int) -> None:
-        actor = engine.actor
+        actor = engine.supervised.actor
         try:
             async with asyncio.timeout(UPDATE_TIMEOUT_S):
                 await actor.update_weights.remote(version)
@@ -127,32 +152,17 @@ class RolloutPool:
         engine.version = version
 
     def _replace(self, engine: _Engine, actor: Any) -> None:
-        """Start a dead engine anew, once, however many groups saw it die."""
-        if engine.alive and engine.actor is actor:
-            engine.alive = False
-            self._in_background(self._revive(engine))
+        if engine.supervised.replace(actor):
+            self._in_background(self._replaced(engine))
 
-    async def _revive(self, engine: _Engine) -> None:
-        while True:
-            self.restarts += 1
-            if self.restarts > MAX_RESTARTS:
-                raise RolloutPoolLost(f"engines died {self.restarts} times; the worker logs of Ray say why")
-            ray.kill(engine.actor)  # it may only have been out of reach, and would keep its memory
-            engine.actor, engine.version = self._new(), 0
-            try:
-                async with asyncio.timeout(START_TIMEOUT_S):
-                    await engine.actor.start.remote()
-                    while engine.version != self.published:
-                        target = self.published
-                        await engine.actor.update_weights.remote(target)
-                        engine.version = target
-            except ray.exceptions.RayActorError:
-                continue
-            engine.alive = True
-            return
+    async def _replaced(self, engine: _Engine) -> None:
+        try:
+            await engine.supervised.settled()
+        except BudgetSpent as error:
+            raise RolloutPoolLost(f"the engines {error}; Ray's worker logs say why") from None
 
-    def _in_background(self, work: Any) -> None:
-        """Run, keep what went wrong for whoever asks next, and wake those who wait."""
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work`, keep its error for the next caller, and wake the callers that wait for an engine."""
 
         async def watched() -> None:
             try:

@@ -1,11 +1,11 @@
-"""Referees outside training: a Ray, the frames of a dataset, and one referee or several to ask about claims.
+"""Referees outside training: Ray, the frames of a dataset, and one or several referees to ask about claims.
 
-    async with offline(config, sources) as house:
-        with await house.look(sample) as lease:
-            verdicts = await house.verify(sample, claims, lease)
+    async with standalone_referee(config, sources) as standalone:
+        with await standalone.lease(sample) as lease:
+            verdicts = await standalone.verify(sample, claims, lease)
 
-Guarantees: what can be wrong with the config is said before anything starts; frames are those of the sampling contract,
-as in training; all ends with the block.
+Guarantees: a wrong config is refused before anything starts; frames are those of the sampling contract, as in training;
+everything ends with the block.
 """
 
 from __future__ import annotations
@@ -15,29 +15,31 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from omegaconf import MISSING
 
 from evidence.sampling import SamplingContract, shown_key_times
 from evidence.types import Claim, Sample, Verdict
 from orchestration.preflight import require_referee
-from orchestration.settings import ClusterConfig, FramesConfig
+from orchestration.settings import ClusterConfig
 from orchestration.supervision.cluster import start_ray
 from orchestration.supervision.engines import EngineSizes, referee_engine
-from orchestration.supervision.referee_pool import RefereePool, make_pool
+from orchestration.supervision.referee_pool import Referee, RefereePool, make_pool
 from referee.service.cache import Answer
 from referee.service.service import ServiceConfig
 from referee.service.sources import RefereeSource
 from referee.verification import VerificationConfig
+from rollout.frames.config import FramesConfig
 from rollout.frames.store import FrameStore, Lease
 from rollout.template import PromptTemplate
 
-SAMPLES_AT_ONCE = 8  # samples at once: enough to keep an engine busy
+SAMPLES_AT_ONCE = 8  # enough to keep an engine busy
 
 
 @dataclass(frozen=True)
 class JudgedModels:
-    """referee: a folder, or a section as in training (docs/referee.md). second: another one to compare it with."""
+    """referee: a folder, or a section as in training (docs/referee.md). second: another referee to compare it with."""
 
     referee: RefereeSource = MISSING
     second: RefereeSource | None = None
@@ -45,8 +47,8 @@ class JudgedModels:
 
 @dataclass(frozen=True)
 class StandaloneConfig:
-    """How a referee is run outside training. `engine`: of one in a folder. Of `cluster` what is about engines and
-    frames counts; `template` is the policy's, of which the space counts that its boxes are in."""
+    """How a referee is run outside training. engine: for a referee in a folder. cluster: only its keys about engines
+    and frames are used. template: the policy's, for the space that its boxes are written in."""
 
     model: JudgedModels = field(default_factory=JudgedModels)
     engine: EngineSizes = field(default_factory=EngineSizes)
@@ -59,30 +61,31 @@ class StandaloneConfig:
 
 
 class StandaloneReferee:
-    """What `offline` lends out. `pools` are the referees, in the order of their sources."""
+    """What `standalone_referee` yields. `pools`: the referees, in the order of their sources."""
 
     def __init__(self, pools: tuple[RefereePool, ...], store: FrameStore):
         self.pools, self.store = pools, store
 
-    async def look(self, sample: Sample) -> Lease:
+    @property
+    def first(self) -> Referee:
+        """The first referee alone, as training asks it."""
+        return Referee(self.pools[:1])
+
+    async def lease(self, sample: Sample) -> Lease:
         """The frames of a sample, for a `with`. Raises UnreadableMedia."""
         return await self.store.lease(sample.media_path, shown_key_times(sample, self.store.contract))
 
     async def verify(self, sample: Sample, claims: list[Claim], lease: Lease, referee: int = 0) -> list[Verdict | None]:
-        """As RefereeService.verify."""
+        """As RefereeService.verify, of one of the pools."""
         return await self._ask("verify", sample, claims, lease, referee)
 
     async def probabilities(
         self, sample: Sample, claims: list[Claim], lease: Lease, referee: int = 0
     ) -> list[dict[str, Answer] | None]:
-        """As RefereeService.probabilities."""
+        """As RefereeService.probabilities, of one of the pools."""
         return await self._ask("probabilities", sample, claims, lease, referee)
 
-    async def judge(self, sample: Sample, answer: str) -> float | None:
-        """As RefereeService.judge, of the first referee."""
-        return await self.pools[0].ask(sample.asked, "judge", sample.asked, sample.answer, answer)
-
-    async def _ask(self, method: str, sample: Sample, claims: list[Claim], lease: Lease, referee: int) -> list:
+    async def _ask(self, method: str, sample: Sample, claims: list[Claim], lease: Lease, referee: int) -> list[Any]:
         pool = self.pools[referee]
         answers = await pool.ask(lease.info.key, method, sample.asked, claims, lease.info, lease.frames)
         return answers or [None] * len(claims)
@@ -92,7 +95,7 @@ class StandaloneReferee:
 async def standalone_referee(
     config: StandaloneConfig, sources: Sequence[RefereeSource]
 ) -> AsyncIterator[StandaloneReferee]:
-    """Raises BadInput for a source that is no referee, or one that cannot see these frames."""
+    """Raises BadInput for a source that is not a referee, or that cannot be shown these frames."""
     for source in sources:
         require_referee(source, config.contract, config.verification)
     cluster = config.cluster

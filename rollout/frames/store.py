@@ -24,8 +24,8 @@ import ray
 from evidence.errors import UnreadableMedia
 from evidence.sampling import SamplingContract, most_bytes
 from evidence.types import FrameInfo
-from orchestration.settings import FramesConfig
 from rollout.frames.budget import Budget
+from rollout.frames.config import FramesConfig
 from rollout.frames.decoder_pool import DecoderPool
 from rollout.frames.decoding import DecoderFailed, MediaFile, Turns, identify
 from rollout.frames.disk_cache import FrameCache

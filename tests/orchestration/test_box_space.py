@@ -13,10 +13,12 @@ import pytest
 from evidence.sampling import SamplingContract
 from evidence.types import Claim, FrameInfo, KeyFrame, Sample, Trajectory, Verdict
 from learner.settings import PackingConfig
-from orchestration.loop.admission import Admission, Pacing
-from orchestration.loop.group_maker import Draw, GroupMaker, Pipeline
+from orchestration.loop.admission import Admission
+from orchestration.loop.group_maker import GroupMaker
 from orchestration.loop.heldout import evaluate
 from orchestration.loop.ledger import Ledger
+from orchestration.loop.pipeline import Draw, Pipeline
+from orchestration.pacing import Pacing
 from orchestration.reporting.samples import write_samples
 from referee.reward.graph import RewardGraph
 from referee.reward.ser import Ser

@@ -10,7 +10,7 @@ import pytest
 
 from evidence.errors import BadInput
 from orchestration import cli
-from orchestration.commands.doctor import require_memory
+from orchestration.machine import require_memory
 
 COMPLETE = """
 data: {train: a.json, heldout: b.json}

@@ -11,7 +11,7 @@ import pytest
 
 from evidence.types import FrameInfo
 from orchestration import cli
-from orchestration.commands.ask_many import View, plain
+from orchestration.commands.ask_many import ReadableSample
 from orchestration.commands.calibrate import CalibrateConfig, Given, _claims
 from referee.reward.recorded import Recorded
 from referee.service.engine_backend import model_digest
@@ -34,47 +34,43 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def views(shapes: Path) -> list[View]:
-    return [View(sample, INFO) for sample in read_dataset(shapes)]
+def clips(shapes: Path) -> list[ReadableSample]:
+    return [ReadableSample(sample, INFO) for sample in read_dataset(shapes)]
 
 
 def config(shapes: Path) -> CalibrateConfig:
     return CalibrateConfig(data=DataFile(str(shapes)))
 
 
-def test_claims_are_made_from_boxes_alike_each_time(shapes, views):
-    made = _claims(config(shapes), views, Given())
+def test_claims_are_made_from_boxes_alike_each_time(shapes, clips):
+    made = _claims(config(shapes), clips, Given())
     assert len(made) == 12 * 6
-    assert [claim for _, claim, _ in made] == [claim for _, claim, _ in _claims(config(shapes), views, Given())]
+    assert [claim for _, claim, _ in made] == [claim for _, claim, _ in _claims(config(shapes), clips, Given())]
 
 
-def test_rated_claims_are_moved_to_the_frames_that_are_shown(shapes, views):
-    sample = views[3].sample.id
+def test_rated_claims_are_moved_to_the_frames_that_are_shown(shapes, clips):
+    sample = clips[3].sample.id
     rated = RatedClaim(sample, "red circle", (0.25, 0.5, 0.5, 1.0), 2.0, {"ann": (2, 1), "bob": (2, 2)})
-    ((number, claim, known),) = _claims(config(shapes), views, Given(ratings=[rated]))
+    ((number, claim, known),) = _claims(config(shapes), clips, Given(ratings=[rated]))
     assert (number, claim.phrase, claim.box, claim.time) == (3, "red circle", (14, 28, 28, 56), 2.0)
     assert known.grade == {"relevance": 1.0, "localization": 0.75, "product": 0.75}
 
 
-def test_recorded_claims_are_labelled_by_the_boxes(shapes, views):
-    sample = views[0].sample
+def test_recorded_claims_are_labelled_by_the_boxes(shapes, clips):
+    sample = clips[0].sample
     recorded = [Recorded("", sample.id, text) for text in (sample.reasoning or "", "<think></think>")]
-    made = _claims(config(shapes), views, Given(completions=recorded))
+    made = _claims(config(shapes), clips, Given(completions=recorded))
     assert len(made) == (sample.reasoning or "").count("<box>") > 0
     for number, _, known in made:  # drawn as by a hurried annotator: of the right thing, but too large
         assert (number, known.grade["relevance"]) == (0, 1.0)
         assert 0.3 < known.truth["localization"] == known.truth["relevance"] < 1
 
 
-def test_boxes_in_pixels_of_another_frame_are_the_same_claims(shapes, views):
-    sample = views[0].sample
+def test_boxes_in_pixels_of_another_frame_are_the_same_claims(shapes, clips):
+    sample = clips[0].sample
     doubled = "<think><obj>red circle</obj><box>[20,24,60,80]</box>at<t>1.0</t>s</think>"
-    ((_, claim, _),) = _claims(config(shapes), views, Given(completions=[Recorded("", sample.id, doubled, (112, 112))]))
+    ((_, claim, _),) = _claims(config(shapes), clips, Given(completions=[Recorded("", sample.id, doubled, (112, 112))]))
     assert claim.box == (10, 12, 30, 40)
-
-
-def test_json_has_no_nan():
-    assert plain({"a": [float("nan"), 0.123456], "b": (1, None)}) == {"a": [None, 0.1235], "b": [1, None]}
 
 
 @pytest.mark.parametrize(

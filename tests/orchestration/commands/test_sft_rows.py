@@ -18,10 +18,10 @@ from evidence.sampling import SamplingContract, most_bytes, shown_key_times
 from learner.settings import PackingConfig
 from orchestration.commands.sft import SftConfig, Stage, TooManyLeftOut, locate, require_few_left_out
 from orchestration.commands.sft_rows import Rows, RowsConfig, RowSource, by_clip, image_key
-from orchestration.settings import FramesConfig
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
 from rollout.dataset.shapes import make_shapes
+from rollout.frames.config import FramesConfig
 from rollout.frames.decoding import decode
 from rollout.template import PromptTemplate
 

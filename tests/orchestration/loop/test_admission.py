@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence.errors import BadInput
-from orchestration.loop.admission import Admission, AdmissionError, Batch, Pacing
+from orchestration.loop.admission import Admission, AdmissionError, Batch
 from orchestration.loop.ledger import Ledger, State
+from orchestration.pacing import Pacing
 
 PACINGS = st.builds(
     Pacing,

@@ -15,9 +15,12 @@ import ray
 from evidence.errors import RunFailed, UnreadableMedia
 from evidence.types import FrameInfo, Group, Prompt, Sample, Trajectory
 from learner.settings import PackingConfig
-from orchestration.loop.admission import Admission, Pacing
-from orchestration.loop.group_maker import Draw, GroupMaker, with_frames
+from orchestration.loop.admission import Admission
+from orchestration.loop.group_maker import GroupMaker
 from orchestration.loop.ledger import Ledger, State
+from orchestration.loop.pipeline import Draw
+from orchestration.loop.step_frames import fetch_frames
+from orchestration.pacing import Pacing
 
 
 class FakeLease:
@@ -33,7 +36,7 @@ class FakeLease:
         self.releases += 1
 
 
-class FakeHouse:
+class FakePipeline:
     """Its engines fail, or never answer; its node may be lost under the first generation."""
 
     def __init__(self, readable: bool = True, answers: bool = True, loses_a_node: bool = False):
@@ -46,7 +49,7 @@ class FakeHouse:
     def lost(self, error: Exception) -> None:
         self.leases[0].is_lost = isinstance(error, ray.exceptions.ObjectLostError)
 
-    async def look(self, sample: Sample) -> tuple[FakeLease, None]:
+    async def prepare(self, sample: Sample) -> tuple[FakeLease, None]:
         if not self.readable:
             raise UnreadableMedia("a.mp4", "broken")
         self.leases.append(FakeLease())
@@ -70,7 +73,7 @@ def begin(pipeline: Any, token_budget: int = 100) -> GroupMaker:
 
 def test_failed_generations_keep_the_frames_and_the_last_one_frees_them() -> None:
     async def loop() -> None:
-        pipeline = FakeHouse()
+        pipeline = FakePipeline()
         maker = begin(pipeline)
         await maker.wait(10)
         assert pipeline.given == ["frames"] * 3
@@ -84,9 +87,9 @@ def test_failed_generations_keep_the_frames_and_the_last_one_frees_them() -> Non
 def test_a_group_with_a_completion_above_the_token_budget_is_rejected_before_anyone_is_asked_about_it() -> None:
     ids = np.zeros(9, np.int32)
 
-    class Writes(FakeHouse):
-        async def look(self, sample: Sample) -> tuple[FakeLease, Prompt]:
-            lease, _ = await super().look(sample)
+    class Writes(FakePipeline):
+        async def prepare(self, sample: Sample) -> tuple[FakeLease, Prompt]:
+            lease, _ = await super().prepare(sample)
             return lease, Prompt(ids, ids, np.zeros((3, 9), np.int32), np.zeros((0, 3), np.int32))
 
         async def generate(self, *_: Any) -> tuple[tuple[Trajectory, ...], int]:
@@ -111,7 +114,7 @@ def test_a_group_with_a_completion_above_the_token_budget_is_rejected_before_any
 
 def test_a_generation_whose_frames_were_lost_is_tried_again_with_fresh_ones() -> None:
     async def loop() -> None:
-        pipeline = FakeHouse(loses_a_node=True)
+        pipeline = FakePipeline(loses_a_node=True)
         maker = begin(pipeline)
         await maker.wait(10)
         assert pipeline.given == ["frames", "frames anew", "frames anew"]
@@ -137,7 +140,7 @@ def test_ranks_are_handed_the_frames_a_group_was_made_with_or_none() -> None:
             self.info = self.renewed
 
     def handed(renewed: FrameInfo | UnreadableMedia) -> list[str]:
-        found, _ = asyncio.run(with_frames([(GROUP, Lease(renewed))], list, len, SimpleNamespace()))
+        found, _ = asyncio.run(fetch_frames([(GROUP, Lease(renewed))], list, len, SimpleNamespace()))
         return found
 
     assert handed(MADE) == ["frames"]
@@ -165,7 +168,7 @@ def test_a_step_is_ready_once_the_ranks_have_all_its_frames(known: bool) -> None
             lease.is_lost = lease.frames == error.object_ref_hex
         return known
 
-    step = with_frames([(GROUP, lease) for lease in leases], list, fetch, SimpleNamespace(lost=lost))
+    step = fetch_frames([(GROUP, lease) for lease in leases], list, fetch, SimpleNamespace(lost=lost))
     if known:
         assert asyncio.run(step) == (["a anew", "b anew"], 3)
         assert fetched == [["a", "b"], ["a", "b anew"], ["a anew", "b anew"]]
@@ -176,7 +179,7 @@ def test_a_step_is_ready_once_the_ranks_have_all_its_frames(known: bool) -> None
 
 def test_an_unreadable_file_rejects_its_group() -> None:
     async def loop() -> None:
-        maker = begin(FakeHouse(readable=False))
+        maker = begin(FakePipeline(readable=False))
         await maker.wait(10)
         assert maker.ledger.rejections() == {"unreadable media": 1}
 
@@ -186,7 +189,7 @@ def test_an_unreadable_file_rejects_its_group() -> None:
 @pytest.mark.parametrize("ready", [False, True])
 def test_the_end_of_a_run_frees_what_was_not_trained(ready: bool) -> None:
     async def loop() -> None:
-        pipeline = FakeHouse(answers=False)
+        pipeline = FakePipeline(answers=False)
         maker = begin(pipeline)
         await asyncio.sleep(0.05)
         if ready:

@@ -12,15 +12,15 @@ import ray
 
 from evidence.grammar import Completion, parse
 from evidence.types import FrameInfo, Sample, Trajectory
-from orchestration.loop.group_maker import Draw
 from orchestration.loop.heldout import evaluate
+from orchestration.loop.pipeline import Draw
 from referee.reward.ser import Ser
 
 COMPLETION = "<think>It is there.</think><answer>top left</answer>"
 SAMPLE = Sample("clip-0", "shapes", "temporal-spatial free-form QA", "Where is it?", "top left", video_path="a.mp4")
 
 
-class FakeHouse:
+class FakePipeline:
     """Frames are leased anew at each attempt; those of the first `losses` are lost."""
 
     published = 0
@@ -33,7 +33,7 @@ class FakeHouse:
     async def forget(self) -> None:
         pass
 
-    async def look(self, sample: Sample) -> tuple[AbstractContextManager[Any], None]:
+    async def prepare(self, sample: Sample) -> tuple[AbstractContextManager[Any], None]:
         self.leases += 1
         info = FrameInfo("key", (0.0, 1.0), (56, 56), (56, 56), 2.0)
         lease: Any = nullcontext()
@@ -46,15 +46,12 @@ class FakeHouse:
         ids = np.zeros(1, np.int32)
         return (Trajectory(ids, np.zeros(1, np.float32), ((0, 0, 1),), COMPLETION, "stop"),), 0
 
-    def read(self, text: str, info: FrameInfo) -> Completion:
+    def parse(self, text: str, info: FrameInfo) -> Completion:
         return parse(text)
-
-    async def verify(self, *_: Any) -> list[list[None]]:
-        return [[]]
 
 
 def test_a_clip_whose_frames_are_lost_is_tried_again_with_fresh_ones() -> None:
-    pipeline: Any = FakeHouse(losses=2)
+    pipeline: Any = FakePipeline(losses=2)
     (found,) = asyncio.run(evaluate(pipeline, Ser(), [SAMPLE], Draw(1, 0.0, 8), 0))
     assert (found.clip, found.accuracy) == ("clip-0", 1.0)
     assert [type(error) for error in pipeline.told] == [ray.exceptions.ObjectLostError] * 2

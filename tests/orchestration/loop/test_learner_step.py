@@ -67,12 +67,36 @@ def test_rewards_of_a_step_that_was_skipped_leave_no_trace_in_later_ones() -> No
     assert advantages_of([(first, False), (wild, False), (last, False)])[2] != without[1]
 
 
+def test_the_learning_rate_and_the_seed_of_shuffled_rewards_follow_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates, seeds = [], []
+
+    class Ranks:
+        def fetch(self, parts: Any) -> None:
+            pass
+
+        def train_step(self, parts: Any, learning_rate: float) -> dict[str, float]:
+            rates.append(learning_rate)
+            return {"skipped": 0.0}
+
+    learner = Learner.__new__(Learner)
+    overrides = ["learner.ranks=1", "shuffle_rewards=true", "seed=3", "steps=20"]
+    learner.config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", overrides)
+    learner.gang, learner.reference = Ranks(), None
+    learner.advantages = Advantages("sum", divide_by_std=False)
+    monkeypatch.setattr(
+        "orchestration.loop.learner_step.shuffled", lambda groups, seed: seeds.append(seed) or list(groups)
+    )
+    asyncio.run(learner.train([group(0, 0, 1)], 12, SimpleNamespace()))
+    assert rates == [learner.config.learner.schedule.rate(12, 20)]
+    assert seeds == [3 + 12]
+
+
 @pytest.mark.parametrize("trained", [{"train_vision": True, "vision_lr_factor": 0.1}, {"lora": LoraSpec()}])
 def test_a_frozen_reference_has_the_sizes_of_the_policy_and_trains_nothing(
     trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[RankConfig] = []
-    monkeypatch.setattr("orchestration.supervision.reference.Gang", lambda config, *_: started.append(config))
+    monkeypatch.setattr("orchestration.supervision.reference.LearnerGang", lambda config, *_: started.append(config))
     policy = PolicyConfig(vision_cache_mib=7, logit_chunk_mib=8, gradient_checkpointing=True, **trained)
     Reference(ReferenceConfig("frozen", 2), None, RankConfig("folder", (), policy))
     (own,) = started

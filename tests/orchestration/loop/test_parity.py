@@ -16,8 +16,8 @@ from ray.exceptions import ObjectLostError, RayTaskError
 from evidence.errors import BadInput, UnreadableMedia
 from evidence.types import FrameInfo, Group, Prompt, Sample, Trajectory
 from learner.settings import PackingConfig, ZeroConfig
-from orchestration.loop.group_maker import Draw
 from orchestration.loop.parity import ParityError, check_parity, worst_difference
+from orchestration.loop.pipeline import Draw
 from rollout.engine import PromptMismatch
 
 SAMPLE = Sample("clip-7", "shapes", "general", "Where?", "left", video_path="a.mp4")
@@ -132,7 +132,7 @@ async def gate(
             self.rollout_pool, self.lost = self, set()
             self.store = SimpleNamespace(lost=lambda error: known and not self.lost.add(error.object_ref_hex))
 
-        async def look(self, sample: Sample) -> tuple[Any, Prompt]:
+        async def prepare(self, sample: Sample) -> tuple[Any, Prompt]:
             if sample.id == "clip-0":
                 raise UnreadableMedia("clip-0.mp4", "cut off")
             held.add(sample.id)

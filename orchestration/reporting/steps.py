@@ -1,0 +1,100 @@
+"""What a run reports of each step: its line in metrics.jsonl, a group in samples.jsonl, and the progress shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestration.loop.admission import Batch
+from orchestration.loop.group_maker import ReadyGroup
+from orchestration.loop.ledger import Ledger
+from orchestration.loop.pipeline import Pipeline
+from orchestration.reporting.metrics import Progress, RunLog
+from orchestration.reporting.reward_log import RewardLog
+from orchestration.reporting.samples import write_samples
+from orchestration.settings import TrainConfig
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """began: when the step began to wait for its batch, by time.monotonic. waited_s: until it had the batch. step_s:
+    until its weights were published."""
+
+    began: float
+    waited_s: float
+    step_s: float
+
+
+class StepReport:
+    """Reports the steps of a run, in a `with` block. `ages`: of all groups trained so far, in versions."""
+
+    def __init__(self, run_dir: Path, config: TrainConfig, pipeline: Pipeline, ledger: Ledger):
+        self.run_dir, self.config, self.pipeline, self.ledger = run_dir, config, pipeline, ledger
+        self.rewards = RewardLog(config.reward, config.agreement)
+        self.ages: list[int] = []
+        self._open = ExitStack()
+
+    def __enter__(self) -> StepReport:
+        self._log = self._open.enter_context(RunLog(self.run_dir, asdict(self.config), self.config.wandb))
+        self._progress = self._open.enter_context(Progress(self.config.steps))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+    def step_ended(
+        self, step: int, batch: Batch, groups: Sequence[ReadyGroup], learner: dict[str, float], times: StepTimes
+    ) -> None:
+        """Optimizer step `step`, counted from 1, has ended. `learner`: its metrics. Raises TermsLeftOut."""
+        self.ages += batch.ages
+        rewards = self.rewards.step([ready.scored for ready in groups])
+        metrics = rewards | self._step_metrics(batch, groups, learner, times) | self._counters()
+        self._log.log(step, metrics)
+        write_samples(self.run_dir / "samples.jsonl", step, groups[0].scored)
+        ser = f"  r_SER {rewards['reward/ser']:.3f}" if "reward/ser" in rewards else ""
+        completions = sum(len(ready.scored.rewards) for ready in groups)
+        self._progress.update(
+            step,
+            f"reward {rewards['reward']:.3f}{ser}  staleness {np.mean(batch.ages):.2f}"
+            f"  {completions / times.step_s:.1f} samples/s",
+        )
+
+    def _step_metrics(
+        self, batch: Batch, groups: Sequence[ReadyGroup], learner: dict[str, float], times: StepTimes
+    ) -> dict[str, Any]:
+        trajectories = [t for ready in groups for t in ready.scored.group.trajectories]
+        return {
+            **{f"learner/{name}": value for name, value in learner.items()},
+            "staleness/mean": float(np.mean(batch.ages)),
+            "staleness/max": max(batch.ages),
+            "staleness/bound": self.config.pacing.worst_age,
+            "time/step_s": times.step_s,
+            "time/wait_s": times.waited_s,
+            "time/wait_referee_s": waited_for_referee(groups, times.began),
+            "rollout/tokens": float(np.mean([len(t.token_ids) for t in trajectories])),
+            "rollout/cut_short": float(np.mean([t.finish_reason == "length" for t in trajectories])),
+            "rollout/versions": float(np.mean([len(t.version_spans) for t in trajectories])),
+        }
+
+    def _counters(self) -> dict[str, float]:
+        """Counts since the start of the run."""
+        pipeline = self.pipeline
+        return {
+            **{f"frames/{name}": n for name, n in pipeline.store.counters().items()},
+            "engines/restarts": pipeline.rollout_pool.restarts + pipeline.referee.restarts,
+            **{f"ledger/{state}": n for state, n in self.ledger.counts().items()},
+            **{f"rejected/{reason}": n for reason, n in self.ledger.rejections().items()},
+            **{f"evidence/{name}": n for name, n in pipeline.counts.items()},
+            **{f"referee/{name}": n for name, n in pipeline.referee.counters().items()},
+        }
+
+
+def waited_for_referee(groups: Iterable[ReadyGroup], since: float) -> float:
+    """Seconds after `since` in which the last group of a step to become ready waited for its verdicts."""
+    began, ended = max((ready.asking for ready in groups), key=lambda asking: asking[1])
+    return max(0.0, ended - max(began, since))

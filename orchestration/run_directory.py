@@ -1,0 +1,41 @@
+"""The run directory: where it may be, and that one run at a time has it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from evidence.errors import BadInput
+from orchestration.config import to_yaml
+from orchestration.preflight import require_folder
+
+CONFIG = "config.yaml"
+
+
+def run_directory(name: str) -> Path:
+    """`name` as an absolute path. Raises BadInput for a relative path inside a Ray job, whose working directory is a
+    copy that is deleted when the job ends, and for a path at which no folder can be made."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not Path(name).is_absolute():
+        raise BadInput(f"run_dir = {name}: a Ray job runs in a copy of the project; give an absolute path")
+    return require_folder("run_dir", name)
+
+
+def require_unused(run_dir: Path) -> None:
+    """Raises BadInput if a run has been started in `run_dir`."""
+    if (run_dir / CONFIG).exists():
+        raise _taken(run_dir)
+
+
+def claim(run_dir: Path, config: Any) -> None:
+    """Write config.yaml. Raises BadInput if it exists: of two runs that start at once, one gets the folder."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with (run_dir / CONFIG).open("x", encoding="utf-8") as file:
+            file.write(to_yaml(config))
+    except FileExistsError:
+        raise _taken(run_dir) from None
+
+
+def _taken(run_dir: Path) -> BadInput:
+    return BadInput(f"run_dir = {run_dir}: already holds a run; name another folder or remove it")

@@ -1,0 +1,68 @@
+"""Files and folders appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evidence.files import PART, whole_file, whole_folder, write_text
+
+
+def write_half(path: Path) -> None:
+    with whole_file(path) as part:
+        part.write_text("half")
+        raise OSError("the disk is full")
+
+
+def fill_half(path: Path) -> None:
+    with whole_folder(path) as part:
+        (part / "third").touch()
+        raise OSError("the disk is full")
+
+
+def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_text(path, "old")
+    with pytest.raises(OSError, match="full"):
+        write_half(path)
+    assert path.read_text() == "old"
+    with whole_file(path) as part:
+        part.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_folder_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    for content in ("first", "second"):
+        with whole_folder(path) as part:
+            (part / content).write_text(content)
+    assert os.listdir(path) == ["second"]
+    with pytest.raises(OSError, match="full"):
+        fill_half(path)
+    assert os.listdir(path) == ["second"]
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_killed_writer_leaves_nothing_under_the_name_and_the_next_one_starts_clean(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from evidence.files import whole_folder
+with whole_folder(Path(sys.argv[1])) as part:
+    (part / "half").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    path = tmp_path / "model"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=Path(__file__).parents[2])
+    assert done.returncode == -signal.SIGKILL
+    assert os.listdir(tmp_path) == [f"model{PART}"]
+    with whole_folder(path) as part:
+        assert os.listdir(part) == []
+    assert os.listdir(tmp_path) == ["model"]
