@@ -1,4 +1,4 @@
-# Two commands matter: `make quickstart` and `make test`. Both install what they need; a second run installs nothing.
+# The two main commands are `make quickstart` and `make test`. Both install what they need, once.
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(shell cat requirements/cpu.lock setup.py install/* | sha256sum | cut -c1-16)
@@ -14,16 +14,16 @@ $(INSTALLED):
 
 run_dir ?= runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-quickstart: install data/shapes  ## smoke=true: three steps only
+quickstart: install data/shapes  ## smoke=true: only three steps
 	$(BIN)/ser train configs/experiment/quickstart.yaml run_dir=$(run_dir) \
 		$(if $(filter true,$(smoke)),steps=3 eval.samples=16)
 
-# Made anew when the world has changed.
+# Made again when the code of the embedded world has changed.
 data/shapes: rollout/dataset/shapes.py | install
 	rm -rf $@
 	$(BIN)/ser data make-shapes $@ --train 1500 --val 64 --test 512 --questions 1 --seed 7
 
-# The embedded weights: what their model cards name. A training already begun in runs/ goes on from its checkpoint.
+# The embedded weights, as described in their model cards. A run that exists in runs/ continues from its checkpoint.
 policy referee referee-small: install data/shapes-sft
 	$(BIN)/ser sft configs/sft/$@.yaml
 	install -m 644 runs/sft-$@/model/* assets/$@/

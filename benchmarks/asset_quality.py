@@ -1,9 +1,8 @@
-"""How far the embedded referee can be trusted: AUROC on held-out claims with labels, overall and per stratum.
+"""Quality of the embedded referee: AUROC on labelled held-out claims, overall and per stratum.
 
-Guarantees: transformers and torch alone, on one CPU thread, so that what is measured is the weights; the claims are
-those of `referee.trust.labelled_claims.make_claims`, about clips that no training saw, and depend on nothing but the
-arguments; the quotas that give the bar its meaning are measured on the boxes themselves, and a broken one fails the
-command.
+Guarantees: uses only transformers and torch, on one CPU thread, so that only the weights are measured; the claims come
+from `referee.trust.labelled_claims.make_claims`, are about clips that no training saw, and depend only on the
+arguments; the quotas that keep the test hard are measured on the boxes, and the command fails if one is not met.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ from rollout.prompt import ChatEncoder
 from rollout.template import PromptTemplate
 
 ROOT = Path(__file__).parents[1]
-TIGHT = 0.7  # from this IoU a box is a tight one, as in the labels
+TIGHT = 0.7  # least IoU of a tight box, as in the labels
 
 
 @dataclass
 class World:
-    """How the embedded world is seen and asked about: configs/world/shapes.yaml."""
+    """Sampling, prompt template and verification of the embedded world: configs/world/shapes.yaml."""
 
     contract: SamplingContract = field(default_factory=SamplingContract)
     template: PromptTemplate = field(default_factory=PromptTemplate)
@@ -49,7 +48,7 @@ class World:
 
 
 class Look(NamedTuple):
-    """A claim to be judged: `claim.time` is that of `frame`, uint8 [H, W, 3]."""
+    """A claim to verify. frame: uint8 [H, W, 3], the frame at `claim.time`."""
 
     question: str
     claim: Claim
@@ -58,8 +57,8 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """A labelled claim, the frame it is about (uint8 [H, W, 3]), and its box's best IoU with the boxes of any visible
-    object that was not asked about."""
+    """A labelled claim. frame: uint8 [H, W, 3], the frame it is about. other_iou: best IoU of its box with any visible
+    object other than the asked one."""
 
     labelled: LabelledClaim
     frame: np.ndarray
@@ -97,14 +96,14 @@ def make_cases(dataset: Path, clips: int, per_clip: int, seed: int, world: World
 
 
 def visible_boxes(sample: Sample, time: float, info: FrameInfo) -> dict[str, list[Box]]:
-    """phrase -> boxes in pixels of the resized frame at the labelled frame nearest to `time`."""
+    """phrase -> boxes at the labelled frame nearest to `time`, in pixels of the resized frame."""
     key = sample.key_frames[nearest_frame([k.time for k in sample.key_frames], time)]
     items = sample.key_items.get(key.idx, {})
     return {p: [convert(box, NORMALISED, info.resized_space) for box in boxes] for p, boxes in items.items()}
 
 
 class PlainReferee:
-    """The referee's weights behind transformers' own forward."""
+    """The referee's weights, run by transformers' forward."""
 
     def __init__(self, folder: Path, verification: VerificationConfig):
         self.encoder, self.patcher = ChatEncoder(folder), Patcher.of_model(folder)
@@ -115,25 +114,25 @@ class PlainReferee:
     def judge(self, looks: Sequence[Look]) -> dict[str, np.ndarray]:
         """kind -> readings in [0, 1], float [N]."""
         reading = self.verification.reading
-        given = self.probabilities(looks)
-        return {kind: np.array([read_scale(row, reading) for row in given[kind]]) for kind in KINDS}
+        probabilities = self.probabilities(looks)
+        return {kind: np.array([read_scale(row, reading) for row in probabilities[kind]]) for kind in KINDS}
 
     def probabilities(self, looks: Sequence[Look], batch: int = 64) -> dict[str, np.ndarray]:
         """kind -> probabilities of the scale's tokens, float64 [N, 3]."""
-        parts_of = range(0, len(looks), batch)
-        return {kind: np.concatenate([self._ask(kind, looks[at : at + batch]) for at in parts_of]) for kind in KINDS}
+        starts = range(0, len(looks), batch)
+        return {kind: np.concatenate([self._ask(kind, looks[at : at + batch]) for at in starts]) for kind in KINDS}
 
     @torch.no_grad()
     def _ask(self, kind: str, looks: Sequence[Look]) -> np.ndarray:
-        prompts, shown = [], []
+        prompts, pictures = [], []
         for question, claim, frame in looks:
             size = (frame.shape[1], frame.shape[0])
             turn = parts(kind, question, claim.phrase, claim.time, size, self.verification)
             prompts.append(self.encoder.encode(turn))
-            shown += images(frame, claim.box, self.verification)
+            pictures += images(frame, claim.box, self.verification)
         logits = self.model(
             **padded(prompts),
-            pixel_values=self.patcher.patches([image[None] for image in shown], [1] * len(shown)),
+            pixel_values=self.patcher.patches([image[None] for image in pictures], [1] * len(pictures)),
             image_grid_thw=torch.from_numpy(np.concatenate([prompt.grids for prompt in prompts]).astype(np.int64)),
             logits_to_keep=1,
         ).logits[:, -1, self.scale]
@@ -154,7 +153,7 @@ def padded(prompts: list[Prompt]) -> dict[str, torch.Tensor]:
 
 
 def quotas(cases: list[Case]) -> dict[str, float]:
-    """Shares that keep the test from being easy; what each must reach is in `QUOTAS`."""
+    """Shares that keep the test hard; `QUOTAS` holds the least value of each."""
     irrelevant = [case for case in cases if case.labelled.relevance == 0]
     loose = [case for case in cases if case.labelled.localization == 0]
     tight = [case for case in cases if case.labelled.localization == 2]
@@ -169,7 +168,7 @@ def quotas(cases: list[Case]) -> dict[str, float]:
     }
 
 
-# At least; the third only asks that they be among the positives in earnest.
+# Least values of `quotas`. The third only requires a substantial number of jittered positives.
 QUOTAS = (0.5, 0.5, 0.2)
 
 
@@ -178,15 +177,15 @@ def _share(holds: list[bool]) -> float:
 
 
 def stratum(case: Case) -> str:
-    """As the claim was made; a wrong name by the word that is wrong in it."""
-    made = case.labelled
-    if made.stratum != "wrong name":
-        return made.stratum
-    return "wrong name: form" if made.claim.phrase.split()[0] in made.question else "wrong name: colour"
+    """The stratum of the claim, with a wrong name divided by the word that is wrong."""
+    labelled = case.labelled
+    if labelled.stratum != "wrong name":
+        return labelled.stratum
+    return "wrong name: form" if labelled.claim.phrase.split()[0] in labelled.question else "wrong name: colour"
 
 
 def quality(cases: list[Case], readings: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The report: one `referee_report` per kind, the quotas, and what a claim of a stratum scores as a product."""
+    """The report: one `referee_report` per kind, the quotas, and the mean product of both readings per stratum."""
     strata = np.array([stratum(case) for case in cases])
     product = readings["relevance"] * readings["localization"]
     return {
@@ -198,8 +197,8 @@ def quality(cases: list[Case], readings: dict[str, np.ndarray]) -> dict[str, Any
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Per kind the mean reading of each stratum and, as AUROC, its positives against all negatives (+) and its
-    negatives against all positives (-)."""
+    """A table of the strata with, for each kind, the mean reading and the AUROC of its positives against all negatives
+    (+) and of its negatives against all positives (-)."""
     lines = [
         "| claims made as | n | relevance | AUROC | localization | AUROC | product |",
         "|---|---|---|---|---|---|---|",
@@ -208,8 +207,8 @@ def markdown(report: dict[str, Any]) -> str:
         cells = [name, str(report[KINDS[0]]["strata"][name]["n"])]
         for kind in KINDS:
             row = report[kind]["strata"][name]
-            found = ((sign, row[f"auroc_{side}"]) for sign, side in (("+", "positives"), ("-", "negatives")))
-            cells += [f"{row['mean_score']:.3f}", ", ".join(f"{s} {v:.3f}" for s, v in found if v is not None)]
+            aurocs = ((sign, row[f"auroc_{side}"]) for sign, side in (("+", "positives"), ("-", "negatives")))
+            cells += [f"{row['mean_score']:.3f}", ", ".join(f"{s} {v:.3f}" for s, v in aurocs if v is not None)]
         lines.append(f"| {' | '.join(cells)} | {report['product'][name]:.3f} |")
     relevance, localization = (f"{report[kind]['auroc']:.3f}" for kind in KINDS)
     lines.append(f"| **all** | {report['claims']} | | **{relevance}** | | **{localization}** | |")

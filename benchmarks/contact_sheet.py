@@ -1,7 +1,7 @@
-"""docs/images/shapes.png: clips of the embedded world as the policy is shown them, with question, answer and boxes.
+"""Draws docs/images/shapes.png: clips of the embedded world as the policy sees them, with question, answer and boxes.
 
-Guarantees: the same clips, hence the same picture, for the same arguments. Magenta is the asked shape's box, white
-that of any other visible one; a frame at the moment asked about has a frame around it.
+Guarantees: the same arguments give the same clips and the same picture. The asked shape's box is magenta, those of
+other visible shapes are white; the frame at the asked moment has a black border.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from rollout.frames.decoding import decode
 
 ROOT = Path(__file__).parents[1]
 CONTRACT = SamplingContract(frames=MOMENTS, max_pixels=FRAME_SIDE**2, min_pixels=FRAME_SIDE**2, multiple=FRAME_SIDE)
-SCALE = 2  # each pixel of the policy's frame becomes 2 x 2, so that one can see what it has to work with
+SCALE = 2  # each pixel of the policy's frame becomes 2 x 2, so that the policy's resolution is visible
 GAP, CAPTION = 6, 20
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
 def strip(sample: Sample) -> Image.Image:
-    """The sample's frames side by side under its question and answer."""
+    """The sample's frames side by side below its question and answer."""
     frames, info = decode(sample.media_path, CONTRACT)
     asked = asked_phrase(sample)
     side = FRAME_SIDE * SCALE

@@ -1,10 +1,10 @@
-"""A fingerprint of training: what a seeded run at staleness 0 trains on, what it loses and where its weights end.
+"""A fingerprint of training: the batches, losses and final weights of a seeded run at staleness 0.
 
     python -m benchmarks.fingerprint [--steps 10]
 
-Prints one JSON object: per step a digest of the batch (tokens, log-probs, rewards) and the exact loss and gradient
-norm, and a digest of the final weights. Two runs of the same code on the same machine print the same object, bit for
-bit, so a change that must not change training can be held against the commit before it.
+Prints one JSON object: for each step a digest of the batch (tokens, log-probs, rewards) and the exact loss and gradient
+norm, and a digest of the final weights. Two runs of the same code on the same machine print exactly the same object, so
+a change that must not affect training can be compared with the commit before it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OVERRIDES = (
 
 
 def batch_digest(groups: list[ReadyGroup]) -> str:
-    """Digest of everything in a batch that the learner trains on, in its order."""
+    """Digest of everything in a batch that the learner trains on, in order."""
     digest = hashlib.blake2b(digest_size=16)
     for ready in groups:
         scored = ready.scored
@@ -49,9 +49,9 @@ def batch_digest(groups: list[ReadyGroup]) -> str:
 
 
 class RecordingLearner(Learner):
-    """The learner of a run, which also records what it is given and what it reports."""
+    """The learner of a run, which also records its batches and its metrics."""
 
-    steps: ClassVar[list[dict[str, Any]]] = []  # a process holds one run
+    steps: ClassVar[list[dict[str, Any]]] = []  # there is one run per process
 
     async def train(self, groups: list[ReadyGroup], *arguments: Any) -> dict[str, float]:
         metrics = await super().train(groups, *arguments)

@@ -1,10 +1,10 @@
-"""What the frame store costs and saves, as ratios measured in one run, beside memcpy on the same bytes.
+"""Costs and savings of the frame store, as ratios measured in one run, next to memcpy of the same bytes.
 
     python -m benchmarks.frames [--rounds 3]
 
-Prints JSON. Makes its files in data/benchmarks the first time (0.4 GB): 10 minutes of 720p H.264 by x264's defaults,
-where 10 s are encoded and repeated; the same with a key frame every 2 s, as streaming has it; and with key frames only,
-5 a second: the cheaper a seek, the more the digest and the table of times weigh.
+Prints JSON. The first run creates its files in data/benchmarks (0.4 GB): 10 minutes of 720p H.264 with x264's defaults,
+of which 10 s are encoded and repeated; the same with a key frame every 2 s, as in streaming; and with key frames only,
+at 5 frames per second: the cheaper a seek, the larger the share of the digest and of the table of times.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rollout.frames.store import FrameStore
 
 FOLDER = Path("data/benchmarks")
 SHORT = FOLDER / "short.mp4"
-# (frames a second, frames from key frame to key frame) by name of the measurement.
+# (frames per second, frames from key frame to key frame) by suffix of the measurement.
 LONG = {"": (25, 250), "_key_frame_every_2_s": (25, 50), "_key_frames_only": (5, 1)}
 PIECE_S, PIECES = 10, 60
 CONTRACT = SamplingContract(frames=16, multiple=28)
@@ -42,7 +42,7 @@ G = 8
 
 
 def make_clip(path: Path, pieces: int, fps: int, group_of_pictures: int) -> None:
-    """A slowly moving picture: `pieces` times the same 10 s, as packets."""
+    """Write a slowly moving picture: the packets of the same 10 s, `pieces` times."""
     wide = cv2.resize(np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8), (1600, 900))
     packets: list[Any] = []
     with av.open(str(path), "w") as container:
@@ -62,9 +62,9 @@ def make_clip(path: Path, pieces: int, fps: int, group_of_pictures: int) -> None
                 container.mux(packet)
 
 
-def seconds(what: Callable[[], Any]) -> float:
+def seconds(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
-    what()
+    work()
     return time.perf_counter() - start
 
 
@@ -79,10 +79,10 @@ def long(name: str) -> Path:
 
 @ray.remote(num_cpus=0)
 class Bare:
-    """decord alone, in a process like the store's decoders."""
+    """decord without the store, in a process like the store's decoders."""
 
     def read_s(self, path: Path) -> float:
-        """Seconds for the same 16 frames, at full size."""
+        """Seconds to decode the same 16 frames at full size."""
         start = time.perf_counter()
         reader = decord.VideoReader(str(path), num_threads=1)
         reader.get_batch(np.linspace(0, len(reader) - 1, 16).round().astype(int).tolist()).asnumpy()
@@ -90,7 +90,8 @@ class Bare:
 
 
 async def reads(name: str, rounds: int) -> dict[str, Any]:
-    """First and repeated reads through the store, next to bare decord, in turn so that both meet the same load."""
+    """First and repeated reads through the store and reads by bare decord, alternating so that both see the same
+    load."""
     path, decord_alone = long(name), Bare.remote()
     first, again, bare = [], [], []
     for _ in range(rounds):
@@ -105,7 +106,7 @@ async def reads(name: str, rounds: int) -> dict[str, Any]:
         ray.get((await store.lease(str(path))).frames)
         again.append(time.perf_counter() - start)
         assert store.counters()["decoded"] == 2
-    found = {
+    results = {
         "first_read_over_bare_decord": median(a / b for a, b in zip(first, bare)),
         "first_read_over_bare_decord_wanted": "at most 1.2",
         "decoding_over_repeated_read": median(a / b for a, b in zip(first, again)),
@@ -118,18 +119,18 @@ async def reads(name: str, rounds: int) -> dict[str, Any]:
         "frames_mb": frames.nbytes / 1e6,
         "memcpy_frames_s": memcpy_s(frames.nbytes),
     }
-    return {f"{key}{name}": value for key, value in found.items()}
+    return {f"{key}{name}": value for key, value in results.items()}
 
 
 @ray.remote(num_cpus=0)
 class Consumer:
-    """Policy, referee or learner, as far as frames go."""
+    """Stands for the policy, the referee or the learner as a consumer of frames."""
 
     def __init__(self) -> None:
         self.decoded = 0
 
     def use(self, frames: np.ndarray) -> bool:
-        """Whether the array is read-only shared memory, not a copy. Reads its first and last byte."""
+        """Read the first and last byte of the array. Returns whether it is read-only shared memory and not a copy."""
         address = frames.__array_interface__["data"][0]
         _ = frames.flat[0], frames.flat[-1]
         for line in Path("/proc/self/maps").read_text().splitlines():
@@ -147,19 +148,20 @@ class Consumer:
 
 
 async def decodes_per_group() -> dict[str, int]:
-    """One group of 8: each completion is drawn with the frames, then the referee and the learner use them."""
+    """Decodes for one group of 8, whose frames are used for each completion, by the referee and by the learner: with
+    the store, and if each consumer decoded for itself."""
     policy, referee, learner = (Consumer.remote() for _ in range(3))
     store = FrameStore(CONTRACT, 2**28, CONFIG)
     lease = await store.lease(str(SHORT))
     users = [policy] * G + [referee, learner]
     assert all(ray.get([user.use.remote(lease.frames) for user in users])), "frames were copied"
     ray.get([user.decode.remote(str(SHORT)) for user in users])
-    apart = sum(ray.get([user.decodes.remote() for user in (policy, referee, learner)]))
-    return {"decodes_per_group_store": store.counters()["decoded"], "decodes_per_group_per_consumer": apart}
+    per_consumer = sum(ray.get([user.decodes.remote() for user in (policy, referee, learner)]))
+    return {"decodes_per_group_store": store.counters()["decoded"], "decodes_per_group_per_consumer": per_consumer}
 
 
 def hand_over() -> dict[str, Any]:
-    """Arrays of the object store given to an actor of this node, each for the first time."""
+    """Time to pass arrays of the object store to an actor on the same node, each for the first time."""
     consumer = Consumer.remote()
     ray.get(consumer.use.remote(ray.put(np.zeros(10**6, np.uint8))))
     times: dict[int, float] = {}
@@ -181,7 +183,7 @@ def hand_over() -> dict[str, Any]:
 
 
 async def over_budget() -> dict[str, Any]:
-    """Twelve groups under way whose frames fit three at a time: they wait, and nothing spills."""
+    """Twelve concurrent groups with a budget for the frames of three: they wait, and nothing spills."""
     contract = SamplingContract(frames=16, max_pixels=921_600, min_pixels=921_600 // 2, multiple=28)
     budget = 3 * most_bytes(contract)
     store = FrameStore(contract, budget, CONFIG, holders=2)
@@ -197,7 +199,7 @@ async def over_budget() -> dict[str, Any]:
     paths = []
     for k in range(12):
         paths.append(SHORT.with_name(f"short{k}.mp4"))
-        paths[-1].write_bytes(SHORT.read_bytes() + bytes(k))  # another content, the same frames
+        paths[-1].write_bytes(SHORT.read_bytes() + bytes(k))  # different content, the same frames
     await asyncio.gather(*(group(str(path)) for path in paths))
     for path in paths:
         path.unlink()
@@ -225,16 +227,16 @@ def main() -> None:
         object_store_memory=1200 * 2**20,
         include_dashboard=False,
         log_to_driver=False,
-        _system_config={"worker_niceness": 0},  # Ray's 15 is that of whatever else runs here
+        _system_config={"worker_niceness": 0},  # Ray's default of 15 would yield to other programs
     )
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in LONG:
-        found |= asyncio.run(reads(name, rounds))
-    found |= asyncio.run(decodes_per_group())
-    found |= hand_over()
-    found |= asyncio.run(over_budget())
+        results |= asyncio.run(reads(name, rounds))
+    results |= asyncio.run(decodes_per_group())
+    results |= hand_over()
+    results |= asyncio.run(over_budget())
     ray.shutdown()
-    print(json.dumps(found, indent=2))
+    print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

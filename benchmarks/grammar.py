@@ -1,7 +1,7 @@
-"""How fast completions are read, on one core: `evidence.grammar.parse`, and beside it `json.loads` of the same texts.
+"""Speed of parsing completions on one core: `evidence.grammar.parse`, next to `json.loads` of the same texts.
 
-json.loads is given each text as one JSON string: the least that any reader in this language has to do with it, and so
-a measure of the machine. The two take turns, in CPU seconds of this process; the figures are medians over the rounds.
+json.loads gets each text as one JSON string, the least work that any Python parser must do, so it measures the machine.
+The two alternate; rates are per CPU second of this process, and figures are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def completion(rng: random.Random) -> str:
     return f"<think>I see {thought}, so it is there.</think><answer>{rng.choice(ANSWERS)}</answer>"
 
 
-def rate(read: Callable[[str], object], texts: Sequence[str]) -> float:
-    """Texts a CPU second."""
+def rate(parser: Callable[[str], object], texts: Sequence[str]) -> float:
+    """Texts per CPU second."""
     start = time.process_time()
     for text in texts:
-        read(text)
+        parser(text)
     return len(texts) / (time.process_time() - start)
 
 
@@ -59,7 +59,9 @@ def measure(n: int, rounds: int, seed: int) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Completions a second of the tag grammar, beside json.loads.")
+    parser = argparse.ArgumentParser(
+        description="Completions per second parsed by the tag grammar, next to json.loads."
+    )
     parser.add_argument("--completions", type=int, default=2000, help="different texts; default %(default)s")
     parser.add_argument("--rounds", type=int, default=15, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")

@@ -1,17 +1,17 @@
-"""What an optimizer step costs: packed and not, beside TRL, beside the same engine with nothing around it.
+"""Cost of an optimizer step: with and without packing, compared with TRL and with a bare loop around the same engine.
 
-`python -m benchmarks.learner [--json] [--growth]`. One model, one group of completions, one thread for each; rounds of
-the things compared alternate, and what is compared are CPU seconds of the processes that do the work: wall seconds on
-an idle machine, and no others on a busy one. The first step of each is left out.
+`python -m benchmarks.learner [--json] [--growth]`. All use the same model, the same group of completions and one
+thread. Their rounds alternate, and CPU seconds of the working processes are compared: on an idle machine they equal
+wall seconds, and on a busy one they do not change. The first step of each is left out.
 
-    none, prefix      our step with a vision tower that is trained: every completion encodes the images, or the group
+    none, prefix      our step with a trained vision tower, which encodes images per completion, or once per group
     ..._frozen        the same with a frozen tower
-    ..._lm            the same with the images' features remembered, so that the language model's part is left
+    ..._lm            the same with cached features of the images, so that only the language model's part is left
     trl, trl_frozen   TRL's GRPOTrainer on the same completions (benchmarks/learner_trl.py)
     engine, torch     the same forwards as prefix_frozen in a bare loop (benchmarks/learner_bare.py)
 
-`limit…` is what FLOPs allow of the ratio beside it. `--growth` adds the cost against prompt length, group size and
-ranks. The last line of `--json` is one object.
+`limit…` is the upper bound that FLOPs set on the corresponding ratio. `--growth` adds the cost by prompt length, group
+size and ranks. The last line of `--json` is one object.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-# Run by its path, this file's folder comes first, where this file would be taken for the package `learner`.
+# If this file is run by its path, its folder comes first on sys.path, and the file would shadow the package `learner`.
 sys.path = [str(Path(__file__).parents[1]), *(p for p in sys.path if Path(p).absolute() != Path(__file__).parent)]
 
 import numpy as np
@@ -55,7 +55,7 @@ BUDGET = 16_384
 
 
 def parts_of(tasks: Sequence[Task], mode: str, ranks: int = 1, budget: int = BUDGET) -> list[list[MicroBatch]]:
-    """Each rank's forwards of a GRPO step over groups."""
+    """The forwards of each rank in a GRPO step over groups."""
     units = [
         make_unit([t.prompt] * len(t.completions), list(t.completions), [(f"clip {n}", t.frames)])
         for n, t in enumerate(tasks)
@@ -70,7 +70,7 @@ def parts_of(tasks: Sequence[Task], mode: str, ranks: int = 1, budget: int = BUD
 
 
 class Ours:
-    """Our step, timed: this process, which packs, and the ranks."""
+    """Times our step in this process, which packs, and in the ranks."""
 
     def __init__(self, config: RankConfig, ranks: int = 1):
         self.gang = LearnerGang(config, ranks)
@@ -79,7 +79,7 @@ class Ours:
         self.processes = [psutil.Process(), *map(psutil.Process, pids)]
 
     def step(self, tasks: Sequence[Task], mode: str) -> float:
-        """CPU seconds."""
+        """Run a step and return its CPU seconds."""
         before = self._cpu()
         metrics = self.gang.train_step(parts_of(tasks, mode, len(self.gang.ranks)), LEARNING_RATE)
         self.first = self.first or metrics
@@ -87,23 +87,23 @@ class Ours:
 
     def _cpu(self) -> float:
         times = [process.cpu_times() for process in self.processes]
-        return sum(each.user + each.system for each in times)
+        return sum(t.user + t.system for t in times)
 
 
 def alternate(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of each, round by round, after a first round that is not counted."""
-    found: dict[str, list[float]] = {name: [] for name in steps}
+    """CPU seconds of each step, round by round, after a first round that is not counted."""
+    cpu_seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
         for name, step in steps.items():
             seconds = step()
             if number:
-                found[name].append(seconds)
+                cpu_seconds[name].append(seconds)
         print(f"round {number} of {rounds}", file=sys.stderr)
-    return found
+    return cpu_seconds
 
 
 def long_tail_waste(mode: str) -> float:
-    """Share of padding with completions of log-normal length, a few of them ten times the median."""
+    """Share of padding for completions of log-normal length, a few of which have ten times the median."""
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(np.log(300), 0.8, 256), 16, 4096).astype(int)
     zeros = [np.zeros(n, np.int32) for n in lengths]
@@ -116,7 +116,7 @@ def long_tail_waste(mode: str) -> float:
 
 
 def growth(folder: Path, config: RankConfig, rounds: int) -> dict[str, Any]:
-    """CPU seconds of a `prefix` step against prompt length, group size and ranks, and the fitted powers."""
+    """CPU seconds of a `prefix` step by prompt length, group size and ranks, and the fitted exponents."""
     table: dict[str, Any] = {}
     ours = Ours(config)
     for name, sizes in (("prompt", (256, 512, 1024, 2048)), ("group", (2, 4, 8, 16))):
@@ -124,21 +124,21 @@ def growth(folder: Path, config: RankConfig, rounds: int) -> dict[str, Any]:
             n: make_task(folder, *((n, COMPLETION, GROUP) if name == "prompt" else (PROMPT, COMPLETION, n)), sizes=None)
             for n in sizes
         }
-        found = alternate({str(n): lambda task=task: ours.step([task], "prefix") for n, task in tasks.items()}, rounds)
-        table[name] = fitted(found)
+        steps = {str(n): lambda task=task: ours.step([task], "prefix") for n, task in tasks.items()}
+        table[name] = fitted(alternate(steps, rounds))
     ours.gang.stop()
     four = [make_task(folder, PROMPT, COMPLETION, GROUP, sizes=None, seed=n) for n in range(4)]
     world = {n: Ours(config, n) for n in (1, 2, 4)}
-    found = alternate({str(n): lambda ours=ours: ours.step(four, "prefix") for n, ours in world.items()}, rounds)
-    table["ranks"] = fitted(found)
+    steps = {str(n): lambda ours=ours: ours.step(four, "prefix") for n, ours in world.items()}
+    table["ranks"] = fitted(alternate(steps, rounds))
     for ours in world.values():
         ours.gang.stop()
     return table
 
 
-def fitted(found: dict[str, list[float]]) -> dict[str, Any]:
-    """Median CPU seconds by size, and the power of the size that they grow with."""
-    seconds = {n: statistics.median(each) for n, each in found.items()}
+def fitted(cpu_seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """Median CPU seconds by size, and the exponent of their growth with the size."""
+    seconds = {n: statistics.median(times) for n, times in cpu_seconds.items()}
     sizes = [int(n) for n in seconds]
     power = np.polyfit(np.log(sizes), np.log(list(seconds.values())), 1)[0]
     return {"cpu_seconds": seconds, "power": float(power)}
@@ -172,20 +172,20 @@ def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict
         for suffix, ours in towers.items()
         for mode in ("none", "prefix")
     }
-    found = alternate(steps | {name: turns.step for name, turns in others.items()}, rounds)
+    cpu_seconds = alternate(steps | {name: turns.step for name, turns in others.items()}, rounds)
     for ours in towers.values():
         ours.gang.stop()
-    said = {name: turns.end() for name, turns in others.items()}
-    median = {name: statistics.median(each) for name, each in found.items()}
+    reports = {name: turns.end() for name, turns in others.items()}
+    median = {name: statistics.median(times) for name, times in cpu_seconds.items()}
     text = AutoConfig.from_pretrained(folder).get_text_config()
     flops = {
         mode: sum(language_flops(text, micro.batch, head_passes=4) for micro in parts_of([task], mode)[0])
         for mode in ("none", "prefix")
     }
-    losses = [towers["_frozen"].first["loss"], *(said[name]["loss"] for name in ("engine", "torch", "trl_frozen"))]
-    norms = [towers["_frozen"].first["grad_norm"], said["trl_frozen"]["grad_norm"]]
+    losses = [towers["_frozen"].first["loss"], *(reports[name]["loss"] for name in ("engine", "torch", "trl_frozen"))]
+    norms = [towers["_frozen"].first["grad_norm"], reports["trl_frozen"]["grad_norm"]]
     tower, whole = vision_flops(task, folder)
-    # A frozen tower has a forward, a trained one a backward as well, which is twice that.
+    # A frozen tower has one forward; a trained one also has a backward, which costs two forwards.
     limits = {
         name: (passes * GROUP * tower + flops["none"]) / (passes * tower + flops["prefix"])
         for name, passes in (("limit", 3), ("limit_frozen", 1), ("lm_limit", 0))
@@ -203,14 +203,14 @@ def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict
         "step_vs_torch": median["prefix_frozen"] / median["torch"],
         "vision_share_of_none": tower / whole,
         "waste": {mode: long_tail_waste(mode) for mode in ("none", "sequence")},
-        # Of the first step: that all do the same update.
+        # In the first step; they show that all do the same update.
         "differences": {
-            "logprobs": said["trl_frozen"]["logprobs_max_difference"],
+            "logprobs": reports["trl_frozen"]["logprobs_max_difference"],
             "loss": max(losses) - min(losses),
             "grad_norm": max(norms) / min(norms) - 1,
         },
-        "cpu_seconds": found,
-        "versions": {name: said["trl"][name] for name in ("trl", "transformers", "torch")},
+        "cpu_seconds": cpu_seconds,
+        "versions": {name: reports["trl"][name] for name in ("trl", "transformers", "torch")},
         **({"growth": growth(folder, config, rounds)} if with_growth else {}),
     }
 
@@ -218,17 +218,17 @@ def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
-    parser.add_argument("--growth", action="store_true", help="also against prompt length, group size and ranks")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON, instead of a table")
+    parser.add_argument("--growth", action="store_true", help="also by prompt length, group size and ranks")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON instead of a table")
     args = parser.parse_args()
-    # Ray starts workers at niceness 15, which on a busy machine is not what the others are timed at.
+    # Ray starts workers at niceness 15; on a busy machine the comparison would not be fair.
     os.environ.update({"RAY_worker_niceness": "0"})
     with start_ray(object_store_gib=0.25), tempfile.TemporaryDirectory() as scratch:
-        found = measure(Path(scratch, "model"), Path(scratch), args.rounds, args.growth)
+        results = measure(Path(scratch, "model"), Path(scratch), args.rounds, args.growth)
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(results))
         return
-    for name, value in found.items():
+    for name, value in results.items():
         print(f"{name:>22}  {value:.3f}" if isinstance(value, float) else f"{name:>22}  {json.dumps(value)}")
 
 

@@ -1,10 +1,11 @@
-"""The learner's step without the learner: the same forwards, loss and optimizer in one process, nothing around them.
+"""The learner's step in a bare loop: the same forwards, loss and optimizer in one process.
 
-`engine` is the very same DeepSpeed engine, on tensors made before the clock starts; `torch` is the model and AdamW in
-plain torch. What a step of ours costs beyond the first is what our actor, packing and logging cost.
+`engine` uses the same DeepSpeed engine, on tensors made before the clock starts; `torch` is the model and AdamW in
+plain torch. The difference between our step and `engine` is the cost of our actor, packing and logging.
 
-`python -m benchmarks.learner_bare STEP.pickle engine` (or torch) reads (RankConfig, forwards, learning rate), takes a
-step for each line on standard input and prints its CPU seconds; at the end the loss of the first, in JSON.
+`python -m benchmarks.learner_bare STEP.pickle engine` (or torch) reads (RankConfig, forwards, learning rate), runs a
+step for each line on standard input and prints its CPU seconds; at the end it prints the loss of the first step as
+JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
-from benchmarks.turns import SAYS
+from benchmarks.turns import CPU_SECONDS
 from evidence.families import read_family
 from learner.losses import TokenTargets, make_loss
 from learner.model.patches import Patcher
@@ -33,12 +34,12 @@ from learner.zero.process_group import join_group
 
 PORT = 29_611
 
-# A forward of its tensors: the loss.
+# Runs one forward and returns its loss.
 Run = Callable[[], torch.Tensor]
 
 
 def runs_of(config: RankConfig, call: nn.Module, tower: nn.Module, forwards: Sequence[MicroBatch]) -> list[Run]:
-    """What `call` (the policy, or an engine around it) makes of each forward, whose tensors are made here and now."""
+    """For each forward, a function that runs `call` (the policy, or an engine around it) on tensors made here."""
     patcher, loss = Patcher.of_model(config.model), make_loss(config.loss.algorithm)
     deepstack = read_family(config.model).deepstack
 
@@ -110,7 +111,7 @@ def main() -> None:
     for _ in sys.stdin:
         before = time.process_time()
         losses.append(step())
-        print(f"{SAYS}{time.process_time() - before}", flush=True)
+        print(f"{CPU_SECONDS}{time.process_time() - before}", flush=True)
     print(json.dumps({"loss": losses[0]}))
 
 

@@ -1,11 +1,11 @@
-"""How much of a device's arithmetic a step of the learner uses, by packing mode.
+"""Model FLOPs utilisation of a step of the learner, by packing mode.
 
     python -m benchmarks.learner_mfu --shape 3b --peak-tflops 989
 
-makes a random model of that shape (3b and 7b are Qwen2.5-VL's, `small` is for a CPU) and prints of each mode a step's
-seconds, completion tokens a second and the model FLOPs utilisation: FLOPs of the model's forward and backward over
-what is run (benchmarks/flops), over seconds times the peak of all ranks. What gradient checkpointing and the head run
-once more is not counted, and a frozen tower counts its forward alone; each step encodes its clips anew.
+makes a random model of that shape (3b and 7b are Qwen2.5-VL's, `small` is for a CPU) and prints for each mode the
+seconds of a step, completion tokens per second and the utilisation: FLOPs of the model's forward and backward over the
+tokens that are run (benchmarks/flops), divided by seconds times the peak of all ranks. Work that gradient checkpointing
+and the head repeat is not counted, and a frozen tower counts only its forward. Each step encodes its clips again.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         zero=ZeroConfig(precision=args.precision, offload_optimizer=args.offload),
     )
     gang = LearnerGang(replace(config, timeout_s=1800.0), args.ranks, float(torch.cuda.is_available()))
-    found: dict[str, Any] = {}
+    by_mode: dict[str, Any] = {}
     for mode in args.modes:
         seconds = []
         for number in range(args.steps + 1):
@@ -90,39 +90,39 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
             gang.train_step(parts_of(tasks, mode, args.ranks, args.budget), LEARNING_RATE)
             seconds.append(time.perf_counter() - start)
             print(f"{mode}: step {number} of {args.steps}, {seconds[-1]:.2f} s", file=sys.stderr)
-        step = statistics.median(seconds[1:])  # the first compiles and allocates
+        step = statistics.median(seconds[1:])  # the first step compiles and allocates
         flops = step_flops(folder, tasks, mode, args.ranks, args.budget, args.train_vision)
-        found[mode] = {
+        by_mode[mode] = {
             "step_s": step,
             "completion_tokens_per_s": args.groups * args.group * args.completion / step,
             "tflop": flops / 1e12,
             "mfu": flops / (step * args.ranks * args.peak_tflops * 1e12),
         }
     gang.stop()
-    return found
+    return by_mode
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, required=True)
     parser.add_argument("--peak-tflops", type=float, required=True, help="of one device, dense, in the precision used")
-    parser.add_argument("--prompt", type=int, default=4096, help="tokens, nearly all of frames (%(default)s)")
+    parser.add_argument("--prompt", type=int, default=4096, help="tokens, nearly all of them visual (%(default)s)")
     parser.add_argument("--completion", type=int, default=512, help="tokens (%(default)s)")
-    parser.add_argument("--group", type=int, default=8, help="completions of a prompt (%(default)s)")
-    parser.add_argument("--groups", type=int, default=4, help="prompts of a step (%(default)s)")
-    parser.add_argument("--budget", type=int, default=16_384, help="tokens of a forward (%(default)s)")
+    parser.add_argument("--group", type=int, default=8, help="completions per prompt (%(default)s)")
+    parser.add_argument("--groups", type=int, default=4, help="prompts per step (%(default)s)")
+    parser.add_argument("--budget", type=int, default=16_384, help="tokens per forward (%(default)s)")
     parser.add_argument("--modes", nargs="+", choices=PACKING_MODES, default=PACKING_MODES)
-    parser.add_argument("--steps", type=int, default=5, help="after the first (%(default)s)")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps, after a first one that is not (%(default)s)")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--precision", choices=DTYPES, default="bfloat16", help="(%(default)s)")
-    parser.add_argument("--offload", choices=OFFLOADS, default="none", help="the optimizer: 7b on one GPU needs cpu")
+    parser.add_argument("--offload", choices=OFFLOADS, default="none", help="of the optimizer; 7b on one GPU needs cpu")
     parser.add_argument("--checkpointing", action="store_true", help="of activations")
     parser.add_argument("--train-vision", action="store_true")
     args = parser.parse_args()
     with start_ray(object_store_gib=1.0), tempfile.TemporaryDirectory() as scratch:
-        found = measure(Path(scratch, "model"), args)
+        by_mode = measure(Path(scratch, "model"), args)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    print(json.dumps({"device": device, **vars(args), "found": found}))
+    print(json.dumps({"device": device, **vars(args), "found": by_mode}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The update that benchmarks/learner.py times, by ours and by others' code: one group of completions of one prompt.
+"""The update that benchmarks/learner.py times with our code and with TRL: one group of completions of one prompt.
 
-Guarantees: the prompt holds exactly the tokens asked for, nearly all of them of frames; completions hold no token that
-a policy could not have drawn. What another program needs to do the same update is in the file that `write` makes.
+Guarantees: the prompt has exactly the requested number of tokens, nearly all of them visual; completions contain only
+tokens that a policy can draw. `write` stores everything that another program needs for the same update.
 
-`python -m benchmarks.learner_task FOLDER TASK.npz` makes both and prints the sizes and the vision share, in JSON.
+`python -m benchmarks.learner_task FOLDER TASK.npz` makes model and task, and prints the sizes and the vision share as
+JSON.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from learner.model.patches import Patcher
 from learner.model.tiny import TinySpec, create_tiny_model
 from rollout.prompt import ChatEncoder
 
-# In the proportions of Qwen2.5-VL-3B: both MLPs' widths over those of their streams (5.4 and 2.7), the head's FLOPs
-# over those of all text layers (.11 a token), and the vision tower's part of a forward over 512 tokens of which 448 are
-# visual (.41 by the 3B's sizes). Few layers and wide, since in narrow ones attention outweighs what it does in a 3B.
+# Proportions of Qwen2.5-VL-3B: width of both MLPs over that of their streams (5.4 and 2.7), FLOPs of the head over
+# those of all text layers (.11 per token), and the vision tower's share of a forward over 512 tokens of which 448 are
+# visual (.41 for the 3B). The layers are few and wide, because in narrow ones attention has a larger share than in a
+# 3B.
 SIZES = TinySpec(
     text_layers=2,
     text_width=512,
@@ -45,9 +47,10 @@ FRAME_TILES = 8  # a frame is 8 x 8 tokens: 224 x 224 pixels
 
 @dataclass(frozen=True)
 class Task:
-    """One group: G completions of C tokens. `frames`: uint8 [n, H, W, 3], the images of `prompt`.
+    """One group of G completions of C tokens.
 
-    `completions`: int32 [G, C]. `advantages`: float32 [G]. `behaviour`: float32 [G, C], log-probs.
+    frames: uint8 [n, H, W, 3], the images of `prompt`. completions: int32 [G, C]. advantages: float32 [G].
+    behaviour: float32 [G, C], log-probs under the policy that drew them.
     """
 
     prompt: Prompt
@@ -60,12 +63,12 @@ class Task:
 def make_task(
     folder: Path, prompt_tokens: int, completion_tokens: int, group: int, sizes: TinySpec | None = SIZES, seed: int = 0
 ) -> Task:
-    """A random task for the model in `folder`, which is made first, of these `sizes`; None: one is there already.
+    """A random task for the model in `folder`. The model is created first, with these `sizes`, unless they are None.
 
-    Raises BadInput if `prompt_tokens` leave no room for a frame and the question.
+    Raises BadInput if `prompt_tokens` is too small for a frame and the question.
     """
     if sizes is not None:
-        # Different words enough for the vocabulary.
+        # Enough different words for the vocabulary.
         numbers = map(str, range(3 * sizes.vocab))
         create_tiny_model(folder, sizes, corpus=[*[CORPUS] * 20, *numbers], seed=seed)
     encoder = ChatEncoder(folder)
@@ -79,37 +82,40 @@ def make_task(
         frames=rng.integers(0, 256, (len(prompt.grids), side, side, 3), np.uint8),
         completions=rng.choice(drawable, (group, completion_tokens)).astype(np.int32),
         advantages=((advantages - advantages.mean()) / advantages.std()).astype(np.float32),
-        # About what random weights say of any token, so that some ratios are clipped and some are not.
+        # Near the log-probs of random weights, so that some ratios are clipped and some are not.
         behaviour=rng.normal(-np.log(len(drawable)), 0.1, (group, completion_tokens)).astype(np.float32),
     )
 
 
 def _prompt_of(encoder: ChatEncoder, tokens: int) -> Prompt:
-    """Of exactly so many tokens: as many frames as fit, each after its time, and a question that fills the rest."""
+    """A prompt of exactly `tokens` tokens: as many frames as fit, each after its time, and a question that fills the
+    rest."""
     size = (FRAME_TILES * encoder.tile,) * 2
 
     def encode(frames: int, dots: int) -> Prompt:
-        shown = [part for n in range(frames) for part in (f"{n}s ", size)]
-        return encoder.encode([*shown, f"Which circle is red?{'.' * dots}"])
+        timed_frames = [part for n in range(frames) for part in (f"{n}s ", size)]
+        return encoder.encode([*timed_frames, f"Which circle is red?{'.' * dots}"])
 
     frames = 1
     while len(encode(frames + 1, 0).token_ids) <= tokens:
         frames += 1
     prompt = encode(frames, max(0, tokens - len(encode(frames, 0).token_ids)))
     if len(prompt.token_ids) != tokens:
-        raise BadInput(f"{tokens} tokens are no prompt of {frames} frames: it came out as {len(prompt.token_ids)}")
+        raise BadInput(
+            f"prompt = {tokens}: a prompt of {frames} frames has {len(prompt.token_ids)} tokens; ask for more"
+        )
     return prompt
 
 
 def patches(task: Task, folder: Path) -> torch.Tensor:
-    """float32 [patches, dim] of the prompt's frames."""
+    """The patches of the prompt's frames, float32 [patches, dim]."""
     return Patcher.of_model(folder).patches([task.frames], task.prompt.frame_counts)
 
 
 def write(task: Task, folder: Path, path: Path, logprobs: np.ndarray | None = None) -> None:
-    """The task as arrays for a program without our code (benchmarks/learner_trl.py lists them).
+    """Save the task as arrays for a program that does not use our code (benchmarks/learner_trl.py lists them).
 
-    `logprobs`: float32 [G, C], ours of the completions over the whole vocabulary, for the other program to agree with.
+    `logprobs`: float32 [G, C], our log-probs of the completions over the whole vocabulary, for comparison.
     """
     arrays = {
         "prompt_ids": task.prompt.token_ids,
@@ -124,8 +130,8 @@ def write(task: Task, folder: Path, path: Path, logprobs: np.ndarray | None = No
 
 @torch.no_grad()
 def vision_flops(task: Task, folder: Path) -> tuple[float, float]:
-    """FLOPs of a forward over the prompt and one completion, as in `none`, counted: the vision tower's, and all."""
-    # Eager attention is matrix products, which are counted; the CPU's fused attention is not.
+    """(FLOPs of the vision tower, all FLOPs), counted in a forward over the prompt and one completion, as in `none`."""
+    # The matrix products of eager attention are counted; the CPU's fused attention would not be.
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     ids = torch.from_numpy(np.concatenate([task.prompt.token_ids, task.completions[0]])).long()[None]
     with FlopCounterMode(display=False) as counter:
@@ -149,8 +155,7 @@ def main() -> None:
     write(task, args.folder, args.task)
     tower, whole = vision_flops(task, args.folder)
     share = tower / whole
-    found = {"sizes": asdict(SIZES), "frames": len(task.frames), "vision_share": share}
-    print(json.dumps(found))
+    print(json.dumps({"sizes": asdict(SIZES), "frames": len(task.frames), "vision_share": share}))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""TRL's GRPOTrainer does the update of benchmarks/learner_task.py for each line on standard input, and says how long it
-took.
+"""Runs the update of benchmarks/learner_task.py with TRL's GRPOTrainer, one step per line on standard input, and prints
+the CPU seconds of each step.
 
-Run by the python of benchmarks/trl_environment.py, without any of our code, so that what is timed is TRL alone: from
-`on_step_begin` to `on_step_end`, which is forward, loss, backward, clipping and AdamW, everything at TRL's defaults but
-what makes it the same update as ours (GRPO's loss, float32, no checkpointing, and a vision tower frozen unless said).
-Only where TRL would generate, it is handed the completions. Without Triton, TRL 1.16 multiplies every token of the
-prompt, too, by the whole vocabulary, which on a GPU it does not: here it is made to do as there, and is the faster.
+Run by the Python of benchmarks/trl_environment.py, without any of our code, so that only TRL is timed: from
+`on_step_begin` to `on_step_end`, which covers forward, loss, backward, clipping and AdamW. Everything is at TRL's
+defaults except for the settings that make it the same update as ours (GRPO's loss, float32, no checkpointing, a frozen
+vision tower by default). Instead of generating, TRL gets the completions. Without Triton, TRL 1.16 also computes the
+logits of every prompt token, which it does not on a GPU; here it is made to behave as on a GPU, and is faster.
 
 The task's file: prompt_ids [P], completion_ids [G, C], pixel_values [patches, dim], image_grid_thw [n, 3], advantages
-[G], behaviour [G, C] and, if it is there, logprobs [G, C]: what the completions' log-probs have to be. The last line on
-stdout is JSON: versions, and the first step's loss and gradient norm.
+[G], behaviour [G, C] and optionally logprobs [G, C], the expected log-probs of the completions. The last line on stdout
+is JSON: versions, and loss and gradient norm of the first step.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ CLIP = 0.2
 MAX_STEPS = 1000
 
 
-class Given(GRPOTrainer):
-    """GRPOTrainer with the task's completions in the place of those it would generate. `losses`: of each step."""
+class FixedCompletions(GRPOTrainer):
+    """GRPOTrainer that uses the task's completions instead of generating. `losses`: the loss of each step."""
 
-    def __init__(self, given: dict[str, Any], **arguments: Any):
+    def __init__(self, batch: dict[str, Any], **arguments: Any):
         super().__init__(**arguments)
-        self.given, self.losses = given, []
+        self.batch, self.losses = batch, []
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        return dict(self.given)
+        return dict(self.batch)
 
     def compute_loss(self, *arguments: Any, **named: Any) -> torch.Tensor:
         loss = super().compute_loss(*arguments, **named)
@@ -51,19 +51,19 @@ class Given(GRPOTrainer):
 
 
 class Turn(TrainerCallback):
-    """A step for each line on standard input; its CPU seconds on standard output."""
+    """Runs a step for each line on standard input and prints its CPU seconds."""
 
     def on_step_begin(self, args: Any, state: Any, control: TrainerControl, **_: Any) -> None:
         if not sys.stdin.readline():
             control.should_training_stop = True  # after one more step
-        self.began = time.process_time()
+        self.start = time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        print(f"cpu_seconds {time.process_time() - self.began}", flush=True)
+        print(f"cpu_seconds {time.process_time() - self.start}", flush=True)
 
 
-def given_of(task: dict[str, np.ndarray], image_token: int) -> dict[str, Any]:
-    """What GRPOTrainer makes of G prompts and completions; the images stand there once for each completion."""
+def batch_of(task: dict[str, np.ndarray], image_token: int) -> dict[str, Any]:
+    """GRPOTrainer's input for G prompts and completions, with the images repeated for each completion."""
     arrays = {name: torch.from_numpy(array) for name, array in task.items()}
     completions = arrays["completion_ids"].long()
     prompts = arrays["prompt_ids"].long().repeat(len(completions), 1)
@@ -83,21 +83,21 @@ def given_of(task: dict[str, np.ndarray], image_token: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def logprobs(trainer: Given) -> np.ndarray:
-    """float32 [G, C], as TRL computes them for its loss."""
-    given = trainer.given
+def logprobs(trainer: FixedCompletions) -> np.ndarray:
+    """The completions' log-probs as TRL computes them for its loss, float32 [G, C]."""
+    batch = trainer.batch
     kept = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
-    found, *_ = trainer._get_per_token_logps_and_entropies(
+    values, *_ = trainer._get_per_token_logps_and_entropies(
         trainer.model,
-        torch.cat([given["prompt_ids"], given["completion_ids"]], dim=1),
-        torch.cat([given["prompt_mask"], given["completion_mask"]], dim=1),
-        given["completion_ids"].shape[1],
-        **{name: given[name] for name in kept},
+        torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+        torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+        batch["completion_ids"].shape[1],
+        **{name: batch[name] for name in kept},
     )
-    return found.numpy()
+    return values.numpy()
 
 
-def trainer_of(folder: str, task: dict[str, np.ndarray], train_vision: bool, scratch: str) -> Given:
+def trainer_of(folder: str, task: dict[str, np.ndarray], train_vision: bool, scratch: str) -> FixedCompletions:
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     model.model.visual.requires_grad_(train_vision)
     group, tokens = task["completion_ids"].shape
@@ -117,8 +117,8 @@ def trainer_of(folder: str, task: dict[str, np.ndarray], train_vision: bool, scr
         report_to=[],
         disable_tqdm=True,
     )
-    return Given(
-        given_of(task, model.config.image_token_id),
+    return FixedCompletions(
+        batch_of(task, model.config.image_token_id),
         model=model,
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=config,
@@ -128,7 +128,7 @@ def trainer_of(folder: str, task: dict[str, np.ndarray], train_vision: bool, scr
 
 
 def score_completions_only() -> None:
-    """As TRL does where it has Triton; the kernels themselves, in another module, stay those of the CPU."""
+    """Make TRL skip the prompt's logits, as it does with Triton. Its kernels, in another module, stay those for CPU."""
     trl.trainer.utils._use_triton = lambda device: True
 
 
@@ -153,7 +153,7 @@ def run(path: str, folder: str, train_vision: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="TRL's GRPOTrainer on a given group of completions, step by step.")
-    parser.add_argument("task", help="the file that benchmarks/learner_task.py wrote (.npz)")
+    parser.add_argument("task", help="the file written by benchmarks/learner_task.py (.npz)")
     parser.add_argument("folder", help="the model, in Hugging Face format")
     parser.add_argument("--threads", type=int, default=1, help="default %(default)s")
     parser.add_argument("--train-vision", action="store_true", help="train the vision tower, too")

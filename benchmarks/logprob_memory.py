@@ -1,7 +1,7 @@
-"""What the log-probs of scored tokens take in memory, against the size of the vocabulary.
+"""Memory used by the log-probs of scored tokens, by size of the vocabulary.
 
-`python -m benchmarks.logprob_memory` prints in JSON the MiB at most alive in a forward and backward of
-learner/model/head, and of the plain log-softmax, beside the head's weight and its gradient: counted, not sampled.
+`python -m benchmarks.logprob_memory` prints, as JSON, the peak MiB of live tensors in a forward and backward of
+learner/model/head and of a plain log-softmax, without the head's weight and its gradient: counted, not sampled.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CHUNK_MIB = 2
 
 
 class PeakBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that come to be within it, and the most alive at once."""
+    """Counts the bytes of tensors created while the mode is active, and the peak of those alive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,11 +33,11 @@ class PeakBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        inputs = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
-                if storage._cdata not in given and storage._cdata not in self.alive:
+                if storage._cdata not in inputs and storage._cdata not in self.alive:
                     self.alive[storage._cdata] = storage.nbytes()
                     weakref.finalize(storage, self.alive.pop, storage._cdata, None)
         self.peak = max(self.peak, sum(self.alive.values()))
@@ -45,7 +45,7 @@ class PeakBytes(TorchDispatchMode):
 
 
 def peak_mib(logprobs: Callable[[], torch.Tensor], head: nn.Linear) -> float:
-    """MiB at most alive while `logprobs` is called and run backward, beside the gradient of `head`'s weight."""
+    """Peak MiB of live tensors in the forward and backward of `logprobs`, without the gradient of `head`'s weight."""
     with PeakBytes() as counted:
         logprobs().sum().backward()
     return (counted.peak - head.weight.nbytes) / 2**20

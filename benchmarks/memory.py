@@ -1,8 +1,8 @@
-"""Peak memory of a command and of everything it starts: the sum of PSS, so that shared pages count once.
+"""Peak memory of a command and all its descendants: the sum of PSS, so that shared pages count once.
 
-Guarantees: no process is missed for having been orphaned, renamed or given a session of its own, as Ray's daemons are:
-this process is made the one that Linux hands orphans to (PR_SET_CHILD_SUBREAPER), so all that descends from the
-command stays below it. Processes of a cluster that was running before are not its descendants, and not counted.
+Guarantees: orphaned or renamed processes and those with their own session, like Ray's daemons, are counted, too. This
+process becomes the subreaper (PR_SET_CHILD_SUBREAPER), to which Linux reparents orphans, so all descendants of the
+command stay below it. Processes of a cluster that was already running are not descendants, and are not counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import psutil
 PR_SET_CHILD_SUBREAPER = 36
 DEFAULT = ["make", "quickstart", "smoke=true"]
 EVERY_S = 2.0
-# Ray's and vLLM's processes name themselves; "ray::Actor.method" while it runs one is the same process as "ray::Actor".
+# Titles that Ray and vLLM set. "ray::Actor.method" is the process "ray::Actor" while it runs a method.
 TITLE = re.compile(r"ray::\w+|VLLM::\w+")
 KIB_PER_GIB = 2**20
 
@@ -35,7 +35,7 @@ def adopt_orphans() -> None:
 
 
 def kind(command_line: list[str], name: str) -> str:
-    """What sort of process it is: by the title it gave itself, else by its program and, in Python, its script."""
+    """The kind of a process: its title if it set one, else its program and, for Python, its script."""
     if title := TITLE.match(" ".join(command_line)):
         return title[0]
     program = Path(command_line[0]).name if command_line else name
@@ -45,28 +45,29 @@ def kind(command_line: list[str], name: str) -> str:
 
 
 def pss_gib(pid: int) -> float:
-    """0 for a process that has ended, zombies included."""
+    """PSS of a process in GiB; 0 if it has ended, zombies included."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) / KIB_PER_GIB if found else 0.0
+    match = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+    return int(match[1]) / KIB_PER_GIB if match else 0.0
 
 
 def sample() -> Counter[str]:
-    """kind -> GiB of all processes below this one."""
+    """kind -> GiB of all descendants of this process."""
     now: Counter[str] = Counter()
     for process in psutil.Process().children(recursive=True):
         try:
             now[kind(process.cmdline(), process.name())] += pss_gib(process.pid)
-        except psutil.Error:  # it ended while we looked
+        except psutil.Error:  # it has just ended
             continue
     return now
 
 
 def measure(command: list[str], every_s: float) -> dict[str, object]:
-    """Run `command` to its end: its exit code, the peak of the sum, and the peak of each kind (not all at one time)."""
+    """Run `command` to its end. Reports its exit code, the peak of the sum, and the peak of each kind (not necessarily
+    at the same time)."""
     adopt_orphans()
     peak, peaks, samples = 0.0, Counter[str](), 0
     child = subprocess.Popen(command, stdout=sys.stderr)
@@ -84,7 +85,7 @@ def measure(command: list[str], every_s: float) -> dict[str, object]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Peak PSS of a command and of everything it starts.")
+    parser = argparse.ArgumentParser(description="Peak PSS of a command and all its descendants.")
     parser.add_argument("command", nargs="*", default=DEFAULT, help=f"after --; default: {' '.join(DEFAULT)}")
     parser.add_argument("--every", type=float, default=EVERY_S, metavar="SECONDS", help="default %(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")

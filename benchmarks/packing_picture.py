@@ -1,7 +1,7 @@
-"""docs/images/packing.png: what a token of a packed group sees, in each mode, by the learner's own plan and mask.
+"""Draws docs/images/packing.png: the attention mask of a packed group in each mode, from the learner's plan and mask.
 
-Guarantees: rows and masks are those of `learner.packing.step.lay_out` and `learner.model.attention.mask_mod`; the same
-picture for the same arguments.
+Guarantees: rows and masks come from `learner.packing.step.lay_out` and `learner.model.attention.mask_mod`; the same
+arguments give the same picture.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from matplotlib.colors import ListedColormap
 
 ROOT = Path(__file__).parents[1]
 PROMPT, COMPLETIONS = 8, (5, 2, 4)  # tokens
-# Not seen; the prompt sees itself; completions see the prompt, and themselves; padding.
+# Masked; the prompt attends to itself; completions attend to the prompt; completions attend to themselves; padding.
 COLOURS = ("#eeeeec", "#4c6a8f", "#a9bdd6", "#d98b3a", "#d9b8b8")
 GAP = 1  # between the rows of a forward, in tokens
 TITLES = {
@@ -39,33 +39,33 @@ TITLES = {
 
 
 def unit(prompt: int, completions: Sequence[int]) -> Unit:
-    """A prompt and completions of these lengths, which are all that matters."""
+    """A prompt and completions of these lengths; nothing else matters here."""
 
     def tokens(n: int) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(n, np.int32), np.zeros((3, n), np.int32)
 
-    # One target more than is run: the last token of a completion predicts nothing.
+    # One more target than tokens run, because the last token of a completion predicts nothing.
     branches = tuple(Branch(*tokens(n), np.zeros(n + 1, np.int32)) for n in completions)
     return Unit(*tokens(prompt), (), branches)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One row of tokens. seen: [T, T], indices into COLOURS, of what the query (line) sees of the key (column).
-    completions: of each in the row, by its number in the group from 1, the tokens (first, behind the last)."""
+    """One row of tokens. seen: [T, T], index into COLOURS for each query (line) and key (column). completions: number
+    in the group, from 1, -> (first token, end) of each completion in the row."""
 
     seen: np.ndarray
     completions: dict[int, tuple[int, int]]
 
 
 def rows_of_group(mode: str) -> list[Picture]:
-    """Each row that holds the group."""
+    """All rows that hold the group."""
     ((layout,),) = lay_out([unit(PROMPT, COMPLETIONS)], 1, PackingConfig(mode))
     batch = layout.batch
     rows, length = batch.branch.shape
     rule = mask_mod(torch.from_numpy(batch.segment), torch.from_numpy(batch.branch))
     seen = create_mask(rule, rows, 1, length, length, device="cpu")[:, 0].numpy()
-    # The last token of a completion that is run predicts its last target, and no other completion has it.
+    # The last token that is run for a completion predicts its last target, and belongs to no other completion.
     last = np.cumsum([n + 1 for n in COMPLETIONS]) - 1
     ends = {int(batch.predict_from[batch.token == token][0]): number for number, token in enumerate(last, 1)}
     pictures = []
@@ -82,7 +82,7 @@ def rows_of_group(mode: str) -> list[Picture]:
 
 
 def draw(axes: Axes, picture: Picture, left: float, top: float) -> None:
-    """With its top left corner there; a token is 1 wide and high."""
+    """Draw the picture with its top left corner at (left, top); a token is 1 wide and high."""
     edges = np.arange(len(picture.seen) + 1)
     look = {"cmap": ListedColormap(COLOURS), "vmin": -0.5, "vmax": 4.5, "edgecolors": "#ffffff", "linewidth": 0.6}
     axes.pcolormesh(left + edges, top + edges, picture.seen, **look)

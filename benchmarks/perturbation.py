@@ -1,12 +1,12 @@
-"""The motivating claim of SER as a measurement: what IoU and what SER pay for boxes that are off, and for wrong things.
+"""Measures the motivating claim of SER: how IoU and SER reward boxes that are off, and boxes or names of wrong objects.
 
 Claims about the asked object of clips that no training saw, each with its true box and name, are perturbed: the box is
-shifted, grown or shrunk by 0-50% of its sides; the right box is given another object's name; another object's box is
-given the right name, or its own. IoU is that with the asked object's true box, which is what Open-o3-Video's spatial
-reward pays for a claim at the right time (its labels hold the objects that the answer rests on, and it does not read
-the name). SER is relevance times localization, by the embedded referee. JSON goes to stdout, the plot to --plot.
+shifted, grown or shrunk by 0-50% of its sides; the right box gets another object's name; another object's box gets the
+right name, or its own. IoU is with the asked object's true box, which is what Open-o3-Video's spatial reward pays for a
+claim at the right time (its labels contain the objects that the answer is based on, and it does not read the name). SER
+is relevance times localization by the embedded referee. JSON goes to stdout, the plot to --plot.
 
-Guarantees: transformers and torch alone, on one CPU thread; equal arguments give equal figures; every kind of
+Guarantees: uses only transformers and torch, on one CPU thread; equal arguments give equal figures; every kind of
 perturbation is measured on the same claims, swaps on those whose frame shows another object.
 """
 
@@ -44,13 +44,13 @@ SWAPS = (RIGHT, "right box, wrong name", "wrong box, right name", "wrong box, it
 
 
 def shifted(box: Box, share: float, angle: float) -> Box:
-    """By `share` of its sides, in a direction."""
+    """The box moved by `share` of its sides in the direction `angle`, in radians."""
     dx, dy = share * (box[2] - box[0]) * math.cos(angle), share * (box[3] - box[1]) * math.sin(angle)
     return box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy
 
 
 def scaled(box: Box, factor: float) -> Box:
-    """Both sides times `factor`, the centre kept."""
+    """The box with both sides multiplied by `factor` and the same centre."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     w, h = (box[2] - box[0]) / 2 * factor, (box[3] - box[1]) / 2 * factor
     return x - w, y - h, x + w, y + h
@@ -59,8 +59,8 @@ def scaled(box: Box, factor: float) -> Box:
 def perturbed(
     sample: Sample, info: FrameInfo, phrases: list[str], rng: np.random.Generator
 ) -> list[tuple[tuple[str, float | str], Claim, float]]:
-    """((way, share) or ("swap", its name), the claim, its IoU with the asked object) of one sample, at one moment at
-    which the asked object is visible, beside another one if it ever is. Empty without such a moment."""
+    """[((way, share) or ("swap", name), claim, IoU with the asked object)] of one sample, at a moment at which the
+    asked object is visible, together with another one if there is such a moment. Empty if it is never visible."""
     asked = asked_phrase(sample)
     present = [moment for moment in moments_of(sample, info) if asked is not None and moment.items.get(asked)]
     if asked is None or not present:
@@ -84,39 +84,39 @@ def perturbed(
             (("swap", SWAPS[2]), moment.items[other][0], asked),
             (("swap", SWAPS[3]), moment.items[other][0], other),
         ]
-    made = [(what, clip(box, info.size), phrase) for what, box, phrase in boxes]
+    clipped = [(key, clip(box, info.size), phrase) for key, box, phrase in boxes]
     return [
-        (what, Claim(phrase, box, moment.time, (0, 0)), best_iou(box, moment.items[asked]))
-        for what, box, phrase in made
+        (key, Claim(phrase, box, moment.time, (0, 0)), best_iou(box, moment.items[asked]))
+        for key, box, phrase in clipped
     ]
 
 
 def measure(dataset: Path, clips: int, seed: int, referee: PlainReferee) -> dict[str, Any]:
-    """The report: by way and share, and by swap, the means of IoU and SER with their 95% intervals over clips."""
+    """The report: means of IoU and SER with their 95% intervals over clips, by way and share, and by swap."""
     world, rng = load_world(), np.random.default_rng(seed)
     samples = read_dataset(dataset)[:clips]
     phrases = sorted({phrase for s in samples for items in s.key_items.values() for phrase in items})
-    what: list[tuple[str, float | str]] = []
+    keys: list[tuple[str, float | str]] = []
     looks: list[Look] = []
     ious: list[float] = []
     for sample in samples:
         frames, info = decode(sample.media_path, world.contract)
         for key, claim, overlap in perturbed(sample, info, phrases, rng):
-            what.append(key)
+            keys.append(key)
             looks.append(Look(sample.asked, claim, frames[nearest_frame(info.times, claim.time)]))
             ious.append(overlap)
     readings = referee.judge(looks)
     values = {"iou": np.array(ious), "ser": readings["relevance"] * readings["localization"], **readings}
 
     def row(key: tuple[str, float | str]) -> dict[str, Any]:
-        of = np.array([each == key for each in what])
-        found: dict[str, Any] = {"n": int(of.sum())}
+        selected = np.array([k == key for k in keys])
+        cells: dict[str, Any] = {"n": int(selected.sum())}
         for name, all_values in values.items():
-            here = all_values[of]
-            found[name] = round(float(here.mean()), 4)
-            interval = bootstrap(range(len(here)), lambda i, here=here: float(here[i].mean()), 500, seed)
-            found[f"{name}_95"] = [round(end, 4) for end in interval]
-        return found
+            chosen = all_values[selected]
+            cells[name] = round(float(chosen.mean()), 4)
+            interval = bootstrap(range(len(chosen)), lambda i, chosen=chosen: float(chosen[i].mean()), 500, seed)
+            cells[f"{name}_95"] = [round(end, 4) for end in interval]
+        return cells
 
     return {
         **{way: [{"by": share, **row((way, share))} for share in SHARES] for way in WAYS},
@@ -141,14 +141,14 @@ def draw(report: dict[str, Any], path: Path) -> None:
     for offset, (name, colour) in zip((-0.2, 0.2), colours.items()):
         axes[3].bar(places + offset, [report["swaps"][swap][name] for swap in SWAPS], 0.4, color=colour)
     axes[3].set(title="swapped", xticks=places)
-    axes[3].legend(*axes[0].get_legend_handles_labels(), loc="upper right")  # where no curve is
+    axes[3].legend(*axes[0].get_legend_handles_labels(), loc="upper right")  # free of bars
     axes[3].set_xticklabels([swap.replace(", ", ",\n") for swap in SWAPS], fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What IoU and SER pay for perturbed claims.")
+    parser = argparse.ArgumentParser(description="IoU and SER of perturbed claims.")
     parser.add_argument("--referee", type=Path, default=ROOT / "assets/referee")
     parser.add_argument("--dataset", type=Path, default=ROOT / "data/shapes-sft/test.json")
     parser.add_argument("--clips", type=int, default=250)

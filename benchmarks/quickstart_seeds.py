@@ -1,7 +1,7 @@
-"""The quickstart under three seeds and, as the control, with rewards shuffled inside each group; then one table.
+"""Runs the quickstart with three seeds and, as a control, with rewards shuffled within each group; prints one table.
 
-Guarantees: one run after the other, each `ser train` in a process of its own; a finished run is not repeated, an
-unfinished one begins anew; a finished run of another configuration than the one asked for is refused, not reported.
+Guarantees: runs are sequential, each `ser train` in its own process; a finished run is not repeated, an unfinished one
+is started again; a finished run with another configuration than the requested one is refused, not reported.
 """
 
 from __future__ import annotations
@@ -43,16 +43,19 @@ HEADER = (
 
 
 def finished(run_dir: Path, overrides: list[str]) -> dict[str, Any]:
-    """summary.json of the quickstart with these overrides, made now unless it is there."""
+    """summary.json of the quickstart with these overrides, which is run unless it is finished already. Raises
+    BadInput if `run_dir` holds a run of another configuration."""
     wanted = [*overrides, f"run_dir={run_dir}"]
     config = load_config(TrainConfig, CONFIG, wanted)
     file = run_dir / "summary.json"
     if file.is_file():
         if load_config(TrainConfig, run_dir / "config.yaml") != config:
-            raise BadInput(f"{run_dir}: its config.yaml is not what was asked for; remove it or name another --out")
+            raise BadInput(
+                f"{run_dir}: its config.yaml differs from the requested one; remove it or name another --out"
+            )
     else:
         if run_dir.exists():
-            print(f"{run_dir}: was not finished, begins anew", file=sys.stderr)
+            print(f"{run_dir}: was not finished, starts again", file=sys.stderr)
             shutil.rmtree(run_dir)
         command = [sys.executable, "-m", "orchestration", "train", str(CONFIG), *wanted]
         subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
@@ -60,10 +63,10 @@ def finished(run_dir: Path, overrides: list[str]) -> dict[str, Any]:
 
 
 def rows(name: str, summary: dict[str, Any]) -> list[list[str]]:
-    """One row greedy, one at the training temperature."""
-    found = []
+    """Two rows of the table: greedy, and at the training temperature."""
+    table = []
     for drawn, part in (("greedy", summary), ("sampled", summary["sampled"])):
-        found.append(
+        table.append(
             [
                 name,
                 drawn,
@@ -73,7 +76,7 @@ def rows(name: str, summary: dict[str, Any]) -> list[list[str]]:
                 f"{summary['wall_s']:.0f}",
             ]
         )
-    return found
+    return table
 
 
 def _change(part: dict[str, Any], key: str) -> str:
@@ -93,12 +96,12 @@ def markdown(summaries: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The quickstart under three seeds, and its control.")
+    parser = argparse.ArgumentParser(description="The quickstart with three seeds, and its control.")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every run, as in `ser train`")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs/seeds", help="where the runs lie (%(default)s)")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs/seeds", help="folder of the runs (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the summaries instead of the table")
     args = parser.parse_args()
-    summaries = {name: finished(args.out.absolute() / name, [*own, *args.overrides]) for name, own in RUNS.items()}
+    summaries = {name: finished(args.out.absolute() / name, [*run, *args.overrides]) for name, run in RUNS.items()}
     print(json.dumps(summaries, indent=1) if args.json else markdown(summaries))
 
 

@@ -1,10 +1,10 @@
-"""How fast completions are scored, on one core, without a referee; and beside it `json.loads` of the same texts.
+"""Speed of scoring completions on one core, without a referee, next to `json.loads` of the same texts.
 
-Groups of eight completions of Open-o3-Video's six tasks, thoughts of about a hundred words with claims in them. Each
-rate is of whole completions, read and scored: `evidence.grammar.parse` and all terms of the recipe through the reward
-graph. `terms_per_s` is of the terms alone, of completions that are read already. No text is scored twice, so that
-nothing kept of one helps. json.loads is given each text as one JSON string. All take turns, in CPU seconds of this
-process; the figures are medians over the rounds.
+Groups of eight completions of Open-o3-Video's six tasks, with reasoning of about a hundred words that contains claims.
+`scored_per_s` covers parsing and scoring: `evidence.grammar.parse` and all terms of the recipe through the reward
+graph. `terms_per_s` covers only the terms, for parsed completions. No text is scored twice, so that no cache helps.
+json.loads gets each text as one JSON string. The three alternate; rates are per CPU second of this process, and figures
+are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -71,21 +71,21 @@ def completion(task: str, rng: random.Random) -> str:
 def answer(task: str, rng: random.Random) -> str:
     start = rng.uniform(5, 20)
     interval = f"From <t>{start:.1f}</t>s to <t>{start + rng.uniform(1, 10):.1f}</t>s"
-    said = {
+    answers = {
         "visual QA": f"<obj>cup</obj><box>{[rng.randint(0, 90) for _ in range(2)] + [200, 180]}</box>",
         "temporal QA": interval,
         "temporal QA (MCQ)": f"{interval}\nCorrect Option: {rng.choice('ABCD')}",
         "General video QA MCQ": rng.choice("ABCD"),
     }
-    return said.get(task) or " ".join(rng.choices(WORDS, k=rng.randint(5, 15)))
+    return answers.get(task) or " ".join(rng.choices(WORDS, k=rng.randint(5, 15)))
 
 
-def group(of: Sample, texts: Sequence[str]) -> GroupView:
-    return GroupView(of, tuple(texts), tuple(map(parse, texts)), FRAMES, progress=0.3)
+def group(about: Sample, texts: Sequence[str]) -> GroupView:
+    return GroupView(about, tuple(texts), tuple(map(parse, texts)), FRAMES, progress=0.3)
 
 
 def rate(work: Callable[[], object], n: int) -> float:
-    """Completions a CPU second."""
+    """Completions per CPU second."""
     start = time.process_time()
     work()
     return n / (time.process_time() - start)
@@ -98,12 +98,12 @@ def measure(recipe: str, n: int, rounds: int, seed: int) -> dict[str, object]:
     whole, terms, loaded, characters, words = [], [], [], [], []
     for _ in range(rounds):
         samples = [sample(task, rng) for task in list(ANSWERS) * (n // (GROUP * len(ANSWERS)))]
-        drawn = [(of, [completion(of.task, rng) for _ in range(GROUP)]) for of in samples]
-        again = [group(of, [completion(of.task, rng) for _ in range(GROUP)]) for of in samples]
-        texts = [text for _, said in drawn for text in said]
+        unparsed = [(s, [completion(s.task, rng) for _ in range(GROUP)]) for s in samples]
+        parsed = [group(s, [completion(s.task, rng) for _ in range(GROUP)]) for s in samples]
+        texts = [text for _, completions in unparsed for text in completions]
         as_json = [json.dumps(text) for text in texts]
-        whole.append(rate(lambda drawn=drawn: [graph.score(group(of, said)) for of, said in drawn], len(texts)))
-        terms.append(rate(lambda again=again: [graph.score(view) for view in again], len(texts)))
+        whole.append(rate(lambda groups=unparsed: [graph.score(group(*g)) for g in groups], len(texts)))
+        terms.append(rate(lambda views=parsed: [graph.score(view) for view in views], len(texts)))
         loaded.append(rate(lambda as_json=as_json: [json.loads(text) for text in as_json], len(texts)))
         characters += map(len, texts)
         words += [len(text.split()) for text in texts]
@@ -124,19 +124,21 @@ def figures(name: str, rates: Sequence[float]) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Completions a second of a reward recipe, beside json.loads.")
+    parser = argparse.ArgumentParser(
+        description="Completions per second scored by a reward recipe, next to json.loads."
+    )
     parser.add_argument("--reward", default="open_o3", help="a recipe that needs no referee; default %(default)s")
-    parser.add_argument("--completions", type=int, default=960, help="a round, all different; default %(default)s")
+    parser.add_argument("--completions", type=int, default=960, help="per round, all different; default %(default)s")
     parser.add_argument("--rounds", type=int, default=9, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
     parser.add_argument("--referee", metavar="FOLDER", help="measure a referee, too: see benchmarks/reward_referee.py")
     args = parser.parse_args()
-    found = measure(args.reward, args.completions, args.rounds, args.seed)
+    results = measure(args.reward, args.completions, args.rounds, args.seed)
     if args.referee:
         from benchmarks.reward_referee import measure_referee
 
-        found |= measure_referee(args.referee, args.rounds, args.seed)
-    print(json.dumps(found, indent=1))
+        results |= measure_referee(args.referee, args.rounds, args.seed)
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

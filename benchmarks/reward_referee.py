@@ -1,11 +1,12 @@
-"""The part of benchmarks/reward.py that asks a referee: what it costs beside the engine, and what is remembered.
+"""The part of benchmarks/reward.py that measures a referee: overhead of the service over its engine, and cached
+verdicts.
 
-`overhead`: 64 claims about a clip of the embedded world, 128 questions, are put to the service (crop, drawing, keys,
-tokens, engine, reading) and, in turns, as many straight to the same engine, their tokens and images made before the
-clock starts: the share of the service's CPU seconds, the engine's process included, that the engine alone does not
-take, over all rounds. CPU seconds, since whatever else runs on the machine makes any one wait long. All boxes differ,
-so that nothing is remembered by either. `cached_per_s`: verdicts that are remembered, a CPU second of this process,
-beside json.loads of as many claims in the same run.
+`overhead`: 64 claims about a clip of the embedded world, which are 128 questions, go through the service (crop,
+drawing, keys, tokens, engine, reading) and, alternating with it, as many go directly to the same engine, with tokens
+and images made before the clock starts. The overhead is the share of the service's CPU seconds, engine process
+included, that the engine alone does not need, over all rounds. CPU seconds are used because other programs on the
+machine change the wall time. All boxes differ, so that neither finds anything in a cache. `cached_per_s`: cached
+verdicts per CPU second of this process, next to json.loads of as many claims in the same run.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ QUESTION = "Where is the red circle at 3.0 s?"
 
 
 def measure_referee(folder: str, rounds: int, seed: int) -> dict[str, object]:
-    """The figures of one referee, a folder."""
+    """The figures of the referee in `folder`."""
     config = load_config(StandaloneConfig, ROOT / "configs/world/shapes.yaml", [f"model.referee={folder}"])
     frames, info = _clip(config.contract)
     return asyncio.run(_measured(folder, config.verification, frames, info, rounds, seed))
@@ -65,12 +66,12 @@ async def _measured(
         whole, bare = [], []
         for number in range(rounds + 1):
             claims, others = np.split(np.array(_claims(rng, info, 2 * BATCH), object), 2)
-            put = _put(backend, cfg, others, info, frames)
+            requests = _requests(backend, cfg, others, info, frames)
 
-            async def alone(put: list[tuple[Prompt, list[np.ndarray]]] = put) -> None:
-                await asyncio.gather(*(backend.engine.choose(*one, backend.scale(len(SCALE))) for one in put))
+            async def engine_only(requests: list[tuple[Prompt, list[np.ndarray]]] = requests) -> None:
+                await asyncio.gather(*(backend.engine.choose(*r, backend.scale(len(SCALE))) for r in requests))
 
-            ways = [(whole, service.verify(QUESTION, list(claims), info, frames)), (bare, alone())]
+            ways = [(whole, service.verify(QUESTION, list(claims), info, frames)), (bare, engine_only())]
             for times, work in ways if number % 2 else reversed(ways):
                 start = _cpu_seconds()
                 await work
@@ -89,7 +90,7 @@ async def _measured(
             loaded.append(CACHED / (time.process_time() - middle))
     finally:
         await service.backend.stop()
-    shares = [1 - alone / all_of_it for all_of_it, alone in zip(whole[1:], bare[1:])]  # the first round warms up
+    shares = [1 - engine_s / service_s for service_s, engine_s in zip(whole[1:], bare[1:])]  # the first round warms up
     return {
         "referee": folder,
         "batch": BATCH,
@@ -101,33 +102,33 @@ async def _measured(
     }
 
 
-def _put(
+def _requests(
     backend: EngineBackend, cfg: VerificationConfig, claims: Sequence[Claim], info: FrameInfo, frames: np.ndarray
 ) -> list[tuple[Prompt, list[np.ndarray]]]:
-    """What an engine is handed for the two questions about each claim."""
-    put = []
+    """The engine's inputs for the two questions about each claim."""
+    requests = []
     for claim in claims:
-        shown = images(frames[info.times.index(claim.time)], drawn_box(claim.box, info.size), cfg)
+        pictures = images(frames[info.times.index(claim.time)], drawn_box(claim.box, info.size), cfg)
         turns = (parts(kind, QUESTION, claim.phrase, claim.time, info.size, cfg) for kind in KINDS)
-        put += [(backend.encoder.encode(turn), shown) for turn in turns]
-    return put
+        requests += [(backend.encoder.encode(turn), pictures) for turn in turns]
+    return requests
 
 
 def _cpu_seconds() -> float:
-    """Of this process and those that it started."""
-    own = psutil.Process()
-    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
-    return sum(one.user + one.system for one in times)
+    """CPU seconds of this process and its descendants."""
+    this = psutil.Process()
+    times = [process.cpu_times() for process in (this, *this.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
 
 
 def _claims(rng: np.random.Generator, info: FrameInfo, n: int) -> list[Claim]:
-    """Different ones, each about a frame that was shown."""
-    made = set()
-    while len(made) < n:
+    """`n` different claims, each at the time of a frame that was shown."""
+    drawn = set()
+    while len(drawn) < n:
         x, y = (int(v) for v in rng.integers(0, 30, 2))
         width, height = (int(v) for v in rng.integers(8, 26, 2))
-        made.add(((x, y, x + width, y + height), float(rng.choice(info.times))))
-    return [Claim("red circle", tuple(map(float, box)), at, (n, n)) for n, (box, at) in enumerate(sorted(made))]
+        drawn.add(((x, y, x + width, y + height), float(rng.choice(info.times))))
+    return [Claim("red circle", tuple(map(float, box)), at, (n, n)) for n, (box, at) in enumerate(sorted(drawn))]
 
 
 def _clip(contract: SamplingContract) -> tuple[np.ndarray, FrameInfo]:

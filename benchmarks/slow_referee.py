@@ -1,10 +1,10 @@
-"""What the learner waits for a slow referee: short runs of the quickstart with verdicts that take longer and longer.
+"""How long the learner waits for a slow referee: short runs of the quickstart with increasing delays of verdicts.
 
-The referee is an endpoint on the loopback that answers each question after a delay, always the same: what it says is
-not measured here. `wait_referee_s` is the part of the learner's wait for a batch in which the batch's last group was
-waiting for its verdicts (`time/wait_referee_s` in metrics.jsonl), the median over the steps but the first two, which
-fill the slots. Admission lets B = (S + 1) P groups be under way, so up to staleness S the referee works while the
-learner does; what is above that, the learner waits for, and the staleness stays within its bound.
+The referee is an endpoint on the loopback that gives every question the same answer after a delay, since its answers
+are not measured here. `wait_referee_s` is the part of the learner's wait for a batch in which the batch's last group
+was waiting for its verdicts (`time/wait_referee_s` in metrics.jsonl): the median over all steps except the first two,
+which fill the slots. Admission allows B = (S + 1) P groups in flight, so up to staleness S the referee works while the
+learner trains; the learner waits for the rest, and staleness stays within its bound.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ REPLY = {
 
 @contextmanager
 def referee(delay_s: float) -> Iterator[str]:
-    """The URL of an endpoint that answers every question after `delay_s`, however many come at a time."""
+    """The URL of an endpoint that answers every question after `delay_s`, however many are open."""
 
     async def answer(_: web.Request) -> web.Response:
         await asyncio.sleep(delay_s)
@@ -96,9 +96,9 @@ def run(delay_s: float, steps: int, run_dir: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What the learner waits for a slow referee.")
+    parser = argparse.ArgumentParser(description="How long the learner waits for a slow referee.")
     parser.add_argument("--delays", type=float, nargs="+", default=[0, 1, 2, 4], help="seconds (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=10, help="of each run (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=10, help="steps of each run (default %(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "runs/slow_referee", help="(default %(default)s)")
     args = parser.parse_args()
     out = args.out.absolute()

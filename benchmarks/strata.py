@@ -1,4 +1,4 @@
-"""A kind of verdict against its labels, overall and per stratum: what a card says of a referee's weights. Pure."""
+"""Agreement of one kind of verdict with its labels, overall and per stratum, for a referee's model card. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from referee.trust.statistics import auroc
 def referee_report(labels: Sequence[int], scores: Sequence[float], strata: Sequence[str]) -> dict[str, object]:
     """Agreement of one kind of verdict with its labels.
 
-    `labels` are 0, 1 or 2, `scores` in [0, 1], `strata` names, all of length N. A positive is a label of 2, a negative
-    a label of 0; label 1 is in neither class and appears in the strata's counts and means alone. A stratum's AUROC sets
-    its own positives against all negatives (`auroc_positives`) and its own negatives against all positives
-    (`auroc_negatives`); None where there is nothing to compare. Raises ValueError if the lengths differ.
+    `labels` are 0, 1 or 2, `scores` in [0, 1], `strata` names, all of length N. Label 2 is positive, label 0 negative;
+    label 1 is in neither class and only counts in the strata's counts and means. A stratum has two AUROCs: its
+    positives against all negatives (`auroc_positives`) and its negatives against all positives (`auroc_negatives`);
+    None if a class is empty. Raises ValueError if the lengths differ.
     """
     label, value, stratum = np.asarray(labels), np.asarray(scores, np.float64), np.asarray(strata)
     if not len(label) == len(value) == len(stratum):
@@ -27,13 +27,13 @@ def referee_report(labels: Sequence[int], scores: Sequence[float], strata: Seque
 
     table = {}
     for name in sorted(set(strata)):
-        of = stratum == name
+        inside = stratum == name
         table[name] = {
-            "n": int(of.sum()),
-            "labels": [int((label[of] == k).sum()) for k in range(3)],
-            "mean_score": round(float(value[of].mean()), 4),
-            "auroc_positives": known(auroc(value[of & (label == 2)], negatives)),
-            "auroc_negatives": known(auroc(positives, value[of & (label == 0)])),
+            "n": int(inside.sum()),
+            "labels": [int((label[inside] == k).sum()) for k in range(3)],
+            "mean_score": round(float(value[inside].mean()), 4),
+            "auroc_positives": known(auroc(value[inside & (label == 2)], negatives)),
+            "auroc_negatives": known(auroc(positives, value[inside & (label == 0)])),
         }
     return {
         "auroc": known(auroc(positives, negatives)),

@@ -1,4 +1,4 @@
-"""Programs that take a step when it is their turn: what is compared is then measured in the same minutes."""
+"""Programs that run one step on request, so that compared programs can alternate and see the same load."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# What a program prints behind this is a step's CPU seconds.
-SAYS = "cpu_seconds "
+# Prefix of the line in which a program prints the CPU seconds of a step.
+CPU_SECONDS = "cpu_seconds "
 
 
 class Turns:
-    """A program that takes a step for each line on its standard input, says how long it took, and ends with a line of
-    JSON when there are no more. Raises ChildProcessError if it ends before."""
+    """A program that runs a step for each line on its standard input, prints the CPU seconds it took, and prints a line
+    of JSON at the end of the input. Raises ChildProcessError if the program ends early."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None):
         self.command = " ".join(command)
@@ -22,17 +22,17 @@ class Turns:
         )
 
     def step(self) -> float:
-        """CPU seconds of its next step."""
+        """Run the next step and return its CPU seconds."""
         print(file=self.process.stdin, flush=True)
         for line in self.process.stdout:
-            if line.startswith(SAYS):
-                return float(line.removeprefix(SAYS))
+            if line.startswith(CPU_SECONDS):
+                return float(line.removeprefix(CPU_SECONDS))
         raise ChildProcessError(f"exit code {self.process.wait()} from {self.command}")
 
     def end(self) -> dict[str, Any]:
-        """What it says of itself at its end."""
-        said, _ = self.process.communicate()
+        """End the program and return its final JSON."""
+        output, _ = self.process.communicate()
         if self.process.returncode:
             raise ChildProcessError(f"exit code {self.process.returncode} from {self.command}")
-        found: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
-        return found
+        report: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+        return report

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds or completes .venv with exactly what requirements/cpu.lock names. Safe to run again after an interruption.
+# Creates or completes .venv with exactly the packages of requirements/cpu.lock. Can be run again after an interruption.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -7,20 +7,20 @@ PYTHON=${PYTHON:-python3.11}
 CPU_INDEX=https://download.pytorch.org/whl/cpu
 
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || {
-    echo "install: $PYTHON is not Python 3.11; install it, or name it: make PYTHON=/path/to/python3.11" >&2
+    echo "install: $PYTHON is not Python 3.11; install it, or give its path: make PYTHON=/path/to/python3.11" >&2
     exit 2
 }
 [ -x .venv/bin/pip ] || "$PYTHON" -m venv .venv
 
-# CPU builds of torch and torchvision: PyTorch's own index where it can be reached; otherwise torch has to come from
-# wherever pip is configured to look, and install/torchvision_ops.py copes with PyPI's CUDA build of torchvision.
+# CPU builds of torch and torchvision come from PyTorch's index if it is reachable. Otherwise torch must come from pip's
+# configured sources, and install/torchvision_ops.py makes PyPI's CUDA build of torchvision usable.
 index=()
 if .venv/bin/python -c "import urllib.request as r; r.urlopen('$CPU_INDEX/torch/', timeout=10)" 2>/dev/null; then
     index=(--extra-index-url "$CPU_INDEX")
 fi
 
-# --no-deps: the lock is complete, and it leaves out torchaudio and torchcodec on purpose. vLLM asks for them, PyPI has
-# them for CUDA only, and where they cannot load they take transformers and vLLM down with them.
+# --no-deps: the lock is complete, and leaves out torchaudio and torchcodec on purpose. vLLM requires them, but PyPI has
+# only CUDA builds, and if they fail to load, importing transformers and vLLM fails, too.
 echo "install: building .venv from requirements/cpu.lock; this takes a few minutes the first time" >&2
 .venv/bin/pip install -qq --no-deps "${index[@]}" -r requirements/cpu.lock
 .venv/bin/python install/torchvision_ops.py
@@ -28,6 +28,6 @@ echo "install: building .venv from requirements/cpu.lock; this takes a few minut
 
 .venv/bin/python -c 'import torch; assert torch.version.cuda is None' 2>/dev/null || {
     echo "install: pip found no CPU build of torch; make $CPU_INDEX reachable," \
-        "or set PIP_FIND_LINKS to a folder that holds the wheel" >&2
+        "or set PIP_FIND_LINKS to a folder with the wheel" >&2
     exit 1
 }

@@ -1,13 +1,13 @@
-"""Lets a CUDA build of torchvision be imported beside a CPU build of torch; inert everywhere else.
+"""Makes a CUDA build of torchvision importable with a CPU build of torch; does nothing in any other environment.
 
-PyPI has no CPU build of torchvision, and its CUDA build cannot load its own operators without CUDA. Importing it then
-ends with "operator torchvision::nms does not exist", because the package registers a fake kernel for two operators
-that nobody has defined. Defining their schemas first is enough: Qwen's image processors never call them.
+PyPI has no CPU build of torchvision, and the CUDA build cannot load its operators without CUDA. Importing it then fails
+with "operator torchvision::nms does not exist", because the package registers fake kernels for two operators that are
+not defined. Defining their schemas first is enough, because Qwen's image processors never call them.
 
-`python install/torchvision_ops.py` copies this file into the environment's site-packages with a `.pth` line that
-imports it in every process (vLLM starts several of its own). Nothing but a path finder is set up at start-up: torch is
-imported only when torchvision is. An environment with PyTorch's own CPU torchvision does not need this and is not
-touched by it.
+`python install/torchvision_ops.py` copies this file into the environment's site-packages, with a `.pth` line that
+imports it in every process (vLLM starts several). At start-up only a path finder is installed; torch is imported only
+together with torchvision. An environment with PyTorch's CPU build of torchvision does not need this and is not
+affected.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import Any
 MODULE = "ser_torchvision_ops"
 SCHEMAS = ("nms", "qnms")
 
-# A library's definitions vanish with the object that made them.
+# The definitions of a library disappear when its object is deleted.
 _kept_alive: list[Any] = []
 
 
 def _version_file(package: str) -> str:
-    """The text of `package`/version.py, without importing the package; empty where there is none."""
+    """The text of `package`/version.py, without importing the package; empty if it does not exist."""
     spec = PathFinder.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return ""
@@ -38,7 +38,7 @@ def _version_file(package: str) -> str:
 
 
 def is_needed() -> bool:
-    """True where torchvision is a CUDA build and torch is not."""
+    """Whether torchvision is a CUDA build and torch is not."""
     cuda_torchvision = re.search(r"^__version__ = '[^']*\+cu\d+'", _version_file("torchvision"), re.MULTILINE)
     cpu_torch = re.search(r"^cuda\b.*= None$", _version_file("torch"), re.MULTILINE)
     return bool(cuda_torchvision and cpu_torch)
@@ -56,7 +56,7 @@ class _Loader(SourceFileLoader):
 
 
 class Finder:
-    """Finds torchvision as Python itself would, but has its operators defined before its first line runs."""
+    """Finds torchvision like Python's own finder, and defines its operators before the package is executed."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:

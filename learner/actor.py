@@ -1,7 +1,8 @@
-"""One ZeRO-3 rank. The gang of ranks is driven in step: every call goes to all of them.
+"""The actor of one ZeRO-3 rank. The ranks run in lockstep: every call goes to all of them.
 
 Guarantees: a step's loss is a sum over tokens whose weights sum to 1 over all ranks, so the number of ranks does not
-change it; weights and checkpoints belong to the step they were asked at, since an actor runs its calls in order.
+change it; weights and checkpoints are those of the step at which they were requested, since an actor runs its calls in
+order.
 """
 
 from __future__ import annotations
@@ -34,9 +35,8 @@ from learner.zero.gather import gather_buckets, whole_numel
 from learner.zero.process_group import free_address, join_group
 
 
-@ray.remote
-class LearnerRank:
-    """A rank of the learner. `join` first, on all ranks at once."""
+class _LearnerRank:
+    """One rank of the learner. Call `join` first, on all ranks at once."""
 
     def __init__(self, config: RankConfig, rank: int, world: int):
         torch.set_num_threads(config.threads)
@@ -46,11 +46,11 @@ class LearnerRank:
         self.fetched: list[np.ndarray] = []
 
     def address(self) -> tuple[str, int]:
-        """(host, free port) for the process group, asked of rank 0."""
+        """Return (host, free port) for the process group. Called on rank 0 only."""
         return free_address()
 
     def join(self, address: str, port: int) -> int:
-        """Form the process group and load the model; returns the number of trained parameters."""
+        """Form the process group and load the model. Returns the number of trained parameters."""
         join_group(self.rank, self.world, address, port, self.config.timeout_s)
         config = self.config
         self.engine = build_engine(config)
@@ -60,13 +60,14 @@ class LearnerRank:
         return sum(whole_numel(p) for p in named_parameters(self.engine, frozen=False).values())
 
     def fetch(self, frames: Sequence[Any]) -> None:
-        """Bring frames to this node, to stay here until the next step has ended."""
+        """Copy frames to this node and keep them until the next step has ended."""
         refs = [frame for frame in frames if isinstance(frame, ray.ObjectRef)]
         self.fetched = ray.get(refs, timeout=self.config.timeout_s)
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, float]:
-        """One optimizer step. Returns this rank's part of the metrics (they add up), `grad_norm` and `seconds`;
-        `skipped` is above 0 where a loss or a gradient was not finite: then nothing was changed on any rank."""
+        """Run one optimizer step. Returns this rank's share of the metrics, of `grad_norm` and of `seconds`; the shares
+        add up over the ranks. `skipped` is above 0 if a loss or gradient was not finite; then no rank has changed
+        anything."""
         start = time.monotonic()
         metrics: dict[str, float] = {}
 
@@ -74,39 +75,39 @@ class LearnerRank:
             result = self._forward(micro)
             for name, value in {"loss": result.loss.item(), **result.metrics}.items():
                 metrics[name] = metrics.get(name, 0.0) + value
-            # DeepSpeed averages gradients over ranks; the weights already hold the mean.
+            # DeepSpeed averages gradients over ranks, but the token weights already contain the mean.
             return result.loss * self.world
 
         norm = train_step(self.engine, [partial(run, m) for m in micro_batches], learning_rate)
         self.fetched = []
         if self.policy.frozen_tower is not None:
-            seen = self.policy.frozen_tower.cache
-            metrics |= {"vision_hits": seen.hits, "vision_misses": seen.misses}
+            cache = self.policy.frozen_tower.cache
+            metrics |= {"vision_hits": cache.hits, "vision_misses": cache.misses}
         if self.average and norm is not None:
             self.average.update()
-        once = {
+        per_step = {
             "grad_norm": math.nan if norm is None else norm,
             "skipped": float(norm is None),
             "seconds": time.monotonic() - start,
         }
-        return metrics | {name: value / self.world for name, value in once.items()}
+        return metrics | {name: value / self.world for name, value in per_step.items()}
 
     @torch.no_grad()
     def logprobs(self, layouts: Sequence[MicroLayout]) -> list[np.ndarray]:
-        """float32 [N] of each forward under the current weights; every rank must call it equally often."""
+        """Log-probs under the current weights: float32 [N] for each forward. Every rank must call it equally often."""
         return [self._output(layout).logprobs.cpu().numpy() for layout in layouts]
 
     def reference_logprobs(self, layouts: Sequence[MicroLayout]) -> list[np.ndarray]:
-        """The same under the weights without their adapter."""
+        """Like `logprobs`, with the LoRA adapter switched off."""
         with adapters_off(self.policy.model):
             return self.logprobs(layouts)
 
     def _output(self, layout: MicroLayout) -> PolicyOutput:
         rows = Rows.of(layout.batch, self.engine.device)
-        return self.engine(rows, self._shown(layout), self.config.loss.temperature)
+        return self.engine(rows, self._vision_input(layout), self.config.loss.temperature)
 
-    def _shown(self, layout: MicroLayout) -> Pixels | Features | None:
-        """What the policy is given to see: features of a frozen tower, pixels for one that is trained."""
+    def _vision_input(self, layout: MicroLayout) -> Pixels | Features | None:
+        """The policy's visual input: features if the vision tower is frozen, pixels if it is trained."""
         if not layout.images:
             return None
         if self.policy.frozen_tower is not None:
@@ -125,13 +126,14 @@ class LearnerRank:
         return ray.get(image, timeout=self.config.timeout_s) if isinstance(image, ray.ObjectRef) else image
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        # np.array copies: arrays that came through the object store are read-only.
+        # np.array copies: arrays from the object store are read-only.
         return torch.from_numpy(np.array(array)).to(self.engine.device)
 
     def weight_buckets(self, version: int, frozen: bool = False) -> Iterator[Any]:
-        """Yield header, data, header, data … of the buckets of this rank (call with num_returns="streaming").
+        """Yield header, data, header, data … of this rank's buckets (call with num_returns="streaming").
 
-        Returned, not put: the caller owns them, so they outlive this actor. `version` names the call in logs only.
+        The caller owns the buckets, because they are returned and not put, so they outlive this actor. `version` only
+        identifies the call in logs.
         """
         parameters = named_parameters(self.engine, frozen)
         for index, arrays in gather_buckets(parameters, self.rank, self.world, self.config.bucket_mib << 20):
@@ -140,27 +142,28 @@ class LearnerRank:
             yield data
 
     def parameters(self) -> dict[str, Saved]:
-        """What a checkpoint holds of each trained parameter, by checkpoint name."""
+        """Shape and shard key of each trained parameter, by checkpoint name."""
         return saved_parameters(self.engine, named_parameters(self.engine, frozen=False))
 
     def save(self, shards: str) -> None:
-        """This rank's part of a checkpoint, into the folder `shards`."""
+        """Write this rank's part of a checkpoint into the folder `shards`."""
         save_checkpoint(self.engine, Path(shards))
         if self.average:
             self.average.save(Path(shards), self.rank)
 
     def load(self, record: str, saved_ranks: int) -> None:
-        """The checkpoint of a record; one that another number of ranks saved has to be converted before."""
+        """Load the checkpoint of a record. One saved by another number of ranks must have been converted before
+        (learner/zero/checkpoint.convert)."""
         load_checkpoint(self.engine, Path(record), saved_ranks)
         if self.average:
             self.average.load(Path(record).with_suffix(""), saved_ranks, self.rank)
 
     def export(self, folder: str, dtype: str) -> None:
-        """Write a Hugging Face folder that transformers and vLLM load: weights in `dtype`, an adapter merged into
-        them, tokenizer and processor."""
+        """Write a Hugging Face folder that transformers and vLLM can load: weights in `dtype` with any adapter merged,
+        tokenizer and processor."""
         parameters = named_parameters(self.engine, frozen=True)
         state: dict[str, torch.Tensor] = {}
-        # Rank 0 of a world of 1 is handed every bucket; the others only take part in the gathers.
+        # With world = 1, rank 0 receives every bucket; the other ranks only take part in the gathers.
         for _, arrays in gather_buckets(parameters, self.rank, 1, self.config.bucket_mib << 20):
             for name, array in arrays.items():
                 tensor = torch.from_numpy(array)
@@ -169,3 +172,7 @@ class LearnerRank:
             return
         whole = {name: tensor.to(getattr(torch, dtype)) for name, tensor in merge(state, self.scales).items()}
         save_hugging_face(whole.items(), Path(folder), Path(self.config.model))
+
+
+# Any: type checkers ignore the type that a class decorator returns, and Ray's handles only know decorated methods.
+LearnerRank: Any = ray.remote(_LearnerRank)

@@ -1,22 +1,28 @@
-"""The share of each token in a step's loss, computed once by the driver from all completions of the step, so that no
-rank and no micro-batch ever takes a mean of its own. Pure."""
+"""The weight of each token in a step's loss. The driver computes it once from all completions of the step, so that no
+rank or micro-batch takes a mean of its own. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-AGGREGATES = ("sequence_mean", "token_mean", "constant")
+# name -> the weight of a token of each completion, [completions] or one for all, from (lengths [completions],
+# max_length).
+_SHARES: dict[str, Callable[[np.ndarray, int], np.ndarray | float]] = {
+    "sequence_mean": lambda lengths, max_length: 1.0 / (len(lengths) * lengths),
+    "token_mean": lambda lengths, max_length: 1.0 / lengths.sum(),
+    "constant": lambda lengths, max_length: 1.0 / (len(lengths) * max_length),
+}
+AGGREGATES = tuple(_SHARES)
 
 
 def token_weights(lengths: np.ndarray, aggregate: str, max_length: int = 0) -> np.ndarray:
     """float32 [sum(lengths)]: the weight of each token of a step's completions, one completion after another.
 
-    `lengths`: [completions], their tokens. `sequence_mean`: mean over completions of token means (GRPO, arXiv
-    2402.03300, eq. 3). `token_mean`: one mean over all tokens (DAPO, arXiv 2503.14476, eq. 8). `constant`: the sum over
-    completions * `max_length` (Dr.GRPO, arXiv 2503.20783).
+    `lengths`: [completions], their numbers of tokens. `sequence_mean`: mean over completions of token means (GRPO,
+    arXiv 2402.03300, eq. 3). `token_mean`: one mean over all tokens (DAPO, arXiv 2503.14476, eq. 8). `constant`: the
+    sum divided by completions * `max_length` (Dr.GRPO, arXiv 2503.20783).
     """
-    if aggregate == "sequence_mean":
-        share = 1.0 / (len(lengths) * lengths)
-    else:
-        share = np.full(len(lengths), 1.0 / (lengths.sum() if aggregate == "token_mean" else len(lengths) * max_length))
+    share = np.broadcast_to(_SHARES[aggregate](lengths, max_length), len(lengths))
     return np.repeat(share, lengths).astype(np.float32)

@@ -1,7 +1,8 @@
-"""What a run's algorithm may be: `configs/algorithm/*.yaml`, and the section `algorithm` of a training config.
+"""Settings of the algorithm: `configs/algorithm/*.yaml`, and the section `algorithm` of a training config.
 
-Guarantees: a combination that has no meaning is refused in one line. Pure.
-Formulas and sources are in docs/learner.md.
+The names of losses, corrections and KL estimators are declared here; learner/losses looks up their functions by name.
+Guarantees: a combination without meaning is refused with a one-line message. Light to import: no torch.
+Formulas and sources are in docs/learner.md. Pure.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from learner.aggregation import AGGREGATES
 BASELINES = ("group", "rloo", "none")
 POLICIES = ("behaviour", "recomputed", "interpolated")
 LEVELS = ("token", "sequence")
-# Of a correction, with the keys that each listens to.
+# Modes of a correction, with the keys that have an effect in each.
 MODES = {
     "none": (),
     "plain": ("level",),
@@ -29,7 +30,7 @@ MODES = {
     "reject": ("level", "low", "high"),
 }
 ESTIMATORS = ("k1", "k2", "k3")
-# Open-o3-Video's, on the argument of k3: exp of more than that is no price any more, but an accident.
+# Bound on the log-ratio in k3, as in Open-o3-Video: beyond it, exp would let a single token dominate the loss.
 KL_BOUND = 10.0
 
 
@@ -37,8 +38,8 @@ KL_BOUND = 10.0
 class Rules:
     """What a loss can be combined with.
 
-    proximal: policies that its ratio may be taken against. levels: of a correction. clips: whether it has a clip.
-    why: said of what is not in these."""
+    proximal: policies allowed in the denominator of its ratio. levels: allowed levels of a correction. clips: whether
+    it clips. why: the reason given when a combination is refused."""
 
     proximal: tuple[str, ...]
     levels: tuple[str, ...]
@@ -57,15 +58,15 @@ RULES = {
     "cispo": Rules(("behaviour",), (), True, "its clipped ratio is the importance correction already"),
     "reinforce": Rules(("behaviour", "recomputed"), LEVELS, False, "it has no clip for a policy between the two"),
 }
-OWN = Rules(("behaviour",), (), False, "a loss of your own does that itself: give it what it needs as options")
+OWN = Rules(("behaviour",), (), False, "your own loss does that itself; pass it what it needs as options")
 
 
 @dataclass(frozen=True)
 class Proximal:
-    """The policy that clipping keeps the current one near to, pi_prox.
+    """The proximal policy pi_prox, near which clipping keeps the current policy.
 
-    policy: `behaviour`, which drew the tokens; `recomputed`, the current one as the step begins; `interpolated`,
-    log pi_prox = alpha log mu + (1 - alpha) log pi.
+    policy: `behaviour`, the policy mu that drew the tokens; `recomputed`, the current policy at the start of the step;
+    `interpolated`, log pi_prox = alpha log mu + (1 - alpha) log pi.
     """
 
     SHORT = "policy"
@@ -82,10 +83,10 @@ class Proximal:
 
 @dataclass(frozen=True)
 class Correction:
-    """What is made of w = pi_prox / mu, a token's or (the product) a sequence's.
+    """The off-policy correction: a factor made of w = pi_prox / mu, of each token or (its product) of each sequence.
 
-    mode: none: 1. plain: w. truncate: min(w, high). mask: w, but 0 outside [low, high]. reject: 1, but 0 for all of a
-    sequence of which some token's w (level token) or the geometric mean of w (level sequence) is outside [low, high].
+    mode: none: 1. plain: w. truncate: min(w, high). mask: w, but 0 outside [low, high]. reject: 1, but 0 for a whole
+    sequence if w of any token (level token) or the geometric mean of w (level sequence) is outside [low, high].
     """
 
     mode: str = "none"
@@ -98,14 +99,14 @@ class Correction:
         require_one_of(self, LEVELS, "level")
         require(0 <= self.low < 1, "low", self.low, "at least 0 and below 1")
         require(1 < self.high < math.inf, "high", self.high, "above 1, and finite")
-        unheard = [key for key in ("level", "low", "high") if key not in MODES[self.mode]]
-        require_default(self, f"with mode {self.mode} it has no effect", *unheard)
+        unused = [key for key in ("level", "low", "high") if key not in MODES[self.mode]]
+        require_default(self, f"with mode {self.mode} it has no effect", *unused)
 
 
 @dataclass(frozen=True)
 class KL:
-    """The price of leaving the reference policy: coefficient times k1, k2 or k3 of each token, in the loss or taken
-    off the completion's reward."""
+    """The penalty on divergence from the reference policy: coefficient times k1, k2 or k3 of each token, added to the
+    loss or subtracted from the completion's reward (`where`)."""
 
     coefficient: float = 0.0
     estimator: str = "k3"
@@ -117,7 +118,7 @@ class KL:
         require_one_of(self, ("loss", "reward"), "where")
         if self.coefficient and (self.estimator, self.where) == ("k1", "loss"):
             raise BadInput(
-                "estimator = k1: in a loss its gradient is zero in expectation; take k2 or k3, or where: reward"
+                "estimator = k1: its gradient in a loss is zero in expectation; use k2 or k3, or where: reward"
             )
 
 
@@ -126,13 +127,14 @@ class AlgorithmConfig:
     """How rewards become a gradient.
 
     recipe: a file of configs/algorithm/, or a path, to start from; empty once it has been read.
-    loss: grpo, gspo, cispo or reinforce, or a loss of your own as module:function, with its `options`.
+    loss: grpo, gspo, cispo or reinforce, or your own loss as module:function, with its `options`.
     clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
-    aggregate: of tokens: sequence_mean, token_mean or constant. max_length: the constant is completions times
-        max_length; sampling.max_tokens if null.
-    baseline: what a reward is compared with: the mean of its group, that of the others in it (rloo), or none.
-    divide_by_std: advantages over the group's standard deviation.
-    dynamic_sampling: groups of equal rewards are replaced by other prompts.
+    aggregate: how tokens are aggregated: sequence_mean, token_mean or constant.
+    max_length: for `constant`, which divides by completions * max_length; null is sampling.max_tokens.
+    baseline: what is subtracted from a reward: the mean of its group (group), the mean of the others in its group
+        (rloo), or nothing (none).
+    divide_by_std: divide advantages by the group's standard deviation.
+    dynamic_sampling: replace groups of equal rewards by other prompts.
     entropy: coefficient of the entropy bonus.
     """
 
@@ -160,25 +162,25 @@ class AlgorithmConfig:
         require_one_of(self, AGGREGATES, "aggregate")
         if self.max_length is not None:
             require_least(self, 1, "max_length")
-            require(self.aggregate == "constant", "max_length", self.max_length, "null: only `constant` divides by it")
+            require(self.aggregate == "constant", "max_length", self.max_length, "null; only `constant` divides by it")
         require_one_of(self, BASELINES, "baseline")
         require_least(self, 0, "entropy")
         if ":" in self.loss:
             own_loss(self.loss)
         else:
-            known = f"one of {', '.join(RULES)}, or a loss of your own as module:function"
+            known = f"one of {', '.join(RULES)}, or your own loss as module:function"
             require(self.loss in RULES, "loss", self.loss, known)
             require(not self.options, "options", self.options, f"empty: {self.loss} takes none")
         self._check_combination()
 
     def _check_combination(self) -> None:
         if self.baseline == "none":
-            require(
-                not self.divide_by_std, "divide_by_std", True, "false with baseline none: equal rewards have no std"
-            )
-            require(not self.dynamic_sampling, "dynamic_sampling", True, "false with baseline none: equal rewards push")
+            why = "false with baseline none: the std of equal rewards is 0"
+            require(not self.divide_by_std, "divide_by_std", True, why)
+            why = "false with baseline none: equal rewards have advantages, too"
+            require(not self.dynamic_sampling, "dynamic_sampling", True, why)
         if self.kl.coefficient and self.kl.where == "reward":
-            why = "false with kl.where = reward: equal rewards differ by their price"
+            why = "false with kl.where = reward: the penalty makes equal rewards differ"
             require(not self.dynamic_sampling, "dynamic_sampling", True, why)
         rules, policy, mode = RULES.get(self.loss, OWN), self.proximal.policy, self.correction.mode
         allowed = " or ".join(rules.proximal)
@@ -191,7 +193,7 @@ class AlgorithmConfig:
                 policy != "behaviour",
                 "correction.mode",
                 mode,
-                "none while proximal is behaviour: pi_prox / mu is 1 then; set proximal to recomputed or interpolated",
+                "none while proximal is behaviour, since pi_prox / mu is 1; set proximal to recomputed or interpolated",
             )
         if not rules.clips:
             require_default(self, f"{self.loss} has no clip", "clip_low", "clip_high")
@@ -204,11 +206,11 @@ class AlgorithmConfig:
 
 
 def own_loss(name: str) -> Callable[..., Any]:
-    """The function that module:function names. Raises BadInput unless it takes (output, targets, options)."""
+    """Load the function named module:function. Raises BadInput unless it takes (output, targets, options)."""
     function = load_function("loss", name)
     try:
         inspect.signature(function).bind(None, None, {})
-    except (TypeError, ValueError):  # it does not take three arguments, or nothing is known of what it takes
+    except (TypeError, ValueError):  # it does not take three arguments, or has no signature to inspect
         wanted = f"def {name.partition(':')[2]}(output, targets, options)"
-        raise BadInput(f"loss = {name}: it has to be written as {wanted}") from None
+        raise BadInput(f"loss = {name}: must be defined as {wanted}") from None
     return function

@@ -1,5 +1,6 @@
-"""What a folder of checkpoints holds: `step-000020`, DeepSpeed's shards of each rank, and `step-000020.json`, written
-when they are whole. Without the record there is no checkpoint. Neither torch nor deepspeed is needed to read one.
+"""The files of a checkpoint: `step-000020/`, the DeepSpeed shards of each rank, and the record `step-000020.json`,
+written once the shards are complete. Shards without a record are not a checkpoint. Reading a record needs neither torch
+nor deepspeed.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class Saved:
 
 @dataclass(frozen=True)
 class Record:
-    """model: the folder that training began from; it holds the weights that are not trained. base: its digest.
-    parameters: those that are trained, by checkpoint name. average: whether their moving average is there, too.
-    lora_scale: of an adapter, if that is what was trained. state: the driver's own, with `step`.
+    """model: the folder that training began from, which holds the weights that are not trained. base: its digest.
+    parameters: the trained ones, by checkpoint name. average: whether their moving average is saved, too.
+    lora_scale: alpha / rank if an adapter was trained. state: the driver's state, with `step`.
     """
 
     model: str
@@ -41,7 +42,7 @@ class Record:
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        """Raises BadInput for a file that is none."""
+        """Raises BadInput if the file is not a record."""
         try:
             data = json.loads(path.read_text())
             parameters = {name: Saved(tuple(shape), key) for name, (shape, key) in data.pop("parameters").items()}
@@ -57,46 +58,45 @@ class Record:
 
 
 def require_same_model(path: Path, saved: Record, here: Record) -> None:
-    """Raises BadInput unless what was saved in `path` can go on as what is trained here, on however many ranks."""
+    """Raises BadInput unless the checkpoint `path` can be resumed by this run, on any number of ranks."""
     if saved.precision != here.precision:
         raise BadInput(f"{path}: saved with zero.precision = {saved.precision}, this run has {here.precision}")
     if saved.average != here.average:
-        wrong = "with an average of the weights, this run keeps none" if saved.average else "without an average of them"
-        raise BadInput(f"{path}: saved {wrong}; set zero.ema as it was")
+        kept = "with a moving average of the weights, this run keeps none" if saved.average else "without one"
+        raise BadInput(f"{path}: saved {kept}; set zero.ema as it was")
     if saved.lora_scale != here.lora_scale:
         scales = [f"{r.lora_scale:g}" if r.lora_scale else "no adapter" for r in (saved, here)]
         raise BadInput(f"{path}: saved with a policy.lora of alpha / rank = {scales[0]}, this run has {scales[1]}")
     for name in [*saved.parameters, *here.parameters]:
-        there, own = (f"{list(r.parameters[name].shape)}" if name in r.parameters else "" for r in (saved, here))
-        if there != own:
+        shapes = [f"{list(r.parameters[name].shape)}" if name in r.parameters else "not trained" for r in (saved, here)]
+        if shapes[0] != shapes[1]:
             raise BadInput(
-                f"{path}: saved of another model or adapter: {name} is {there or 'not trained'} there, and "
-                f"{own or 'not trained'} here"
+                f"{path}: saved from another model or adapter: {name} is {shapes[0]} there, and {shapes[1]} here"
             )
     if saved.base != here.base:
-        raise BadInput(f"{path}: training began from another model than lies in {here.model} now")
+        raise BadInput(f"{path}: training began from another model than {here.model} holds now")
 
 
 def require_whole(path: Path, saved: Record) -> None:
-    """Raises BadInput unless each rank's shard is there."""
-    found = len(list(path.with_suffix("").glob("*_optim_states.pt")))
-    if found != saved.ranks:
-        raise BadInput(f"{path.with_suffix('')}: {saved.ranks} ranks saved it, and the shards of {found} are there")
+    """Raises BadInput unless the shards of all ranks exist."""
+    shards = len(list(path.with_suffix("").glob("*_optim_states.pt")))
+    if shards != saved.ranks:
+        raise BadInput(f"{path.with_suffix('')}: saved by {saved.ranks} ranks, but holds the shards of {shards}")
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The records of whole checkpoints, oldest first."""
+    """The records of complete checkpoints, oldest first."""
     return sorted(folder.glob("step-*.json"))
 
 
 def remove_checkpoint(record: Path) -> None:
-    """The record first, so that what is left of an interrupted removal is no checkpoint."""
+    """Remove a checkpoint. The record goes first, so that an interrupted removal leaves no checkpoint."""
     record.unlink(missing_ok=True)
-    for left in (record.with_suffix(""), *record.parent.glob(f"{record.stem}.*")):
-        if left.is_dir():
-            shutil.rmtree(left)
+    for part in (record.with_suffix(""), *record.parent.glob(f"{record.stem}.*")):
+        if part.is_dir():
+            shutil.rmtree(part)
         else:
-            left.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
@@ -106,5 +106,5 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
 
 
 def universal(record: Path) -> Path:
-    """Where a checkpoint's shards lie once they are brought into a form that any number of ranks can read."""
+    """Folder of a checkpoint's shards in the form for any number of ranks (learner/zero/checkpoint.convert)."""
     return record.with_suffix(".universal")

@@ -1,4 +1,4 @@
-"""How the learning rate goes over a run. Pure."""
+"""Learning-rate schedules. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ SHAPES = ("constant", "linear", "cosine")
 
 @dataclass(frozen=True)
 class Schedule:
-    """lr: the learning rate once `warmup` steps have raised it there by equal amounts. shape: constant, linear or
-    cosine, how it goes from there to `floor` times lr at the run's end (constant stays at lr)."""
+    """lr: the peak learning rate, reached in `warmup` equal increments, one per step. shape: constant (stays at lr),
+    or linear or cosine decay to `floor` times lr at the end of the run."""
 
     lr: float = 1e-6
     warmup: int = 5
@@ -27,9 +27,9 @@ class Schedule:
         require_share(self, "floor")
 
     def rate(self, step: int, steps: int) -> float:
-        """Learning rate of step `step` (0 is the first) of a run of `steps`."""
+        """Learning rate of step `step`, from 0, of a run of `steps`."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, steps - self.warmup)
-        left = {"constant": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}[self.shape]
-        return self.lr * (self.floor + (1 - self.floor) * left)
+        decay = {"constant": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
+        return self.lr * (self.floor + (1 - self.floor) * decay[self.shape])

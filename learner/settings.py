@@ -1,4 +1,4 @@
-"""What the learner can be told. Pure: neither torch nor deepspeed."""
+"""Settings of the learner. Light to import: neither torch nor deepspeed. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ REFERENCES = ("none", "frozen", "lora_off")
 
 @dataclass
 class ZeroConfig:
-    """precision: float32 or bfloat16 (with float32 master weights). grad_norm: clip of the global gradient norm.
-    offload_optimizer, offload_parameters: none, or cpu to keep what is not in use in the host's memory: master weights,
-    moments and the optimizer's step; the rank's part of the weights.
-    ema: decay of a moving average of the weights, kept beside them and exported by `ser export --ema`; null keeps none.
+    """Optimizer, precision and memory of the ZeRO-3 engine.
+
+    precision: float32 or bfloat16 (with float32 master weights). grad_norm: limit to which the global gradient norm is
+        clipped.
+    offload_optimizer: none, or cpu: master weights, moments and the optimizer's step are in host memory.
+    offload_parameters: none, or cpu: the rank's shard of the weights is in host memory while it is not in use.
+    ema: decay of a moving average of the weights, exported by `ser export --ema`; null keeps no average.
     """
 
     precision: str = "float32"
@@ -33,7 +36,9 @@ class ZeroConfig:
     def __post_init__(self) -> None:
         require_one_of(self, DTYPES, "precision")
         require_one_of(self, OFFLOADS, "offload_optimizer", "offload_parameters")
-        require(all(0 <= beta < 1 for beta in self.betas), "betas", list(self.betas), "two, at least 0 and below 1")
+        require(
+            all(0 <= beta < 1 for beta in self.betas), "betas", list(self.betas), "two numbers, at least 0 and below 1"
+        )
         require_least(self, 0, "weight_decay")
         require_above_zero(self, "grad_norm")
         require(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "above 0 and below 1, or null")
@@ -41,10 +46,11 @@ class ZeroConfig:
 
 @dataclass(frozen=True)
 class PackingConfig:
-    """How sequences become forwards (docs/learner.md).
+    """How sequences are packed into forwards (docs/learner.md).
 
-    mode: `prefix` runs what sequences share once and all of them behind it; `sequence` lays whole ones end to end;
-    `none` gives each a row of its own. token_budget: tokens of one forward, padding counted.
+    mode: `prefix` runs the prefix that sequences share once, followed by all of them; `sequence` lays whole sequences
+        end to end; `none` gives each sequence its own row.
+    token_budget: most tokens in one forward, padding included.
     """
 
     mode: str = "prefix"
@@ -57,9 +63,9 @@ class PackingConfig:
 
 @dataclass
 class LoraSpec:
-    """A low-rank adapter of `rank` on the language model, scaled by alpha / rank (arXiv 2106.09685), without dropout:
-    the log-probs have to be those of the merged weights. targets: kinds of layer (q_proj, down_proj ...); none given
-    are all linear ones."""
+    """A low-rank adapter of `rank` on the language model, scaled by alpha / rank (arXiv 2106.09685). It has no dropout,
+    since its log-probs must equal those of the merged weights. targets: kinds of layer (q_proj, down_proj ...); empty
+    means all linear layers."""
 
     rank: int = 8
     alpha: float = 16.0
@@ -76,14 +82,14 @@ class LoraSpec:
 
 @dataclass
 class PolicyConfig:
-    """What of the model is trained, and in which memory.
+    """Which parts of the model are trained, and memory settings.
 
-    train_vision: whether the vision tower is; a frozen one is replicated, and keeps what it made of up to
-    `vision_cache_mib` of clips.
-    vision_lr_factor: a trained tower's learning rate, over the language model's.
-    gradient_checkpointing: layers keep their inputs only and are run again in the backward.
-    logit_chunk_mib: most that a chunk of the logits takes.
-    lora: trains an adapter instead of the language model.
+    train_vision: train the vision tower too. A frozen tower is replicated on every rank.
+    vision_cache_mib: size of a frozen tower's cache of features, in MiB.
+    vision_lr_factor: learning rate of a trained tower, relative to the language model's.
+    gradient_checkpointing: layers keep only their inputs and are run again in the backward pass.
+    logit_chunk_mib: size of one chunk of the logits, in MiB.
+    lora: train an adapter instead of the language model.
     """
 
     train_vision: bool = False
@@ -105,8 +111,8 @@ class PolicyConfig:
 
 @dataclass
 class ReferenceConfig:
-    """What the policy is held against: none; frozen, a copy of the first weights on `ranks` ranks of its own; or
-    lora_off, the policy without its adapter, which costs no memory."""
+    """The reference policy. kind: none; frozen, a copy of the initial weights on `ranks` ranks of its own; or lora_off,
+    the policy without its adapter, which costs no memory."""
 
     SHORT = "kind"
 
@@ -122,7 +128,7 @@ class ReferenceConfig:
 
 @dataclass
 class LossConfig:
-    """algorithm: what the loss is made by; None: supervised. temperature: that at which tokens were drawn."""
+    """algorithm: selects the loss; None is supervised cross-entropy. temperature: at which the tokens were drawn."""
 
     algorithm: AlgorithmConfig | None = None
     temperature: float = 1.0
@@ -130,8 +136,8 @@ class LossConfig:
 
 @dataclass
 class RankConfig:
-    """What a rank needs to load. model: folder in Hugging Face format. bucket_mib: most bytes gathered at once.
-    trained: false for ranks that only compute log-probs: they have no optimizer."""
+    """Settings of one learner rank. model: folder in Hugging Face format. bucket_mib: most MiB gathered at once, unless
+    one layer is larger. trained: false for ranks that only compute log-probs; they have no optimizer."""
 
     model: str
     banned_ids: tuple[int, ...]

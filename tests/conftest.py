@@ -1,4 +1,4 @@
-"""Shared by the tests: one tiny model, one local Ray, one vLLM engine (20 s to start) for all that need one."""
+"""Shared fixtures: one tiny model, one local Ray and one vLLM engine (20 s to start) for all tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-# How long one example takes says how busy the machine is, not whether the code is right.
+# The time of one example depends on how busy the machine is, not on the code.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
@@ -30,7 +30,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Qwen3-VL, with patches of 16 pixels as the large ones have."""
+    """A random Qwen3-VL, with patches of 16 pixels like the published models."""
     from learner.model.tiny import TinySpec, create_tiny_model
 
     folder = tmp_path_factory.mktemp("tiny_qwen3")
@@ -40,7 +40,7 @@ def tiny_qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", params=["tiny_model", "tiny_qwen3"])
 def either_model(request: pytest.FixtureRequest) -> Path:
-    """The tests that ask for it are run for Qwen2.5-VL and for Qwen3-VL."""
+    """Runs a test for Qwen2.5-VL and for Qwen3-VL."""
     return request.getfixturevalue(request.param)
 
 
@@ -60,7 +60,7 @@ def encoder(tiny_model: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def run() -> Iterator[Callable]:
-    """Runs a coroutine in the one event loop of the session, where the shared engine lives."""
+    """Runs a coroutine in the session's event loop, to which the shared engine belongs."""
     loop = asyncio.new_event_loop()
     yield loop.run_until_complete
     loop.close()
@@ -71,7 +71,7 @@ def ray_cluster() -> Iterator[Any]:
     import ray
 
     ray.init(
-        address="local",  # not whatever else runs on this machine
+        address="local",  # never connect to another cluster on this machine
         num_cpus=4,
         object_store_memory=300 * 2**20,
         include_dashboard=False,
@@ -99,7 +99,7 @@ def weight_store(ray_cluster: Any, weights_actor: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def engine(tiny_model: Path, encoder: Any, run: Callable, weight_store: Any) -> Iterator[Any]:
-    """An engine on `tiny_model`, connected to `weights_actor`. Whoever changes its weights puts them back."""
+    """An engine on `tiny_model`, connected to `weights_actor`. A test that changes its weights must restore them."""
     from rollout.engine import Engine, EngineConfig
 
     engine = run(Engine.start(EngineConfig(str(tiny_model), native_video=True), encoder.banned_ids, 0, weight_store))
@@ -109,7 +109,7 @@ def engine(tiny_model: Path, encoder: Any, run: Callable, weight_store: Any) -> 
 
 @pytest.fixture(scope="session")
 def video_prompt(encoder: Any) -> tuple[Any, np.ndarray]:
-    """A prompt of 8 frames and its frames, uint8 [8, 56, 56, 3]: longer than one KV block, which is 128 tokens."""
+    """A prompt of 8 frames, longer than one KV block of 128 tokens, and its frames, uint8 [8, 56, 56, 3]."""
     frames = np.random.default_rng(0).integers(0, 256, (8, 56, 56, 3), np.uint8)
     parts = [part for i in range(8) for part in (f"Frame {i + 1} at {i / 2}s: ", (56, 56))]
     prompt = encoder.encode([*parts, "\nWhich circle is red, and where does it move? Think first, then answer."])
@@ -119,7 +119,7 @@ def video_prompt(encoder: Any) -> tuple[Any, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def decoder(ray_cluster: Any) -> Iterator[Any]:
-    """One decoding process, shared by every frame store that asks for nothing special."""
+    """One decoding process, shared by all frame stores without special settings."""
     from small_clips import stop
 
     from rollout.frames.decoder_pool import DecoderPool
@@ -137,16 +137,16 @@ def store(decoder: Any) -> Iterator[Callable[..., Any]]:
     from rollout.frames.config import FramesConfig
     from rollout.frames.store import FrameStore
 
-    made = []
+    with_own_pool = []
 
     def make(budget: int = 10 * BOUND, holders: int = 1, **config: Any) -> Any:
-        one = FrameStore(CONTRACT, budget, FramesConfig(**{"workers": 1, **config}), holders)
+        frame_store = FrameStore(CONTRACT, budget, FramesConfig(**{"workers": 1, **config}), holders)
         if {"worker_gib", "cache_dir"} & config.keys():
-            made.append(one)
+            with_own_pool.append(frame_store)
         else:
-            one._pool = decoder
-        return one
+            frame_store._pool = decoder
+        return frame_store
 
     yield make
-    for one in made:
-        stop(one._pool)
+    for frame_store in with_own_pool:
+        stop(frame_store._pool)

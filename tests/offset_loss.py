@@ -1,4 +1,4 @@
-"""A loss whose value can break where its gradient does not."""
+"""A loss whose value can be non-finite while its gradient is finite."""
 
 from __future__ import annotations
 

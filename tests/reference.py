@@ -1,4 +1,4 @@
-"""Transformers' own forward, to hold the engine and the learner against."""
+"""Transformers' forward, as the reference for the engine and the learner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evidence.types import Prompt
 
 
 class Reference:
-    """Transformers' own forward, fed with the Prompt's ids and positions and transformers' own image processor."""
+    """Transformers' forward on a Prompt's ids and positions, with transformers' image processor."""
 
     def __init__(self, folder: Path, banned_ids: Sequence[int]):
         self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
@@ -23,7 +23,7 @@ class Reference:
 
     @torch.no_grad()
     def logits(self, prompt: Prompt, images: Sequence[np.ndarray], completion: np.ndarray) -> torch.Tensor:
-        """float32 [C + 1, V]: the logits that predict each token of the completion, and the one after it."""
+        """float32 [C + 1, V]: the logits that predict each token of the completion, and the token after it."""
         pixels = self.processor(list(images), return_tensors="pt")
         assert np.array_equal(pixels["image_grid_thw"].numpy(), prompt.grids)
         ids = np.concatenate([prompt.token_ids, completion]).astype(np.int64)
@@ -40,7 +40,7 @@ class Reference:
     def logprobs(
         self, prompt: Prompt, images: Sequence[np.ndarray], completion: np.ndarray, temperature: float
     ) -> np.ndarray:
-        """float32 [C], with the banned tokens banned."""
+        """float32 [C]: the completion's log-probs, with the banned tokens excluded."""
         logits = self.logits(prompt, images, completion)[:-1]
         logits[:, self.banned_ids] += BANNED_LOGIT_BIAS
         picked = torch.from_numpy(completion.astype(np.int64))[:, None]

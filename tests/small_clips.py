@@ -1,4 +1,4 @@
-"""What the tests of frames share: a contract, clips, and the end of a pool."""
+"""Shared by the tests of frames: a sampling contract, small clips, and stopping a decoder pool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The weights in assets/: small enough, loadable, byte-complete, and a referee that meets its bar on unseen clips."""
+"""The weights in assets/: small enough, loadable, with a token for every byte, and a referee that meets its quality bar
+on unseen clips."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ def tokenizers() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 clips made here, from a seed that no training used."""
+    """100 new clips, from a seed that no training used."""
     data = tmp_path_factory.mktemp("heldout") / "shapes"
     make_shapes(data, train=0, val=0, test=100, seed=20_000, workers=1)
     return data / "test.json"
@@ -42,14 +43,14 @@ def referee() -> Iterator[Any]:
     from benchmarks.asset_quality import PlainReferee, load_world
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the benchmark; and many on a busy machine take many times as long
+    torch.set_num_threads(1)  # like the benchmark; on a busy machine, more threads are many times slower
     yield PlainReferee(ASSETS / "referee", load_world().verification)
     torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def judged(unseen: Path, referee: Any) -> dict[str, Any]:
-    """What the referee says of claims about the unseen clips."""
+    """The quality of the referee's verdicts on claims about the unseen clips."""
     from benchmarks.asset_quality import load_world, make_cases, quality
 
     cases = make_cases(unseen, clips=100, per_clip=12, seed=1, world=load_world())
@@ -58,7 +59,7 @@ def judged(unseen: Path, referee: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def attacked(unseen: Path, referee: Any) -> dict[str, dict[str, Any]]:
-    """What attacks gain on boxes that are unrelated, and on those that are too loose (referee/trust/attacks)."""
+    """The gain of attacks on unrelated boxes and on boxes that are too loose (referee/trust/attacks)."""
     from benchmarks.asset_quality import Look, load_world
     from referee.trust.attacks import attack_report, make_attacks
     from rollout.dataset import read_dataset
@@ -70,10 +71,10 @@ def attacked(unseen: Path, referee: Any) -> dict[str, dict[str, Any]]:
     phrases = sorted({phrase for s in samples for items in s.key_items.values() for phrase in items})
 
     def report(loose: bool) -> dict[str, Any]:
-        made = make_attacks(views, 280, 0, phrases, loose)
+        attacks = make_attacks(views, 280, 0, phrases, loose)
 
-        def scores(of: str) -> np.ndarray:
-            claims = [(number, getattr(attack, of), attack.question) for number, attack in made]
+        def scores(kind: str) -> np.ndarray:
+            claims = [(number, getattr(attack, kind), attack.question) for number, attack in attacks]
             looks = [
                 Look(question, claim, clips[number][0][nearest_frame(clips[number][1].times, claim.time)])
                 for number, claim, question in claims
@@ -81,17 +82,17 @@ def attacked(unseen: Path, referee: Any) -> dict[str, dict[str, Any]]:
             readings = referee.judge(looks)
             return readings["relevance"] * readings["localization"]
 
-        return attack_report([attack for _, attack in made], scores("claim"), scores("honest"))
+        return attack_report([attack for _, attack in attacks], scores("claim"), scores("honest"))
 
     return {"unrelated": report(loose=False), "too loose": report(loose=True)}
 
 
-def test_under_10_mb_in_all():
+def test_all_assets_together_are_under_10_mb():
     assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) < 10e6
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_loads_and_has_the_size_its_card_states(name):
+def test_models_load_and_have_the_size_in_their_cards(name):
     from transformers import AutoModelForImageTextToText
 
     model, loading = AutoModelForImageTextToText.from_pretrained(ASSETS / name, output_loading_info=True)
@@ -111,7 +112,7 @@ def test_weights_are_finite(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_byte_has_a_token_of_its_own(tokenizers, name):
+def test_every_byte_has_its_own_token(tokenizers, name):
     from tokenizers.pre_tokenizers import ByteLevel
 
     vocabulary = tokenizers[name].get_vocab()
@@ -119,14 +120,14 @@ def test_every_byte_has_a_token_of_its_own(tokenizers, name):
 
 
 @given(st.text(max_size=60))
-def test_any_text_comes_back_as_it_was(tokenizers, text):
+def test_any_text_survives_the_tokenizer(tokenizers, text):
     for name in NAMES:
         tokenizer = tokenizers[name]
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
 
 
-def test_the_referee_meets_its_bar_on_claims_that_are_not_easy(judged):
+def test_the_referee_meets_its_bar_on_hard_claims(judged):
     from benchmarks.asset_quality import QUOTAS
 
     assert all(share >= least for share, least in zip(judged["quotas"].values(), QUOTAS)), judged["quotas"]
@@ -134,13 +135,13 @@ def test_the_referee_meets_its_bar_on_claims_that_are_not_easy(judged):
     assert judged["localization"]["auroc"] >= 0.9
 
 
-def test_a_right_box_at_a_time_when_the_object_is_absent_scores_next_to_nothing(judged):
+def test_a_correct_box_while_the_object_is_absent_scores_near_0(judged):
     assert judged["relevance"]["strata"]["absent"]["n"] >= 10
     assert judged["product"]["absent"] < 0.1
 
 
-def test_a_right_claim_scores_far_above_every_corrupted_one(judged):
-    """The order that training climbs by: exact over jittered over loose, and all over what is not there."""
+def test_a_correct_claim_scores_far_above_every_corrupted_one(judged):
+    """The order that gives training its signal: exact above jittered above loose, and all above absent objects."""
     product = judged["product"]
     assert product["exact"] > product["jittered"] > product["iou .4-.7"] > product["iou .2-.4"]
     assert product["jittered"] > 0.7
@@ -151,7 +152,7 @@ def test_a_right_claim_scores_far_above_every_corrupted_one(judged):
 @pytest.mark.slow
 def test_no_attack_pays(attacked):
     """The bars of referee/trust/attacks: mean and 95th percentile of the gain, and the score of a box without its
-    object. On loose boxes, where words are all that can be gained by, the same two bars of the gain."""
+    object. On loose boxes, where only the wording can gain anything, the two bars of the gain."""
     from referee.trust.attacks import MEAN_BAR, P95_BAR, bars_broken
 
     unrelated, loose = attacked["unrelated"], attacked["too loose"]

@@ -1,4 +1,4 @@
-"""The environment's start-up hook (install/torchvision_ops.py), in fresh processes as vLLM starts them."""
+"""The environment's start-up hook (install/torchvision_ops.py), in fresh processes like those that vLLM starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_torchvision_and_the_image_processor_work_in_a_fresh_process():
     assert done.returncode == 0, done.stderr
 
 
-def test_python_starts_without_torch_and_asking_for_torchvision_loads_none():
+def test_python_start_and_finding_torchvision_do_not_import_torch():
     done = run(
         "import sys, importlib.util; assert 'torch' not in sys.modules; "
         "assert importlib.util.find_spec('torchvision'); assert 'torch' not in sys.modules"
@@ -31,8 +31,8 @@ def test_python_starts_without_torch_and_asking_for_torchvision_loads_none():
     assert done.returncode == 0, done.stderr
 
 
-def test_nothing_is_touched_where_torch_has_cuda(tmp_path):
-    """A GPU torch beside the CUDA torchvision: torchvision's own loader, no schemas of ours."""
+def test_the_hook_does_nothing_with_a_cuda_torch(tmp_path):
+    """A GPU torch with the CUDA torchvision: torchvision's own loader, no schemas of ours."""
     for package, text in (("torch", "cuda: str | None = '13.0'\n"), ("torchvision", "__version__ = '0.28.0+cu130'\n")):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()

@@ -1,4 +1,4 @@
-"""From a config to the loss that a rank computes."""
+"""Builds the loss that a rank computes from its config."""
 
 from __future__ import annotations
 
@@ -11,91 +11,83 @@ from evidence.errors import BadInput
 from learner.algorithm import AlgorithmConfig, own_loss
 from learner.losses.importance import correction, proximal_logprobs
 from learner.losses.kl import divergence
-from learner.losses.objectives import Objective, cispo, grpo, gspo, reinforce
+from learner.losses.objectives import OBJECTIVES
 from learner.losses.tokens import Loss, LossResult, PolicyOutput, TokenTargets
 
 
 def make_loss(config: AlgorithmConfig | None) -> Loss:
-    """The loss of an algorithm; without one, cross-entropy. Raises BadInput for a loss of the user's that is not there.
+    """The loss of an algorithm, or cross-entropy without one. Raises BadInput if a user's loss cannot be loaded.
 
-    A loss of the user's own is called with the options beside its name, and gives the whole loss:
+    A user's own loss gets the options given in the config and returns the whole loss:
     def mine(output: PolicyOutput, targets: TokenTargets, options: dict[str, Any]) -> LossResult
     """
     if config is None:
         return cross_entropy
     if ":" in config.loss:
         return partial(checked, own_loss(config.loss), config)
-    objectives = {
-        "grpo": grpo(config.clip_low, config.clip_high),
-        "gspo": gspo(config.clip_low, config.clip_high),
-        "cispo": cispo(config.clip_low, config.clip_high),
-        "reinforce": reinforce,
-    }
-    return partial(policy_loss, config, objectives[config.loss])
+    return partial(policy_loss, config)
 
 
 def checked(
     function: Callable[..., LossResult], config: AlgorithmConfig, output: PolicyOutput, targets: TokenTargets
 ) -> LossResult:
-    """What a loss of the user's own gives. Raises BadInput unless it is a LossResult that can be differentiated."""
+    """Run a user's own loss. Raises BadInput unless it returns a LossResult that can be differentiated."""
     result = function(output, targets, options=config.options)
     if not isinstance(result, LossResult) or result.loss.shape != () or not result.loss.requires_grad:
         raise BadInput(
-            f"loss = {config.loss}: it returned a {type(result).__name__}; it has to be a LossResult "
-            "(learner/losses/tokens.py) with a loss of no dimensions that depends on output.logprobs"
+            f"loss = {config.loss}: returned a {type(result).__name__}; must return a LossResult "
+            "(learner/losses/tokens.py) with a scalar loss that depends on output.logprobs"
         )
     return result
 
 
 def cross_entropy(output: PolicyOutput, targets: TokenTargets) -> LossResult:
-    """Supervised: -sum w log pi, over the tokens that are scored, which a warm start's are the completions' only."""
+    """Supervised loss: -sum w log pi over the scored tokens, which in a warm start are those of the completions."""
     loss = -(targets.weights * output.logprobs).sum()
     return LossResult(loss, {"cross_entropy": loss.item()})
 
 
-def policy_loss(
-    config: AlgorithmConfig, objective: Objective, output: PolicyOutput, targets: TokenTargets
-) -> LossResult:
+def policy_loss(config: AlgorithmConfig, output: PolicyOutput, targets: TokenTargets) -> LossResult:
     """-sum w (c J - kl rho k + entropy H): J the objective, c the correction, rho = pi / mu of the token, a constant.
 
-    Where the config has a price on divergence, in the loss or in the reward, `targets.reference` has to be there; with
-    an entropy bonus, `output.entropy`. Raises ValueError where it is not.
+    A KL penalty, in the loss or in the reward, needs `targets.reference`; an entropy bonus needs `output.entropy`.
+    Raises ValueError if they are missing.
     """
     proximal = proximal_logprobs(output.logprobs, targets.behaviour, config.proximal)
-    gain = objective(output, targets, proximal)
+    gain = OBJECTIVES[config.loss](output, targets, proximal, config.clip_low, config.clip_high)
     factor = correction(proximal - targets.behaviour, targets, config.correction)
     value = factor * gain.value
     log_ratio = output.logprobs.detach() - targets.behaviour
     ratio = log_ratio.exp()
-    watched = {
+    observed = {
         "weight": torch.ones_like(ratio),
         "ratio": ratio,
         "clipped": gain.clipped,
-        # k3 of mu against pi: how far the policy has moved from the one that drew the tokens.
+        # k3 estimate of KL(mu, pi): how far the policy has moved from the one that drew the tokens.
         "behaviour_kl": ratio - 1 - log_ratio,
-        # Of the tokens drawn, an estimate, where the distributions' own was not computed.
+        # Without the entropy of the distributions, an estimate from the drawn tokens.
         "entropy": -output.logprobs if output.entropy is None else output.entropy,
     }
     if config.correction.mode != "none":
-        watched["left_out"] = factor == 0
+        observed["left_out"] = factor == 0
     if config.correction.mode == "truncate":
-        watched["truncated"] = factor == config.correction.high
+        observed["truncated"] = factor == config.correction.high
     if targets.reference is not None:
-        price = divergence(output.logprobs, targets.reference, config.kl.estimator)
-        watched["kl"] = price
+        penalty = divergence(output.logprobs, targets.reference, config.kl.estimator)
+        observed["kl"] = penalty
         if config.kl.coefficient and config.kl.where == "loss":
-            value = value - config.kl.coefficient * ratio * price
+            value = value - config.kl.coefficient * ratio * penalty
     elif config.kl.coefficient:
-        raise ValueError("algorithm.kl.coefficient: there are no reference log-probs to measure the divergence from")
+        raise ValueError("algorithm.kl.coefficient: the targets have no reference log-probs")
     if config.entropy:
         if output.entropy is None:
             raise ValueError("algorithm.entropy: the policy did not compute its entropy")
         value = value + config.entropy * output.entropy
-    return LossResult(-(targets.weights * value).sum(), _sums(targets.weights, watched))
+    return LossResult(-(targets.weights * value).sum(), _sums(targets.weights, observed))
 
 
 @torch.no_grad()
-def _sums(weights: torch.Tensor, watched: dict[str, torch.Tensor]) -> dict[str, float]:
-    """The weighted sum of each, [N], brought from the device at once."""
-    sums = torch.stack([(weights * values).sum() for values in watched.values()])
-    return dict(zip(watched, sums.tolist()))
+def _sums(weights: torch.Tensor, observed: dict[str, torch.Tensor]) -> dict[str, float]:
+    """The weighted sum of each tensor [N], copied from the device in one transfer."""
+    sums = torch.stack([(weights * values).sum() for values in observed.values()])
+    return dict(zip(observed, sums.tolist()))

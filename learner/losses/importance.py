@@ -1,9 +1,11 @@
-"""The proximal policy, and what is made of pi_prox / mu: how tokens that another policy drew are made to count.
+"""The proximal policy, and the corrections for tokens that another policy drew, made of pi_prox / mu.
 
 All of it is constant for the gradient.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 
@@ -14,10 +16,10 @@ from learner.losses.tokens import TokenTargets
 def proximal_logprobs(logprobs: torch.Tensor, behaviour: torch.Tensor, config: Proximal) -> torch.Tensor:
     """log pi_prox, [N].
 
-    `recomputed` is the policy as the step begins (decoupled PPO, arXiv 2110.00641, 2505.24298). Each batch is trained
-    by one optimizer step here, so until that step's end the weights are those: stopgrad of this very forward is exact,
-    and no pass of its own is needed. `interpolated` is A-3PO's approximation (arXiv 2512.06547), which takes
-    1 / staleness of the token for `alpha`; here alpha is one number.
+    `recomputed` is the policy at the start of the step (decoupled PPO, arXiv 2110.00641, 2505.24298). Each batch is
+    trained by one optimizer step here, so the weights do not change until that step ends: the detached output of this
+    forward is exact, and no separate pass is needed. `interpolated` is A-3PO's approximation (arXiv 2512.06547), which
+    uses 1 / staleness of the token for `alpha`; here alpha is one number.
     """
     if config.policy == "behaviour":
         return behaviour
@@ -26,25 +28,48 @@ def proximal_logprobs(logprobs: torch.Tensor, behaviour: torch.Tensor, config: P
 
 
 def correction(log_weight: torch.Tensor, targets: TokenTargets, config: Correction) -> torch.Tensor:
-    """[N], the factor of each token's gain; `log_weight`: log(pi_prox / mu), [N].
+    """[N], the factor of each token's gain, from `log_weight` = log(pi_prox / mu), [N].
 
-    A token that is left out keeps its place in the step's mean, whose weights were given before it was known.
-    `plain`: decoupled PPO. `truncate`: TIS (Yao et al. 2025). `mask`: IcePop (arXiv 2510.18855) for tokens, Seq-MIS
-    (Liu et al. 2025) for sequences. `reject`: by the geometric mean as in verl and prime-rl.
+    A token with factor 0 keeps its share of the step's mean, because token weights are computed beforehand.
     """
-    if config.mode == "none":
-        return torch.ones_like(log_weight)
-    whole = config.level == "sequence"
-    if config.mode == "reject":
-        judged = targets.sequence_mean(log_weight) if whole else log_weight
-        outside = ~_within(judged.exp(), config)
-        return (targets.sequence_sum(outside.to(log_weight.dtype)) == 0).to(log_weight.dtype)
-    weight = (targets.sequence_sum(log_weight) if whole else log_weight).exp()
-    if config.mode == "truncate":
-        return weight.clamp(max=config.high)
-    if config.mode == "mask":
-        return torch.where(_within(weight, config), weight, 0.0)
-    return weight
+    return CORRECTIONS[config.mode](log_weight, targets, config)
+
+
+def _none(log_weight: torch.Tensor, targets: TokenTargets, config: Correction) -> torch.Tensor:
+    return torch.ones_like(log_weight)
+
+
+def _plain(log_weight: torch.Tensor, targets: TokenTargets, config: Correction) -> torch.Tensor:
+    """Decoupled PPO."""
+    return (targets.sequence_sum(log_weight) if config.level == "sequence" else log_weight).exp()
+
+
+def _truncate(log_weight: torch.Tensor, targets: TokenTargets, config: Correction) -> torch.Tensor:
+    """TIS (Yao et al. 2025)."""
+    return _plain(log_weight, targets, config).clamp(max=config.high)
+
+
+def _mask(log_weight: torch.Tensor, targets: TokenTargets, config: Correction) -> torch.Tensor:
+    """IcePop (arXiv 2510.18855) for tokens, Seq-MIS (Liu et al. 2025) for sequences."""
+    weight = _plain(log_weight, targets, config)
+    return torch.where(_within(weight, config), weight, 0.0)
+
+
+def _reject(log_weight: torch.Tensor, targets: TokenTargets, config: Correction) -> torch.Tensor:
+    """Whole sequences, by any of their tokens or by the geometric mean as in verl and prime-rl."""
+    log_ratio = targets.sequence_mean(log_weight) if config.level == "sequence" else log_weight
+    outside = ~_within(log_ratio.exp(), config)
+    return (targets.sequence_sum(outside.to(log_weight.dtype)) == 0).to(log_weight.dtype)
+
+
+# By their names in learner/algorithm.MODES.
+CORRECTIONS: dict[str, Callable[[torch.Tensor, TokenTargets, Correction], torch.Tensor]] = {
+    "none": _none,
+    "plain": _plain,
+    "truncate": _truncate,
+    "mask": _mask,
+    "reject": _reject,
+}
 
 
 def _within(ratio: torch.Tensor, config: Correction) -> torch.Tensor:

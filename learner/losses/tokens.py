@@ -1,4 +1,4 @@
-"""What every loss works over: N scored tokens of a micro-batch, of the policy and of the step.
+"""The inputs and outputs of every loss, for the N scored tokens of a micro-batch.
 
 Guarantee: a loss is a weighted sum over tokens whose weights already hold the mean over the whole step (all ranks and
 micro-batches), so that neither the number of ranks nor the split into micro-batches changes the gradient.
@@ -14,10 +14,10 @@ import torch
 
 
 class PolicyOutput(NamedTuple):
-    """Of the current policy, differentiable. `logprobs`: [N], of the tokens drawn. `entropy`: [N], nats, of the
-    distributions that they were drawn from; None where it was not computed.
+    """Output of the current policy, differentiable. `logprobs`: [N], of the drawn tokens. `entropy`: [N], nats, of its
+    distributions at these tokens; None if not computed.
 
-    A tuple, since DeepSpeed looks for a forward's tensors in tuples, lists and dicts only."""
+    A tuple, because DeepSpeed finds the tensors of a forward only in tuples, lists and dicts."""
 
     logprobs: torch.Tensor
     entropy: torch.Tensor | None = None
@@ -25,11 +25,11 @@ class PolicyOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenTargets:
-    """What a loss knows of N scored tokens beside what the policy says of them; float32 [N] each but `sequence`.
+    """What a loss is given about N scored tokens besides the policy's output; float32 [N] each except `sequence`.
 
     weights: share of the token in the step's aggregate: the sum over the step of weights * x is the aggregate of x.
-    advantages: A of the token's trajectory. behaviour: log-prob under the distribution that drew it.
-    sequence: int64 [N], which of the micro-batch's completions (0..K-1) it is of; each is whole within it.
+    advantages: A of the token's trajectory. behaviour: log-prob under the distribution that drew the token.
+    sequence: int64 [N], the token's completion, 0..K-1; the micro-batch contains each of its completions whole.
     reference: log-prob under the reference policy, if there is one.
     """
 
@@ -51,7 +51,7 @@ class TokenTargets:
 
 @dataclass(frozen=True)
 class LossResult:
-    """`loss`: scalar to minimise. `metrics`: sums over tokens with the same weights, so that they add up over ranks."""
+    """`loss`: scalar to minimise. `metrics`: sums over tokens with the same weights; they add up over ranks."""
 
     loss: torch.Tensor
     metrics: dict[str, float]

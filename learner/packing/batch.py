@@ -1,4 +1,4 @@
-"""Batches: the arrays of one forward, and which images it shows where. Pure."""
+"""Batches: the arrays of one forward, and where its images are placed. Pure."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from learner.packing.shared_prefix import Branch, ImageSet, Unit
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows padded to a common T, with N scored tokens of K sequences, and S image sets standing at M places.
+    """B rows padded to a common length T, with N scored tokens of K sequences, and S image sets shown at M places.
 
     token_ids: int64 [B, T]; positions: int64 [3, B, T].
-    segment: int32 [B, T], which of a row's pieces a token is of; branch: int32 [B, T], 0 in the piece's prefix, 1 and
-    up in the sequences behind it. Both -1 where padded. What sees what: learner/model/attention.
-    predict_from: int64 [N], into the flattened B x T: the token whose hidden state predicts targets[n]; targets: [N].
-    token: int64 [N], the scored token's index in the step: units, their sequences and their tokens in the given order.
-    sequence: int64 [N], the sequence (0..K-1) that it is of.
-    grids: int64 [n, 3], frame_counts: int32 [n], of the sets' images in order; set_sizes: int64 [S], images of each.
-    image_of: int64 [M], the set that stands at each place, in the order of the rows.
+    segment: int32 [B, T], index of the token's piece in its row; branch: int32 [B, T], 0 in the piece's prefix, 1, 2 …
+        in the sequences after it. Both are -1 on padding. learner/model/attention says which tokens attend to which.
+    predict_from: int64 [N], index into the flattened B x T of the token whose hidden state predicts targets[n].
+    targets: int64 [N].
+    token: int64 [N], index of the scored token in the step, counting units, their sequences and their tokens in order.
+    sequence: int64 [N], the token's sequence, 0..K-1.
+    grids: int64 [n, 3], frame_counts: int32 [n], of the images of all sets in order; set_sizes: int64 [S], images per
+        set.
+    image_of: int64 [M], the set shown at each place, in the order of the rows.
     """
 
     token_ids: np.ndarray
@@ -41,7 +43,7 @@ class Batch:
 
 
 def first_tokens(units: Sequence[Unit]) -> list[list[int]]:
-    """Index in the step of the first scored token of each branch of each unit."""
+    """For each branch of each unit, the index in the step of its first scored token."""
     counts = [len(branch.targets) for unit in units for branch in unit.branches]
     starts = iter(accumulate(counts, initial=0))
     return [[next(starts) for _ in unit.branches] for unit in units]
@@ -50,9 +52,9 @@ def first_tokens(units: Sequence[Unit]) -> list[list[int]]:
 def make_batch(
     units: Sequence[Unit], starts: Sequence[Sequence[int]], forward: Forward, images_once: bool
 ) -> tuple[Batch, tuple[ImageSet, ...]]:
-    """The arrays of `forward`, and the image sets to be encoded for it. `starts`: first_tokens(units).
+    """The arrays of `forward`, and the image sets to encode for it. `starts`: first_tokens(units).
 
-    images_once: sets of one key are encoded once and placed wherever they are shown, else once for every place.
+    images_once: encode sets with equal keys once and place them wherever they are shown; else once for each place.
     """
     length = max(1, *(sum(piece.tokens for piece in row) for row in forward))
     shape = len(forward), length
@@ -64,19 +66,19 @@ def make_batch(
     for b, row in enumerate(forward):
         start = 0
         for number, piece in enumerate(row):
-            unit, here = units[piece.unit], slice(start, start + piece.tokens)
+            unit, span = units[piece.unit], slice(start, start + piece.tokens)
             branches = [unit.branches[k] for k in piece.branches]
-            token_ids[b, here] = np.concatenate([unit.token_ids, *(each.token_ids for each in branches)])
-            positions[:, b, here] = np.concatenate([unit.positions, *(each.positions for each in branches)], axis=1)
-            segment[b, here] = number
-            branch[b, here] = np.repeat(range(len(branches) + 1), [len(unit.token_ids), *map(len, branches)])
+            token_ids[b, span] = np.concatenate([unit.token_ids, *(s.token_ids for s in branches)])
+            positions[:, b, span] = np.concatenate([unit.positions, *(s.positions for s in branches)], axis=1)
+            segment[b, span] = number
+            branch[b, span] = np.repeat(range(len(branches) + 1), [len(unit.token_ids), *map(len, branches)])
             predict_from.append(b * length + start + _predict_from(len(unit.token_ids), branches))
-            targets += [each.targets for each in branches]
+            targets += [s.targets for s in branches]
             token += [starts[piece.unit][k] + np.arange(len(unit.branches[k].targets)) for k in piece.branches]
-            sequence += [np.full(len(each.targets), sequences + k) for k, each in enumerate(branches)]
+            sequence += [np.full(len(s.targets), sequences + k) for k, s in enumerate(branches)]
             placed += unit.images
-            start, sequences = here.stop, sequences + len(branches)
-    sets, image_of = _once(placed) if images_once else (placed, range(len(placed)))
+            start, sequences = span.stop, sequences + len(branches)
+    sets, image_of = _distinct(placed) if images_once else (placed, range(len(placed)))
     batch = Batch(
         token_ids=token_ids,
         positions=positions,
@@ -86,32 +88,32 @@ def make_batch(
         targets=np.concatenate(targets).astype(np.int64),
         token=np.concatenate(token),
         sequence=np.concatenate(sequence),
-        grids=np.concatenate([np.zeros((0, 3), np.int64), *(each.grids for each in sets)]).astype(np.int64),
-        frame_counts=np.concatenate([np.zeros(0, np.int32), *(each.frame_counts for each in sets)]),
-        set_sizes=np.array([len(each.grids) for each in sets], np.int64),
+        grids=np.concatenate([np.zeros((0, 3), np.int64), *(s.grids for s in sets)]).astype(np.int64),
+        frame_counts=np.concatenate([np.zeros(0, np.int32), *(s.frame_counts for s in sets)]),
+        set_sizes=np.array([len(s.grids) for s in sets], np.int64),
         image_of=np.array(image_of, np.int64),
     )
     return batch, tuple(sets)
 
 
 def _predict_from(prefix: int, branches: Sequence[Branch]) -> np.ndarray:
-    """Where the tokens that predict the branches' targets stand in a piece with a prefix of `prefix` tokens."""
-    found, start = [], prefix
+    """Positions of the tokens that predict the branches' targets, in a piece with a prefix of `prefix` tokens."""
+    positions, start = [], prefix
     for branch in branches:
-        # The last tokens of prefix and branch: only the first of them may be the prefix's.
+        # The last tokens of prefix and branch. Only the first of them can be in the prefix.
         before = len(branch) - len(branch.targets) + np.arange(len(branch.targets))
-        found.append(np.where(before < 0, prefix + before, start + before))
+        positions.append(np.where(before < 0, prefix + before, start + before))
         start += len(branch)
-    return np.concatenate(found)
+    return np.concatenate(positions)
 
 
-def _once(placed: Sequence[ImageSet]) -> tuple[list[ImageSet], list[int]]:
-    """Each set once, and which of them stands at each place."""
-    sets = {each.key: each for each in placed}
+def _distinct(placed: Sequence[ImageSet]) -> tuple[list[ImageSet], list[int]]:
+    """The distinct sets, and the index of the set shown at each place."""
+    sets = {s.key: s for s in placed}
     index = {key: n for n, key in enumerate(sets)}
-    return list(sets.values()), [index[each.key] for each in placed]
+    return list(sets.values()), [index[s.key] for s in placed]
 
 
 def waste(batches: Sequence[Batch]) -> float:
-    """The share of padding among all the tokens that are run."""
+    """The share of padding among all tokens that are run."""
     return sum(int((batch.branch < 0).sum()) for batch in batches) / sum(batch.branch.size for batch in batches)

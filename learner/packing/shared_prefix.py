@@ -1,6 +1,6 @@
 """Units: sequences over the same images, with the longest prefix that they share.
 
-For a group of G trajectories the prefix is the whole prompt, for supervised questions about one clip it is the video.
+For a group of G trajectories the prefix is the whole prompt; for supervised questions about one clip it is the video.
 Pure.
 """
 
@@ -17,9 +17,9 @@ from evidence.types import Prompt
 
 @dataclass(frozen=True)
 class ImageSet:
-    """What is encoded in one go: an array of k images, or of one native video.
+    """Images that are encoded together: an array of k images, or of one native video.
 
-    key: equal keys, equal pixels. pixels: uint8 [n, H, W, 3], or a ref to it.
+    key: equal keys mean equal pixels. pixels: uint8 [n, H, W, 3], or a ref to it.
     grids: int32 [k, 3], frame_counts: int32 [k], as in evidence.types.Prompt.
     """
 
@@ -31,10 +31,10 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Branch:
-    """What one sequence has after the prefix: L tokens, then the last of its C targets.
+    """The part of a sequence after the prefix: L tokens, followed by the last of its C targets.
 
-    token_ids: int32 [L], the rest of its prompt and its completion but for the last token, which predicts nothing.
-    positions: int32 [3, L]. targets: int32 [C], the completion: predicted by the last C tokens of prefix and branch.
+    token_ids: int32 [L], the rest of its prompt, and its completion without the last token, which predicts nothing.
+    positions: int32 [3, L]. targets: int32 [C], the completion, predicted by the last C tokens of prefix and branch.
     """
 
     token_ids: np.ndarray
@@ -47,7 +47,8 @@ class Branch:
 
 @dataclass(frozen=True)
 class Unit:
-    """K sequences. token_ids: int32 [P], positions: int32 [3, P], of the prefix, which shows all `images`, in order."""
+    """K sequences with one prefix, which shows all `images` in order. token_ids: int32 [P], positions: int32 [3, P], of
+    the prefix."""
 
     token_ids: np.ndarray
     positions: np.ndarray
@@ -61,21 +62,22 @@ class Unit:
 
 
 def sequence_tokens(prompt: int, completion: int) -> int:
-    """Tokens that a sequence is run on: the last one of its completion predicts nothing."""
+    """Tokens that are run for a sequence: all except the last of its completion, which predicts nothing."""
     return prompt + completion - 1
 
 
 def make_unit(prompts: Sequence[Prompt], completions: Sequence[np.ndarray], images: Sequence[tuple[str, Any]]) -> Unit:
-    """Sequences prompts[k] followed by completions[k] (int32 [C_k], C_k >= 1). `images`: (key, pixels) of what a prompt
-    shows, in order: one array of its video or of all its images, or arrays of equally many of them each.
+    """The unit of the sequences prompts[k] followed by completions[k] (int32 [C_k], C_k >= 1). `images`: (key, pixels)
+    of the images that a prompt shows, in order: one array of its video or of all its images, or several arrays of
+    equally many images each.
 
-    Raises ValueError if prompts differ in their images, or have one after the shared prefix, which could not be shared.
+    Raises ValueError if prompts differ in their images, or if an image comes after the shared prefix.
     """
     first, shared = prompts[0], common_prefix(prompts)
     if any(not np.array_equal(p.grids, first.grids) for p in prompts):
         raise ValueError("sequences of one unit must show the same images")
     if len(first.grids) and any(_axes_differ(p.positions[:, shared:]) for p in prompts):
-        raise ValueError("an image stands after the shared prefix")
+        raise ValueError("an image comes after the shared prefix")
     return Unit(
         token_ids=first.token_ids[:shared],
         positions=first.positions[:, :shared],
@@ -85,7 +87,7 @@ def make_unit(prompts: Sequence[Prompt], completions: Sequence[np.ndarray], imag
 
 
 def common_prefix(prompts: Sequence[Prompt]) -> int:
-    """How many leading token ids all prompts share."""
+    """The number of leading token ids that all prompts share."""
     first = prompts[0].token_ids
     shared = min(len(p.token_ids) for p in prompts)
     for prompt in prompts[1:]:
@@ -107,8 +109,8 @@ def _branch(prompt: Prompt, completion: np.ndarray, shared: int) -> Branch:
 def _image_sets(prompt: Prompt, images: Sequence[tuple[str, Any]]) -> tuple[ImageSet, ...]:
     if not len(prompt.grids):
         return ()
-    each = len(prompt.grids) // len(images)
-    parts = [slice(n * each, (n + 1) * each) for n in range(len(images))]
+    size = len(prompt.grids) // len(images)
+    parts = [slice(n * size, (n + 1) * size) for n in range(len(images))]
     return tuple(
         ImageSet(key, pixels, prompt.grids[part], prompt.frame_counts[part])
         for (key, pixels), part in zip(images, parts)
@@ -116,5 +118,6 @@ def _image_sets(prompt: Prompt, images: Sequence[tuple[str, Any]]) -> tuple[Imag
 
 
 def _axes_differ(positions: np.ndarray) -> bool:
-    """Text has one position on all three axes; an image of more than one token has not."""
+    """Whether the positions include an image: text has the same position on all three axes, an image of more than one
+    token does not."""
     return bool((positions != positions[:1]).any())

@@ -1,6 +1,6 @@
-"""What one forward of a rank is made of, and how a whole step is dealt out.
+"""The contents of one forward of a rank, and the distribution of a whole step over the ranks.
 
-Per-token values of a step are flat arrays over all its scored tokens: `Batch.token` says which of them a forward holds.
+Per-token values of a step are flat arrays over all its scored tokens; `Batch.token` maps a forward's tokens into them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from learner.settings import PackingConfig
 
 @dataclass(frozen=True)
 class MicroLayout:
-    """What is run. images: of each of the batch's image sets, uint8 [n, H, W, 3] or a ref to it; image_keys: equal
-    keys, equal pixels."""
+    """The input of one forward. images: uint8 [n, H, W, 3], or a ref to it, for each image set of the batch;
+    image_keys: equal keys mean equal pixels."""
 
     batch: Batch
     images: tuple[Any, ...]
@@ -29,7 +29,8 @@ class MicroLayout:
 
 @dataclass(frozen=True)
 class MicroBatch(MicroLayout):
-    """And what the loss is made of, float32 [N] each. reference: log-probs under the reference policy, if any."""
+    """The input of one forward and of its loss, float32 [N] each. reference: log-probs under the reference policy, if
+    any."""
 
     weights: np.ndarray
     advantages: np.ndarray
@@ -39,7 +40,7 @@ class MicroBatch(MicroLayout):
 
 @dataclass(frozen=True)
 class StepTargets:
-    """The same for all scored tokens of a step, in the order of `Batch.token`: float32 [tokens] each."""
+    """The inputs of the loss for all scored tokens of a step, in the order of `Batch.token`: float32 [tokens] each."""
 
     weights: np.ndarray
     advantages: np.ndarray
@@ -48,32 +49,32 @@ class StepTargets:
 
 
 def lay_out(units: Sequence[Unit], ranks: int, packing: PackingConfig) -> list[list[MicroLayout]]:
-    """Each rank's forwards over all sequences of `units`, equally many a rank. Raises ValueError if a sequence alone is
-    above the token budget."""
+    """The forwards of each rank over all sequences of `units`, the same number for every rank. Raises ValueError if a
+    single sequence exceeds the token budget."""
     starts = first_tokens(units)
 
     def layout(forward: Forward) -> MicroLayout:
         batch, sets = make_batch(units, starts, forward, images_once=packing.mode != "none")
-        return MicroLayout(batch, tuple(each.pixels for each in sets), tuple(each.key for each in sets))
+        return MicroLayout(batch, tuple(s.pixels for s in sets), tuple(s.key for s in sets))
 
     return [[layout(forward) for forward in forwards] for forwards in make_plan(units, ranks, packing)]
 
 
 def with_targets(layouts: Sequence[Sequence[MicroLayout]], step: StepTargets) -> list[list[MicroBatch]]:
-    """`layouts` (of each rank) with what the loss wants of their tokens."""
+    """The `layouts` of each rank, with the inputs of the loss for their tokens."""
 
-    def filled(layout: MicroLayout) -> MicroBatch:
-        at = layout.batch.token
-        reference = None if step.reference is None else step.reference[at]
-        values = step.weights[at], step.advantages[at], step.behaviour[at], reference
+    def add_targets(layout: MicroLayout) -> MicroBatch:
+        tokens = layout.batch.token
+        reference = None if step.reference is None else step.reference[tokens]
+        values = step.weights[tokens], step.advantages[tokens], step.behaviour[tokens], reference
         return MicroBatch(layout.batch, layout.images, layout.image_keys, *values)
 
-    return [[filled(layout) for layout in forwards] for forwards in layouts]
+    return [[add_targets(layout) for layout in forwards] for forwards in layouts]
 
 
 def gather_tokens(layouts: Sequence[Sequence[MicroLayout]], values: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """float32 [tokens of the step], from float32 [N] of each forward of each rank."""
+    """float32 [tokens of the step] from float32 [N] of each forward of each rank."""
     tokens = np.concatenate([layout.batch.token for forwards in layouts for layout in forwards])
     flat = np.zeros(len(tokens), np.float32)
-    flat[tokens] = np.concatenate([each for forwards in values for each in forwards])
+    flat[tokens] = np.concatenate([forward for forwards in values for forward in forwards])
     return flat

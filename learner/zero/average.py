@@ -1,5 +1,5 @@
 """A moving average of the trained weights, kept in shards: each rank averages its own part of the master weights, in
-float32 and without a word to the others."""
+float32, without communication between ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from learner.checkpoints import Saved
 
 
 class WeightAverage:
-    """Begins as the weights are; each `update` makes it decay * average + (1 - decay) * weights."""
+    """The average starts equal to the weights; each `update` sets it to decay * average + (1 - decay) * weights."""
 
     def __init__(self, engine: deepspeed.DeepSpeedEngine, decay: float):
         self.engine, self.decay = engine, decay
@@ -25,24 +25,24 @@ class WeightAverage:
             average.lerp_(weights, 1 - self.decay)
 
     def save(self, shards: Path, rank: int) -> None:
-        """Into the checkpoint folder `shards`. Call it on every rank."""
+        """Write this rank's part into the checkpoint folder `shards`. Call it on every rank."""
         shards.mkdir(parents=True, exist_ok=True)
         torch.save({key: part for key, part, _ in self._parts()}, _file(shards, rank))
 
     @torch.no_grad()
     def load(self, shards: Path, saved_ranks: int, rank: int) -> None:
-        """What any number of ranks saved."""
+        """Load this rank's part of an average that any number of ranks saved."""
         saved = _read(shards, saved_ranks)
         for key, part, numel in self._parts():
             start = rank * len(part)
-            mine = torch.cat([one[key] for one in saved])[:numel][start : start + len(part)]
-            part[: len(mine)].copy_(mine)  # behind it is padding
+            values = torch.cat([shard[key] for shard in saved])[:numel][start : start + len(part)]
+            part[: len(values)].copy_(values)  # the rest of `part` is padding
 
     def _weights(self) -> list[torch.Tensor]:
         return self.engine.optimizer.fp32_partitioned_groups_flat
 
     def _parts(self) -> Iterator[tuple[str, torch.Tensor, int]]:
-        """(name in the shards, this rank's part, numbers on all ranks) of each parameter."""
+        """(key in the shards, this rank's part, number of elements on all ranks) of each parameter."""
         for flat, parameters in zip(self.flat, self.engine.optimizer.fp16_groups, strict=True):
             offset = 0
             for parameter in parameters:
@@ -52,10 +52,10 @@ class WeightAverage:
 
 
 def read_average(shards: Path, ranks: int, parameters: Mapping[str, Saved]) -> Iterator[tuple[str, torch.Tensor]]:
-    """(checkpoint name, whole average float32) of each parameter that `ranks` ranks saved in `shards`."""
+    """Yield (checkpoint name, whole average in float32) of each parameter that `ranks` ranks saved in `shards`."""
     saved = _read(shards, ranks)
     for name, (shape, key) in ((name, (torch.Size(s.shape), s.key)) for name, s in parameters.items()):
-        yield name, torch.cat([one[key] for one in saved])[: shape.numel()].view(shape)
+        yield name, torch.cat([shard[key] for shard in saved])[: shape.numel()].view(shape)
 
 
 def _file(shards: Path, rank: int) -> Path:
@@ -63,5 +63,5 @@ def _file(shards: Path, rank: int) -> Path:
 
 
 def _read(shards: Path, ranks: int) -> list[dict[str, torch.Tensor]]:
-    """Of each rank; numbers are read from disk when they are used."""
+    """The parts of all ranks, memory-mapped."""
     return [torch.load(_file(shards, rank), mmap=True, weights_only=True) for rank in range(ranks)]

@@ -1,4 +1,4 @@
-"""The whole model of a checkpoint, put together from its files without the ranks that wrote them."""
+"""Assembles the whole model of a checkpoint from its files, without running the ranks that wrote them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from learner.zero.average import read_average
 
 
 class WholeModel:
-    """Trained weights in float32 as their optimizer has them, or their average; the others from the folder that
-    training began from, in its precision. Raises BadInput if that is another model now."""
+    """The model of a checkpoint: trained weights in float32 from the optimizer's master weights, or their moving
+    average; all others from the folder that training began from, in the precision of training. Raises BadInput if that
+    folder holds another model now."""
 
     def __init__(self, record: Path, saved: Record, average: bool):
         self.shards, self.saved, self.average = record.with_suffix(""), saved, average
-        disable_progress_bar()  # `ser export` shows one of its own
+        disable_progress_bar()  # `ser export` shows its own
         model = AutoModelForImageTextToText.from_pretrained(saved.model, dtype=getattr(torch, saved.precision))
         self.base = {name: p.detach() for name, p in model.named_parameters()}
         for name, shape in self._changed().items():
@@ -38,8 +39,8 @@ class WholeModel:
         return sum(tensor.numel() for tensor in self.base.values())
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Each by its checkpoint name, tied ones once, adapters merged; only one is in memory at a time of those that
-        were trained, or the adapters."""
+        """Yield (checkpoint name, tensor), tied tensors once, adapters merged. Of the trained tensors only one is in
+        memory at a time, or all adapters if those were trained."""
         read = read_average if self.average else _read_master
         trained = read(self.shards, self.saved.ranks, self.saved.parameters)
         yield from trained if self.saved.lora_scale is None else self._merged(dict(trained), self.saved.lora_scale)
@@ -47,7 +48,7 @@ class WholeModel:
         yield from ((name, tensor) for name, tensor in self.base.items() if name not in changed)
 
     def _changed(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the base's tensors that training changed, by checkpoint name."""
+        """The shapes of the base model's tensors that training changed, by checkpoint name."""
         shapes = {name: parameter.shape for name, parameter in self.saved.parameters.items()}
         if self.saved.lora_scale is None:
             return shapes
@@ -56,8 +57,8 @@ class WholeModel:
     def _merged(self, adapters: Mapping[str, torch.Tensor], scale: float) -> Iterator[tuple[str, torch.Tensor]]:
         for layer in _layers(adapters):
             parts = (f"{layer}.{A}", f"{layer}.{B}")
-            own = {f"{layer}.weight": self.base[f"{layer}.weight"]} | {name: adapters[name] for name in parts}
-            yield from merge(own, {layer: scale}).items()
+            tensors = {f"{layer}.weight": self.base[f"{layer}.weight"]} | {name: adapters[name] for name in parts}
+            yield from merge(tensors, {layer: scale}).items()
 
 
 def _layers(names: Iterable[str]) -> list[str]:
@@ -66,7 +67,8 @@ def _layers(names: Iterable[str]) -> list[str]:
 
 
 def _read_master(shards: Path, ranks: int, parameters: Mapping[str, Saved]) -> Iterator[tuple[str, torch.Tensor]]:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # DeepSpeed's own bars
+    # DeepSpeed prints progress bars of its own.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         master = get_fp32_state_dict_from_zero_checkpoint(
             str(shards.parent), shards.name, exclude_frozen_parameters=True, lazy_mode=True
         )

@@ -1,5 +1,6 @@
-"""Weights leave ZeRO-3 in buckets of whole layers, sized by `ds_numel` (a partitioned parameter's `numel()` is 0), and
-are copied out inside the gather (promise 7). Those of a replicated vision tower leave the same way, ungathered."""
+"""Gathers weights out of ZeRO-3 in buckets of whole layers, sized by `ds_numel` (the `numel()` of a partitioned
+parameter is 0), and copies them out inside the gather (promise 7). The weights of a replicated vision tower take the
+same path, without a gather."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ LAYER = re.compile(r"^(.*?\.(?:layers|blocks)\.\d+)\.")
 
 
 def replicated(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """`module` with whole, frozen parameters of its own in place of sharded ones, which are gathered one by one. Every
-    rank must call it."""
+    """Replace the sharded parameters of `module` by whole, frozen copies, gathered one by one. Every rank must call
+    it."""
     for part in module.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
             with GatheredParameters([parameter], modifier_rank=None):
@@ -25,34 +26,34 @@ def replicated(module: torch.nn.Module, device: torch.device) -> torch.nn.Module
 
 
 def whole_numel(parameter: torch.nn.Parameter) -> int:
-    """Elements of a parameter, sharded or not."""
+    """The number of elements of a parameter, sharded or not."""
     return parameter.ds_numel if hasattr(parameter, "ds_numel") else parameter.numel()
 
 
 def layer_buckets(sizes: dict[str, int], limit: int) -> list[list[str]]:
-    """Names grouped by whole layers into buckets of at most `limit` bytes, or of one layer where that is larger."""
+    """Group names by whole layers into buckets of at most `limit` bytes, or of one layer if that is larger."""
     layers: dict[str, list[str]] = {}
     for name in sizes:
         match = LAYER.match(name)
         layers.setdefault(match[1] if match else name.rsplit(".", 1)[0], []).append(name)
     buckets: list[list[str]] = []
-    room = 0
+    free = 0
     for names in layers.values():
         size = sum(sizes[n] for n in names)
-        if not buckets or size > room:
+        if not buckets or size > free:
             buckets.append([])
-            room = limit
+            free = limit
         buckets[-1] += names
-        room -= size
+        free -= size
     return buckets
 
 
 def gather_buckets(
     parameters: dict[str, torch.nn.Parameter], rank: int, world: int, limit: int
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """(b, {name: whole array}) of the buckets this rank hands out: rank b mod R those numbered b.
+    """Yield (b, {name: whole array}) for this rank's buckets: bucket b belongs to rank b mod `world`.
 
-    Every rank must run the generator to its end, since each gather is collective. bfloat16 arrays come as uint16.
+    Every rank must exhaust the generator, since each gather is collective. bfloat16 arrays are viewed as uint16.
     """
     sizes = {name: whole_numel(p) * p.element_size() for name, p in parameters.items()}
     for index, names in enumerate(layer_buckets(sizes, limit)):

@@ -1,4 +1,4 @@
-"""The process group of the ranks."""
+"""The process group of the learner ranks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHARED_MEMORY_OP = "deepspeed_shm_comm"
 
 
 def join_group(rank: int, world: int, address: str, port: int, timeout_s: float) -> None:
-    """Join the process group: nccl where there is a GPU, gloo elsewhere."""
+    """Join the process group: nccl with a GPU, gloo without."""
     os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE=str(world), MASTER_ADDR=address, MASTER_PORT=str(port))
     # DeepSpeed would compile an optional shared-memory all-reduce for the CPU here, which takes a minute and a
     # compiler, under a file lock that outlives a killed process and then blocks every later run of the account.
@@ -24,7 +24,7 @@ def join_group(rank: int, world: int, address: str, port: int, timeout_s: float)
 
 
 def free_address() -> tuple[str, int]:
-    """(host, port) at which the other ranks reach this process's node."""
+    """(host, free port) at which the other ranks can reach this node."""
     host = ray.util.get_node_ip_address()
     with socket.socket() as probe:
         probe.bind((host, 0))

@@ -1,4 +1,4 @@
-"""Datasets: files of several formats, each read into Samples, mixed, checked and converted (docs/data.md)."""
+"""Datasets: files of several formats, read into Samples, mixed, checked and converted (docs/data.md)."""
 
 from rollout.dataset.read import read_dataset
 

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, found before a run finds it."""
+"""Checks a dataset for errors before a run uses it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from dataclasses import dataclass
 
 from evidence.types import Box, FrameInfo, Sample
 from rollout.dataset.read import DatasetFile
-from rollout.dataset.row import box
+from rollout.dataset.row import box as parse_box
 
-# A container says its video's length to a frame at best.
+# A container states the duration of its video to one frame at best.
 SLACK_S = 0.05
 ANSWERED_BOX = re.compile(r"<box>(\[[^\[\]]*\])</box>")
 
 
 @dataclass
 class Report:
-    """What `ser data check` prints.
+    """The report of `ser data check`.
 
-    duplicates: ids of samples that repeat an earlier one's id, or its question about the same media.
-    unreadable_media: path -> reason; empty files, and if the media were decoded, what failed.
-    boxes_outside: labelled boxes that leave 0-1, and boxes in answers that leave image_size, or that have no area.
-    times_outside: key frames and spans before 0, reversed, or after the end of the video where its duration is known.
-    items_without_frame: frames of key_items that key_frames do not list: without a time, their boxes are of no use.
+    duplicates: ids of samples that repeat an earlier sample's id, or its question about the same media.
+    unreadable_media: path -> reason; empty files, and files that failed to decode if media were decoded.
+    boxes_outside: labelled boxes that leave 0-1 and boxes in answers that leave image_size, or without area.
+    times_outside: key frames and spans before 0, reversed, or after the end of the video if its duration is known.
+    items_without_frame: frames of key_items that key_frames does not list; without a time, their boxes are unusable.
     """
 
     n: int
@@ -42,7 +42,8 @@ class Report:
 
 
 def check(file: DatasetFile) -> tuple[Report, list[Sample]]:
-    """The report on what can be told without opening the media, and the samples. Raises BadInput as reading does."""
+    """The report on everything that can be checked without decoding media, and the samples. Raises BadInput if the file
+    cannot be read as a dataset."""
     samples = list(file)
     return Report(
         n=len(samples),
@@ -59,12 +60,12 @@ def check(file: DatasetFile) -> tuple[Report, list[Sample]]:
 
 
 def add_media(report: Report, samples: list[Sample], decoded: Mapping[str, FrameInfo | str]) -> None:
-    """Add what the media themselves say: `decoded` holds of each file what is known of it, or why it is unreadable.
+    """Add the results of decoding: `decoded` maps each file to its FrameInfo, or to the reason why it is unreadable.
 
-    Durations are then those of the files.
+    Times are then checked against the durations of the files.
     """
-    report.unreadable_media = {path: found for path, found in decoded.items() if isinstance(found, str)}
-    durations = {path: found.duration for path, found in decoded.items() if isinstance(found, FrameInfo)}
+    report.unreadable_media = {path: result for path, result in decoded.items() if isinstance(result, str)}
+    durations = {path: result.duration for path, result in decoded.items() if isinstance(result, FrameInfo)}
     report.times_outside = sum(_times_outside(s, durations.get(s.media_path, s.duration)) for s in samples)
 
 
@@ -79,30 +80,30 @@ def media_of(samples: list[Sample]) -> list[str]:
 def _duplicates(samples: list[Sample]) -> list[str]:
     ids: set[str] = set()
     questions: set[tuple[str, str]] = set()
-    again = set()
+    duplicates = set()
     for sample in samples:
         question = (sample.media_path, sample.asked)
         if sample.id in ids or question in questions:
-            again.add(sample.id)
+            duplicates.add(sample.id)
         ids.add(sample.id)
         questions.add(question)
-    return sorted(again)
+    return sorted(duplicates)
 
 
 def _boxes_outside(sample: Sample) -> int:
-    labelled = [each for items in sample.key_items.values() for boxes in items.values() for each in boxes]
-    outside = sum(not _inside(each, (1, 1)) for each in labelled)
-    if sample.image_size:  # the space of a visual QA's answer
-        outside += sum(not _inside(each, sample.image_size) for each in _answered_boxes(sample.answer))
+    labelled = [box for items in sample.key_items.values() for boxes in items.values() for box in boxes]
+    outside = sum(not _inside(box, (1, 1)) for box in labelled)
+    if sample.image_size:  # the space of boxes in the answer to a visual QA
+        outside += sum(not _inside(box, sample.image_size) for box in _answered_boxes(sample.answer))
     return outside
 
 
 def _answered_boxes(answer: str) -> list[Box]:
-    """The boxes written in an answer; four zeros for one that cannot be read."""
+    """The boxes in an answer; four zeros for a box that cannot be parsed."""
     boxes = []
     for text in ANSWERED_BOX.findall(answer):
         try:
-            boxes.append(box(json.loads(text)))
+            boxes.append(parse_box(json.loads(text)))
         except ValueError:
             boxes.append((0.0, 0.0, 0.0, 0.0))
     return boxes

@@ -1,7 +1,7 @@
-"""From one format to another, without loss: each row written is read back, and what has not come through is named.
+"""Converts a dataset to another format without loss: each written row is read back and compared with its sample.
 
-Guarantees: the target appears whole or not at all; a file that is there is never replaced; its media paths are those of
-the source, relative to the target's media root.
+Guarantees: the target is written whole or not at all; an existing file is never replaced; media stay where they are,
+with paths relative to the target's media root.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from typing import Any
 
 from evidence.errors import BadInput
 from evidence.types import Sample
-from rollout.dataset.format import Format
-from rollout.dataset.formats import named
+from rollout.dataset.formats import Format, named
 from rollout.dataset.read import DatasetFile, describe
 from rollout.dataset.row import Row, resolved
 
 
 @dataclass(frozen=True)
 class Converted:
-    """`samples` written. `unread`: keys of the source that no Sample holds, with the number of rows that had them."""
+    """samples: how many were written. unread: keys of the source that a Sample cannot hold, with their number of
+    rows."""
 
     samples: int
     unread: dict[str, int]
 
 
 def convert(source: DatasetFile, target: Path, to: str) -> Converted:
-    """Write the samples of `source` to `target` in the format named `to`: one object a line if it is called .jsonl, a
-    list if .json. Raises BadInput, and writes nothing, if a sample has what the format has no place for."""
+    """Write the samples of `source` to `target` in the format named `to`: one object per line for .jsonl, a list for
+    .json. Raises BadInput, and writes nothing, if a sample has fields that the format cannot hold."""
     form = named(to)
     if target.suffix not in (".json", ".jsonl"):
-        raise BadInput(f"{target}: call it .jsonl for one object a line or .json for a list")
+        raise BadInput(f"{target}: must end in .jsonl for one object per line, or in .json for a list")
     if os.path.lexists(target):
         raise BadInput(f"{target}: exists already; name a new file or remove it")
     if not os.path.isdir(target.parent):
@@ -43,12 +43,12 @@ def convert(source: DatasetFile, target: Path, to: str) -> Converted:
     try:
         return Converted(_write(_rows(source, form, target), target), dict(source.unread))
     except OSError as error:
-        said = error.strerror or type(error).__name__
-        raise BadInput(f"{target}: cannot be written ({said}); name a file that can be") from None
+        reason = error.strerror or type(error).__name__
+        raise BadInput(f"{target}: cannot be written ({reason}); name a file that can be") from None
 
 
 def _write(rows: Iterator[dict[str, Any]], target: Path) -> int:
-    """How many there were. Raises OSError where the target cannot be written."""
+    """Write the rows to `target` and return their number. Raises OSError if the target cannot be written."""
     part, count = target.with_name(target.name + ".part"), 0
     before, between, after = ("", "\n", "\n") if target.suffix == ".jsonl" else ("[\n", ",\n", "\n]\n")
     try:
@@ -74,21 +74,21 @@ def _rows(source: DatasetFile, form: Format, target: Path) -> Iterator[dict[str,
     for index, sample in enumerate(source):
         try:
             row = form.write(sample, relative)
-            gone = lost(sample, form.read(Row(json.loads(json.dumps(row)), index, root)))
+            lost_fields = lost(sample, form.read(Row(json.loads(json.dumps(row)), index, root)))
         except (KeyError, ValueError, OverflowError) as error:
             raise BadInput(
                 f"{source.path}: sample {sample.id} cannot be written as {form.name}: {describe(error)}"
             ) from None
-        if gone:
+        if lost_fields:
             raise BadInput(
-                f"{source.path}: sample {sample.id}: {form.name} has no place for its {', '.join(gone)}; "
+                f"{source.path}: sample {sample.id}: {form.name} cannot hold its {', '.join(lost_fields)}; "
                 "convert to ser, which holds everything"
             )
         yield row
 
 
 def lost(sample: Sample, back: Sample) -> list[str]:
-    """The fields in which the two differ by more than the rounding of a number."""
+    """The fields in which two samples differ by more than rounding."""
     return [f.name for f in fields(Sample) if not _same(getattr(sample, f.name), getattr(back, f.name))]
 
 

@@ -1,7 +1,8 @@
-"""The media files of datasets: decoded one and all, and compared by content.
+"""Decodes all media files of a dataset, and compares media files by content.
 
-Guarantee of `decoded`: a file that makes its decoders fail, die, hang or bloat costs that file alone, and what it says
-of a file is what a run with that contract would find (rollout/frames/decoder_pool); it needs no cluster.
+Guarantees of `decoded`: a file that makes its decoders fail, die, hang or exhaust memory affects no other file; the
+result for a file is the one that a run with the same contract would get (rollout/frames/decoder_pool). It needs no
+cluster.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ POLL_S = 0.5
 def decoded(
     paths: Sequence[str], contract: SamplingContract, workers: int, timeout_s: float, memory_bytes: int
 ) -> Iterator[tuple[str, FrameInfo | str]]:
-    """(path, what is known of it or why it cannot be decoded), as they are done, `workers` at once.
+    """Yield (path, its FrameInfo or the reason why it cannot be decoded) in order of completion, `workers` at a time.
 
-    Each decoder that is tried on a file has a process of its own, with `timeout_s` and `memory_bytes`, as in a run.
+    Each attempt of a decoder on a file runs in its own process, limited to `timeout_s` and `memory_bytes`, as in a run.
     """
     waiting = deque(Turns(path) for path in paths)
     running: dict[Connection, tuple[Turns, ForkServerProcess, float]] = {}
@@ -40,26 +41,26 @@ def decoded(
                 receiver, process = _start(turns, contract, memory_bytes)
                 running[receiver] = turns, process, time.monotonic() + timeout_s
             wait(list(running), POLL_S)
-            for receiver, (turns, process, until) in list(running.items()):
-                if receiver.poll() or time.monotonic() > until:
+            for receiver, (turns, process, deadline) in list(running.items()):
+                if receiver.poll() or time.monotonic() > deadline:
                     del running[receiver]
-                    found = _outcome(turns, receiver, timeout_s)
+                    outcome = _outcome(turns, receiver, timeout_s)
                     process.kill()
                     process.join()
                     receiver.close()
-                    if found is None:
+                    if outcome is None:
                         waiting.appendleft(turns)
                     else:
-                        yield turns.path, found
+                        yield turns.path, outcome
     finally:
         for _, process, _ in running.values():
             process.kill()
 
 
 def _start(turns: Turns, contract: SamplingContract, memory_bytes: int) -> tuple[Connection, ForkServerProcess]:
-    # Not forked from this process: where it has threads, as beside Ray, a fork may wait for their locks forever.
+    # Not forked from this process: with threads, as in a Ray driver, a fork can deadlock on their locks.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # a new one has the decoders loaded
+    context.set_forkserver_preload([__name__])  # new processes start with the decoders loaded
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_decode, args=(turns, contract, memory_bytes, sender), daemon=True)
     process.start()
@@ -69,7 +70,7 @@ def _start(turns: Turns, contract: SamplingContract, memory_bytes: int) -> tuple
 
 def _decode(turns: Turns, contract: SamplingContract, memory_bytes: int, sender: Connection) -> None:
     cv2.setNumThreads(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write there whatever level they are set to
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write to stderr regardless of their log level
     limit_memory(memory_bytes)
     try:
         sender.send(decode_with(turns.decoder, examine(turns.path), contract)[1])
@@ -78,34 +79,36 @@ def _decode(turns: Turns, contract: SamplingContract, memory_bytes: int, sender:
 
 
 def _outcome(turns: Turns, receiver: Connection, timeout_s: float) -> FrameInfo | str | None:
-    """What is known of the file, or why it cannot be decoded; None if it is the next decoder's turn."""
+    """The file's FrameInfo, or the reason why it cannot be decoded; None if another decoder is to be tried."""
     try:
-        found = receiver.recv() if receiver.poll() else DecoderFailed(turns.path, took_longer(timeout_s))
+        result = receiver.recv() if receiver.poll() else DecoderFailed(turns.path, took_longer(timeout_s))
     except EOFError:
-        found = DecoderFailed(turns.path, DIED)
-    if isinstance(found, DecoderFailed):
+        result = DecoderFailed(turns.path, DIED)
+    if isinstance(result, DecoderFailed):
         try:
-            turns.failed(found)
+            turns.failed(result)
             return None
         except UnreadableMedia as error:
-            found = error
-    return found.reason if isinstance(found, UnreadableMedia) else found
+            result = error
+    return result.reason if isinstance(result, UnreadableMedia) else result
 
 
 def shared(ours: Sequence[str], theirs: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """(digest -> files of both with that content, the files of either that could not be compared: they are not there,
-    empty, or cannot be read). Files whose size no file of the other has are not read."""
+    """(digest -> files with that content, for contents that both lists contain; files of either list that could not be
+    compared, because they are missing, empty or unreadable). A file is read only if the other list has one of its
+    size."""
     sizes = [{path: os.path.getsize(path) for path in paths if os.path.isfile(path)} for paths in (ours, theirs)]
-    left_out = {path for path in (*ours, *theirs) if not any(of.get(path) for of in sizes)}
-    alike = set(sizes[0].values()) & set(sizes[1].values())
-    found: list[dict[str, list[str]]] = []
-    for of in sizes:
+    left_out = {path for path in (*ours, *theirs) if not any(by_path.get(path) for by_path in sizes)}
+    common_sizes = set(sizes[0].values()) & set(sizes[1].values())
+    by_digest: list[dict[str, list[str]]] = []
+    for by_path in sizes:
         digests = defaultdict(list)
-        for path in (path for path, size in of.items() if size in alike):
+        for path in (path for path, size in by_path.items() if size in common_sizes):
             try:
                 digests[examine(path).digest].append(path)
             except UnreadableMedia:
                 left_out.add(path)
-        found.append(digests)
-    both = {digest: sorted({*paths, *found[1][digest]}) for digest, paths in found[0].items() if digest in found[1]}
+        by_digest.append(digests)
+    first, second = by_digest
+    both = {digest: sorted({*paths, *second[digest]}) for digest, paths in first.items() if digest in second}
     return both, sorted(left_out)

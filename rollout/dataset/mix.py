@@ -1,8 +1,8 @@
-"""Several dataset files as one endless order of draws, for `ser train` and `ser sft` alike.
+"""Mixes several dataset files into one endless sequence of draws, for `ser train` and `ser sft`.
 
-Guarantees: draw n is a function of the seed, n, the files and their shares alone, so a run that knows its n resumes
-exactly; of a file's samples each is drawn once before any is drawn again, in an order of its own each time round; of
-any n draws in a row, each file has its share within a few draws, so a step's batch is mixed like the whole.
+Guarantees: draw n depends only on the seed, n, the files and their weights, so a run that knows its n resumes exactly;
+each sample of a file is drawn once per epoch of that file, in a new order in each epoch; among any n consecutive draws,
+each file has its share to within a few draws, so a step's batch is mixed like the whole.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from rollout.dataset.read import read_dataset
 
 T = TypeVar("T")
 
-# Its multiples, modulo 1, fill [0, 1) more evenly than those of any other number.
+# Multiples of the golden ratio modulo 1 fill [0, 1) more evenly than those of any other number.
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """A dataset file and what is taken of it. A config may give the path alone.
+    """A dataset file and filters on its samples. A config may give only the path.
 
-    format: null tells it from the keys. media_root: the folder below which its media lie; null is the file's own
-    (V-STaR: `videos` in it).
-    tasks, sources: only these samples, if any are named. max_duration: only videos of at most so many seconds, as the
-    data says.
+    format: null detects it from the keys. media_root: folder below which the media are; null is the file's own folder
+        (V-STaR: its subfolder `videos`).
+    tasks, sources: keep only these, if any are given.
+    max_duration: keep only videos of at most this many seconds, according to the data.
     """
 
     SHORT: ClassVar[str] = "path"
@@ -53,14 +53,14 @@ class DataFile:
             named(self.format)
 
     def read(self) -> list[Sample]:
-        """The samples that pass the filters, in the file's order. Raises BadInput, also if none does."""
+        """The samples that pass the filters, in the file's order. Raises BadInput, also if none passes."""
         samples = read_dataset(self.path, self.format, self.media_root)
         for name, wanted in (("task", self.tasks), ("source", self.sources)):
-            found = Counter(getattr(sample, name) for sample in samples)
-            missing = [each for each in wanted if each not in found]
+            present = Counter(getattr(sample, name) for sample in samples)
+            missing = [value for value in wanted if value not in present]
             if missing:
                 raise BadInput(
-                    f"{self.path}: no sample of the {name} {missing[0]!r}; it has {', '.join(map(repr, found))}"
+                    f"{self.path}: no sample of the {name} {missing[0]!r}; it has {', '.join(map(repr, present))}"
                 )
             samples = [sample for sample in samples if not wanted or getattr(sample, name) in wanted]
         if self.max_duration is not None:
@@ -71,12 +71,12 @@ class DataFile:
 
     def _duration(self, sample: Sample) -> float:
         if sample.duration is None:
-            raise BadInput(f"{self.path}: max_duration is asked for, and sample {sample.id} does not say its duration")
+            raise BadInput(f"{self.path}: max_duration is set, but sample {sample.id} has no duration; remove it")
         return sample.duration
 
     @property
     def absolute(self) -> dict[str, str | None]:
-        """The paths as another process finds them."""
+        """The paths in absolute form, for another process."""
         root = self.media_root and str(Path(self.media_root).absolute())
         return {"path": str(Path(self.path).absolute()), "media_root": root}
 
@@ -93,7 +93,7 @@ class DataShare(DataFile):
 
 
 class Mixture(Generic[T]):
-    """`mixture[n]` is draw n, from 0 on without end, of the items of `parts` (each at least one) by `weights`."""
+    """Endless sequence of draws, `mixture[0]`, `mixture[1]` …, from the items of `parts` (none empty) by `weights`."""
 
     def __init__(self, parts: Sequence[Sequence[T]], weights: Sequence[float], seed: int):
         self.parts, self.seed = parts, seed
@@ -103,7 +103,7 @@ class Mixture(Generic[T]):
 
     @property
     def items(self) -> Iterator[T]:
-        """All that can be drawn, once each, part by part."""
+        """All items once, part by part."""
         return chain(*self.parts)
 
     def __getitem__(self, n: int) -> T:
@@ -113,14 +113,14 @@ class Mixture(Generic[T]):
         return items[self._order(part, epoch)[at]]
 
     def _place(self, n: int) -> tuple[int, int]:
-        """(part, how many draws of it came before) of draw n."""
+        """(part of draw n, number of earlier draws from that part)."""
         if n >= len(self._part):
             draws = np.arange(1 << max(10, n.bit_length()))
             self._part = np.searchsorted(self._bounds, draws * GOLDEN % 1, side="right")
             self._turn = np.empty_like(self._part)
             for part in range(len(self.parts)):
-                mine = self._part == part
-                self._turn[mine] = np.arange(mine.sum())
+                from_part = self._part == part
+                self._turn[from_part] = np.arange(from_part.sum())
         return int(self._part[n]), int(self._turn[n])
 
     def _order(self, part: int, epoch: int) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Open-o3-Video's STGR, for supervised and reinforcement learning (arXiv 2510.20579, domain.md section 2).
+"""Format of Open-o3-Video's STGR, for supervised and reinforcement learning (arXiv 2510.20579, domain.md section 2).
 
-A key frame's `path`, an image cut out beforehand, is not read: frames come from the video.
+The `path` of a key frame, an image extracted in advance, is not read: frames come from the video.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import json
 from typing import Any
 
 from evidence.types import Box, KeyFrame, Sample
-from rollout.dataset.format import Format, Relative
-from rollout.dataset.row import Row, box, span
+from rollout.dataset.row import Relative, Row, box, span
 
 # Tasks whose answer ends in a line "[start, end]".
 TEMPORAL_QA, TEMPORAL_MCQ = "temporal QA", "temporal QA (MCQ)"
@@ -20,9 +19,10 @@ VISUAL_QA = "visual QA"
 
 def read(row: Row) -> Sample:
     task, answer = row.text("task"), row.text("answer")
-    # A row may name both: then its task says which one it is about.
-    both = row.media("video_path"), row.media("image_path")
-    video, image = both if None in both else (None, both[1]) if task == VISUAL_QA else (both[0], None)
+    # A row may name both; its task then says which of them it is about.
+    video, image = row.media("video_path"), row.media("image_path")
+    if video is not None and image is not None:
+        video, image = (None, image) if task == VISUAL_QA else (video, None)
     if video is None and image is None:
         raise KeyError("video_path")
     return Sample(
@@ -58,8 +58,8 @@ def write(sample: Sample, relative: Relative) -> dict[str, Any]:
 
 
 def read_key_frames(row: Row) -> tuple[KeyFrame, ...]:
-    rows = [row.inner(each, "a key frame must be an object with idx and time") for each in row.sequence("key_frames")]
-    return tuple(KeyFrame(each.text("idx"), each.number("time")) for each in rows)
+    frames = [row.inner(v, "a key frame must be an object with idx and time") for v in row.sequence("key_frames")]
+    return tuple(KeyFrame(frame.text("idx"), frame.number("time")) for frame in frames)
 
 
 def read_key_items(row: Row) -> dict[str, dict[str, tuple[Box, ...]]]:
@@ -82,6 +82,3 @@ def _answered_span(task: str, answer: str) -> tuple[tuple[float, float], ...]:
     except (ValueError, RecursionError):
         wanted = '"[start, end]"' if task == TEMPORAL_QA else '"X\\n[start, end]"'
         raise ValueError(f"the answer of a {task} must be {wanted} in seconds, not {answer!r:.60}") from None
-
-
-OPEN_O3 = Format("open-o3", (("video_path", "image_path"),), read, write)

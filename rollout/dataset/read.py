@@ -1,7 +1,7 @@
-"""Reading a dataset file: every row becomes a Sample, or a BadInput names the file, the place and the mend.
+"""Reads a dataset file: every row becomes a Sample, or a BadInput names the file, the place and the remedy.
 
-A file is a JSON list or one JSON object a line. Lines are read as they are asked for; a list is parsed as a whole.
-Media are never opened here.
+A file is a JSON list, or one JSON object per line. Lines are read lazily; a list is parsed as a whole. Media are not
+opened.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from evidence.types import Sample
 from rollout.dataset.formats import detect, named
 from rollout.dataset.row import Row, resolved
 
-FIRST_ROWS = 20  # whose keys tell the format: a key may be null in some
-Placed = tuple[str, dict[str, Any]]  # where it stands, and the row
+FIRST_ROWS = 20  # rows from whose keys the format is detected: a key may be null in some
+Placed = tuple[str, dict[str, Any]]  # the row's place in the file, for messages, and the row
 
 
 class DatasetFile:
-    """A dataset file, opened: its format and media root, and, once, its samples in their order.
+    """An open dataset file: its format and media root, and its samples in order, which can be iterated over once.
 
-    format: None detects it. media_root: below which all media lie; None is where the format keeps them.
-    unread: rows that hold a key which the format does not read, by key, of the rows read so far.
-    Raises BadInput for anything that is not a dataset, now or while it is iterated over.
+    format: None detects it. media_root: folder below which all media are; None is the format's default.
+    unread: for each key that the format does not read, the number of rows with it among the rows read so far.
+    Raises BadInput for anything that is not a dataset, on construction or during iteration.
     """
 
     def __init__(self, path: str | Path, format: str | None = None, media_root: str | Path | None = None):
@@ -58,21 +58,21 @@ class DatasetFile:
 
 
 def read_dataset(path: str | Path, format: str | None = None, media_root: str | Path | None = None) -> list[Sample]:
-    """All samples of a dataset file, in its order. Raises BadInput for anything that is not a dataset."""
+    """All samples of a dataset file, in order. Raises BadInput for anything that is not a dataset."""
     return list(DatasetFile(path, format, media_root))
 
 
 def describe(error: Exception) -> str:
-    """What a format's reader or writer says is wrong, in one line, whatever it quotes from the file."""
-    said = f"the key {error} is missing or null" if isinstance(error, KeyError) else str(error)
-    return " ".join(said.split())
+    """The message of an error that a format's reader or writer raised, in one line even if it quotes several."""
+    message = f"the key {error} is missing or null" if isinstance(error, KeyError) else str(error)
+    return " ".join(message.split())
 
 
 def _rows(path: Path) -> Iterator[Placed]:
     if os.path.isdir(path):
         inside = ", ".join(sorted(p.name for p in path.glob("*.json*"))[:5]) or "none"
-        raise BadInput(f"{path}: is a folder; name a dataset file, in it are: {inside}")
-    if not os.path.isfile(path):  # which, unlike Path's, is just False for a name that cannot be
+        raise BadInput(f"{path}: is a folder; name a dataset file, it contains: {inside}")
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
         near = sorted(p.name for p in path.parent.glob("*.json*")) if os.path.isdir(path.parent) else []
         hint = f"; in that folder: {', '.join(near[:5])}" if near else "; `ser data make-shapes` makes one"
         raise BadInput(f"{path}: no such dataset file{hint}")
@@ -82,7 +82,7 @@ def _rows(path: Path) -> Iterator[Placed]:
                 raise BadInput(f"{path}: {where}: a sample must be a JSON object, not {type(row).__name__}")
             yield where, row
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}); give a file that you may read") from None
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); name a readable file") from None
 
 
 def _holds_list(path: Path) -> bool:
@@ -97,7 +97,7 @@ def _list(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open("rb") as file:  # a JSON text may hold other line separators than the newline
+    with path.open("rb") as file:  # JSON strings may contain line separators other than the newline
         for number, line in enumerate(file, 1):
             text = _text(line, path, f"line {number}: ")
             if text.strip():
@@ -112,13 +112,13 @@ def _text(data: bytes, path: Path, where: str) -> str:
 
 
 def _json(text: str, path: Path, line: int) -> Any:
-    """`text`, which begins at `line` of the file."""
+    """Parse `text`, which begins at `line` of the file. Raises BadInput."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise BadInput(
             f"{path}: line {line + error.lineno - 1}: not JSON ({error.msg}); a dataset is a JSON list, or one JSON "
-            "object a line"
+            "object per line"
         ) from None
-    except (ValueError, RecursionError) as error:  # a number of too many digits, brackets too deep
+    except (ValueError, RecursionError) as error:  # a number with too many digits, or brackets nested too deeply
         raise BadInput(f"{path}: line {line}: JSON that cannot be read ({error})") from None

@@ -1,27 +1,30 @@
-"""One row of a dataset file, with typed access to its keys: what is wrong with a value is said by the key's name.
+"""One row of a dataset file, with typed access to its keys; errors name the key.
 
-Guarantees: null and absent are the same; every number is finite; every text can be written as UTF-8; a media path stays
-below the media root, through links and absolute paths too; the row knows which of its keys were asked for.
+Guarantees: null and absent are the same; every number is finite; every string can be encoded as UTF-8; a media path
+stays below the media root, also through links and absolute paths; the row records which of its keys were read.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from evidence.errors import BadInput
 from evidence.types import Box
 
-# JSON may hold half of a character's two escapes, which is no character.
-HALF = re.compile(r"[\ud800-\udfff]")
+# Turns the path of a media file into the form in which a format's writer stores it.
+Relative = Callable[[str], str]
+# JSON may contain one half of an escaped surrogate pair, which is not a character.
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 class Row:
-    """`values` at position `index` (from 0) of a file whose media lie below `media_root`, a resolved path.
+    """`values`: the row at position `index` (from 0) of a file whose media are below `media_root`, a resolved path.
 
-    The methods raise KeyError for a key that is needed and missing, ValueError for a value that is not what it must be.
+    The methods raise KeyError if a required key is missing, and ValueError if a value is not of the required kind.
     """
 
     def __init__(self, values: dict[str, Any], index: int, media_root: Path):
@@ -30,7 +33,7 @@ class Row:
 
     @property
     def unread(self) -> list[str]:
-        """Keys that hold something and that no method was asked for."""
+        """Keys that have a value and were not read."""
         return [key for key, value in self.values.items() if value is not None and key not in self._read]
 
     def value(self, key: str) -> Any:
@@ -46,19 +49,19 @@ class Row:
         return value
 
     def text(self, key: str) -> str:
-        """A text that is not empty; a number is taken as one."""
+        """A string that is not empty; a number is converted."""
         value = self.needed(key)
         if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
             raise ValueError(f"the key '{key}' must be a text that is not empty, not {value!r:.40}")
         return str(value)
 
     def optional_text(self, key: str) -> str | None:
-        """None for an empty text, too."""
+        """A string, or None if it is absent or empty."""
         return _of_type(self.value(key), str, key, "a text") or None
 
     def texts(self, key: str) -> tuple[str, ...]:
         value = self.sequence(key)
-        if not all(isinstance(each, str) for each in value):
+        if not all(isinstance(text, str) for text in value):
             raise ValueError(f"the key '{key}' must be a list of texts, not {value!r:.40}")
         return tuple(value)
 
@@ -69,7 +72,7 @@ class Row:
         return _of_type(self.value(key), dict, key, "an object") or {}
 
     def inner(self, value: Any, what: str) -> Row:
-        """An object inside this row."""
+        """An object inside this row. `what` begins the message of the ValueError."""
         if not isinstance(value, dict):
             raise ValueError(f"{what}, not {value!r:.40}")
         return Row(value, self.index, self.media_root)
@@ -78,13 +81,13 @@ class Row:
         return number(self.needed(key), f"the key '{key}'")
 
     def optional_amount(self, key: str) -> float | None:
-        """A number of 0 or more: -1 and the like, where nothing is known, would pass for short."""
+        """A number of 0 or more, or None. A placeholder like -1 for an unknown duration would count as short."""
         value = self.value(key)
         if value is None:
             return None
-        if (found := number(value, f"the key '{key}'")) < 0:
-            raise ValueError(f"the key '{key}' must be 0 or more, or null where it is not known, not {value!r:.40}")
-        return found
+        if (amount := number(value, f"the key '{key}'")) < 0:
+            raise ValueError(f"the key '{key}' must be 0 or more, or null if it is unknown, not {value!r:.40}")
+        return amount
 
     def span(self, key: str) -> tuple[float, float]:
         """[start, end] in seconds."""
@@ -103,20 +106,21 @@ class Row:
         return int(width), int(height)
 
     def media(self, key: str) -> str | None:
-        """The absolute path of the file that the key names, relative to the media root; None for an empty text, too."""
+        """The absolute path of the media file named by the key, relative to the media root; None if absent or empty."""
         path = _of_type(self.value(key), str, key, "a path")
         return self.below_root(path, key) if path else None
 
     def video_or_image(self, video: str, image: str) -> tuple[str | None, str | None]:
-        """The paths that the two keys name: one is None."""
+        """The paths named by the two keys, of which exactly one is None."""
         paths = self.media(video), self.media(image)
         if None not in paths:
-            raise ValueError(f"the keys '{video}' and '{image}' both name a file; a sample shows one of them")
+            raise ValueError(f"the keys '{video}' and '{image}' both name a file; give only one of them")
         if paths == (None, None):
             raise KeyError(video)
         return paths
 
     def below_root(self, path: str, key: str) -> str:
+        """The absolute form of `path`, relative to the media root. Raises ValueError unless it is below the root."""
         media = resolved(self.media_root / path, f"the {key}")
         if media == self.media_root:
             raise ValueError(f"the {key} {path!r} is the media root {self.media_root} itself; name a file below it")
@@ -128,50 +132,51 @@ class Row:
 
 
 def resolved(path: Path, what: str) -> Path:
-    """The absolute path without links. Raises BadInput for one that cannot be followed, as a link to itself."""
+    """The absolute path without links. Raises BadInput if a link cannot be followed, such as a link to itself."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise BadInput(f"{what} {str(path)!r} cannot be followed ({error}); mend its links or name another") from None
+        raise BadInput(f"{what} {str(path)!r} cannot be followed ({error}); fix its links or name another") from None
 
 
 def number(value: Any, what: str) -> float:
-    """A finite number, also one that is written as a text."""
+    """A finite number, which may be written as a string."""
     try:
-        found = math.nan if isinstance(value, bool) else float(value)
+        parsed = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        found = math.nan
-    if not math.isfinite(found):
+        parsed = math.nan
+    if not math.isfinite(parsed):
         raise ValueError(f"{what} must be a number, not {value!r:.40}")
-    return found
+    return parsed
 
 
 def span(value: Any, what: str) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2:
         raise ValueError(f"{what} must be [start, end] in seconds, not {value!r:.40}")
-    start, end = (number(each, what) for each in value)
+    start, end = (number(side, what) for side in value)
     return start, end
 
 
 def box(value: Any) -> Box:
     if not isinstance(value, list) or len(value) != 4:
         raise ValueError(f"a box must be four numbers, not {value!r:.60}")
-    x1, y1, x2, y2 = (number(each, "a box") for each in value)
+    x1, y1, x2, y2 = (number(side, "a box") for side in value)
     return (x1, y1, x2, y2)
 
 
 def _require_characters(value: Any, key: str) -> None:
-    """Of every text in the value. Not by recursion: a value may be nested as deep as JSON can be read."""
+    """Raises ValueError if a string in the value contains a lone surrogate. Iterative, since a value may be nested as
+    deeply as the JSON parser allows."""
     todo = [value]
     while todo:
-        each = todo.pop()
-        if isinstance(each, dict):
-            todo += [*each, *each.values()]
-        elif isinstance(each, list):
-            todo += each
-        elif isinstance(each, str) and (half := HALF.search(each)):
+        item = todo.pop()
+        if isinstance(item, dict):
+            todo += [*item, *item.values()]
+        elif isinstance(item, list):
+            todo += item
+        elif isinstance(item, str) and (half := SURROGATE.search(item)):
             raise ValueError(
-                f"the key '{key}' holds {half[0]!r}, which is half a character (a lone surrogate); write it whole"
+                f"the key '{key}' contains {half[0]!r}, half a character (a lone surrogate); write the whole character"
             )
 
 

@@ -1,7 +1,7 @@
-"""Our own format: a row is a Sample by the names of its fields (docs/data.md), so every Sample can be written and read.
+"""SER's own format: a row has the fields of a Sample (docs/data.md), so every Sample can be written and read.
 
-`video` and `image` stand for `video_path` and `image_path`, relative to the media root. A key that no Sample has is
-refused: it is more likely misspelt than meant to be passed over.
+`video` and `image` stand for `video_path` and `image_path`, relative to the media root. An unknown key is refused,
+because it is more likely a misspelling than meant to be ignored.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from evidence.types import Sample
-from rollout.dataset.format import Format, Relative
 from rollout.dataset.open_o3 import read_key_frames, read_key_items
-from rollout.dataset.row import Row, span
+from rollout.dataset.row import Relative, Row, span
 
 MEDIA = {"video_path": "video", "image_path": "image"}
 KEYS = [MEDIA.get(field.name, field.name) for field in fields(Sample)]
@@ -25,7 +24,7 @@ def read(row: Row) -> Sample:
             nearest = difflib.get_close_matches(key, KEYS, n=1, cutoff=0)[0]
             raise ValueError(f"unknown key '{key}'; the nearest known one is '{nearest}'")
     video, image = row.video_or_image("video", "image")
-    further = row.inner(row.mapping("follow_ups"), "follow_ups")
+    follow_ups = row.inner(row.mapping("follow_ups"), "follow_ups")
     return Sample(
         id=str(row.index) if row.value("id") is None else row.text("id"),
         source=row.optional_text("source") or "unknown",
@@ -39,11 +38,11 @@ def read(row: Row) -> Sample:
         key_items=read_key_items(row),
         reasoning=row.optional_text("reasoning"),
         options=row.texts("options"),
-        spans=tuple(span(each, "a span") for each in row.sequence("spans")),
+        spans=tuple(span(value, "a span") for value in row.sequence("spans")),
         duration=row.optional_amount("duration"),
         fps=row.optional_amount("fps"),
         domain=row.optional_text("domain"),
-        follow_ups={key: further.text(key) for key, text in further.values.items() if text is not None},
+        follow_ups={key: follow_ups.text(key) for key, text in follow_ups.values.items() if text is not None},
     )
 
 
@@ -52,6 +51,3 @@ def write(sample: Sample, relative: Relative) -> dict[str, Any]:
     for field in MEDIA:
         values[field] = values[field] and relative(values[field])
     return {MEDIA.get(name, name): value for name, value in values.items() if value not in (None, (), {})}
-
-
-SER = Format("ser", (("video", "image"), ("question",)), read, write)

@@ -1,14 +1,15 @@
-"""The embedded world: short clips of coloured shapes, and questions whose answer needs the right one at the right time.
+"""The embedded world: short clips of coloured shapes, with questions that can only be answered by looking at the right
+shape at the right time.
 
-Each clip shows one to three shapes of different colours, each drifting slowly over a textured background whose colours
-grade over x and y, each visible for a part of the clip only; about a third cross into another quadrant. A question
-asks where one shape is at one sampled moment; the answer is a quadrant. Nothing here is random but for the seed:
-equal arguments give equal files. Every split draws its clips from its own seed, so no clip is in two splits.
+Each clip shows one to three shapes of different colours. Each drifts slowly over a textured background whose colours
+vary with x and y, and is visible for a part of the clip only; about a third cross into another quadrant. A question
+asks where one shape is at one sampled moment; the answer is a quadrant. All randomness comes from the seed: equal
+arguments give equal files. Every split draws its clips from its own seed, so no clip is in two splits.
 
-The dataset is written in the JSON of Open-o3-Video (domain.md section 2): `key_items` lists every visible shape at
-every sampled frame with its true box, and `reasoning_process` holds claims with boxes in pixels of the resized frame,
-drawn as by a hurried annotator: begun at the top left corner of the shape, let go beyond the opposite one. A policy
-that learnt from them has something to gain from a referee that asks for tight ones.
+The dataset is written in the JSON of Open-o3-Video (domain.md section 2). `key_items` lists every visible shape at
+every sampled frame with its true box. `reasoning_process` holds claims with boxes in pixels of the resized frame, drawn
+as by a hurried annotator: from the top left corner of the shape to a point beyond its opposite corner. A policy trained
+on them can improve under a referee that rewards tight boxes.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from evidence.geometry import convert
 from evidence.types import NORMALISED, Box, BoxSpace
 
 SIDE = 112  # pixels of the written clip
-FRAME_SIDE = 56  # pixels of the frame the policy is shown
-FRAME_SPACE = BoxSpace(FRAME_SIDE, FRAME_SIDE)  # in which its boxes are written
+FRAME_SIDE = 56  # pixels of the frame that the policy sees
+FRAME_SPACE = BoxSpace(FRAME_SIDE, FRAME_SIDE)  # the space of its boxes
 FPS = 4
-FRAMES = 29  # so that 8 frames spread uniformly fall on whole seconds
+FRAMES = 29  # so that 8 uniformly spaced frames are at whole seconds
 MOMENTS = 8
 DURATION = FRAMES / FPS
 COLOURS = {
@@ -46,15 +47,15 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle")
 SPLITS = ("train", "val", "test")
-# How far beyond the shape a box in `reasoning_process` is drawn, in sides of the shape: mean, deviation. To the right
-# and below only: the left edge is the token that chooses between two shapes, and learning to move it everywhere to the
-# right would choose the shape further right.
+# How far a box in `reasoning_process` extends beyond the shape, in sides of the shape: mean, standard deviation. Only
+# to the right and below: the left edge is the token that chooses between two shapes, and a policy that learnt to move
+# it right everywhere would choose the shape further right.
 OVERSHOOT = (0.3, 0.12)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape: `centres` are [FRAMES, 2] in SIDE pixels; it is visible in moments `first` to `last`, inclusive."""
+    """One shape. centres: [FRAMES, 2], in pixels of SIDE. It is visible from moment `first` to `last`, inclusive."""
 
     colour: str
     form: str
@@ -68,7 +69,7 @@ class Shape:
         return f"{self.colour} {self.form}"
 
     def box(self, moment: int) -> Box:
-        """Normalised box at a sampled moment."""
+        """The normalised box at a sampled moment."""
         x, y = self.centres[moment * FPS]
         edges = np.array([x - self.half, y - self.half, x + self.half, y + self.half])
         left, top, right, bottom = (float(round(edge, 4)) for edge in edges / SIDE)
@@ -96,13 +97,13 @@ def draw_shapes(rng: np.random.Generator) -> list[Shape]:
         clear = all(np.abs(centres - other.centres).max(axis=1).min() > half + other.half - 4 for other in shapes)
         if clear:
             shapes.append(shape)
-        elif rng.random() < 0.02:  # a crowded draw: begin again rather than search for the last gap
+        elif rng.random() < 0.02:  # crowded: start again rather than search for the last gap
             shapes.clear()
     return shapes
 
 
 def background(rng: np.random.Generator) -> np.ndarray:
-    """uint8 [SIDE, SIDE, 3]: red grows with x, green with y (so that position can be read), plus a soft texture."""
+    """uint8 [SIDE, SIDE, 3]: red grows with x and green with y, so that colour shows position, plus a soft texture."""
     axis = np.linspace(0, 1, SIDE)
     plane = np.stack(np.broadcast_arrays(60 + 80 * axis[None, :], 60 + 80 * axis[:, None], 100.0), axis=-1)
     texture = cv2.resize(rng.normal(0, 12, (14, 14, 3)), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
@@ -110,7 +111,7 @@ def background(rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_form(image: np.ndarray, shape: Shape, frame: int) -> None:
-    """Draw with 1/16 pixel positions, so that slow drift is smooth."""
+    """Draw the shape with positions in 1/16 pixel, so that slow drift is smooth."""
     x, y = shape.centres[frame]
     half, colour = shape.half, COLOURS[shape.colour]
 
@@ -147,19 +148,19 @@ def quadrant(shape: Shape, moment: int) -> str:
 
 
 def clearly_placed(shape: Shape, moment: int) -> bool:
-    """Whether the answer is beyond doubt: the centre keeps away from the lines between quadrants."""
+    """Whether the answer is unambiguous: the centre is not near a line between quadrants."""
     return bool(np.abs(shape.centres[moment * FPS] - SIDE / 2).min() > 5)
 
 
 def hurried(box: Box, rng: np.random.Generator) -> Box:
-    """A normalised box whose right and lower edges are too far out by chance (OVERSHOOT), within the frame."""
+    """The normalised box with its right and lower edges moved out at random (OVERSHOOT), clipped to the frame."""
     x1, y1, x2, y2 = box
     right, down = rng.normal(*OVERSHOOT, 2) * (x2 - x1)
     return (x1, y1, float(min(x2 + right, 1)), float(min(y2 + down, 1)))
 
 
 def reasoning(shape: Shape, asked: int, rng: np.random.Generator) -> str:
-    """One to three claims of the asked shape, the asked moment first, then other moments at which it is visible."""
+    """One to three claims about the asked shape: first at the asked moment, then at others at which it is visible."""
     hand = rng.spawn(1)[0]
     others = [m for m in range(shape.first, shape.last + 1) if m != asked]
     extra = int(rng.choice([0, 1, 2], p=[0.25, 0.55, 0.2]))
@@ -175,11 +176,11 @@ def reasoning(shape: Shape, asked: int, rng: np.random.Generator) -> str:
 def questions(
     name: str, video: str, shapes: list[Shape], count: int, rng: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
-    """Up to `count` samples about one clip, each about a (shape, moment) of its own."""
-    asked = [(s, m) for s in shapes for m in range(MOMENTS) if s.visible(m) and clearly_placed(s, m)]
+    """Up to `count` samples about one clip, each about a different (shape, moment)."""
+    candidates = [(s, m) for s in shapes for m in range(MOMENTS) if s.visible(m) and clearly_placed(s, m)]
     key_items = {str(m * FPS): {s.phrase: [list(s.box(m))] for s in shapes if s.visible(m)} for m in range(MOMENTS)}
-    for k, pick in enumerate(rng.permutation(len(asked))[:count]):
-        shape, moment = asked[pick]
+    for k, pick in enumerate(rng.permutation(len(candidates))[:count]):
+        shape, moment = candidates[pick]
         yield {
             "id": f"{name}-{k}",
             "source": "shapes",
@@ -197,7 +198,7 @@ def questions(
 
 
 def _make_clip(job: tuple[Path, str, int, int, int]) -> list[dict[str, Any]]:
-    """All samples of one clip; a clip whose shapes nobody can be asked about is drawn again."""
+    """Write one clip and return its samples. A clip without an unambiguous question is drawn again."""
     out, split, number, seed, count = job
     cv2.setNumThreads(1)
     rng = np.random.default_rng([seed, SPLITS.index(split), number])
@@ -221,11 +222,12 @@ def make_shapes(
     workers: int = 2,
     progress: Callable[[str, int, int], None] = lambda split, done, total: None,
 ) -> dict[str, int]:
-    """Write `train`, `val` and `test` clips under `out`, and one JSON list a split; return the samples of each.
+    """Write `train`, `val` and `test` clips below `out`, with one JSON list per split. Returns the number of samples of
+    each split.
 
-    `questions` are asked of each training clip, one of each other clip. The training split is also listed by at most
-    one and at most two shapes a clip (`train_le1.json`, `train_le2.json`), for a curriculum. The folder appears whole
-    or not at all. Raises BadInput if `out` exists or a number makes no sense.
+    Training clips have `questions` questions each, all other clips one. For a curriculum, `train_le1.json` and
+    `train_le2.json` list the training samples whose clips have at most one and at most two shapes. The folder is
+    written whole or not at all. Raises BadInput if `out` exists or a number is out of range.
     """
     if out.exists():
         raise BadInput(f"make-shapes: {out} exists already; name a new folder or remove it")
@@ -236,7 +238,7 @@ def make_shapes(
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     counts = {}
-    # Not forked from this process: where it has threads, as beside Ray, a fork may wait for their locks forever.
+    # Not forked from this process: with threads, as in a Ray driver, a fork can deadlock on their locks.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver")) as pool:
         for split, clips in zip(SPLITS, (train, val, test)):
             for thousand in range(0, clips, 1000):
@@ -244,8 +246,8 @@ def make_shapes(
             per_clip = questions if split == "train" else 1
             jobs = ((part, split, number, seed, per_clip) for number in range(clips))
             samples = []
-            for done, made in enumerate(pool.map(_make_clip, jobs, chunksize=16), 1):
-                samples.extend(made)
+            for done, clip_samples in enumerate(pool.map(_make_clip, jobs, chunksize=16), 1):
+                samples.extend(clip_samples)
                 progress(split, done, clips)
             part.mkdir(parents=True, exist_ok=True)
             (part / f"{split}.json").write_text(json.dumps(samples))

@@ -1,7 +1,7 @@
-"""Time-R1's training file and its TVGBench (arXiv 2503.13377): when does what a sentence describes happen?
+"""Formats of Time-R1's training file and of its TVGBench (arXiv 2503.13377): when does the described event happen?
 
-Both become Open-o3-Video's "temporal QA", the sentence put as a question. Times are those of the file that a row names;
-Time-R1's `video_start` and `video_end` say what its authors cut that file from, and are not read.
+Both become Open-o3-Video's "temporal QA", with the sentence turned into a question. Times refer to the file that a row
+names. Time-R1's `video_start` and `video_end` say from where its authors cut that file, and are not read.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import re
 from typing import Any
 
 from evidence.types import Sample
-from rollout.dataset.format import Format, Relative
 from rollout.dataset.open_o3 import TEMPORAL_QA
-from rollout.dataset.row import Row, span
+from rollout.dataset.row import Relative, Row, span
 
 WHEN = "When does this happen in the video? "
 START_END = re.compile(r"\s*([0-9.]+)\s*-\s*([0-9.]+)\s*")
@@ -28,7 +27,7 @@ def read_tvgbench(row: Row) -> Sample:
     numbers = START_END.fullmatch(answer)
     if numbers is None:
         raise ValueError(f"the key 'answer' must be \"start-end\" in seconds, not {answer!r:.40}")
-    row.value("question_type")  # the same in all rows
+    row.value("question_type")  # not needed: the same in all rows
     return _sample(row, row.media("path"), row.text("question"), span(list(numbers.groups()), "the key 'answer'"))
 
 
@@ -79,7 +78,3 @@ def _span(sample: Sample) -> tuple[float, float]:
 def _shared(sample: Sample) -> dict[str, Any]:
     known = {"qid": sample.id, "dataset_name": sample.source, "qsemtype": sample.domain}
     return {key: value for key, value in known.items() if value is not None}
-
-
-TIME_R1 = Format("time-r1", (("video",), ("sentence",)), read_time_r1, write_time_r1)
-TVGBENCH = Format("tvgbench", (("path",), ("question",)), read_tvgbench, write_tvgbench)

@@ -1,6 +1,6 @@
-"""Video-R1 (arXiv 2503.21776) and EasyVideoR1 (arXiv 2604.16893): a problem with its type, options and solution.
+"""Formats of Video-R1 (arXiv 2503.21776) and EasyVideoR1 (arXiv 2604.16893): a problem with type, options and solution.
 
-The task of a sample is the file's `problem_type`. An answer in <answer> tags is read without them.
+The task of a sample is the row's `problem_type`. <answer> tags around an answer are removed.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import re
 from typing import Any
 
 from evidence.types import Sample
-from rollout.dataset.format import Format, Relative
-from rollout.dataset.row import Row, span
+from rollout.dataset.row import Relative, Row, span
 
 ANSWER = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
-# Where EasyVideoR1's loader puts the media into the text. Here frames come before every question.
+# Marks where EasyVideoR1's loader inserts the media. Here frames always precede the question.
 PLACEHOLDER = re.compile(r"(?:\s*<(?:video|image)>)+\s*")
 
 
@@ -28,7 +27,7 @@ def _answer(row: Row, key: str) -> str:
 
 
 def _grounded(answer: str) -> tuple[tuple[float, float], ...]:
-    """The span of an answer {"time": [start, end], …}, which the grounding types have."""
+    """The span of an answer of the form {"time": [start, end], …}, used by the grounding types."""
     if not answer.startswith("{"):
         return ()
     try:
@@ -84,8 +83,8 @@ def read_easy_video_r1(row: Row) -> Sample:
     problem, answer = row.text("problem"), _answer(row, "answer")
     question = PLACEHOLDER.sub("", problem, count=1) if PLACEHOLDER.match(problem) else problem
     if not question.strip():
-        raise ValueError(f"the key 'problem' must ask something, not {problem!r:.40}")
-    row.value("data_type")  # says again which of videos and images there is
+        raise ValueError(f"the key 'problem' must contain a question, not {problem!r:.40}")
+    row.value("data_type")  # not needed: repeats which of videos and images is present
     return Sample(
         id=_id(row),
         source=row.optional_text("data_source") or "unknown",
@@ -115,7 +114,3 @@ def write_easy_video_r1(sample: Sample, relative: Relative) -> dict[str, Any]:
 
 def _id(row: Row) -> str:
     return str(row.index) if row.value("problem_id") is None else row.text("problem_id")
-
-
-VIDEO_R1 = Format("video-r1", (("problem",), ("path",)), read_video_r1, write_video_r1)
-EASY_VIDEO_R1 = Format("easyvideor1", (("problem",), ("videos", "images")), read_easy_video_r1, write_easy_video_r1)

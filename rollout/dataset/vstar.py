@@ -1,7 +1,7 @@
-"""V-STaR's annotation (arXiv 2503.11495, domain.md section 4): one sample a row, its further questions beside it.
+"""Format of V-STaR's annotation (arXiv 2503.11495, domain.md section 4): one sample per row, with follow-up questions.
 
-The boxes, in pixels of the original video there, are normalised; each second's becomes a key frame. The row's `chain`,
-a thought without claims, is not read.
+Boxes, which the file gives in pixels of the original video, are normalised, and each annotated second becomes a key
+frame. The row's `chain`, reasoning without claims, is not read.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from evidence.types import Box, KeyFrame, Sample
-from rollout.dataset.format import Format, Relative
 from rollout.dataset.open_o3 import SPATIO_TEMPORAL_QA
-from rollout.dataset.row import Row, number
+from rollout.dataset.row import Relative, Row, number
 
 FOLLOW_UPS = ("temporal_question", "spatial_question", "spatial_question_2")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -24,8 +23,8 @@ def read(row: Row) -> Sample:
         raise ValueError(f"fps, width and height must be above 0, not {fps}, {size[0]} and {size[1]}")
     phrase = row.optional_text("object") or "object"
     frames: dict[KeyFrame, list[Box]] = {}
-    for each in row.sequence("bboxes"):
-        frame, box = _frame_and_box(row.inner(each, "a box must be an object with xmin, ymin, xmax, ymax"), size)
+    for value in row.sequence("bboxes"):
+        frame, box = _frame_and_box(row.inner(value, "a box must be an object with xmin, ymin, xmax, ymax"), size)
         frames.setdefault(frame, []).append(box)
     questions = {key: row.optional_text(key) for key in FOLLOW_UPS}
     return Sample(
@@ -47,7 +46,7 @@ def read(row: Row) -> Sample:
 
 
 def _frame_and_box(row: Row, size: tuple[int, int]) -> tuple[KeyFrame, Box]:
-    """From {timestamp, frame_index, xmin, …}, or from older files' {"timestamp_frameindex": {xmin, …}}."""
+    """Parse {timestamp, frame_index, xmin, …}, or {"timestamp_frameindex": {xmin, …}} as in older files."""
     if len(row.values) == 1:
         ((key, value),) = row.values.items()
         time, _, idx = key.partition("_")
@@ -60,14 +59,14 @@ def _frame_and_box(row: Row, size: tuple[int, int]) -> tuple[KeyFrame, Box]:
 
 def write(sample: Sample, relative: Relative) -> dict[str, Any]:
     if not (sample.fps and sample.duration is not None and sample.image_size and len(sample.spans) == 1):
-        raise ValueError("it lacks fps, duration, image_size or its one time span")
+        raise ValueError("it lacks fps, duration, image_size or a single time span")
     w, h = sample.image_size
     vid = relative(sample.media_path).removesuffix(SUFFIX)
-    boxes = []
+    bboxes = []
     for frame in sample.key_frames:
-        for box in (box for found in sample.key_items.get(frame.idx, {}).values() for box in found):
+        for box in (box for boxes in sample.key_items.get(frame.idx, {}).values() for box in boxes):
             pixels = (box[0] * w, box[1] * h, box[2] * w, box[3] * h)
-            boxes.append({"timestamp": frame.time, "frame_index": frame.idx, **dict(zip(SIDES, map(_tidy, pixels)))})
+            bboxes.append({"timestamp": frame.time, "frame_index": frame.idx, **dict(zip(SIDES, map(_tidy, pixels)))})
     return {
         "vid": vid,
         **({"id": sample.id} if sample.id != vid else {}),
@@ -82,14 +81,11 @@ def write(sample: Sample, relative: Relative) -> dict[str, Any]:
         "object": next((phrase for items in sample.key_items.values() for phrase in items), None),
         "timestamps": list(sample.spans[0]),
         **sample.follow_ups,
-        "bboxes": boxes,
+        "bboxes": bboxes,
     }
 
 
 def _tidy(pixels: float) -> float:
-    """Whole pixels as they were before they were normalised and back."""
+    """`pixels` as an integer if it is one up to the rounding of normalising and back."""
     whole = round(number(pixels, "a box in pixels"))
     return whole if abs(pixels - whole) < 1e-9 * max(1, abs(pixels)) else pixels
-
-
-V_STAR = Format("v-star", (("vid",),), read, write, media_folder="videos")

@@ -1,14 +1,15 @@
-"""Bytes of frames: who may have how many, decided before anything is decoded (promise 6).
+"""The budget for bytes of frames: leases reserve their bytes before anything is decoded (promise 6).
 
 Guarantees:
-- what is promised, in use and kept idle never exceeds the budget;
-- leases are granted strictly in the order in which they were asked for, so whoever holds bytes is older than whoever
-  waits: if P leases of the largest bound fit the budget, the P oldest unreleased ones always end up granted, however
-  the sizes fall, and nobody waits for a younger one;
-- idle bytes are evicted, least recently used first, before anybody waits.
+- reserved bytes, bytes in use and idle bytes together never exceed the budget;
+- leases are granted strictly in FIFO order, so a lease with bytes is older than any waiting lease: if P leases of the
+  largest bound fit the budget, the P oldest unreleased leases are always granted eventually, whatever the sizes, and no
+  lease waits for a younger one;
+- idle bytes are evicted, least recently used first, before a lease has to wait.
 
-A lease is promised its bound when granted, trades it for the bytes of its entry when that is decoded (`settle`), and
-shares the entry with others that hold it. Released by all, an entry stays idle. Pure: no clock, no threads, no Ray.
+A granted lease reserves its bound. Once its entry is decoded, it exchanges the reservation for the entry's actual bytes
+(`settle`), and shares the entry with other leases that hold it. An entry released by all leases stays idle. Pure: no
+clock, no threads, no Ray.
 """
 
 from __future__ import annotations
@@ -25,60 +26,63 @@ class _Entry:
 
 
 class Budget:
-    """`granted(lease)` and `evicted(key)` are called as it happens, from within the call that brings it about."""
+    """Grants leases and evicts entries. The callbacks `granted(lease)` and `evicted(key)` run inside the call that
+    causes the grant or the eviction."""
 
     def __init__(self, total: int, granted: Callable[[int], None], evicted: Callable[[Hashable], None]):
         self.total = total
         self._granted, self._evicted = granted, evicted
         self._waiting: deque[tuple[int, int, Hashable | None]] = deque()
-        self._promised: dict[int, int] = {}
+        self._reserved: dict[int, int] = {}
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()  # least recently used first
 
     @property
     def live(self) -> int:
-        """Bytes promised or in use: what cannot be evicted."""
-        return sum(self._promised.values()) + sum(e.bytes for e in self._entries.values() if e.holders)
+        """Bytes reserved or in use, which cannot be evicted."""
+        return sum(self._reserved.values()) + sum(e.bytes for e in self._entries.values() if e.holders)
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
 
     def ask(self, lease: int, bound: int, key: Hashable | None = None) -> None:
-        """For up to `bound` bytes; granted at once or later. If the entry `key` is there then, the lease holds it and
-        is promised nothing. Raises ValueError for what never could be."""
+        """Request up to `bound` bytes; granted now or later. If the entry `key` exists when the lease is granted, the
+        lease holds it and reserves nothing. Raises ValueError if `bound` exceeds the whole budget."""
         if bound > self.total:
-            raise ValueError(f"{bound} bytes asked for, {self.total} is all there is")
+            raise ValueError(f"{bound} bytes requested, above the whole budget of {self.total}")
         self._waiting.append((lease, bound, key))
         self._grant()
 
     def try_now(self, lease: int, bound: int) -> bool:
-        """The same, ahead of need: granted only if that makes nobody wait."""
+        """Request `bound` bytes for prefetching. Returns False, without queueing, unless they are available now and no
+        lease waits."""
         if self._waiting or self.live + bound > self.total:
             return False
-        self._promise(lease, bound)
+        self._reserve(lease, bound)
         return True
 
     def settle(self, lease: int, key: Hashable, size: int) -> None:
-        """The lease holds the entry `key` of `size` bytes, at most its bound, instead of its promise, if it has one."""
-        if lease not in self._promised:  # it holds the entry since it was granted
+        """Exchange the lease's reservation for the entry `key` of `size` bytes, at most its bound. A lease that got the
+        entry when it was granted has no reservation; then nothing changes."""
+        if lease not in self._reserved:
             return
-        bound = self._promised.pop(lease)
+        bound = self._reserved.pop(lease)
         if size > bound:
-            raise ValueError(f"{key}: {size} bytes, of at most {bound} promised")
+            raise ValueError(f"{key}: {size} bytes, above the {bound} reserved")
         self._entries.setdefault(key, _Entry(size)).holders.add(lease)
         self.touch(key)
         self._grant()
 
     def release(self, lease: int) -> None:
-        """In whatever state it is."""
-        self._waiting = deque(asked for asked in self._waiting if asked[0] != lease)
-        self._promised.pop(lease, None)
+        """Release the lease, whether it waits, has a reservation or holds an entry."""
+        self._waiting = deque(request for request in self._waiting if request[0] != lease)
+        self._reserved.pop(lease, None)
         for entry in self._entries.values():
             entry.holders.discard(lease)
         self._grant()
 
     def touch(self, key: Hashable) -> None:
-        """The entry, if there is one, will be needed soon: evict others first."""
+        """Mark the entry `key`, if it exists, as most recently used, because it will be needed soon."""
         if key in self._entries:
             self._entries.move_to_end(key)
 
@@ -90,15 +94,15 @@ class Budget:
                 return
             self._waiting.popleft()
             if entry is None:
-                self._promise(lease, bound)
-            else:  # whose bytes are within the total, in use or idle
+                self._reserve(lease, bound)
+            else:  # the entry's bytes are already counted, as in use or as idle
                 entry.holders.add(lease)
                 self.touch(key)
             self._granted(lease)
 
-    def _promise(self, lease: int, bound: int) -> None:
-        self._promised[lease] = bound
-        excess = sum(self._promised.values()) + sum(e.bytes for e in self._entries.values()) - self.total
+    def _reserve(self, lease: int, bound: int) -> None:
+        self._reserved[lease] = bound
+        excess = sum(self._reserved.values()) + sum(e.bytes for e in self._entries.values()) - self.total
         for key in [key for key, entry in self._entries.items() if not entry.holders]:
             if excess <= 0:
                 return

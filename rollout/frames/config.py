@@ -1,4 +1,4 @@
-"""Settings of decoding: which decoder, in how many processes, within which limits, cached where."""
+"""Settings of the decoding of media files: decoder, processes, their limits, and the disk cache."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ DECODERS = ("decord", "pyav")
 class FramesConfig:
     """How media files are decoded.
 
-    decoder: decord or pyav, tried first; the other one reads what it cannot.
-    workers: files decoded at once, each in a process of its own with `worker_gib` of memory and `timeout_s` for a file.
-    cache_dir: a folder that keeps decoded frames from run to run, up to cache_gib; none if empty.
+    decoder: decord or pyav, the one to try first; files that it cannot read are tried with the other.
+    workers: files decoded at once, each in its own process with `worker_gib` of memory and `timeout_s` per file.
+    cache_dir: folder of the disk cache of frames, shared by runs and limited to cache_gib; empty for no cache.
     """
 
     decoder: str = "decord"

@@ -1,8 +1,8 @@
-"""Decoding in processes that can be lost: a file that hangs or bloats its decoder costs its sample, not the run.
+"""Decodes in expendable processes: a file that hangs its decoder or exhausts its memory costs a sample, not the run.
 
-Guarantees: at most `size` files are decoded at once; each call ends within its timeout, and what it occupied is free
-then, since the process is killed; a process cannot allocate beyond its limit; frames belong to the caller, since the
-decoder returns them, and outlive it.
+Guarantees: at most `size` files are decoded at once; each call ends within its timeout, and its resources are free
+then, because the process is killed; a process cannot allocate more than its limit; frames are owned by the caller,
+because the decoder returns them, and outlive the decoder.
 """
 
 from __future__ import annotations
@@ -34,19 +34,18 @@ from rollout.frames.disk_cache import FrameCache
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 120.0
-# Ray misses a node some 15 s after it is gone; what it places there meanwhile never starts, and no file is at fault.
+# Ray notices the loss of a node after about 15 s; actors placed there until then never start, whatever the file.
 START_TRIES = 3
 NOT_STARTED = "no decoder could be started for it"
 
 
-@ray.remote(num_cpus=0)
-class Decoder:
-    """One process that does nothing but decode."""
+class _Decoder:
+    """One process that only decodes."""
 
     def __init__(self, memory_bytes: int, cache: FrameCache | None):
         self.cache = cache
         self.meanwhile = ThreadPoolExecutor(1)
-        self.meanwhile.submit(int).result()  # its thread starts while there is memory for it
+        self.meanwhile.submit(int).result()  # starts its thread while memory is not limited yet
         limit_memory(memory_bytes)
 
     def ready(self) -> None:
@@ -58,19 +57,19 @@ class Decoder:
     def decode(
         self, name: str, media: MediaFile, contract: SamplingContract, key_times: Sequence[float]
     ) -> tuple[np.ndarray, tuple[FrameInfo, bool, str | None]]:
-        """(frames, (info, whether they came from the cache, why the cache could not read or keep them)); see
-        decode_with. Call with num_returns=2."""
+        """(frames, (info, whether they came from the cache, error of reading or writing the cache)); see decode_with.
+        Call with num_returns=2."""
         if self.cache is None:
             frames, info = decode_with(name, media, contract, key_times)
             return frames, (info, False, None)
-        # A full disk, or one that lets nobody read, costs time, but no frames.
+        # A full or unreadable disk costs time, but no frames.
         failure = None
         try:
-            found = self.cache.get(frame_key(media.digest, contract, VERSIONS[name], key_times))
+            entry = self.cache.get(frame_key(media.digest, contract, VERSIONS[name], key_times))
         except OSError as error:
-            found, failure = None, str(error)
-        if found is not None:
-            return found[0], (found[1], True, None)
+            entry, failure = None, str(error)
+        if entry is not None:
+            return entry[0], (entry[1], True, None)
         frames, info = decode_with(name, media, contract, key_times)
         try:
             self.cache.put(frames, info)
@@ -79,18 +78,22 @@ class Decoder:
         return frames, (info, False, failure)
 
 
-class DecoderPool:
-    """Decoders, started when first needed. To be used from one event loop.
+# Any: type checkers ignore the type that a class decorator returns, and Ray's handles only know decorated methods.
+Decoder: Any = ray.remote(num_cpus=0)(_Decoder)
 
-    Its methods raise UnreadableMedia: DecoderFailed where another decoder is worth trying, as after a timeout or a
-    death. A process that reached its limit counts as dead: what it still holds is not known.
+
+class DecoderPool:
+    """A pool of decoders, each started when it is first needed. Use it from one event loop.
+
+    Its methods raise UnreadableMedia: DecoderFailed if another decoder is worth trying, as after a timeout or a death.
+    A process that reached its memory limit counts as dead, since what it still holds is unknown.
     """
 
     def __init__(self, size: int, timeout_s: float, memory_bytes: int, cache: FrameCache | None = None):
         self.timeout_s = timeout_s
         self.deaths = self.disk_failures = 0
         self._new = lambda: Decoder.remote(memory_bytes, cache)
-        self._free: asyncio.LifoQueue[Any] = asyncio.LifoQueue()  # None is a decoder yet to be started
+        self._free: asyncio.LifoQueue[Any] = asyncio.LifoQueue()  # None: a decoder that is not started yet
         for _ in range(size):
             self._free.put_nowait(None)
 
@@ -100,7 +103,7 @@ class DecoderPool:
     async def decode(
         self, name: str, media: MediaFile, contract: SamplingContract, key_times: Sequence[float]
     ) -> tuple[ray.ObjectRef, FrameInfo, bool]:
-        """(ref to the frames, info, whether they came from the cache); see decode_with."""
+        """(ref to the frames, info, whether they came from the disk cache); see decode_with."""
         arguments = (name, media, contract, key_times)
         frames, (info, cached, failure) = await self._call(media.path, "decode", *arguments, returns=2)
         if failure is not None:
@@ -110,17 +113,17 @@ class DecoderPool:
         return frames, info, cached
 
     async def _ready(self, decoder: Any) -> Any:
-        """A decoder that answers: this one or, if it has died while it was idle (as with its node), a new one, so that
-        no file is blamed for it. Raises TimeoutError, and RayActorError if START_TRIES in a row died."""
+        """A decoder that responds: `decoder` or, if it has died while idle (as with its node), a new one, so that the
+        death is not blamed on the next file. Raises TimeoutError, and RayActorError if START_TRIES in a row died."""
         decoder = decoder or self._new()
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                for left in reversed(range(START_TRIES)):
+                for tries_left in reversed(range(START_TRIES)):
                     try:
                         await decoder.ready.remote()
                         break
                     except ray.exceptions.RayActorError:
-                        if not left:
+                        if not tries_left:
                             raise
                     self.deaths += 1
                     decoder = self._new()
@@ -142,15 +145,17 @@ class DecoderPool:
                 reason = took_longer(self.timeout_s)
             elif isinstance(error, ray.exceptions.RayTaskError):
                 if not isinstance(error.cause, MemoryError):
-                    # Ray's own wrapper holds the worker's stack trace; the cause is the error that was raised there.
+                    # Ray wraps the error with the worker's stack trace; the cause is the error itself.
                     raise error.cause from None
                 reason = OUT_OF_MEMORY
             self.deaths += 1
-            decoder = _kill(decoder)
-            log.warning("%s: %s; it is started anew", path, reason)
+            _kill(decoder)
+            decoder = None
+            log.warning("%s: %s; the decoder is restarted", path, reason)
             raise DecoderFailed(path, reason) from None
-        except BaseException:  # the caller gave up: what still runs must not delay the next file
-            decoder = _kill(decoder)
+        except BaseException:  # the caller gave up; its call must not delay the next file
+            _kill(decoder)
+            decoder = None
             raise
         finally:
             self._free.put_nowait(decoder)

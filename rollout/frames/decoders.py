@@ -1,11 +1,11 @@
-"""Decoders behind one small interface: the track of a video, and the pixels of the frames one asks for.
+"""Decoders behind one small interface: the track of a video, and the pixels of selected frames.
 
-Guarantees: frame i is the i-th in display order, upright as a player shows it, and begins at `Track.times[i]`, whatever
-the frame rate does; a decoder that cannot promise that for a file raises instead. Time 0 is the first frame's. (AVI
-stores no times; there they are FFmpeg's guess.)
+Guarantees: frame i is the i-th in display order, upright as a player shows it, and begins at `Track.times[i]`, also if
+the frame rate varies; a decoder that cannot guarantee this for a file raises an error. The first frame is at time 0.
+(AVI stores no times; FFmpeg guesses them.)
 
-What a damaged file makes a decoder raise is one of FAILURES. Damage that a codec conceals, as in a block of a
-predicted frame, is shown as the codec shows it.
+On a damaged file, decoders raise one of FAILURES. Damage that a codec conceals, as in a block of a predicted frame, is
+not detected.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-# decord reads these when it is loaded. By itself it shows other frames in place of up to 16 that it cannot decode, and
-# on a busy machine it gives up on the last frames of a sound file.
+# decord reads these when it is loaded. With its defaults, it replaces up to 16 frames that it cannot decode by others,
+# and on a busy machine it gives up on the last frames of an intact file.
 os.environ |= {"DECORD_REWIND_RETRY_MAX": "0", "DECORD_EOF_RETRY_MAX": "102400"}
 
 import av
@@ -33,7 +33,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image, ImageOps
 
-# What is wrong with a file is told by the exception.
+# Exceptions report what is wrong with a file; the libraries' logs are switched off.
 decord.logging.set_level(decord.logging.QUIET)
 av.logging.set_level(None)
 
@@ -41,26 +41,26 @@ FAILURES = (
     decord.DECORDError,
     av.error.FFmpegError,
     RuntimeError,
-    OSError,  # Pillow's UnidentifiedImageError is one
+    OSError,  # includes Pillow's UnidentifiedImageError
     ValueError,
     IndexError,
-    SyntaxError,  # Pillow, of a broken PNG
+    SyntaxError,  # raised by Pillow for a broken PNG
     MemoryError,
     Image.DecompressionBombError,
 )
-# decord hands out frames in batches; so much of them at once, in bytes, whatever their size.
+# decord decodes frames in batches; bytes of one batch, whatever the size of a frame.
 BATCH_BYTES = 64 * 2**20
-# Containers that find a frame by its time. In others decord's seeks end elsewhere and it does not notice.
+# Containers that index frames by time. In others, decord's seeks end at wrong frames without an error.
 EXACT_SEEKS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 
 
 @dataclass(frozen=True)
 class Track:
-    """What the container says of its frames, in display order.
+    """A container's table of its frames, in display order.
 
-    times: float64 [n], seconds, when each begins; duration: seconds to the end of the last.
-    pts: int64 [n], the same in units of the stream; keys: int64, increasing, which of them can be decoded alone.
-    format: the container's, as FFmpeg calls it.
+    times: float64 [n], start of each frame in seconds; duration: end of the last one in seconds.
+    pts: int64 [n], the same times in units of the stream; keys: int64, increasing, indices of the key frames.
+    format: the container's format, by FFmpeg's name.
     """
 
     times: np.ndarray
@@ -71,14 +71,14 @@ class Track:
 
 
 def read_track(path: str) -> Track:
-    """Reads all packets, decoding none. Raises one of FAILURES, also for a file that ends before its last frame."""
+    """Read all packets without decoding. Raises one of FAILURES, also if the file ends before its last frame."""
     with av.open(path) as container:
         stream = _video_stream(container)
-        # An MP4 says beforehand where its frames lie; cut between two packets, nothing else would show it.
+        # An MP4 stores the positions of its frames in advance. Nothing else reveals a file cut between two packets.
         size = Path(path).stat().st_size
         if any(entry.pos + entry.size > size for entry in stream.index_entries):
             raise ValueError("the file is cut short")
-        # One pass over tens of thousands of packets: what is kept of them are numbers.
+        # There may be tens of thousands of packets, so only numbers are kept.
         packets = [
             (p.pts, p.duration or 0, p.is_keyframe, p.is_corrupt)
             for p in container.demux(stream)
@@ -104,7 +104,9 @@ def read_track(path: str) -> Track:
 
 def _video_stream(container: InputContainer) -> VideoStream:
     stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:  # a cover is no video
+    if (
+        not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic
+    ):  # a cover image is not a video
         raise ValueError("it has no video")
     if stream.codec_context is None:
         raise ValueError("its video has an unknown codec")
@@ -117,8 +119,8 @@ def _decord_frames(path: str, track: Track, indices: Sequence[int]) -> Iterator[
     reader = decord.VideoReader(path, num_threads=1)
     if len(reader) != len(track.times):
         raise ValueError(f"decord finds {len(reader)} frames, the container has {len(track.times)}")
-    # decord numbers key frames as they are stored. Where others are shown before them (open groups of pictures, as
-    # x265 makes them), its seeks end on a neighbouring frame.
+    # decord numbers key frames in storage order. If later-stored frames are displayed before them (open groups of
+    # pictures, as x265 writes them), its seeks end at a neighbouring frame.
     if not np.array_equal(reader.get_key_indices(), track.keys):
         raise ValueError("decord seeks wrongly where key frames are not stored in display order")
     first = reader[indices[0]].asnumpy()
@@ -131,22 +133,22 @@ def _decord_frames(path: str, track: Track, indices: Sequence[int]) -> Iterator[
 def _pyav_frames(path: str, track: Track, indices: Sequence[int]) -> Iterator[np.ndarray]:
     with ExitStack() as opened:
         frames: Iterator[VideoFrame] = iter(())
-        at = -1  # the frame that was decoded last
+        last = -1  # index of the frame decoded last
         for index in indices:
             wanted = int(track.pts[index])
             before = track.keys[track.keys <= index]
-            if at < 0 or (len(before) and before[-1] > at):
-                frames = _from(path, opened, track.pts[before[::-1]].tolist(), wanted)
+            if last < 0 or (len(before) and before[-1] > last):
+                frames = _frames_from(path, opened, track.pts[before[::-1]].tolist(), wanted)
             frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= wanted), None)
             if frame is None or frame.pts != wanted or frame.is_corrupt:
                 raise ValueError(f"the frame at {track.times[index]:.3f} s cannot be decoded")
-            at = index
+            last = index
             yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
 
 
-def _from(path: str, opened: ExitStack, keys: Sequence[int], wanted: int) -> Iterator[VideoFrame]:
-    """Frames from the first of the key frames (pts, latest first) that a seek really reaches, else from the beginning:
-    containers seek by the time of decoding, or by bytes, and may go too far."""
+def _frames_from(path: str, opened: ExitStack, keys: Sequence[int], wanted: int) -> Iterator[VideoFrame]:
+    """Frames from the latest of the key frames `keys` (pts, latest first) that a seek reaches, else from the beginning.
+    A seek may end too late, because containers seek by decoding time or by bytes."""
 
     def start() -> tuple[InputContainer, VideoStream]:
         opened.close()
@@ -159,7 +161,7 @@ def _from(path: str, opened: ExitStack, keys: Sequence[int], wanted: int) -> Ite
         container, stream = start()
         container.seek(pts, stream=stream)
         frames = container.decode(stream)
-        # What is decoded before a key frame lacks the frames that it is predicted from.
+        # Frames decoded before a key frame lack the frames that they are predicted from.
         first = next((f for f in frames if f.pts is not None and (f.pts in keys or f.pts > wanted)), None)
         if first is not None and first.pts is not None and first.pts <= wanted:
             return chain([first], frames)
@@ -168,17 +170,17 @@ def _from(path: str, opened: ExitStack, keys: Sequence[int], wanted: int) -> Ite
 
 
 def read_image(path: str) -> np.ndarray:
-    """uint8 [H, W, 3], RGB, upright as its EXIF data say."""
+    """uint8 [H, W, 3], RGB, rotated according to its EXIF data."""
     with Image.open(path) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
-# Name and version of what makes pixels of bytes: frame keys hold it. OpenCV resizes.
+# Decoder and resizer with their versions, which determine the pixels; part of frame keys.
 VERSIONS = {
     name: f"{name} {version}, opencv {cv2.__version__}"
     for name, version in (("decord", decord.__version__), ("pyav", av.__version__), ("pillow", PIL.__version__))
 }
-# Each gives the frames at increasing `indices`, uint8 [H, W, 3] RGB, in turn.
+# (path, track, increasing indices) -> the frames at these indices, uint8 [H, W, 3] RGB.
 VIDEO: dict[str, Callable[[str, Track, Sequence[int]], Iterator[np.ndarray]]] = {
     "decord": _decord_frames,
     "pyav": _pyav_frames,

@@ -1,10 +1,11 @@
-"""Frames: one decoding of a media file under a sampling contract, for every consumer (promises 5 and 6).
+"""Decodes a media file into frames under a sampling contract, once for all consumers (promises 5 and 6).
 
-Guarantees: the result depends on nothing but the file's bytes, the contract, the key times and the decoder, all in the
-key; the digest in the key is that of the bytes that were decoded; a file that cannot be decoded raises UnreadableMedia
-with a reason, whatever the decoder said.
+Guarantees: the frames depend only on the file's bytes, the contract, the key times and the decoder, all of which are in
+the key; the digest in the key is that of the decoded bytes; a file that cannot be decoded raises UnreadableMedia with a
+reason, whichever error the decoder raised.
 
-A change is seen by the file's times, so one through a memory map is seen only when the kernel has written it back.
+Changes are detected by the file's times, so a change through a memory map is detected only after the kernel has written
+it back.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ from evidence.types import FrameInfo
 from rollout.frames.decoders import FAILURES, VERSIONS, VIDEO, Track, read_image, read_track
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-# When and where in its sources a decoder failed: no part of the reason, which has to be the same for the same file.
+# Time and source line in a decoder's message. They are removed, so that a file always fails with the same reason.
 DECODER_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")
-# File times advance in ticks of up to 10 ms: two writes closer than that can look like one.
+# File times advance in ticks of up to 10 ms: two writes closer than that can have equal times.
 TICK_NS = 20_000_000
 
-# Number, size and times of a file: whatever is written to it, one of them changes.
+# Inode, size, mtime and ctime of a file. Any write to it changes one of them.
 Identity = tuple[int, int, int, int]
 
 
-# How a decoder's process is lost.
+# Reasons for the loss of a decoder's process.
 DIED = "the decoder died"
 OUT_OF_MEMORY = "the decoder ran out of memory"
 
@@ -55,12 +56,12 @@ class DecoderFailed(UnreadableMedia):
 
 
 class OutOfMemory(DecoderFailed, MemoryError):
-    """The decoder reached the limit of its process (limit_memory), which may be unfit for more."""
+    """The decoder reached the memory limit of its process (limit_memory), which should not be used further."""
 
 
 @dataclass(frozen=True)
 class MediaFile:
-    """A file as it was when its content was digested (BLAKE3, hex)."""
+    """A file, its identity when its content was hashed, and the digest (BLAKE3, hex)."""
 
     path: str
     identity: Identity
@@ -68,24 +69,25 @@ class MediaFile:
 
 
 def identify(path: str) -> Identity:
-    """Raises UnreadableMedia for what is no file, or an empty one."""
+    """The identity of a file. Raises UnreadableMedia if it is not a regular file, or is empty."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         raise UnreadableMedia(path, "no such file") from None
     except OSError as error:
         raise UnreadableMedia(path, error.strerror or type(error).__name__) from None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise UnreadableMedia(path, "no such file")
-    if not found.st_size:
+    if not status.st_size:
         raise UnreadableMedia(path, "the file is empty")
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def examine(path: str, meanwhile: Executor | None = None) -> MediaFile:
-    """The file with the digest of its bytes. Raises UnreadableMedia, also if it changes meanwhile.
+    """Hash a file. Raises UnreadableMedia, also if the file changes in the meantime.
 
-    `meanwhile`: threads, one of which reads the table of times, as for a file that this process is to decode next.
+    `meanwhile`: executor on which the table of times is read at the same time, for a file that this process decodes
+    next.
     """
     identity = identify(path)
     if time.time_ns() - identity[-1] < TICK_NS:
@@ -98,7 +100,7 @@ def examine(path: str, meanwhile: Executor | None = None) -> MediaFile:
     except OSError as error:
         raise UnreadableMedia(path, error.strerror or type(error).__name__) from None
     finally:
-        wait(reading)  # what it raises, decoding raises again
+        wait(reading)  # if it raised an error, decoding raises it again
     _require_unchanged(path, identity)
     return MediaFile(path, identity, digest)
 
@@ -118,10 +120,10 @@ def _is_image(path: str) -> bool:
 
 
 class Turns:
-    """The decoders of a file, one after the other until one can: `decoder` is the one whose turn it is."""
+    """The decoders to try on a file, one after another; `decoder` is the current one."""
 
     def __init__(self, path: str, first: str = "decord"):
-        """`first` is for videos."""
+        """`first`: the decoder to try first on a video."""
         self.path = path
         self.failures: list[DecoderFailed] = []
         self._decoders = ("pillow",) if _is_image(path) else (first, *(name for name in VIDEO if name != first))
@@ -131,18 +133,18 @@ class Turns:
         return self._decoders[len(self.failures)]
 
     def failed(self, failure: DecoderFailed) -> None:
-        """On to the next one. Raises UnreadableMedia, the one outcome of a file that all of them failed on."""
+        """Move on to the next decoder. Raises UnreadableMedia, with all reasons, if all of them failed."""
         self.failures.append(failure)
         if len(self.failures) == len(self._decoders):
-            reasons = dict.fromkeys(each.reason for each in self.failures)  # mostly they agree
+            reasons = dict.fromkeys(f.reason for f in self.failures)  # usually the same
             raise UnreadableMedia(self.path, "; ".join(reasons)) from None
 
 
 def decode(path: str, contract: SamplingContract, key_times: Sequence[float] = ()) -> tuple[np.ndarray, FrameInfo]:
-    """(frames, info) of a video, or of an image as a one-frame video, in this process, by the first decoder that can.
+    """(frames, info) of a video, or of an image as a one-frame video, by the first decoder that can read it.
 
     frames: uint8 [n, height, width, 3], RGB; key_times: as in shown_key_times. Raises UnreadableMedia.
-    For a file that is known to be good: nothing bounds its time or memory here.
+    Runs in this process without limits on time or memory, so use it only for files that are known to be good.
     """
     media, turns = examine(path), Turns(path)
     while True:
@@ -155,11 +157,11 @@ def decode(path: str, contract: SamplingContract, key_times: Sequence[float] = (
 def decode_with(
     decoder: str, media: MediaFile, contract: SamplingContract, key_times: Sequence[float] = ()
 ) -> tuple[np.ndarray, FrameInfo]:
-    """As `decode`, by the decoder of that name, of a file already digested. Raises DecoderFailed where another decoder
-    is worth trying, else UnreadableMedia."""
+    """Like `decode`, with the decoder of that name, for a file that is already hashed. Raises DecoderFailed if another
+    decoder is worth trying, else UnreadableMedia."""
     path = media.path
     identity = identify(path)
-    # Another node may see the same file under another number or time: only its content counts.
+    # Inode and times of the same file may differ on another node; only its content counts.
     if identity != media.identity and examine(path).digest != media.digest:
         raise UnreadableMedia(path, "the file changed while it was read")
     try:
@@ -190,7 +192,7 @@ def _reason(error: BaseException) -> str:
 def _read(
     decoder: str, path: str, identity: Identity, contract: SamplingContract, key_times: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, float, tuple[int, int]]:
-    """(frames, their times, duration, original size). Only one frame, or one batch, is held unresized."""
+    """(frames, their times, duration, original size). At most one frame, or one batch, is in memory at full size."""
     if decoder == "pillow":
         times, duration, decoded = np.zeros(1), 0.0, iter([read_image(path)])
     else:
@@ -220,8 +222,8 @@ def _resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def limit_memory(more_bytes: int) -> None:
-    """Let this process allocate `more_bytes` beyond what it has: an allocation above fails, as in a file that claims to
-    be immense. For a process that does nothing but decode."""
-    has = psutil.Process().memory_info().data
+    """Limit this process to `more_bytes` beyond its present data size. Larger allocations fail, as for a file that
+    claims to be immense. For processes that only decode."""
+    present = psutil.Process().memory_info().data
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (has + more_bytes, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (present + more_bytes, hard))

@@ -1,12 +1,12 @@
-"""Decoded frames in the object store, each video once (promise 6).
+"""Decoded frames in the object store, each video decoded once (promise 6).
 
-Guarantees: frames are named by the file's content, so however many groups ask for it, under whatever path, it is
-decoded once while it is kept; a file that has changed is decoded anew; whoever holds a lease has its bytes, reserved
-before decoding, so the store stays within its budget: who asks for more waits, oldest first, and waits for no younger
-one (rollout/frames/budget); frames belong to the driver, and a decoder that fails costs its sample (decoder_pool).
+Guarantees: frames are addressed by the file's content, so a file is decoded once while its frames are kept, however
+many groups request it and under whatever path; a changed file is decoded again; a lease reserves its bytes before
+decoding, so the store stays within its budget, and requests that do not fit queue in FIFO order
+(rollout/frames/budget); frames are owned by the driver; a decoder that fails costs one sample (decoder_pool).
 
-What a node that is lost takes with it is noticed by whoever needs it (`FrameStore.lost`) and decoded anew, in the room
-that the leases on it hold (`Lease.renew`).
+Frames lost with a node are detected by their consumer (`FrameStore.lost`) and decoded again within the bytes that their
+leases still hold (`Lease.renew`).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from rollout.frames.disk_cache import FrameCache
 
 log = logging.getLogger(__name__)
 
-# What is decoded: (file digest, key times). The contract and the order of decoders are the store's.
+# Key of decoded frames: (file digest, key times). A store has one contract and one order of decoders.
 Key = tuple[str, tuple[float, ...]]
 Frames = tuple[ray.ObjectRef, FrameInfo]
 T = TypeVar("T")
 
 
 class Lease:
-    """Frames that stay in the object store until `release`: a ref to uint8 [n, H, W, 3], and what is known of them."""
+    """Frames that stay in the object store until `release`. frames: ref to uint8 [n, H, W, 3]; info: about them."""
 
     def __init__(self, store: FrameStore, number: int, file: MediaFile, key_times: tuple[float, ...], frames: Frames):
         self.frames: ray.ObjectRef | None
@@ -47,13 +47,13 @@ class Lease:
         self._store, self._number, self._file, self._key_times = store, number, file, key_times
 
     async def renew(self) -> None:
-        """Have frames that the store was told are lost decoded anew, if the file is still the same; by another decoder
-        perhaps, which `info.key` shows. Raises UnreadableMedia."""
+        """Decode again frames that were reported as lost (`FrameStore.lost`), provided that the file has not changed.
+        Another decoder may have to be used, which changes `info.key`. Raises UnreadableMedia."""
         self.frames, self.info = await self._store._renewed(self._number, self._file, self._key_times)
 
     def release(self) -> None:
-        self.frames = None  # the last reference keeps the bytes, whoever holds it
-        self._store._let_go(self._number)
+        self.frames = None  # any remaining reference would keep the bytes in the object store
+        self._store._release(self._number)
 
     def __enter__(self) -> Lease:
         return self
@@ -63,11 +63,11 @@ class Lease:
 
 
 class FrameStore:
-    """Frames by content, least recently used first out. To be used from one event loop."""
+    """Frames by content, with least-recently-used eviction. Use it from one event loop."""
 
     def __init__(self, contract: SamplingContract, budget_bytes: int, config: FramesConfig, holders: int = 1):
-        """`holders`: how many leases have to fit the budget at once; a video that could take more than its share of
-        it is refused."""
+        """`holders`: number of leases that must fit the budget at once. A video that could need more than its share of
+        the budget is refused."""
         self.contract, self.config, self.share_bytes = contract, config, budget_bytes // holders
         self.counts: Counter[str] = Counter()
         cache = (
@@ -77,7 +77,7 @@ class FrameStore:
         self._budget = Budget(budget_bytes, self._on_grant, self._on_evict)
         self._numbers = count()
         self._grants: dict[int, asyncio.Future[None]] = {}
-        self._loading: dict[int, asyncio.Task[Any]] = {}  # the last for each lease, done or not
+        self._loading: dict[int, asyncio.Task[Any]] = {}  # the latest of each lease, done or not
         self._files: dict[str, MediaFile] = {}
         self._held: dict[Key, Frames] = {}
         self._lost: set[str] = set()
@@ -86,9 +86,9 @@ class FrameStore:
         self._ahead: dict[int, asyncio.Task[None]] = {}
 
     async def lease(self, path: str, key_times: tuple[float, ...] = ()) -> Lease:
-        """The frames of a file, decoded if they are not there. Leases are granted in the order of the calls.
+        """Lease the frames of a file, decoding it if necessary. Leases are granted in the order of the calls.
 
-        Raises UnreadableMedia, and tries again when asked again.
+        Raises UnreadableMedia; a later call tries again.
         """
         bound, file = self._bound(path, key_times), self._known(path)
         number = next(self._numbers)
@@ -97,16 +97,16 @@ class FrameStore:
         self.counts["waits"] += not granted.done()
         try:
             await granted
-            return await self._to_its_end(number, self._load(number, path, file, key_times))
+            return await self._shielded(number, self._load(number, path, file, key_times))
         except BaseException:
-            self._let_go(number)
+            self._release(number)
             raise
         finally:
             del self._grants[number]
 
     def lost(self, error: Exception) -> bool:
-        """Told what was raised to somebody who needed frames: is it that these were lost with their node? Then they
-        are forgotten, and counted once, however many tell it."""
+        """Whether `error`, raised to a consumer of frames, means that the frames were lost with their node. If so, they
+        are dropped from the store and counted once, however many consumers report it."""
         if not isinstance(error, ray.exceptions.ObjectLostError):
             return False
         for key, (frames, _) in self._held.items():
@@ -117,21 +117,21 @@ class FrameStore:
         return error.object_ref_hex in self._lost
 
     def prefetch(self, wanted: Iterable[tuple[str, tuple[float, ...]]]) -> None:
-        """Decode ahead of need what fits beside what is in use. `wanted`: (path, key times), soonest first; it replaces
-        what was wanted before."""
+        """Decode in advance what fits the budget besides the bytes in use. `wanted`: (path, key times), soonest first;
+        replaces the previous list."""
         self._wanted = deque(wanted)
-        for path, key_times in reversed(self._wanted):  # what is needed soonest is evicted last
+        for path, key_times in reversed(self._wanted):  # frames needed soonest are evicted last
             if path in self._files:
                 self._budget.touch((self._files[path].digest, key_times))
         self._prefetch_next()
 
     def _prefetch_next(self) -> None:
-        # One decoder stays free for who cannot wait.
+        # One decoder stays free for leases.
         while self._wanted and len(self._ahead) < max(1, self.config.workers - 1):
             path, key_times = self._wanted[0]
             try:
                 bound, file = self._bound(path, key_times), self._known(path)
-            except UnreadableMedia:  # said again to whoever asks for a lease
+            except UnreadableMedia:  # a lease on the file raises it again
                 self._wanted.popleft()
                 continue
             if file is not None and (file.digest, key_times) in (*self._held, *self._decoding):
@@ -147,7 +147,7 @@ class FrameStore:
         try:
             await self._load(number, path, file, key_times)
             self.counts["prefetched"] += 1
-        except UnreadableMedia as error:  # said again to whoever asks for a lease
+        except UnreadableMedia as error:  # a lease on the file raises it again
             log.info("prefetch: %s", error)
         finally:
             self._budget.release(number)
@@ -168,12 +168,12 @@ class FrameStore:
         bound = most_bytes(self.contract, key_times)
         if bound > self.share_bytes:
             raise UnreadableMedia(
-                path, f"its frames may take {bound} bytes, above its share ({self.share_bytes}) of cluster.frames_gib"
+                path, f"its frames may need {bound} bytes, above its share ({self.share_bytes}) of cluster.frames_gib"
             )
         return bound
 
     def _known(self, path: str) -> MediaFile | None:
-        """The file, if it was digested and has not changed since. Raises UnreadableMedia if it is not there."""
+        """The file, if it was hashed before and has not changed since. Raises UnreadableMedia if it is missing."""
         identity = identify(path)
         file = self._files.get(path)
         return file if file is not None and file.identity == identity else None
@@ -184,24 +184,24 @@ class FrameStore:
         return Lease(self, number, file, key_times, await self._frames(number, file, key_times))
 
     async def _renewed(self, number: int, file: MediaFile, key_times: tuple[float, ...]) -> Frames:
-        return await self._to_its_end(number, self._frames(number, file, key_times))
+        return await self._shielded(number, self._frames(number, file, key_times))
 
-    async def _to_its_end(self, number: int, load: Coroutine[Any, Any, T]) -> T:
-        """What is loaded for a lease, which goes on, with its bytes reserved, if whoever asked for it gives up."""
+    async def _shielded(self, number: int, load: Coroutine[Any, Any, T]) -> T:
+        """Await `load` for a lease. If the caller is cancelled, loading continues with its bytes reserved."""
         self._loading[number] = loading = asyncio.create_task(load)
         return await asyncio.shield(loading)
 
-    def _let_go(self, number: int) -> None:
-        """Release what a lease holds, as soon as nothing is decoded into it."""
+    def _release(self, number: int) -> None:
+        """Release the bytes of a lease, once no decoding for it is in progress."""
         loading = self._loading.get(number)
         if loading is not None and not loading.done():
-            loading.add_done_callback(lambda _: self._let_go(number))
+            loading.add_done_callback(lambda _: self._release(number))
             return
         self._loading.pop(number, None)
         self._budget.release(number)
 
     async def _frames(self, number: int, file: MediaFile, key_times: tuple[float, ...]) -> Frames:
-        """The frames for a granted lease, which then holds them."""
+        """The frames of a granted lease, which then holds their entry of the budget."""
         key = (file.digest, key_times)
         while key not in self._held:
             if key not in self._decoding:
@@ -214,7 +214,7 @@ class FrameStore:
     async def _hold(self, key: Key, file: MediaFile) -> None:
         try:
             self._held[key] = await self._decode(file, key[1])
-        finally:  # in one go with the above: who finds neither would decode it again
+        finally:  # without an await in between: a task that finds neither would decode it again
             del self._decoding[key]
 
     async def _decode(self, media: MediaFile, key_times: tuple[float, ...]) -> Frames:
@@ -234,4 +234,4 @@ class FrameStore:
             self._grants[lease].set_result(None)
 
     def _on_evict(self, key: Any) -> None:
-        self.counts["evicted"] += self._held.pop(key, None) is not None  # None: lost, and never renewed
+        self.counts["evicted"] += self._held.pop(key, None) is not None  # None: lost, and not renewed

@@ -1,4 +1,4 @@
-"""FLOPs from shapes are those of the products that torch runs."""
+"""FLOPs computed from shapes match those that torch counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.learner import parts_of
 from benchmarks.learner_task import make_task, vision_flops
 
 
-def test_flops_are_those_that_torch_counts(tiny_model: Path) -> None:
+def test_flops_match_those_that_torch_counts(tiny_model: Path) -> None:
     task = make_task(tiny_model, prompt_tokens=300, completion_tokens=40, group=2, sizes=None)
     tower, whole = vision_flops(task, tiny_model)
     config = AutoConfig.from_pretrained(tiny_model)
@@ -22,7 +22,7 @@ def test_flops_are_those_that_torch_counts(tiny_model: Path) -> None:
     micro = forwards[0]
     text = config.get_text_config()
     forward = language_flops(text, micro.batch) / 3
-    # Eager attention, which is counted, multiplies what is not seen, too; and the last token is run there.
-    seen, tokens = pairs(micro.batch), 340
-    unseen = 4 * text.hidden_size * text.num_hidden_layers * (tokens**2 - seen)
-    assert forward + unseen == pytest.approx(whole - tower, rel=0.01)
+    # Eager attention, which torch counts, also computes masked pairs; and it runs the last token.
+    attended, tokens = pairs(micro.batch), 340
+    masked = 4 * text.hidden_size * text.num_hidden_layers * (tokens**2 - attended)
+    assert forward + masked == pytest.approx(whole - tower, rel=0.01)

@@ -1,4 +1,4 @@
-"""The learner's benchmark times the update it says it does."""
+"""The task of the learner's benchmark has the requested sizes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from benchmarks.learner_task import make_task, vision_flops, write
 
 
-def test_task_has_the_tokens_and_frames_it_was_asked_for(tiny_model: Path, encoder: Any, tmp_path: Path) -> None:
+def test_the_task_has_the_requested_tokens_and_frames(tiny_model: Path, encoder: Any, tmp_path: Path) -> None:
     task = make_task(tiny_model, prompt_tokens=300, completion_tokens=200, group=4, sizes=None)
     assert len(task.prompt.token_ids) == 300
     assert task.completions.shape == task.behaviour.shape == (4, 200)
     assert not np.isin(task.completions, [*encoder.banned_ids, *encoder.stop_ids]).any()
-    assert encoder.is_visual(task.prompt.token_ids).sum() > 150, "a prompt of text would make the benchmark easier"
+    assert encoder.is_visual(task.prompt.token_ids).sum() > 150, "a text-only prompt would make the benchmark easier"
     assert abs(task.advantages.sum()) < 1e-5
 
     write(task, tiny_model, tmp_path / "task.npz")
@@ -27,5 +27,5 @@ def test_task_has_the_tokens_and_frames_it_was_asked_for(tiny_model: Path, encod
 
 
 def test_a_prompt_too_short_for_a_frame_is_refused(tiny_model: Path) -> None:
-    with pytest.raises(ValueError, match="40 tokens are no prompt"):
+    with pytest.raises(ValueError, match="prompt = 40: a prompt of 1 frames has"):
         make_task(tiny_model, prompt_tokens=40, completion_tokens=4, group=2, sizes=None)

@@ -1,4 +1,4 @@
-"""Advantages of a step, each mode against numbers worked out by hand."""
+"""Advantages of a step, each mode against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def scored(task: str = "a", weights: dict[str, float] | None = None, **paid: lis
     return ScoredGroup(group, np.asarray(rewards, np.float32), values, values, weights, ())
 
 
-def test_the_sum_is_centred_and_divided_only_if_asked():
+def test_the_sum_is_centred_and_divided_only_on_request():
     group = scored(x=[0, 1, 5], weights={"x": 2.0})
     (plain,) = Advantages("sum", divide_by_std=False).of_step([group])
     (divided,) = Advantages("sum", divide_by_std=True).of_step([group])
@@ -29,16 +29,16 @@ def test_the_sum_is_centred_and_divided_only_if_asked():
     assert divided == pytest.approx(np.array([-4, -2, 6]) / np.sqrt(28), rel=1e-3)  # sample variance 56 / 2
 
 
-def test_each_term_normalised_by_itself_weighs_by_its_weight_and_not_by_its_spread():
-    one = scored(wide=[0, 100], narrow=[1, 0], weights={"wide": 1.0, "narrow": 3.0})
-    other = scored(wide=[5, 5], narrow=[0, 0])
-    first, second = Advantages("each", divide_by_std=False).of_step([one, other])
+def test_with_each_a_term_counts_by_its_weight_and_not_by_its_spread():
+    spread = scored(wide=[0, 100], narrow=[1, 0], weights={"wide": 1.0, "narrow": 3.0})
+    constant = scored(wide=[5, 5], narrow=[0, 0])
+    first, second = Advantages("each", divide_by_std=False).of_step([spread, constant])
     # Within the group both terms are +-1/sqrt 2, so the sum is (3 - 1)/sqrt 2; the batch's std is 1.
     assert first == pytest.approx([np.sqrt(2), -np.sqrt(2)], rel=1e-3)
     assert second.tolist() == [0, 0]
 
 
-def test_each_task_has_its_own_running_spread():
+def test_each_task_has_its_own_running_std():
     advantages = Advantages("task_std", divide_by_std=False)
     loud, quiet = scored("loud", x=[-10, 10]), scored("quiet", x=[-0.1, 0.1])
     assert [a[1] for a in advantages.of_step([loud, quiet])] == pytest.approx([1, 1], rel=2e-3)
@@ -50,23 +50,23 @@ def test_each_task_has_its_own_running_spread():
     assert flat.tolist() == [0, 0]
 
 
-def test_a_reward_is_compared_with_its_group_with_the_others_or_with_nothing():
+def test_baselines():
     rewards = np.array([1.0, 2.0, 6.0], np.float32)
     assert group_advantages(rewards, False).tolist() == [-2, -1, 3]
     assert group_advantages(rewards, False, "rloo").tolist() == [1 - 4, 2 - 3.5, 6 - 1.5]
     assert group_advantages(rewards, False, "none").tolist() == [1, 2, 6]
     deviation = np.sqrt((4 + 1 + 9) / 2) + 1e-4
     assert group_advantages(rewards, True, "rloo") == pytest.approx(np.array([-3, -1.5, 4.5]) / deviation)
-    assert (group_advantages(np.full(4, 0.7, np.float32), True) == 0).all(), "equal rewards say nothing"
+    assert (group_advantages(np.full(4, 0.7, np.float32), True) == 0).all(), "equal rewards carry no signal"
     (step,) = Advantages("sum", False, "rloo").of_step([scored(x=[1, 2, 6])])
     assert step.tolist() == [-3, -1.5, 4.5]
 
 
-def test_a_step_that_was_skipped_moves_no_spread():
+def test_a_skipped_step_leaves_the_running_std_unchanged():
     advantages, undisturbed = (Advantages("task_std", divide_by_std=False) for _ in range(2))
     steps = [[scored(x=[0, 2])], [scored(x=[0, 1])]]
-    for one in (advantages, undisturbed):
-        one.of_step(steps[0])
-        one.step_ended()
+    for run in (advantages, undisturbed):
+        run.of_step(steps[0])
+        run.step_ended()
     advantages.of_step([scored(x=[0, 1000])])  # skipped
     np.testing.assert_array_equal(advantages.of_step(steps[1]), undisturbed.of_step(steps[1]))

@@ -1,4 +1,4 @@
-"""The share of each token in its step, by hand."""
+"""The weight of each token in its step, against numbers computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an algorithm may be: the presets, what goes together and what does not, and losses of a user's own."""
+"""Settings of the algorithm: presets, allowed and refused combinations, the registry of names, and users' losses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import pytest
 import torch
 
 from evidence.errors import BadInput
-from learner.algorithm import KL, AlgorithmConfig, Correction, Proximal
+from learner.advantages import PENALTIES
+from learner.algorithm import ESTIMATORS, KL, MODES, RULES, AlgorithmConfig, Correction, Proximal
 from learner.losses import PolicyOutput, TokenTargets, make_loss
+from learner.losses.importance import CORRECTIONS
+from learner.losses.kl import ESTIMATES
+from learner.losses.objectives import OBJECTIVES
 from orchestration.config import CONFIGS, load_config, to_yaml
 from orchestration.settings import TrainConfig
 
@@ -38,30 +42,36 @@ number = 3
 
 
 def algorithm(*overrides: str) -> AlgorithmConfig:
-    held = any(f"algorithm={name}" in overrides for name in HELD_AGAINST_A_REFERENCE)
-    reference = f"learner.reference={'frozen' if held else 'none'}"
+    penalised = any(f"algorithm={name}" in overrides for name in WITH_KL_PENALTY)
+    reference = f"learner.reference={'frozen' if penalised else 'none'}"
     return load_config(TrainConfig, QUICKSTART, [*NEEDED, reference, *overrides]).algorithm
 
 
-# Presets with a price on leaving it.
-HELD_AGAINST_A_REFERENCE = ("open_o3", "rler")
+# Presets that need a reference policy.
+WITH_KL_PENALTY = ("open_o3", "rler")
 
 
-def test_without_a_word_it_is_what_the_recipe_grpo_says() -> None:
+def test_every_declared_name_has_a_function() -> None:
+    assert RULES.keys() == OBJECTIVES.keys()
+    assert MODES.keys() == CORRECTIONS.keys()
+    assert set(ESTIMATORS) == ESTIMATES.keys() == PENALTIES.keys()
+
+
+def test_the_default_is_the_preset_grpo() -> None:
     assert algorithm() == algorithm("algorithm=grpo") == AlgorithmConfig()
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_of_ours_can_be_trained_with(name: str, tmp_path: Path) -> None:
-    reference = "frozen" if name in HELD_AGAINST_A_REFERENCE else "none"
-    given = [*NEEDED, f"algorithm={name}", f"learner.reference={reference}"]
-    config = load_config(TrainConfig, QUICKSTART, given)
+def test_every_preset_loads_and_survives_saving(name: str, tmp_path: Path) -> None:
+    reference = "frozen" if name in WITH_KL_PENALTY else "none"
+    overrides = [*NEEDED, f"algorithm={name}", f"learner.reference={reference}"]
+    config = load_config(TrainConfig, QUICKSTART, overrides)
     make_loss(config.algorithm)
     (tmp_path / "saved.yaml").write_text(to_yaml(config))
     assert load_config(TrainConfig, tmp_path / "saved.yaml").algorithm == config.algorithm
 
 
-def test_presets_are_what_was_published() -> None:
+def test_presets_match_their_papers() -> None:
     k3 = KL(0.04, "k3", "loss")
     assert algorithm("algorithm=open_o3") == AlgorithmConfig(loss="gspo", divide_by_std=True, kl=k3)
     assert algorithm("algorithm=rler") == AlgorithmConfig(divide_by_std=True, kl=k3)
@@ -87,49 +97,49 @@ def test_presets_are_what_was_published() -> None:
     )
 
 
-def test_a_preset_is_a_start_and_a_proximal_policy_may_be_said_short() -> None:
+def test_preset_values_can_be_overridden_and_the_proximal_policy_has_a_short_form() -> None:
     config = algorithm("algorithm={recipe: decoupled, clip_high: 0.3, proximal: {policy: interpolated, alpha: 0.25}}")
     assert (config.aggregate, config.clip_high, config.proximal) == ("token_mean", 0.3, Proximal("interpolated", 0.25))
     assert algorithm("algorithm.proximal=recomputed").proximal == Proximal("recomputed")
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"loss": "ppo"}, r"^loss = ppo: it has to be one of grpo, gspo, cispo, reinforce, or .*module:function"),
-    ({"options": {"a": 1}}, r"^options = .*: it has to be empty: grpo takes none"),
-    ({"clip_low": 0.0}, r"^clip_low = 0.0: it has to be above 0, and at most 1"),
-    ({"clip_high": float("nan")}, r"^clip_high = nan: it has to be above 0, and finite"),
-    ({"aggregate": "mean"}, r"^aggregate = mean: it has to be one of sequence_mean, token_mean, constant"),
-    ({"max_length": 9}, r"^max_length = 9: it has to be null: only `constant` divides by it"),
-    ({"max_length": 0, "aggregate": "constant"}, r"^max_length = 0: it has to be 1 or more"),
-    ({"baseline": "critic"}, r"^baseline = critic: it has to be one of group, rloo, none"),
-    ({"entropy": -1.0}, r"^entropy = -1.0: it has to be 0 or more"),
+    ({"loss": "ppo"}, r"^loss = ppo: .*one of grpo, gspo, cispo, reinforce, or .*module:function"),
+    ({"options": {"a": 1}}, r"^options = .*: .*empty: grpo takes none"),
+    ({"clip_low": 0.0}, r"^clip_low = 0.0: .*above 0, and at most 1"),
+    ({"clip_high": float("nan")}, r"^clip_high = nan: .*above 0, and finite"),
+    ({"aggregate": "mean"}, r"^aggregate = mean: .*one of sequence_mean, token_mean, constant"),
+    ({"max_length": 9}, r"^max_length = 9: .*null; only `constant` divides by it"),
+    ({"max_length": 0, "aggregate": "constant"}, r"^max_length = 0: .*1 or more"),
+    ({"baseline": "critic"}, r"^baseline = critic: .*one of group, rloo, none"),
+    ({"entropy": -1.0}, r"^entropy = -1.0: .*0 or more"),
     (
         {"correction": Correction("mask")},
-        r"^correction.mode = mask: it has to be none while proximal is behaviour: pi_prox / mu is 1 then",
+        r"^correction.mode = mask: .*none while proximal is behaviour, since pi_prox / mu is 1",
     ),
     (
         {"loss": "gspo", "proximal": Proximal("recomputed")},
-        r"^proximal.policy = recomputed: it has to be behaviour or interpolated with gspo: its ratio is",
+        r"^proximal.policy = recomputed: .*behaviour or interpolated with gspo: its ratio is",
     ),
     (
         {"loss": "gspo", "proximal": Proximal("interpolated"), "correction": Correction("mask", "token")},
-        r"^correction.level = token: it has to be sequence with gspo",
+        r"^correction.level = token: .*sequence with gspo",
     ),
     ({"loss": "cispo", "proximal": Proximal("recomputed")}, r"proximal.policy = recomputed: .* behaviour with cispo"),
-    ({"loss": "cispo", "correction": Correction("mask")}, r"correction.mode = mask: it has to be none with cispo"),
+    ({"loss": "cispo", "correction": Correction("mask")}, r"correction.mode = mask: .*none with cispo"),
     ({"loss": "reinforce", "proximal": Proximal("interpolated")}, r"behaviour or recomputed with reinforce"),
-    ({"proximal": Proximal("recomputed"), "clip_low": 0.1}, r"^clip_low = 0.1: it has to be left out: .*ratio is 1"),
+    ({"proximal": Proximal("recomputed"), "clip_low": 0.1}, r"^clip_low = 0.1: .*left out: .*ratio is 1"),
     (
         {"loss": "reinforce", "clip_high": 0.3},
-        r"^clip_high = 0.3: it has to be left out: reinforce has no",
+        r"^clip_high = 0.3: .*left out: reinforce has no",
     ),
     (
         {"loss": "own_loss:mine", "entropy": 0.1},
-        r"^entropy = 0.1: it has to be 0 with own_loss:mine: a",
+        r"^entropy = 0.1: .*0 with own_loss:mine: your",
     ),
     (
         {"loss": "own_loss:mine", "kl": KL(0.1)},
-        r"^kl.coefficient = 0.1: it has to be 0 with own_loss:mine",
+        r"^kl.coefficient = 0.1: .*0 with own_loss:mine",
     ),
     ({"loss": "own_loss:short"}, r"^loss = own_loss:short: .* def short\(output, targets, options\)"),
     ({"loss": "own_loss:number"}, r"^loss = own_loss:number: own_loss has no function number"),
@@ -143,46 +153,48 @@ def own_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(("said", "message"), REFUSED, ids=lambda one: " ".join(one) if isinstance(one, dict) else "")
-def test_what_has_no_meaning_is_refused(said: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize(
+    ("values", "message"), REFUSED, ids=lambda case: " ".join(case) if isinstance(case, dict) else ""
+)
+def test_meaningless_settings_are_refused_in_one_line(values: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message) as refused:
-        AlgorithmConfig(**said)
+        AlgorithmConfig(**values)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: KL(0.1, "k1"), r"^estimator = k1: in a loss its gradient is zero in expectation; take k2"),
+        (lambda: KL(0.1, "k1"), r"^estimator = k1: its gradient in a loss is zero in expectation; use k2"),
         (lambda: KL(-1.0), r"^coefficient = -1.0"),
         (lambda: KL(0.1, "k4"), r"^estimator = k4"),
-        (lambda: KL(0.1, "k2", "advantage"), r"^where = advantage: it has to be one of loss, reward"),
-        (lambda: Proximal("old"), r"^policy = old: it has to be one of behaviour, recomputed, inter"),
-        (lambda: Proximal("interpolated", 1.0), r"^alpha = 1.0: it has to be above 0 and below 1"),
-        (lambda: Correction("clip"), r"^mode = clip: it has to be one of none, plain, truncate"),
+        (lambda: KL(0.1, "k2", "advantage"), r"^where = advantage: .*one of loss, reward"),
+        (lambda: Proximal("old"), r"^policy = old: .*one of behaviour, recomputed, inter"),
+        (lambda: Proximal("interpolated", 1.0), r"^alpha = 1.0: .*above 0 and below 1"),
+        (lambda: Correction("clip"), r"^mode = clip: .*one of none, plain, truncate"),
         (lambda: Correction("mask", "group"), r"^level = group"),
-        (lambda: Correction("mask", low=1.5), r"^low = 1.5: it has to be at least 0 and below 1"),
-        (lambda: Correction(high=8.0), r"^high = 8.0: it has to be left out: with mode none it has no effect"),
-        (lambda: Correction(level="sequence"), r"^level = sequence: it has to be left out"),
-        (lambda: Correction("plain", high=8.0), r"^high = 8.0: it has to be left out: with mode plain"),
-        (lambda: Correction("truncate", low=0.1), r"^low = 0.1: it has to be left out: with mode truncate"),
-        (lambda: Proximal("recomputed", 0.3), r"^alpha = 0.3: it has to be left out: policy recomputed has no alpha"),
-        (lambda: Correction("mask", high=0.9), r"^high = 0.9: it has to be above 1"),
+        (lambda: Correction("mask", low=1.5), r"^low = 1.5: .*at least 0 and below 1"),
+        (lambda: Correction(high=8.0), r"^high = 8.0: .*left out: with mode none it has no effect"),
+        (lambda: Correction(level="sequence"), r"^level = sequence: .*left out"),
+        (lambda: Correction("plain", high=8.0), r"^high = 8.0: .*left out: with mode plain"),
+        (lambda: Correction("truncate", low=0.1), r"^low = 0.1: .*left out: with mode truncate"),
+        (lambda: Proximal("recomputed", 0.3), r"^alpha = 0.3: .*left out: policy recomputed has no alpha"),
+        (lambda: Correction("mask", high=0.9), r"^high = 0.9: .*above 1"),
     ],
 )
-def test_a_section_refuses_by_its_key(make: Any, message: str) -> None:
+def test_a_section_names_the_key_that_it_refuses(make: Any, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         make()
 
 
-def test_the_reward_may_say_itself_what_rewards_are_measured_by() -> None:
-    for said in ("algorithm.baseline=rloo", "algorithm.divide_by_std=true"):
-        algorithm(said)
-        with pytest.raises(BadInput, match=r"algorithm\.\w+ = .* with reward.normalise = each, which says itself"):
-            algorithm("reward.normalise=each", said)
+def test_baseline_and_std_are_refused_when_the_reward_normalises() -> None:
+    for override in ("algorithm.baseline=rloo", "algorithm.divide_by_std=true"):
+        algorithm(override)
+        with pytest.raises(BadInput, match=r"algorithm\.\w+ = .* with reward.normalise = each, which "):
+            algorithm("reward.normalise=each", override)
 
 
-def test_a_loss_of_your_own_is_the_whole_loss() -> None:
+def test_a_users_loss_is_the_whole_loss() -> None:
     config = algorithm("algorithm.loss=own_loss:mine", "algorithm.options.scale=2.0")
     ones = torch.ones(3)
     targets = TokenTargets(ones / 3, ones, ones, torch.zeros(3, dtype=torch.long))
@@ -190,5 +202,5 @@ def test_a_loss_of_your_own_is_the_whole_loss() -> None:
     result = make_loss(config)(output, targets)
     assert (result.loss.item(), result.metrics) == (pytest.approx(4.0), {"scale": 2.0})
     for function in ("bare", "constant"):
-        with pytest.raises(BadInput, match=f"^loss = own_loss:{function}: it returned a .*; it has to be a LossResult"):
+        with pytest.raises(BadInput, match=f"^loss = own_loss:{function}: returned a .*; must return a LossResult"):
             make_loss(algorithm(f"algorithm.loss=own_loss:{function}"))(output, targets)

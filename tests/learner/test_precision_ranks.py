@@ -1,4 +1,4 @@
-"""Where weights are kept and how precisely: offload, master weights, an lm_head of its own."""
+"""Memory placement and precision of the weights: offload, master weights, an untied lm_head."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LEARNING_RATE = 1e-2
 
 @pytest.fixture(scope="module")
 def untied(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model whose lm_head is not its embedding."""
+    """A random model whose lm_head is not tied to its embedding."""
     folder = tmp_path_factory.mktemp("untied") / "model"
     shutil.copytree(tiny_model, folder)
     config = AutoConfig.from_pretrained(tiny_model)
@@ -52,7 +52,7 @@ def start(ray_cluster: Any, encoder: Any) -> Iterator[Callable[[Path, int, ZeroC
         gang.stop()
 
 
-def test_an_offloaded_step_with_a_head_of_its_own_is_that_of_plain_torch(
+def test_an_offloaded_step_with_an_untied_head_matches_plain_torch(
     start: Callable, untied: Path, encoder: Any, ray_cluster: Any
 ) -> None:
     config = ZeroConfig(grad_norm=1e9, offload_optimizer="cpu", offload_parameters="cpu")
@@ -69,7 +69,7 @@ def test_an_offloaded_step_with_a_head_of_its_own_is_that_of_plain_torch(
     theirs = {name: p.detach().numpy() for name, p in policy.checkpoint_parameters(frozen=False).items()}
     assert {"lm_head.weight", "model.language_model.embed_tokens.weight"} < ours.keys() == theirs.keys()
     for name, array in ours.items():
-        # Adam's first step is lr * sign(gradient): where a gradient is all but 0, rounding decides its sign.
+        # Adam's first step is lr * sign(gradient): for a gradient near 0, rounding decides the sign.
         assert (np.abs(array - theirs[name]) > 1e-4).mean() < 2e-3, name
 
 
@@ -78,14 +78,14 @@ def test_steps_below_the_resolution_of_bfloat16_add_up(
 ) -> None:
     gang = start(tiny_model, 1, ZeroConfig(precision="bfloat16"))
     micro = micro_batch(encoder, "image", 1)
-    # The same push in every step: where gradients change their sign, steps do not add up.
+    # The same advantage in every step: if gradients changed their sign, steps would not add up.
     part = [[replace(micro, advantages=np.ones_like(micro.advantages))]]
-    # The same step in one forward and in many: in bfloat16 a sum loses what is far below it.
-    thin = replace(part[0][0], weights=micro.weights / 256)
-    whole, cut = (gang.train_step([forwards], 0.0)["grad_norm"] for forwards in (part[0], [thin] * 256))
-    assert cut == pytest.approx(whole, rel=5e-3)
+    # The same step in one forward and in 256: a sum in bfloat16 would lose small addends.
+    small = replace(part[0][0], weights=micro.weights / 256)
+    whole, split = (gang.train_step([forwards], 0.0)["grad_norm"] for forwards in (part[0], [small] * 256))
+    assert split == pytest.approx(whole, rel=5e-3)
     first = weights_of(ray_cluster, gang)
-    # At 2^-5 and above, neighbours lie 2.4e-4 apart: a step of 1e-5 from one of them rounds back to it.
+    # At 2^-5 and above, neighbouring numbers are 2.4e-4 apart: a step of 1e-5 rounds back.
     large = {name: (w.view(np.int16).astype(np.int32) & 0x7FFF) >> 7 >= 127 - 5 for name, w in first.items()}
 
     def changed() -> float:
@@ -99,7 +99,7 @@ def test_steps_below_the_resolution_of_bfloat16_add_up(
     assert changed() > 0.3
 
 
-def test_a_skipped_step_leaves_no_trace_in_offloaded_master_weights_either(
+def test_a_skipped_step_leaves_offloaded_master_weights_unchanged(
     start: Callable, tiny_model: Path, encoder: Any, ray_cluster: Any, tmp_path: Path
 ) -> None:
     gang = start(tiny_model, 2, ZeroConfig(precision="bfloat16", offload_optimizer="cpu", offload_parameters="cpu"))

@@ -1,5 +1,5 @@
-"""The gang of ZeRO-3 ranks: the number of ranks changes nothing, a run that was interrupted goes on as if it was not,
-and what is exported is what was trained."""
+"""The gang of ZeRO-3 ranks: the number of ranks does not change a step, a resumed run continues as if uninterrupted,
+and exports equal the trained weights."""
 
 from __future__ import annotations
 
@@ -56,37 +56,37 @@ def gangs(ray_cluster: Any, tiny_model: Path, encoder: Any) -> Any:
         bucket_mib=1,
         timeout_s=180,
     )
-    made = {world: LearnerGang(config, world) for world in (1, 2)}
-    yield made
-    for gang in made.values():
+    by_world = {world: LearnerGang(config, world) for world in (1, 2)}
+    yield by_world
+    for gang in by_world.values():
         gang.stop()
 
 
 def with_bad(parts: list[list[MicroBatch]], **bad: float) -> list[list[MicroBatch]]:
-    """The step with one token value of the last rank changed."""
+    """The step with the value of one token on the last rank replaced."""
     ((name, value),) = bad.items()
-    at = next(n for n, micro in enumerate(parts[-1]) if len(micro.weights))
-    array = getattr(parts[-1][at], name).copy()
+    index = next(n for n, micro in enumerate(parts[-1]) if len(micro.weights))
+    array = getattr(parts[-1][index], name).copy()
     array[0] = value
-    last = [*parts[-1][:at], replace(parts[-1][at], **{name: array}), *parts[-1][at + 1 :]]
+    last = [*parts[-1][:index], replace(parts[-1][index], **{name: array}), *parts[-1][index + 1 :]]
     return [*parts[:-1], last]
 
 
 def weights_of(ray_cluster: Any, gang: LearnerGang, frozen: bool = False) -> dict[str, np.ndarray]:
-    """Everything that the ranks hand out for the engines."""
-    found: dict[str, np.ndarray] = {}
+    """All tensors that the ranks publish for the engines."""
+    weights: dict[str, np.ndarray] = {}
     streams = [rank.weight_buckets.options(num_returns="streaming").remote(1, frozen) for rank in gang.ranks]
     for stream in streams:
         items = [ray_cluster.get(ref) for ref in stream]
         for header, data in zip(items[::2], items[1::2]):
             arrays = unpack_bucket(header, data)
-            assert not found.keys() & arrays.keys(), "two ranks handed out the same tensor"
-            found |= {name: array.copy() for name, array in arrays.items()}
-    return found
+            assert not weights.keys() & arrays.keys(), "two ranks published the same tensor"
+            weights |= {name: array.copy() for name, array in arrays.items()}
+    return weights
 
 
 def plain_step(folder: Path, encoder: Any, parts: list[list[MicroBatch]]) -> tuple[dict[str, np.ndarray], float]:
-    """(weights after the same step in plain torch, gradient norm): one process, AdamW, the loss written out."""
+    """(weights after the same step in plain torch, gradient norm), in one process with AdamW and an explicit loss."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     policy, patcher = Policy(model, encoder.banned_ids, PolicyConfig()), Patcher.of_model(folder)
     trained = [p for p in policy.parameters() if p.requires_grad]
@@ -116,9 +116,9 @@ def test_a_step_is_the_same_on_one_rank_two_ranks_and_in_plain_torch(
     plain, norm = plain_step(tiny_model, encoder, step_parts(encoder, 1))
     assert metrics[1]["grad_norm"] == pytest.approx(norm, rel=1e-3), "Adam's first step would hide a wrong scale"
     assert one.keys() == two.keys() == plain.keys()
-    assert not any(name.startswith("model.visual") for name in one), "a frozen tower is not sent"
+    assert not any(name.startswith("model.visual") for name in one), "a frozen tower is not published"
     for name in one:
-        # Adam's first step is lr * sign(gradient): where a gradient is all but 0, rounding decides its sign.
+        # Adam's first step is lr * sign(gradient): for a gradient near 0, rounding decides the sign.
         for other in (two, plain):
             differs = np.abs(one[name] - other[name]) > 1e-4
             assert differs.mean() < 2e-3, name
@@ -133,12 +133,12 @@ def test_a_step_is_the_same_on_one_rank_two_ranks_and_in_plain_torch(
     assert state == {"step": 0, "at": "start"}
     gangs[2].train_step(step_parts(encoder, 2), LEARNING_RATE)
     for name, array in weights_of(ray_cluster, gangs[2]).items():
-        np.testing.assert_array_equal(array, two[name], err_msg=f"{name}: after a resume the step came out otherwise")
+        np.testing.assert_array_equal(array, two[name], err_msg=f"{name}: the step differs after a resume")
 
 
 @pytest.mark.parametrize("bad", [{"advantages": np.nan}, {"weights": np.inf}, {"behaviour": -np.inf}], ids=str)
 @pytest.mark.parametrize("world", [1, 2])
-def test_a_step_that_is_not_finite_on_one_rank_changes_nothing_on_any(
+def test_a_non_finite_step_on_one_rank_changes_nothing_on_all_ranks(
     ray_cluster: Any, gangs: dict[int, LearnerGang], encoder: Any, tmp_path: Path, world: int, bad: dict[str, float]
 ) -> None:
     gang, parts = gangs[world], step_parts(encoder, world)
@@ -148,7 +148,7 @@ def test_a_step_that_is_not_finite_on_one_rank_changes_nothing_on_any(
     assert gang.train_step(with_bad(parts, **bad), LEARNING_RATE)["skipped"]
     for name, array in weights_of(ray_cluster, gang).items():
         np.testing.assert_array_equal(array, before[name], err_msg=name)
-    # Master weights, moments and Adam's count are seen in what the next step makes of them.
+    # The next step shows that master weights, moments and Adam's step count are unchanged, too.
     assert not gang.train_step(parts, LEARNING_RATE)["skipped"]
     after = weights_of(ray_cluster, gang)
     gang.resume(tmp_path)
@@ -158,7 +158,7 @@ def test_a_step_that_is_not_finite_on_one_rank_changes_nothing_on_any(
         assert (array != before[name]).any()
 
 
-def test_a_loss_that_is_not_finite_skips_the_step_though_its_gradient_is(
+def test_a_non_finite_loss_with_a_finite_gradient_skips_the_step(
     ray_cluster: Any, tiny_model: Path, encoder: Any
 ) -> None:
     algorithm = AlgorithmConfig(loss="tests.offset_loss:offset_loss")

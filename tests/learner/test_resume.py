@@ -1,4 +1,4 @@
-"""Real ranks that go on from what another number of ranks has saved."""
+"""Real ranks that resume from a checkpoint of another number of ranks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def gang_of(model: Path, encoder: Any, world: int, policy: PolicyConfig | None =
 
 
 class Run(NamedTuple):
-    """Two ranks' weights before any step and after each of three; `folder` holds the checkpoint of the second."""
+    """The weights of two ranks before training and after each of three steps; `folder` holds a checkpoint of step 2."""
 
     weights: list[Weights]
     folder: Path
@@ -64,14 +64,14 @@ def run(ray_cluster: Any, tiny_model: Path, encoder: Any, tmp_path_factory: pyte
 
 
 def state_of(record: Path) -> dict[str, torch.Tensor]:
-    """Master weights and moments, whole: {parameter/what: values}."""
+    """Whole master weights and moments: {parameter/kind: values}."""
     convert(record)
     files = universal(record).glob("zero/*/*.pt")
     return {f"{f.parent.name}/{f.stem}": torch.load(f, weights_only=False) for f in files}
 
 
 def average_of(weights: list[Weights]) -> Weights:
-    """By the formula."""
+    """The moving average of the weights, computed by its formula."""
     average = dict(weights[0])
     for step in weights[1:]:
         average = {name: DECAY * average[name] + (1 - DECAY) * step[name] for name in average}
@@ -83,17 +83,17 @@ def saved_average(record: Path) -> Weights:
     return {n: a.numpy() for n, a in read_average(record.with_suffix(""), saved.ranks, saved.parameters)}
 
 
-def require_close(found: Weights, expected: Weights) -> None:
-    """All weights together: where a gradient is all but 0, rounding decides what Adam makes of it."""
-    assert found.keys() == expected.keys()
+def require_close(actual: Weights, expected: Weights) -> None:
+    """Compares the norm over all weights: for a gradient near 0, rounding decides Adam's step of a single weight."""
+    assert actual.keys() == expected.keys()
     ours, theirs = (
-        np.concatenate([w[name].ravel() for name in expected]).astype(np.float64) for w in (found, expected)
+        np.concatenate([w[name].ravel() for name in expected]).astype(np.float64) for w in (actual, expected)
     )
     assert np.linalg.norm(ours - theirs) <= 1e-6 * np.linalg.norm(theirs)
 
 
 @pytest.mark.parametrize("world", [1, 3])
-def test_another_number_of_ranks_goes_on_as_if_it_had_been_so_many_all_along(
+def test_another_number_of_ranks_resumes_with_the_same_result(
     ray_cluster: Any, tiny_model: Path, encoder: Any, run: Run, tmp_path: Path, world: int
 ) -> None:
     with gang_of(tiny_model, encoder, world) as gang:
@@ -104,7 +104,7 @@ def test_another_number_of_ranks_goes_on_as_if_it_had_been_so_many_all_along(
         gang.train_step(step_parts(encoder, world, seed=2), LEARNING_RATE)
         require_close(weights_of(ray_cluster, gang), run.weights[3])
         gang.save(tmp_path, 3, {})
-        assert gang.resume(tmp_path) == {"step": 3}, "and once more, on as many"
+        assert gang.resume(tmp_path) == {"step": 3}, "and again, on the same number of ranks"
     again, after = checkpoints(tmp_path)
     (first,) = checkpoints(run.folder)
     ours, theirs = state_of(again), state_of(first)
@@ -121,7 +121,7 @@ def test_another_number_of_ranks_goes_on_as_if_it_had_been_so_many_all_along(
     [PolicyConfig(lora=LoraSpec(rank=4)), PolicyConfig(train_vision=True, vision_lr_factor=0.1)],
     ids=["lora", "vision"],
 )
-def test_an_adapter_and_a_tower_at_its_own_rate_go_on_with_fewer_ranks(
+def test_an_adapter_and_a_tower_with_its_own_rate_resume_on_fewer_ranks(
     ray_cluster: Any, tiny_model: Path, encoder: Any, tmp_path: Path, policy: PolicyConfig
 ) -> None:
     with gang_of(tiny_model, encoder, 2, policy) as gang:
@@ -143,6 +143,8 @@ def test_another_model_is_refused_by_the_first_parameter_that_differs(
 ) -> None:
     narrow = tmp_path / "narrow"
     create_tiny_model(narrow, TinySpec(text_width=96), corpus=("red circle",) * 3)
-    told = r"step-000002.json: .* model.language_model.embed_tokens.weight is \[\d+, 128\] there, and \[\d+, 96\] here"
-    with gang_of(narrow, ChatEncoder(narrow), 1) as gang, pytest.raises(BadInput, match=told):
+    message = (
+        r"step-000002.json: .* model.language_model.embed_tokens.weight is \[\d+, 128\] there, and \[\d+, 96\] here"
+    )
+    with gang_of(narrow, ChatEncoder(narrow), 1) as gang, pytest.raises(BadInput, match=message):
         gang.resume(run.folder)

@@ -1,4 +1,4 @@
-"""Rows of every dataset format, as the formats' own files have them, and a file of some."""
+"""Rows of every dataset format as in their published files, and a function that writes rows to a file."""
 
 from __future__ import annotations
 

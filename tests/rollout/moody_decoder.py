@@ -1,4 +1,4 @@
-"""A decoder's process, in a module that it can import, which hangs or dies where the path says so of it."""
+"""A decoder's process that hangs or dies if the path says so, in a module that the process can import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The price of leaving the reference: its estimators by hand, their gradients in expectation, and in the reward."""
+"""The KL penalty: its estimators against numbers by hand, their expected gradients, and the penalty in the reward."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def test_estimators_of_one_token() -> None:
 
 
 def expected_gradient(estimator: str, drawn_by: torch.Tensor) -> np.ndarray:
-    """Of the mean of a token's estimate, over the logits: the token drawn by `drawn_by`, weighed by stopgrad(rho)."""
+    """Gradient over the logits of a token's expected estimate, the token drawn by `drawn_by` and weighted by
+    stopgrad(rho)."""
     logits = LOGITS.clone().requires_grad_()
     logprobs = logits.log_softmax(0)
     rho = (logprobs.detach() - drawn_by).exp()
@@ -32,19 +33,19 @@ def expected_gradient(estimator: str, drawn_by: torch.Tensor) -> np.ndarray:
     return logits.grad.numpy()
 
 
-def test_in_a_loss_k1_teaches_nothing_and_k2_what_the_divergence_does() -> None:
+def test_in_a_loss_k1_has_no_expected_gradient_and_k2_that_of_the_divergence() -> None:
     logits = LOGITS.clone().requires_grad_()
     logprobs = logits.log_softmax(0)
     (logprobs.exp() * (logprobs - REFERENCE)).sum().backward()
     for drawn_by in (LOGITS.log_softmax(0), BEHAVIOUR):  # on and off policy
         np.testing.assert_allclose(expected_gradient("k1", drawn_by), 0, atol=1e-12)
         np.testing.assert_allclose(expected_gradient("k2", drawn_by), logits.grad, rtol=1e-9)
-    # k3's own is the other divergence's, KL(ref || pi), the same near the reference: p - q over the logits.
+    # k3 has the gradient of KL(ref || pi), which is the same near the reference: p - q over the logits.
     wanted = (LOGITS.softmax(0) - REFERENCE.exp()).numpy()
     np.testing.assert_allclose(expected_gradient("k3", BEHAVIOUR), wanted, rtol=1e-9)
 
 
-def test_what_is_taken_off_a_reward() -> None:
+def test_the_penalty_in_the_reward() -> None:
     rewards = np.array([1.0, 0.0], np.float32)
     behaviour = [np.array([-1.0, -2.0], np.float32), np.array([-1.0], np.float32)]
     reference = [np.array([-1.5, -1.0], np.float32), np.array([-1.0], np.float32)]
@@ -61,9 +62,9 @@ def test_what_is_taken_off_a_reward() -> None:
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
-def test_the_reward_takes_the_estimates_that_the_loss_takes(estimator: str) -> None:
+def test_reward_and_loss_use_the_same_estimates(estimator: str) -> None:
     rng = np.random.default_rng(0)
-    mine, theirs = rng.normal(-2, 8, 50).astype(np.float32), rng.normal(-2, 8, 50).astype(np.float32)
-    taken = -kl_penalised(np.zeros(1, np.float32), [mine], [theirs], KL(1.0, estimator, "reward"))[0]
-    there = divergence(torch.from_numpy(mine).double(), torch.from_numpy(theirs).double(), estimator).sum().item()
-    assert taken == pytest.approx(there, rel=1e-6)
+    policy, reference = rng.normal(-2, 8, 50).astype(np.float32), rng.normal(-2, 8, 50).astype(np.float32)
+    in_reward = -kl_penalised(np.zeros(1, np.float32), [policy], [reference], KL(1.0, estimator, "reward"))[0]
+    in_loss = divergence(*(torch.from_numpy(a).double() for a in (policy, reference)), estimator).sum().item()
+    assert in_reward == pytest.approx(in_loss, rel=1e-6)

@@ -1,4 +1,5 @@
-"""Each loss, its value and its gradient, against a slow float64 reference; and by hand where it matters which side."""
+"""Value and gradient of each loss against a slow float64 reference, and clipping and corrections against numbers by
+hand."""
 
 from __future__ import annotations
 
@@ -56,31 +57,31 @@ def tensors(pi: Logprobs, step: list[Completion], config: AlgorithmConfig) -> tu
     def flat(values: Any) -> torch.Tensor:
         return torch.tensor(list(chain(*values)), dtype=torch.float64)
 
-    return PolicyOutput(flat(pi).requires_grad_(), flat(one.entropy for one in step)), TokenTargets(
+    return PolicyOutput(flat(pi).requires_grad_(), flat(c.entropy for c in step)), TokenTargets(
         weights=torch.from_numpy(token_weights(lengths, config.aggregate, MAX_LENGTH)).double(),
-        advantages=flat([one.advantage] * len(one.mu) for one in step),
-        behaviour=flat(one.mu for one in step),
+        advantages=flat([c.advantage] * len(c.mu) for c in step),
+        behaviour=flat(c.mu for c in step),
         sequence=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
-        reference=flat(one.reference for one in step),
+        reference=flat(c.reference for c in step),
     )
 
 
 def evaluated(config: AlgorithmConfig, output: PolicyOutput, targets: TokenTargets) -> tuple[LossResult, np.ndarray]:
     result = make_loss(config)(output, targets)
-    (found,) = torch.autograd.grad(result.loss, output.logprobs)
-    return result, found.numpy()
+    (grad,) = torch.autograd.grad(result.loss, output.logprobs)
+    return result, grad.numpy()
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.1, 0.6, 2.0], ids=lambda spread: f"off by {spread}")
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_values_and_gradients_are_the_papers(name: str, spread: float) -> None:
+def test_values_and_gradients_match_the_reference(name: str, spread: float) -> None:
     config = ALGORITHMS[name]
     for seed in range(3):
         pi, step = random_step(seed, spread)
-        result, found = evaluated(config, *tensors(pi, step, config))
-        # The weights are float32, all else float64.
+        result, grad = evaluated(config, *tensors(pi, step, config))
+        # The weights are float32, everything else float64.
         assert result.loss.item() == pytest.approx(loss(pi, pi, step, config, MAX_LENGTH), rel=1e-6, abs=1e-7)
-        np.testing.assert_allclose(found, gradient(pi, step, config, MAX_LENGTH), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(grad, gradient(pi, step, config, MAX_LENGTH), rtol=1e-5, atol=1e-7)
 
 
 def one_token_each(ratios: list[float], advantages: list[float], config: AlgorithmConfig) -> Any:
@@ -89,24 +90,24 @@ def one_token_each(ratios: list[float], advantages: list[float], config: Algorit
 
 
 @pytest.mark.parametrize("loss", ["grpo", "gspo"])
-def test_each_side_is_clipped_only_where_it_would_go_further_out(loss: str) -> None:
+def test_clipping_only_stops_updates_that_leave_the_interval(loss: str) -> None:
     config = AlgorithmConfig(loss=loss, clip_low=0.2, clip_high=0.28)
     ratios, advantages = [1.3, 1.3, 0.7, 0.7, 1.25, 0.85], [1.0, -1.0, 1.0, -1.0, 1.0, -1.0]
-    result, found = one_token_each(ratios, advantages, config)
+    result, grad = one_token_each(ratios, advantages, config)
     assert result.loss.item() == pytest.approx(-(1.28 - 1.3 + 0.7 - 0.8 + 1.25 - 0.85) / 6, rel=1e-6)
-    np.testing.assert_allclose(found, [0, 1.3 / 6, -0.7 / 6, 0, -1.25 / 6, 0.85 / 6], rtol=1e-6)
+    np.testing.assert_allclose(grad, [0, 1.3 / 6, -0.7 / 6, 0, -1.25 / 6, 0.85 / 6], rtol=1e-6)
     assert result.metrics["clipped"] == pytest.approx(2 / 6, rel=1e-6)
 
 
-def test_cispo_bounds_the_weight_of_a_token_and_never_takes_its_gradient() -> None:
+def test_cispo_bounds_the_weight_of_a_token_and_never_removes_its_gradient() -> None:
     config = AlgorithmConfig(loss="cispo", clip_low=0.5, clip_high=1.0)
-    result, found = one_token_each([4.0, 0.1, 1.5], [1.0, -1.0, 1.0], config)
-    np.testing.assert_allclose(found, [-2.0 / 3, 0.5 / 3, -1.5 / 3], rtol=1e-6)
+    result, grad = one_token_each([4.0, 0.1, 1.5], [1.0, -1.0, 1.0], config)
+    np.testing.assert_allclose(grad, [-2.0 / 3, 0.5 / 3, -1.5 / 3], rtol=1e-6)
     assert result.metrics["clipped"] == pytest.approx(2 / 3, rel=1e-6)
 
 
-def test_off_policy_gspo_and_grpo_part_and_on_policy_they_do_not() -> None:
-    # One token far up, one far down: a sequence as likely as before, of two tokens that are not.
+def test_gspo_and_grpo_agree_on_policy_and_differ_off_policy() -> None:
+    # One token far more likely, one far less: the sequence is as likely as before, its two tokens are not.
     step = [Completion([-1.0, -1.0], [-1.0, -1.0], 1.0, [0.0, 0.0])]
     algorithms = AlgorithmConfig(), AlgorithmConfig(loss="gspo")
     grpo, gspo = (evaluated(config, *tensors([[-1.0, -1.0]], step, config)) for config in algorithms)
@@ -115,11 +116,11 @@ def test_off_policy_gspo_and_grpo_part_and_on_policy_they_do_not() -> None:
     grpo, gspo = (evaluated(config, *tensors([[-0.3, -1.7]], step, config)) for config in algorithms)
     assert grpo[0].loss.item() == pytest.approx(-(1.2 + np.exp(-0.7)) / 2)
     assert gspo[0].loss.item() == pytest.approx(-1)
-    np.testing.assert_allclose(grpo[1], [0, -np.exp(-0.7) / 2], rtol=1e-6)  # the token far up is clipped
-    np.testing.assert_allclose(gspo[1], [-0.5, -0.5], rtol=1e-6)  # s = 1, both are pushed alike
+    np.testing.assert_allclose(grpo[1], [0, -np.exp(-0.7) / 2], rtol=1e-6)  # the more likely token is clipped
+    np.testing.assert_allclose(gspo[1], [-0.5, -0.5], rtol=1e-6)  # s = 1, both have the same gradient
 
 
-def test_a_correction_counts_what_it_leaves_out() -> None:
+def test_corrections_by_hand_and_the_tokens_they_leave_out() -> None:
     # pi / mu = 3 for a token of the first completion, 1 for all others.
     step = [Completion([-2.0, -1.0], [-1.0] * 2, 1.0, [0.0] * 2), Completion([-1.0], [-1.0], 1.0, [0.0])]
     pi = [[-2.0 + float(np.log(3)), -1.0], [-1.0]]
@@ -134,21 +135,21 @@ def test_a_correction_counts_what_it_leaves_out() -> None:
     }
     for (mode, level), (factors, left_out) in cases.items():
         config = AlgorithmConfig(proximal=RECOMPUTED, correction=Correction(mode, level, 0.5, 2.0))
-        result, found = evaluated(config, *tensors(pi, step, config))
+        result, grad = evaluated(config, *tensors(pi, step, config))
         np.testing.assert_allclose(
-            found, -np.array(factors) * [1 / 4, 1 / 4, 1 / 2], rtol=1e-6, err_msg=f"{mode}, {level}"
+            grad, -np.array(factors) * [1 / 4, 1 / 4, 1 / 2], rtol=1e-6, err_msg=f"{mode}, {level}"
         )
         assert result.metrics["left_out"] == pytest.approx(left_out, abs=1e-7)
         if mode == "truncate":
             assert result.metrics["truncated"] == pytest.approx(1 / 2 if level == "sequence" else 1 / 4, abs=1e-7)
 
 
-def test_a_correction_that_overflows_is_truncated_or_masked_and_not_a_nan() -> None:
+def test_an_overflowing_correction_is_truncated_or_masked_without_nan() -> None:
     step = [Completion([-800.0, -800.0], [-1.0] * 2, 1.0, [0.0] * 2)]
     for mode, wanted in (("truncate", -2.0), ("mask", 0.0)):
         config = AlgorithmConfig(proximal=RECOMPUTED, correction=Correction(mode, "sequence"))
-        _, found = evaluated(config, *tensors([[-1.0, -1.0]], step, config))
-        np.testing.assert_allclose(found, [wanted / 2] * 2)
+        _, grad = evaluated(config, *tensors([[-1.0, -1.0]], step, config))
+        np.testing.assert_allclose(grad, [wanted / 2] * 2)
 
 
 def test_truncated_reinforce_is_cispo_without_a_lower_bound() -> None:
@@ -157,14 +158,14 @@ def test_truncated_reinforce_is_cispo_without_a_lower_bound() -> None:
         loss="reinforce", proximal=RECOMPUTED, correction=Correction("truncate", "token", high=1.5)
     )
     cispo = AlgorithmConfig(loss="cispo", clip_low=1.0, clip_high=0.5)
-    one, other = (evaluated(config, *tensors(pi, step, config)) for config in (truncated, cispo))
-    assert one[0].loss.item() == pytest.approx(other[0].loss.item())
-    np.testing.assert_allclose(one[1], other[1])
+    (result, grad), (other, other_grad) = (evaluated(c, *tensors(pi, step, c)) for c in (truncated, cispo))
+    assert result.loss.item() == pytest.approx(other.loss.item())
+    np.testing.assert_allclose(grad, other_grad)
 
 
-def test_the_recomputed_policy_is_that_of_a_pass_made_before_the_step() -> None:
-    """A step is one optimizer step: whichever micro-batch it is, its own forward is under the weights that a pass over
-    the whole batch, made before it, would have had."""
+def test_the_recomputed_policy_equals_a_separate_pass_before_the_step() -> None:
+    """A batch is one optimizer step, so the forward of every micro-batch runs under the weights that a pass over the
+    whole batch before the step would have used."""
     torch.manual_seed(0)
     pi, step = random_step(0, 0.0)
     config = AlgorithmConfig(proximal=RECOMPUTED, correction=Correction("plain", "token"))
@@ -184,41 +185,41 @@ def test_the_recomputed_policy_is_that_of_a_pass_made_before_the_step() -> None:
 
     for part in (targets.sequence < 2, targets.sequence >= 2):  # two micro-batches, one step
         fields = (targets.weights, targets.advantages, targets.behaviour, targets.sequence)
-        own = TokenTargets(*(each[part] for each in fields))
-        make_loss(config)(PolicyOutput(logprobs(drawn[part])), own).loss.backward()
-    for parameter, of_whole in zip(policy.parameters(), wanted):
-        torch.testing.assert_close(parameter.grad, of_whole, rtol=1e-12, atol=1e-15)
+        part_targets = TokenTargets(*(values[part] for values in fields))
+        make_loss(config)(PolicyOutput(logprobs(drawn[part])), part_targets).loss.backward()
+    for parameter, grad in zip(policy.parameters(), wanted):
+        torch.testing.assert_close(parameter.grad, grad, rtol=1e-12, atol=1e-15)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(list(ALGORITHMS)), st.integers(0, 99), st.lists(st.integers(0, 5), min_size=5, max_size=5))
-def test_ranks_and_micro_batches_change_nothing(name: str, seed: int, dealt: list[int]) -> None:
+def test_ranks_and_micro_batches_do_not_change_the_step(name: str, seed: int, dealt: list[int]) -> None:
     """Completions dealt to up to three ranks of two micro-batches each: losses, metrics and gradients add up."""
     config = ALGORITHMS[name]
     pi, step = random_step(seed, 0.5)
     output, targets = tensors(pi, step, config)
     whole, wanted = evaluated(config, output, targets)
-    found, total, metrics = np.zeros_like(wanted), 0.0, dict.fromkeys(whole.metrics, 0.0)
+    grad, total, metrics = np.zeros_like(wanted), 0.0, dict.fromkeys(whole.metrics, 0.0)
     part_of = torch.tensor(dealt)[targets.sequence]
     for part in set(dealt):
-        mine = part_of == part
-        own = TokenTargets(
-            targets.weights[mine],
-            targets.advantages[mine],
-            targets.behaviour[mine],
-            torch.unique(targets.sequence[mine], return_inverse=True)[1],
-            targets.reference[mine],
+        inside = part_of == part
+        part_targets = TokenTargets(
+            targets.weights[inside],
+            targets.advantages[inside],
+            targets.behaviour[inside],
+            torch.unique(targets.sequence[inside], return_inverse=True)[1],
+            targets.reference[inside],
         )
-        some = PolicyOutput(output.logprobs.detach()[mine].requires_grad_(), output.entropy[mine])
-        result, found[mine.numpy()] = evaluated(config, some, own)
+        part_output = PolicyOutput(output.logprobs.detach()[inside].requires_grad_(), output.entropy[inside])
+        result, grad[inside.numpy()] = evaluated(config, part_output, part_targets)
         total += result.loss.item()
         metrics = {key: value + result.metrics[key] for key, value in metrics.items()}
-    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(grad, wanted, rtol=1e-12, atol=1e-15)
     assert total == pytest.approx(whole.loss.item(), rel=1e-12, abs=1e-15)
     assert metrics == pytest.approx(whole.metrics, rel=1e-9, abs=1e-12)
 
 
-def test_a_micro_batch_of_no_tokens_has_no_loss() -> None:
+def test_a_micro_batch_without_tokens_has_loss_0() -> None:
     nothing = torch.zeros(0)
     targets = TokenTargets(nothing, nothing, nothing, nothing.long())
     for name in ("gspo", "grpo, recomputed, reject sequence"):
@@ -227,7 +228,7 @@ def test_a_micro_batch_of_no_tokens_has_no_loss() -> None:
         result.loss.backward()
 
 
-def test_what_is_watched_is_an_average_over_the_step() -> None:
+def test_metrics_are_averages_over_the_step() -> None:
     step = [Completion([-1.0, -1.0], [-1.5, -0.5], 1.0, [0.6, 0.2]), Completion([-2.0], [-2.0], -1.0, [1.0])]
     pi = [[-0.5, -1.0], [-2.0]]
     result, _ = evaluated(AlgorithmConfig(), *tensors(pi, step, AlgorithmConfig()))
@@ -252,11 +253,11 @@ def test_the_entropy_bonus_pushes_the_entropy_up() -> None:
     config = AlgorithmConfig(entropy=0.2)
     output, targets = tensors(*random_step(0, 0.3), config)
     output = PolicyOutput(output.logprobs, output.entropy.requires_grad_())
-    (found,) = torch.autograd.grad(make_loss(config)(output, targets).loss, output.entropy)
-    torch.testing.assert_close(found, -0.2 * targets.weights)
+    (grad,) = torch.autograd.grad(make_loss(config)(output, targets).loss, output.entropy)
+    torch.testing.assert_close(grad, -0.2 * targets.weights)
 
 
-def test_cross_entropy_weighs_each_token_by_its_share_of_the_step() -> None:
+def test_cross_entropy_weights_each_token_by_its_share_of_the_step() -> None:
     logprobs = torch.tensor([-1.0, -2.0, -6.0], dtype=torch.float64, requires_grad=True)
     weights = torch.tensor([0.5, 0.2, 0.1], dtype=torch.float64)  # the rest of the step is in another micro-batch
     result = cross_entropy(PolicyOutput(logprobs), TokenTargets(weights, weights, weights, torch.tensor([0, 1, 1])))
@@ -267,7 +268,7 @@ def test_cross_entropy_weighs_each_token_by_its_share_of_the_step() -> None:
     assert make_loss(None) is cross_entropy
 
 
-def test_what_a_loss_needs_and_does_not_have_is_an_error() -> None:
+def test_missing_inputs_of_a_loss_are_an_error() -> None:
     output, targets = tensors(*random_step(0, 0.1), AlgorithmConfig())
     without = TokenTargets(targets.weights, targets.advantages, targets.behaviour, targets.sequence)
     for where in ("loss", "reward"):

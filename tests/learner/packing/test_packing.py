@@ -1,4 +1,4 @@
-"""However sequences are packed, log-probs, loss and every gradient are those of each sequence run alone."""
+"""In every packing mode, log-probs, loss and all gradients equal those of each sequence run alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def clip_of(seed: int, images: int, side: int) -> np.ndarray:
 
 
 def logprobs(policy: Policy, patcher: Patcher, layout: MicroLayout) -> torch.Tensor:
-    """Of one forward, as a rank runs it."""
+    """The log-probs of one forward, computed as a rank does."""
     shown = None
     if layout.images:
         patches = patcher.patches(layout.images, layout.batch.frame_counts)
@@ -53,7 +53,7 @@ def logprobs(policy: Policy, patcher: Patcher, layout: MicroLayout) -> torch.Ten
 def plain_logprobs(
     policy: Policy, patcher: Patcher, prompt: Any, completion: np.ndarray, frames: np.ndarray
 ) -> torch.Tensor:
-    """transformers' own forward over one sequence, with its own mask, and for images its own positions."""
+    """The log-probs of one sequence by transformers' forward, with its mask and, for images, its positions."""
     ids = torch.from_numpy(np.concatenate([prompt.token_ids, completion])).long()[None]
     patches, grids = (
         patcher.patches([frames][: len(prompt.grids)], prompt.frame_counts),
@@ -80,7 +80,7 @@ def plain_logprobs(
     return (logits / TEMPERATURE).log_softmax(-1)[torch.arange(len(completion)), torch.from_numpy(completion).long()]
 
 
-def test_as_many_features_as_places_or_none(policy: Policy, patcher: Patcher, either_encoder: Any) -> None:
+def test_a_mismatch_of_features_and_places_is_refused(policy: Policy, patcher: Patcher, either_encoder: Any) -> None:
     side = patcher.patch * patcher.merge
     unit, _ = group(either_encoder, 1, ["t", (side, side)], clip_of(1, 1, side), ["What?"], 5)
     ((layout,),) = lay_out([unit], 1, PackingConfig())
@@ -92,7 +92,7 @@ def test_as_many_features_as_places_or_none(policy: Policy, patcher: Patcher, ei
 
 
 def group(encoder: Any, number: int, slots: list, frames: np.ndarray, questions: list[str], longest: int) -> tuple:
-    """(unit, its sequences): the same frames and `questions`, one completion each, of up to `longest` tokens."""
+    """(unit, its sequences): `questions` about the same frames, each with a completion of up to `longest` tokens."""
     rng = np.random.default_rng(number)
     prompts = [encoder.encode([*slots, question]) for question in questions]
     completions = [rng.integers(0, 250, rng.integers(1, longest + 1)).astype(np.int32) for _ in prompts]
@@ -101,16 +101,16 @@ def group(encoder: Any, number: int, slots: list, frames: np.ndarray, questions:
 
 
 def step_of(kind: str, encoder: Any, side: int) -> tuple[list[Unit], Sequences]:
-    """Units of one kind, of unlike lengths, and their sequences in order."""
+    """Units of one kind and of different lengths, and their sequences in order."""
     other = ["Where is it?", "Where is the other one?"]
     clips = [clip_of(n, n, side) for n in range(4)]
     images = [["t", (side, side)] * n for n in range(4)]
     videos = [[NativeVideo((side, side), tuple(range(n)))] for n in range(2, 4)]
-    made = {
+    groups = {
         "several images": [
             group(encoder, 3, images[3], clips[3], ["What?"] * 3, 25),
             group(encoder, 1, images[1], clips[1], other, 25),
-            group(encoder, 3, images[3], clips[3], ["And who?"], 5),  # the same clip once more
+            group(encoder, 3, images[3], clips[3], ["And who?"], 5),  # the same clip again
         ],
         "native video": [
             group(encoder, 2, videos[0], clips[2], ["What?"] * 3, 9),
@@ -127,57 +127,57 @@ def step_of(kind: str, encoder: Any, side: int) -> tuple[list[Unit], Sequences]:
             group(encoder, 1, images[1], clips[1], other, 9),
         ],
     }[kind]
-    return [unit for unit, _ in made], [sequence for _, sequences in made for sequence in sequences]
+    return [unit for unit, _ in groups], [sequence for _, sequences in groups for sequence in sequences]
 
 
 KINDS = ("several images", "native video", "one completion", "text only", "all kinds")
 
 
 def loss_and_gradients(policy: Policy, logprobs: torch.Tensor) -> tuple[float, dict[str, torch.Tensor]]:
-    """Of a weighted sum, all weights of one sign, so that the loss is no small difference of large terms."""
+    """Loss and gradients of a weighted sum. All weights have one sign, so that no large terms cancel."""
     policy.zero_grad()
     weights = torch.rand(len(logprobs), generator=torch.Generator().manual_seed(1))
     loss = -(logprobs * weights).sum() / weights.sum()
     loss.backward()
-    # A tower that saw nothing has no gradient in transformers' forward, and zeros from its dummy image in ours.
+    # Without images the tower has no gradient in transformers' forward, and zeros from its dummy image in ours.
     named = policy.named_parameters()
     return loss.item(), {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in named}
 
 
 def run_packed(policy: Policy, patcher: Patcher, units: list[Unit], packing: PackingConfig, ranks: int) -> torch.Tensor:
-    """The step's log-probs, each in its place, from all forwards of all ranks."""
+    """The log-probs of the step in the order of its tokens, from all forwards of all ranks."""
     layouts = [layout for forwards in lay_out(units, ranks, packing) for layout in forwards]
-    found = torch.cat([logprobs(policy, patcher, layout) for layout in layouts])
-    at = torch.from_numpy(np.concatenate([layout.batch.token for layout in layouts]))
-    return torch.empty_like(found).index_copy(0, at, found)
+    packed = torch.cat([logprobs(policy, patcher, layout) for layout in layouts])
+    tokens = torch.from_numpy(np.concatenate([layout.batch.token for layout in layouts]))
+    return torch.empty_like(packed).index_copy(0, tokens, packed)
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def step(request: pytest.FixtureRequest, policy: Policy, patcher: Patcher, either_encoder: Any) -> tuple:
-    """(units, log-probs, loss and gradients of transformers' own forward over each sequence)."""
+    """(units; log-probs, loss and gradients of transformers' forward over each sequence)."""
     units, sequences = step_of(request.param, either_encoder, 2 * patcher.patch * patcher.merge)
     plain = torch.cat([plain_logprobs(policy, patcher, *sequence) for sequence in sequences])
     return units, plain.detach(), *loss_and_gradients(policy, plain)
 
 
 @pytest.mark.parametrize(
-    ("mode", "room"), [("none", 10), ("sequence", 10), ("prefix", 10), ("sequence", 1), ("prefix", 1)]
+    ("mode", "factor"), [("none", 10), ("sequence", 10), ("prefix", 10), ("sequence", 1), ("prefix", 1)]
 )
-def test_a_step_is_the_same_however_it_is_packed(
-    step: tuple, policy: Policy, patcher: Patcher, mode: str, room: int
+def test_a_step_is_the_same_in_every_packing_mode(
+    step: tuple, policy: Policy, patcher: Patcher, mode: str, factor: int
 ) -> None:
-    """With a room of 1 the budget is the longest sequence, so that groups are split over forwards."""
+    """With a factor of 1 the budget is the longest sequence, so that groups are split over forwards."""
     units, plain, plain_loss, plain_gradients = step
-    budget = room * max(unit.longest for unit in units)
+    budget = factor * max(unit.longest for unit in units)
     packed = run_packed(policy, patcher, units, PackingConfig(mode, budget), ranks=2)
     torch.testing.assert_close(packed, plain, atol=2e-5, rtol=1e-5)
     loss, gradients = loss_and_gradients(policy, packed)
     assert loss == pytest.approx(plain_loss, rel=1e-5)
-    for name, theirs in plain_gradients.items():
-        assert (gradients[name] - theirs).norm() <= 1e-5 * theirs.norm() + 1e-7, name
+    for name, plain_gradient in plain_gradients.items():
+        assert (gradients[name] - plain_gradient).norm() <= 1e-5 * plain_gradient.norm() + 1e-7, name
 
 
-def test_images_are_encoded_once_a_forward_unless_nothing_is_packed(encoder: Any) -> None:
+def test_images_are_encoded_once_per_forward_except_in_mode_none(encoder: Any) -> None:
     units, sequences = step_of("several images", encoder, 56)
     encoded = {
         mode: [key for layout in lay_out(units, 1, PackingConfig(mode, 10_000))[0] for key in layout.image_keys]
@@ -188,19 +188,19 @@ def test_images_are_encoded_once_a_forward_unless_nothing_is_packed(encoder: Any
 
 
 @torch.no_grad()
-def test_banned_tokens_have_no_probability_and_the_others_all_of_it(
+def test_banned_tokens_have_probability_0_and_all_others_sum_to_1(
     policy: Policy, patcher: Patcher, either_encoder: Any
 ) -> None:
     vocab, side = policy.model.config.get_text_config().vocab_size, patcher.patch * patcher.merge
-    prompt, shown = either_encoder.encode([(side, side), "What?"]), [("clip", clip_of(0, 1, side))]
-    every = np.arange(vocab, dtype=np.int32)[:, None]
-    unit = make_unit([prompt] * vocab, list(every), shown)  # all completions of one token
+    prompt, images = either_encoder.encode([(side, side), "What?"]), [("clip", clip_of(0, 1, side))]
+    completions = np.arange(vocab, dtype=np.int32)[:, None]
+    unit = make_unit([prompt] * vocab, list(completions), images)  # all completions of one token
     (layout,) = lay_out([unit], 1, PackingConfig())[0]
-    found = logprobs(policy, patcher, layout).exp()
+    probabilities = logprobs(policy, patcher, layout).exp()
     banned = list(either_encoder.banned_ids)
-    assert found[banned].max() < 1e-30
-    assert found.sum() == pytest.approx(1, abs=1e-5)
-    assert found[list(either_encoder.stop_ids)].min() > 1e-6
+    assert probabilities[banned].max() < 1e-30
+    assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+    assert probabilities[list(either_encoder.stop_ids)].min() > 1e-6
 
 
 def test_sliding_windows_are_refused(tiny_model: Path) -> None:
@@ -218,7 +218,7 @@ def test_an_image_after_the_shared_prefix_is_refused(encoder: Any) -> None:
         make_unit(prompts, [np.array([1], np.int32)] * 2, [("key", np.zeros((1, 56, 56, 3), np.uint8))])
 
 
-def test_patches_are_those_of_the_models_processor(either_model: Path, patcher: Patcher) -> None:
+def test_patches_match_the_models_processor(either_model: Path, patcher: Patcher) -> None:
     processor = AutoProcessor.from_pretrained(either_model).image_processor
     side = patcher.patch * patcher.merge
     frames = np.random.default_rng(0).integers(0, 255, (2, 2 * side, 3 * side, 3), dtype=np.uint8)
@@ -227,7 +227,7 @@ def test_patches_are_those_of_the_models_processor(either_model: Path, patcher: 
     assert theirs["image_grid_thw"].tolist() == [[1, 4, 6]] * 2
 
 
-def test_patches_of_a_native_video_are_those_of_the_models_processor(either_model: Path, patcher: Patcher) -> None:
+def test_patches_of_a_native_video_match_the_models_processor(either_model: Path, patcher: Patcher) -> None:
     processor = AutoProcessor.from_pretrained(either_model).video_processor
     frames = clip_of(1, 5, 2 * patcher.patch * patcher.merge)
     theirs = processor(videos=[frames], do_sample_frames=False, return_tensors="pt")

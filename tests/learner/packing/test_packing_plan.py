@@ -1,4 +1,4 @@
-"""The plan: every sequence once and whole, ranks in step, budgets kept, little padding."""
+"""The packing plan: every sequence once and whole, ranks in lockstep, budgets kept, little padding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from learner.settings import PACKING_MODES, PackingConfig
 
 
 def units_of(lengths: Sequence[tuple[int, Sequence[int]]]) -> list[Unit]:
-    """Units of (prefix, completions' lengths); every id occurs once, so that it says whose token it is."""
+    """Units from (prefix length, completion lengths). Every id occurs once, so that it identifies its token."""
     ids = iter(range(10**6))
 
     def take(n: int) -> np.ndarray:
@@ -43,19 +43,21 @@ steps = st.lists(
 
 
 @given(steps, st.integers(1, 4), st.sampled_from(PACKING_MODES), st.sampled_from([1.0, 1.5, 4.0, 100.0]))
-def test_every_token_once_all_ranks_in_step_and_no_forward_above_the_budget(
-    lengths: list[tuple[int, list[int]]], ranks: int, mode: str, room: float
+def test_every_token_once_equally_many_forwards_per_rank_and_none_above_the_budget(
+    lengths: list[tuple[int, list[int]]], ranks: int, mode: str, factor: float
 ) -> None:
     units = units_of(lengths)
-    budget = int(room * max(unit.longest for unit in units))
+    budget = int(factor * max(unit.longest for unit in units))
     layouts = lay_out(units, ranks, PackingConfig(mode, budget))
     assert len(layouts) == ranks
-    assert len({len(forwards) for forwards in layouts}) == 1, "ZeRO-3 hangs unless all ranks do as many forwards"
+    assert len({len(forwards) for forwards in layouts}) == 1, (
+        "ZeRO-3 hangs unless all ranks run the same number of forwards"
+    )
     check_tokens(units, flat(layouts), budget)
 
 
 def check_tokens(units: list[Unit], layouts: list[MicroLayout], budget: int) -> None:
-    """Each forward holds whole sequences; each token of one is predicted from the one before it, in the same piece."""
+    """Each forward holds whole sequences, and each of their tokens is predicted from the one before it in its piece."""
     branches = [(unit, branch) for unit in units for branch in unit.branches]
     scored = np.concatenate([branch.targets for _, branch in branches])
     owner = np.repeat(np.arange(len(branches)), [len(branch.targets) for _, branch in branches])
@@ -69,25 +71,25 @@ def check_tokens(units: list[Unit], layouts: list[MicroLayout], budget: int) -> 
         count = int(batch.sequence.max(initial=-1)) + 1
         assert set(batch.sequence) == set(range(count))
         for sequence in range(count):
-            mine = np.flatnonzero(batch.sequence == sequence)
-            unit, own = branches[owner[batch.token[mine[0]]]]
-            np.testing.assert_array_equal(batch.targets[mine], own.targets)
-            at = batch.predict_from[mine]
-            last = at[-1]
-            # What the last of its tokens sees: all that the sequence was made of, in order, and nothing else.
+            scored_tokens = np.flatnonzero(batch.sequence == sequence)
+            unit, sequence_branch = branches[owner[batch.token[scored_tokens[0]]]]
+            np.testing.assert_array_equal(batch.targets[scored_tokens], sequence_branch.targets)
+            predict_from = batch.predict_from[scored_tokens]
+            last = predict_from[-1]
+            # The last token attends to all tokens of its sequence, in order, and to nothing else.
             seen = (rows == rows[last]) & (segment == segment[last]) & np.isin(branch, (0, branch[last]))
             seen &= np.arange(ids.size) <= last
-            np.testing.assert_array_equal(ids[seen], np.concatenate([unit.token_ids, own.token_ids]))
-            np.testing.assert_array_equal(np.flatnonzero(seen)[-len(mine) :], at)
+            np.testing.assert_array_equal(ids[seen], np.concatenate([unit.token_ids, sequence_branch.token_ids]))
+            np.testing.assert_array_equal(np.flatnonzero(seen)[-len(scored_tokens) :], predict_from)
 
 
-def test_a_unit_above_the_budget_is_split_between_sequences_and_its_prefix_run_again() -> None:
+def test_a_unit_above_the_budget_is_split_between_sequences_and_repeats_its_prefix() -> None:
     units = units_of([(50, [11, 21, 31, 6])])  # 50 + 10 + 20 + 30 + 5 tokens
-    (one,) = flat(lay_out(units, 1, PackingConfig("prefix", 115)))
-    assert (one.batch.segment >= 0).sum() == 115
-    two = flat(lay_out(units, 1, PackingConfig("prefix", 114)))
-    assert sum((layout.batch.segment >= 0).sum() for layout in two) == 165
-    check_tokens(units, two, 114)
+    (whole,) = flat(lay_out(units, 1, PackingConfig("prefix", 115)))
+    assert (whole.batch.segment >= 0).sum() == 115
+    split = flat(lay_out(units, 1, PackingConfig("prefix", 114)))
+    assert sum((layout.batch.segment >= 0).sum() for layout in split) == 165
+    check_tokens(units, split, 114)
 
 
 def test_a_sequence_above_the_budget_is_refused() -> None:
@@ -96,8 +98,8 @@ def test_a_sequence_above_the_budget_is_refused() -> None:
         lay_out(units, 1, PackingConfig("sequence", 59))
 
 
-def test_sharing_the_prompt_is_what_it_costs() -> None:
-    """G = 8, P:C = 8:1: 4.5 times fewer tokens, less the one that no completion has to run."""
+def test_a_shared_prompt_is_run_once() -> None:
+    """G = 8, P:C = 8:1: 4.5 times fewer tokens, not counting the last token of each completion, which is not run."""
     units = units_of([(512, [65] * 8)] * 4)
     tokens = {
         mode: sum((layout.batch.segment >= 0).sum() for layout in flat(lay_out(units, 2, PackingConfig(mode, 4096))))
@@ -107,13 +109,13 @@ def test_sharing_the_prompt_is_what_it_costs() -> None:
 
 
 @given(steps, st.integers(1, 4), st.sampled_from(["sequence", "prefix"]))
-def test_what_is_laid_end_to_end_is_not_padded(lengths: list[tuple[int, list[int]]], ranks: int, mode: str) -> None:
+def test_sequences_laid_end_to_end_have_no_padding(lengths: list[tuple[int, list[int]]], ranks: int, mode: str) -> None:
     layouts = lay_out(units_of(lengths), ranks, PackingConfig(mode, 200))
     assert waste([layout.batch for layout in flat(layouts) if len(layout.batch.targets)]) == 0
 
 
-def test_forwards_that_are_run_together_cost_alike() -> None:
-    """ZeRO-3 waits for the slowest rank in each."""
+def test_forwards_of_the_same_round_have_similar_costs() -> None:
+    """ZeRO-3 waits for the slowest rank in each round."""
     units = units_of([(n, [1]) for n in (400, 400, 310, 300, 110, 100, 100)])
     costs = {
         mode: [
@@ -134,7 +136,7 @@ def test_a_rank_without_work_runs_an_empty_forward() -> None:
     assert len(idle.targets) == len(idle.grids) == 0
 
 
-def test_per_token_values_go_out_and_come_back() -> None:
+def test_per_token_values_survive_the_way_to_forwards_and_back() -> None:
     units = units_of([(10, [3, 4]), (7, [5]), (30, [2, 2, 2])])
     layouts = lay_out(units, 2, PackingConfig("prefix", 40))
     count = 18
@@ -146,8 +148,8 @@ def test_per_token_values_go_out_and_come_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [({"mode": "pack"}, "mode = pack"), ({"token_budget": 0}, "token_budget")]
+    ("change", "message"), [({"mode": "pack"}, "mode = pack"), ({"token_budget": 0}, "token_budget")]
 )
-def test_impossible_settings_are_refused(change: dict, words: str) -> None:
-    with pytest.raises(BadInput, match=words):
+def test_impossible_settings_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         PackingConfig(**change)

@@ -117,11 +117,11 @@ def test_convert(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("argv", "words"),
     [
         (["check", "{world}/train.json", "--workers", "0"], "--workers 0: it has to be 1 or more"),
-        (["check", "{world}/train.json", "--format", "x"], "format = x: it has to be one of ser"),
+        (["check", "{world}/train.json", "--format", "x"], "format = x: must be one of ser"),
         (["check", "{world}/train.json", "--against", "{world}/tst.json"], "tst.json: no such dataset file"),
         (["check", "{world}/train.json", "--against-format", "ser"], "name it with --against TEST"),
         (["convert", "{world}/train.json", "{world}/test.json", "--to", "ser"], "test.json: exists already"),
-        (["convert", "{world}/train.json", "{world}/new.json", "--to", "x"], "format = x: it has to be one of"),
+        (["convert", "{world}/train.json", "{world}/new.json", "--to", "x"], "format = x: must be one of"),
         (["convert", "{world}/train.json", "{world}/new.json"], "--to"),
         (["convert", "{world}/train.json", "{world}/new.json", "--to", "tvgbench"], "cannot be written as tvgbench"),
     ],

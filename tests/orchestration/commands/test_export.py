@@ -63,7 +63,7 @@ def test_what_is_no_checkpoint_is_told_in_one_line(checkpoint: Path, refused: Ca
     assert "holds no average of the weights" in refused(run, "--ema")
     assert "training began from /nowhere, which is not there" in refused(run)
     replace(RECORD, ranks=2).write(record)
-    assert "2 ranks saved it, and the shards of 1 are there" in refused(run)
+    assert "saved by 2 ranks, but holds the shards of 1" in refused(run)
     record.write_text('{"step": 2}')
     assert "not the record of a checkpoint" in refused(run)
     record.unlink()

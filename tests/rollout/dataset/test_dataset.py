@@ -1,4 +1,4 @@
-"""A dataset file becomes samples, or one line that says what to mend."""
+"""Reading a dataset file gives samples, or a one-line message that says what to fix."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write(folder: Path, text: str) -> Path:
     return file
 
 
-def test_lists_and_lines_are_read_alike_and_null_is_absent(tmp_path: Path) -> None:
+def test_lists_and_lines_give_the_same_samples_and_null_means_absent(tmp_path: Path) -> None:
     rows = [ROW | {"key_frames": None, "key_items": None, "image_path": None, "source": None}, ROW | {"id": "b"}]
     as_list = read_dataset(write(tmp_path, json.dumps(rows)))
     as_lines = read_dataset(write(tmp_path, "\n".join(map(json.dumps, rows)) + "\n\n"))
@@ -67,7 +67,7 @@ def test_bad_datasets_are_refused_in_one_line(tmp_path: Path, text: str, words: 
         assert word in message
 
 
-def test_a_missing_file_names_those_beside_it(tmp_path: Path) -> None:
+def test_the_message_for_a_missing_file_names_the_others_in_its_folder(tmp_path: Path) -> None:
     write(tmp_path, "[]")
     with pytest.raises(BadInput, match=r"no such dataset file; in that folder: data\.json"):
         read_dataset(tmp_path / "date.json")
@@ -83,7 +83,7 @@ def refusal_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("before", ["", "\ufeff", "\n "])
-def test_labels_are_read_whatever_the_layout(tmp_path: Path, before: str) -> None:
+def test_labels_are_read_in_every_layout(tmp_path: Path, before: str) -> None:
     for text in (json.dumps([LABELLED], indent=1), json.dumps(LABELLED) + "\r\n"):
         (sample,) = read_dataset(write(tmp_path, before + text))
         assert sample.image_size == (640, 360)
@@ -92,41 +92,41 @@ def test_labels_are_read_whatever_the_layout(tmp_path: Path, before: str) -> Non
         assert sample.reasoning == "<think>I see</think>"
 
 
-def test_a_line_ends_at_a_newline_and_nowhere_else(tmp_path: Path) -> None:
+def test_lines_end_only_at_newlines(tmp_path: Path) -> None:
     row = ROW | {"question": "one\u2028two\x85three"}
     assert read_dataset(write(tmp_path, json.dumps(row, ensure_ascii=False)))[0].question == row["question"]
 
 
 @pytest.mark.parametrize("key", LABELLED.keys() - ROW.keys())
-def test_null_is_absent(tmp_path: Path, key: str) -> None:
+def test_null_means_absent(tmp_path: Path, key: str) -> None:
     absent = {k: v for k, v in LABELLED.items() if k != key}
     null, without_it = read_dataset(write(tmp_path, json.dumps([LABELLED | {key: None}, absent])))
     assert null == without_it
 
 
-def test_null_within_the_labels_is_absent(tmp_path: Path) -> None:
+def test_null_within_the_labels_means_absent(tmp_path: Path) -> None:
     row = ROW | {"key_items": {"4": None, "8": {"red ball": None}}}
     assert read_dataset(write(tmp_path, json.dumps([row])))[0].key_items == {"4": {}, "8": {"red ball": ()}}
 
 
-def test_the_line_that_is_not_json_is_counted_in_the_file(tmp_path: Path) -> None:
+def test_line_numbers_of_invalid_json_are_those_of_the_file(tmp_path: Path) -> None:
     assert ": line 3: not JSON" in refusal_of(write(tmp_path, f"{json.dumps(ROW)}\n\n{{'id': 1}}\n"))
     assert ": line 4: not JSON" in refusal_of(write(tmp_path, '[\n{"id": 1},\n{"id": 2},\n{"id" 3}\n]'))
 
 
-def test_json_that_python_cannot_read(tmp_path: Path) -> None:
+def test_json_beyond_the_parsers_limits_is_refused(tmp_path: Path) -> None:
     too_deep, too_long = '{"a":' * 100_000, '{"id": ' + "1" * 5000 + "}"
     assert ": line 2: " in refusal_of(write(tmp_path, f"{json.dumps(ROW)}\n{too_deep}"))
     assert ": line 1: " in refusal_of(write(tmp_path, too_long))
 
 
-def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_bytes(b'[{"id": "\xff"}]')
     assert "not UTF-8" in refusal_of(path)
 
 
-def test_a_missing_file_with_nothing_beside_it(tmp_path: Path) -> None:
+def test_the_message_for_a_missing_file_in_an_empty_folder(tmp_path: Path) -> None:
     assert "`ser data make-shapes` makes one" in refusal_of(tmp_path / "train.json")
 
 
@@ -155,7 +155,7 @@ def test_a_missing_file_with_nothing_beside_it(tmp_path: Path) -> None:
         ({"video_path": ""}, ["'video_path'", "missing or null"]),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], words: list[str]) -> None:
+def test_a_wrong_value_is_refused_and_its_key_named(tmp_path: Path, changes: dict[str, Any], words: list[str]) -> None:
     message = refusal_of(write(tmp_path, json.dumps([LABELLED, LABELLED | changes])))
     assert all(word in message for word in [": sample 2: ", *words]), message
 
@@ -169,7 +169,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     assert "leaves the media root" in refusal_of(write(data, json.dumps([row])))
 
 
-def test_a_link_to_itself_cannot_be_followed(tmp_path: Path) -> None:
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     path = write(tmp_path, json.dumps([ROW | {"video_path": "loop/v.mp4"}]))
     message = refusal_of(path)
@@ -179,12 +179,13 @@ def test_a_link_to_itself_cannot_be_followed(tmp_path: Path) -> None:
         read_dataset(path, media_root=tmp_path / "loop")
 
 
-def test_a_file_that_cannot_be_read_is_refused() -> None:
-    # A regular file that nobody can read from its beginning, root neither, whom no permission bits stop.
-    assert "/proc/self/mem: cannot be read (Input/output error); give a" in refusal_of(Path("/proc/self/mem"))
+def test_an_unreadable_file_is_refused() -> None:
+    # A regular file that not even root, who ignores permission bits, can read from its beginning.
+    message = refusal_of(Path("/proc/self/mem"))
+    assert "/proc/self/mem: cannot be read (Input/output error); name a readable file" in message
 
 
-def test_a_name_that_cannot_be_is_not_there(tmp_path: Path) -> None:
+def test_a_name_that_is_too_long_counts_as_missing(tmp_path: Path) -> None:
     assert "no such dataset file" in refusal_of(tmp_path / f"{'x' * 300}.json")
     assert "no such dataset file" in refusal_of(tmp_path / ("x" * 300) / "a.json")
 
@@ -203,7 +204,9 @@ json_values = st.recursive(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(places(LABELLED)), json_values)
-def test_any_value_anywhere_gives_a_sample_or_one_line(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
+def test_any_value_anywhere_gives_a_sample_or_a_one_line_message(
+    tmp_path: Path, place: tuple[Any, ...], value: Any
+) -> None:
     row: Any = copy.deepcopy(LABELLED)
     holder = row
     for key in place[:-1]:

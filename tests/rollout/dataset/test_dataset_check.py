@@ -1,4 +1,4 @@
-"""What a check finds, with and without opening the media."""
+"""Findings of a dataset check, with and without decoding the media."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def checked(folder: Path, *rows: dict[str, Any]) -> Report:
 
 def test_counts_and_missing_media(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").write_bytes(b"anything")
-    found = checked(
+    report = checked(
         tmp_path, ROW, ROW | {"id": "b", "question": "Who?", "source": "s"}, ROW | {"id": "c", "video": "w"}
     )
-    assert (found.n, found.format, found.by_task, found.by_source) == (3, "ser", {"t": 3}, {"unknown": 2, "s": 1})
-    assert found.missing_media == [str(tmp_path / "w")]
+    assert (report.n, report.format, report.by_task, report.by_source) == (3, "ser", {"t": 3}, {"unknown": 2, "s": 1})
+    assert report.missing_media == [str(tmp_path / "w")]
     long = "x" * 300
     assert checked(tmp_path, ROW | {"video": long}).missing_media == [str(tmp_path / long)]
-    assert (found.duplicates, found.unreadable_media, found.boxes_outside, found.times_outside) == ([], {}, 0, 0)
+    assert (report.duplicates, report.unreadable_media, report.boxes_outside, report.times_outside) == ([], {}, 0, 0)
 
 
 def test_boxes_of_frames_without_a_time_are_counted(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_an_empty_file_is_unreadable_without_decoding(tmp_path: Path) -> None:
     assert checked(tmp_path, ROW).unreadable_media == {str(tmp_path / "v.mp4"): "the file is empty"}
 
 
-def test_duplicates_are_told_by_id_and_by_question(tmp_path: Path) -> None:
+def test_duplicates_are_found_by_id_and_by_question(tmp_path: Path) -> None:
     others = [
         ROW | {"id": "b"},  # the same question about the same video
         ROW | {"question": "Who?"},  # the same id
@@ -73,7 +73,7 @@ def test_duplicates_are_told_by_id_and_by_question(tmp_path: Path) -> None:
         ({"answer": "<obj>x</obj><box>[10, 10, 640, 480]</box>", "image_size": [640, 480]}, 0),
         ({"answer": "<obj>x</obj><box>[10, 10, 641, 480]</box>", "image_size": [640, 480]}, 1),
         ({"answer": "<box>[10, 10]</box> <box>[a]</box>", "image_size": [640, 480]}, 2),
-        ({"answer": "<obj>x</obj><box>[10, 10, 641, 480]</box>"}, 0),  # in a space that is not known
+        ({"answer": "<obj>x</obj><box>[10, 10, 641, 480]</box>"}, 0),  # in an unknown space
     ],
 )
 def test_boxes_outside_their_space(tmp_path: Path, changes: dict[str, Any], outside: int) -> None:
@@ -85,7 +85,7 @@ def test_boxes_outside_their_space(tmp_path: Path, changes: dict[str, Any], outs
     [
         ({"spans": [[0, 5]], "duration": 5}, 0),
         ({"spans": [[0, 5.2], [4, 3]], "duration": 5}, 2),
-        ({"spans": [[-1, 5], [0, 1e9]]}, 1),  # the end is not known
+        ({"spans": [[-1, 5], [0, 1e9]]}, 1),  # the end is unknown
         ({"key_frames": [{"idx": "1", "time": 6}, {"idx": "2", "time": 4}], "duration": 5}, 1),
         ({"video": None, "image": "a.png", "key_frames": [{"idx": "0", "time": 1}], "duration": 0}, 0),
     ],
@@ -102,48 +102,48 @@ def write_video(path: Path, frames: int, shade: int = 0) -> str:
     return str(path)
 
 
-def test_the_media_say_what_the_data_do_not(tmp_path: Path) -> None:
+def test_decoding_the_media_adds_to_the_report(tmp_path: Path) -> None:
     write_video(tmp_path / "v.mp4", 20)
     (tmp_path / "w.mp4").write_text("not a video")
     rows = [ROW | {"spans": [[0, 2], [1, 3]], "duration": 9}, ROW | {"id": "b", "video": "w.mp4", "spans": [[0, 99]]}]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
     report, samples = check(DatasetFile(tmp_path / "data.jsonl"))
     assert report.times_outside == 0
-    found = dict(decoded([sample.media_path for sample in samples], CONTRACT, 2, timeout_s=60, memory_bytes=2**30))
-    add_media(report, samples, found)
+    results = dict(decoded([sample.media_path for sample in samples], CONTRACT, 2, timeout_s=60, memory_bytes=2**30))
+    add_media(report, samples, results)
     assert report.times_outside == 1
     assert list(report.unreadable_media) == [str(tmp_path / "w.mp4")]
-    assert found[str(tmp_path / "v.mp4")].duration == pytest.approx(2.0)
+    assert results[str(tmp_path / "v.mp4")].duration == pytest.approx(2.0)
 
 
-def test_a_decoder_that_hangs_or_dies_is_lost_alone_and_the_other_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoder_that_hangs_or_dies_affects_no_other_and_the_next_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(media, "_decode", moody_decoder.decode)
     paths = ["hangs decord pyav", "dies decord pyav", "hangs decord", "dies decord", "good"]
     started = time.monotonic()
-    found = dict(decoded(paths, CONTRACT, workers=2, timeout_s=3.0, memory_bytes=2**30))
-    assert found == dict.fromkeys(paths, moody_decoder.INFO) | {
+    results = dict(decoded(paths, CONTRACT, workers=2, timeout_s=3.0, memory_bytes=2**30))
+    assert results == dict.fromkeys(paths, moody_decoder.INFO) | {
         "hangs decord pyav": "the decoder took more than 3 s",
         "dies decord pyav": "the decoder died",
     }
     assert time.monotonic() - started < 50
 
 
-def test_a_file_that_needs_more_memory_than_there_is_costs_itself(tmp_path: Path) -> None:
+def test_a_file_that_exceeds_the_memory_limit_affects_no_other(tmp_path: Path) -> None:
     immense, fine = str(tmp_path / "immense.png"), write_video(tmp_path / "v.mp4", 5)
     Image.new("1", (9000, 9000)).save(immense)  # 243 MB as RGB
-    found = dict(decoded([immense, fine], CONTRACT, workers=1, timeout_s=60, memory_bytes=100 * 2**20))
-    assert found[immense] == "the decoder ran out of memory"
-    assert isinstance(found[fine], FrameInfo)
+    results = dict(decoded([immense, fine], CONTRACT, workers=1, timeout_s=60, memory_bytes=100 * 2**20))
+    assert results[immense] == "the decoder ran out of memory"
+    assert isinstance(results[fine], FrameInfo)
 
 
-def test_media_shared_by_content_whatever_their_names(tmp_path: Path) -> None:
-    one, two, three = (write_video(tmp_path / f"{n}.mp4", 5, shade=n) for n in range(3))
+def test_shared_media_are_found_by_content_under_any_name(tmp_path: Path) -> None:
+    first, second, third = (write_video(tmp_path / f"{n}.mp4", 5, shade=n) for n in range(3))
     copy = tmp_path / "copy.mp4"
-    copy.write_bytes(Path(one).read_bytes())
-    both, left_out = shared([one, two], [str(copy), three])
+    copy.write_bytes(Path(first).read_bytes())
+    both, left_out = shared([first, second], [str(copy), third])
     ((digest, files),) = both.items()
-    assert (len(digest), files, left_out) == (64, sorted([one, str(copy)]), [])
-    assert shared([one], [three]) == ({}, [])
+    assert (len(digest), files, left_out) == (64, sorted([first, str(copy)]), [])
+    assert shared([first], [third]) == ({}, [])
 
 
 def test_files_that_cannot_be_compared_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

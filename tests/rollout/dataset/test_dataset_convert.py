@@ -1,4 +1,4 @@
-"""What comes through a conversion from one format to another, and what is refused in one line."""
+"""Conversion between formats: lossless, or refused with a one-line message."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def written(folder: Path, **changes: Any) -> DatasetFile:
 
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("suffix", ["json", "jsonl"])
-def test_every_sample_comes_through_our_own_format_and_back(tmp_path: Path, name: str, suffix: str) -> None:
+def test_every_sample_survives_conversion_to_ser_and_back(tmp_path: Path, name: str, suffix: str) -> None:
     source = write(tmp_path, ROWS[name])
     ours, again = tmp_path / f"ours.{suffix}", tmp_path / f"again.{suffix}"
     assert convert(DatasetFile(source), ours, "ser").samples == len(ROWS[name])
@@ -34,14 +34,14 @@ def test_every_sample_comes_through_our_own_format_and_back(tmp_path: Path, name
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_v_star_is_written_as_it_was(tmp_path: Path) -> None:
+def test_v_star_rows_are_written_as_they_were_read(tmp_path: Path) -> None:
     convert(DatasetFile(write(tmp_path, V_STAR)), tmp_path / "again.json", "v-star")
     (row,) = json.loads((tmp_path / "again.json").read_text())
     expected = {key: value for key, value in V_STAR[0].items() if key != "chain"}
     assert row == expected | {"bboxes": [box | {"frame_index": str(box["frame_index"])} for box in expected["bboxes"]]}
 
 
-def test_a_conversion_says_which_keys_no_sample_holds(tmp_path: Path) -> None:
+def test_a_conversion_reports_the_keys_that_a_sample_cannot_hold(tmp_path: Path) -> None:
     done = convert(DatasetFile(write(tmp_path, TIME_R1 * 2)), tmp_path / "ours.jsonl", "ser")
     assert done.unread == {"difficulty": 2, "pred": 2}
 
@@ -49,8 +49,8 @@ def test_a_conversion_says_which_keys_no_sample_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "to", "words"),
     [
-        ("video-r1", "open-o3", ["sample 2", "open-o3 has no place for its options", "convert to ser"]),
-        ("open-o3", "video-r1", ["sample 0", "no place for its image_size"]),
+        ("video-r1", "open-o3", ["sample 2", "open-o3 cannot hold its options", "convert to ser"]),
+        ("open-o3", "video-r1", ["sample 0", "cannot hold its image_size"]),
         ("open-o3", "time-r1", ["sample 0", "cannot be written as time-r1", "no time span"]),
         ("open-o3", "v-star", ["sample 0", "cannot be written as v-star", "lacks fps"]),
         (
@@ -61,7 +61,9 @@ def test_a_conversion_says_which_keys_no_sample_holds(tmp_path: Path) -> None:
         ("ser", "v_star", ["format = v_star", "one of ser, open-o3"]),
     ],
 )
-def test_a_poorer_format_is_refused_and_nothing_written(tmp_path: Path, name: str, to: str, words: list[str]) -> None:
+def test_a_format_that_cannot_hold_a_sample_is_refused_and_nothing_written(
+    tmp_path: Path, name: str, to: str, words: list[str]
+) -> None:
     source = write(tmp_path, ROWS[name])
     with pytest.raises(BadInput) as refusal:
         convert(DatasetFile(source), tmp_path / "out.json", to)
@@ -69,7 +71,7 @@ def test_a_poorer_format_is_refused_and_nothing_written(tmp_path: Path, name: st
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_a_conversion_keeps_media_where_they_are(tmp_path: Path) -> None:
+def test_a_conversion_does_not_move_media(tmp_path: Path) -> None:
     (tmp_path / "world").mkdir()
     source = write(tmp_path / "world", SER[:1])
     convert(DatasetFile(source), tmp_path / "above.json", "ser")
@@ -81,9 +83,9 @@ def test_a_conversion_keeps_media_where_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("target", "words"),
-    [("data.json", "exists already"), ("out.txt", "call it .jsonl"), ("no/out.json", "does not exist; make it")],
+    [("data.json", "exists already"), ("out.txt", "must end in .jsonl"), ("no/out.json", "does not exist; make it")],
 )
-def test_a_target_that_cannot_be(tmp_path: Path, target: str, words: str) -> None:
+def test_an_invalid_target_is_refused(tmp_path: Path, target: str, words: str) -> None:
     source = written(tmp_path)
     before = source.path.read_text()
     with pytest.raises(BadInput, match=words):
@@ -97,10 +99,10 @@ def test_a_target_that_cannot_be(tmp_path: Path, target: str, words: str) -> Non
         "/sys/out.json",
         "/proc/out.json",
         f"{'x' * 300}.json",
-        f"{'x' * 249}.json",  # there is no room for .part
+        f"{'x' * 249}.json",  # too long with .part added
     ],
 )
-def test_a_target_that_cannot_be_written(tmp_path: Path, target: str) -> None:
+def test_an_unwritable_target_is_refused(tmp_path: Path, target: str) -> None:
     with pytest.raises(BadInput, match=r"(out|xxx)\.json: cannot be written \(.*\); name a file that can be"):
         convert(written(tmp_path), tmp_path / target, "ser")
     assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
@@ -119,7 +121,7 @@ def test_a_link_is_never_replaced(tmp_path: Path) -> None:
         ({"key_items": {"90": {"cup": [[0, 0, 1e308, 1]]}}}, "a box in pixels must be a number, not inf"),
     ],
 )
-def test_what_is_infinite_in_v_star(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+def test_values_that_are_infinite_in_v_star_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     source = written(
         tmp_path, **({"video": "videos/a.mp4", "image_size": [640, 480], "fps": 25, "options": None} | changes)
     )
@@ -128,7 +130,7 @@ def test_what_is_infinite_in_v_star(tmp_path: Path, changes: dict[str, Any], wor
     assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
 
 
-def test_a_conversion_that_fails_late_leaves_nothing(tmp_path: Path) -> None:
+def test_a_conversion_that_fails_late_leaves_no_file(tmp_path: Path) -> None:
     source = tmp_path / "data.json"
     source.write_text(json.dumps([*SER, SER[0] | {"task": None}]))
     with pytest.raises(BadInput, match="sample 3"):

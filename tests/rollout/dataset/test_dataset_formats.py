@@ -1,4 +1,4 @@
-"""What each format's rows become, and which format a file is in."""
+"""Rows of each format become Samples, and the format of a file is detected."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def refusal_of(path: Path, **options: Any) -> str:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_each_format_is_told_from_its_rows(tmp_path: Path, name: str) -> None:
-    for row in ROWS[name]:  # one is enough
+def test_each_format_is_detected_from_a_single_row(tmp_path: Path, name: str) -> None:
+    for row in ROWS[name]:
         assert DatasetFile(write(tmp_path, [row])).format.name == name
 
 
@@ -59,7 +59,7 @@ def test_the_six_tasks_of_open_o3(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", ["12 to 20", "[12]", "[1, 2, 3]", '["a", 2]', "null", "[[1, 2]]", "[1, NaN]"])
-def test_a_temporal_answer_that_is_no_span_is_refused(tmp_path: Path, answer: str) -> None:
+def test_a_temporal_answer_without_a_span_is_refused(tmp_path: Path, answer: str) -> None:
     message = refusal_of(write(tmp_path, [OPEN_O3[2] | {"answer": answer}]))
     assert "sample 1: the answer of a temporal QA must be" in message
 
@@ -111,7 +111,7 @@ def test_time_r1_and_tvgbench_are_temporal_qa(
 
 
 def old_boxes(row: dict[str, Any]) -> dict[str, Any]:
-    """The row as older files of V-STaR have it: each box keyed by "timestamp_frameindex"."""
+    """The row in the form of older V-STaR files, where each box is keyed by "timestamp_frameindex"."""
     row = copy.deepcopy(row)
     row["bboxes"] = [{f"{box.pop('timestamp')}_{box.pop('frame_index')}": box} for box in row["bboxes"]]
     return row
@@ -128,7 +128,7 @@ def test_v_star(tmp_path: Path) -> None:
     assert read(tmp_path, [old_boxes(V_STAR[0])]) == [sample]
 
 
-def test_our_own_needs_little_and_may_say_all(tmp_path: Path) -> None:
+def test_ser_has_few_required_keys_and_may_hold_all(tmp_path: Path) -> None:
     bare, full = read(tmp_path, SER)
     assert (bare.id, bare.source, bare.media_path) == ("0", "unknown", str(tmp_path / "clips/a.mp4"))
     assert (full.id, full.options, full.spans, full.duration) == (
@@ -177,29 +177,31 @@ def test_our_own_needs_little_and_may_say_all(tmp_path: Path) -> None:
         ("v-star", {"bboxes": [3]}, ["a box", "xmin"]),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(tmp_path: Path, name: str, changes: dict[str, Any], words: list[str]) -> None:
+def test_a_wrong_value_is_refused_and_its_key_named(
+    tmp_path: Path, name: str, changes: dict[str, Any], words: list[str]
+) -> None:
     row = ROWS[name][0]
     message = refusal_of(write(tmp_path, [row, row | changes]))
     assert all(word in message for word in ["sample 2: ", *words]), message
 
 
-def test_a_file_of_no_known_format_says_what_was_seen_and_what_is_known(tmp_path: Path) -> None:
+def test_the_message_for_an_unknown_format_names_the_keys_and_the_known_formats(tmp_path: Path) -> None:
     message = refusal_of(write(tmp_path, [{"text": "x", "clip": "a.mp4", "n\nl": 1, "question": None}]))
     assert "the keys clip, n l, text, which fit no known format" in message
     assert all(name in message for name in FORMATS)
     assert "no keys" in refusal_of(write(tmp_path, [{}]))
 
 
-def test_a_file_of_two_formats_has_to_be_named(tmp_path: Path) -> None:
+def test_an_ambiguous_file_needs_a_format(tmp_path: Path) -> None:
     both = VIDEO_R1[0] | {"question": "What appears?", "answer": "1.0-2.0"}
     path = write(tmp_path, [both])
     assert "fit video-r1 and tvgbench; name the format" in refusal_of(path)
     assert [s.task for s in DatasetFile(path, "video-r1")] == ["multiple choice"]
     assert [s.task for s in DatasetFile(path, "tvgbench")] == ["temporal QA"]
-    assert "format = openo3: it has to be one of ser, open-o3" in refusal_of(path, format="openo3")
+    assert "format = openo3: must be one of ser, open-o3" in refusal_of(path, format="openo3")
 
 
-def test_the_media_root_may_be_another_folder_and_is_the_one_not_to_leave(tmp_path: Path) -> None:
+def test_media_must_be_below_the_media_root_which_may_be_another_folder(tmp_path: Path) -> None:
     (tmp_path / "json").mkdir()
     path = write(tmp_path / "json", SER)
     assert next(iter(DatasetFile(path, media_root=tmp_path))).media_path == str(tmp_path / "clips/a.mp4")
@@ -210,7 +212,7 @@ def test_the_media_root_may_be_another_folder_and_is_the_one_not_to_leave(tmp_pa
     assert "leaves the media root" in refusal_of(write(tmp_path / "json", [SER[0] | {"video": "link.mp4"}]))
 
 
-def test_lines_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+def test_lines_are_read_lazily(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join([json.dumps(SER[0])] * 30 + ["{oops"]))
     samples = iter(DatasetFile(path))
@@ -219,7 +221,7 @@ def test_lines_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
         next(samples)
 
 
-def test_the_examples_in_the_docs_are_what_they_say(tmp_path: Path) -> None:
+def test_the_examples_in_the_docs_are_of_the_stated_formats(tmp_path: Path) -> None:
     text = (Path(__file__).parents[3] / "docs/data.md").read_text()
     blocks = re.findall(r"^(### .*?)$|```json\n(.*?)```", text, re.MULTILINE | re.DOTALL)
     seen, names = set(), ["ser"]
@@ -260,12 +262,13 @@ samples = st.builds(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(samples, min_size=1, max_size=3), st.booleans())
-def test_our_own_format_holds_every_sample(tmp_path: Path, made: list[Sample], as_lines: bool) -> None:
-    made = [replace(s, **{kind: str(tmp_path / "a b.mp4")}) for s, kind in zip(made, ["video_path", "image_path"] * 2)]
-    rows = [FORMATS["ser"].write(s, lambda media: Path(media).name) for s in made]
+def test_ser_can_hold_every_sample(tmp_path: Path, drawn: list[Sample], as_lines: bool) -> None:
+    kinds = ["video_path", "image_path"] * 2
+    written = [replace(s, **{kind: str(tmp_path / "a b.mp4")}) for s, kind in zip(drawn, kinds)]
+    rows = [FORMATS["ser"].write(s, lambda media: Path(media).name) for s in written]
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) if as_lines else json.dumps(rows))
-    assert read_dataset(path, "ser") == made
+    assert read_dataset(path, "ser") == written
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -282,7 +285,9 @@ json_values = st.recursive(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([(n, i, p) for n in ROWS for i, row in enumerate(ROWS[n]) for p in places(row)]), json_values)
-def test_any_value_anywhere_gives_a_sample_or_one_line(tmp_path: Path, where: tuple[Any, ...], value: Any) -> None:
+def test_any_value_anywhere_gives_a_sample_or_a_one_line_message(
+    tmp_path: Path, where: tuple[Any, ...], value: Any
+) -> None:
     name, index, place = where
     row: Any = copy.deepcopy(ROWS[name][index])
     holder = row
@@ -298,9 +303,7 @@ def test_any_value_anywhere_gives_a_sample_or_one_line(tmp_path: Path, where: tu
 
 
 @pytest.mark.parametrize(("task", "shown"), [("visual QA", "b.png"), ("General video QA MCQ", "a.mp4")])
-def test_an_open_o3_row_that_names_both_media_is_about_what_its_task_says(
-    tmp_path: Path, task: str, shown: str
-) -> None:
+def test_the_task_of_an_open_o3_row_chooses_between_its_video_and_image(tmp_path: Path, task: str, shown: str) -> None:
     row = {"id": "1", "task": task, "question": "What?", "answer": "A", "video_path": "a.mp4", "image_path": "b.png"}
     (sample,) = read_dataset(write(tmp_path, [row]), "open-o3")
     assert Path(sample.media_path).name == shown

@@ -1,4 +1,4 @@
-"""Draws from several files: their shares, each epoch whole, filters, and a position that is the number of draws."""
+"""Draws from several files: their shares, whole epochs, filters, and draws that depend on their number only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rollout.dataset.mix import DataFile, Mixture
 weight_lists = st.lists(st.floats(0.1, 10), min_size=1, max_size=5)
 
 
-def test_every_epoch_shows_each_item_once_in_an_order_of_its_own() -> None:
+def test_every_epoch_draws_each_item_once_in_a_new_order() -> None:
     mixture = Mixture([range(10)], [1.0], seed=3)
     seen = [mixture[n] for n in range(20)]
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
@@ -26,7 +26,7 @@ def test_every_epoch_shows_each_item_once_in_an_order_of_its_own() -> None:
     assert seen != [Mixture([range(10)], [1.0], seed=4)[n] for n in range(20)]
 
 
-def test_the_order_of_one_file_is_the_seeds_permutation_of_each_epoch() -> None:
+def test_each_epoch_of_a_single_file_is_a_permutation_from_the_seed() -> None:
     """The embedded weights in assets/ were trained in this order."""
     mixture = Mixture([range(7)], [2.0], seed=5)
     orders = [np.random.default_rng([5, epoch]).permutation(7) for epoch in range(3)]
@@ -35,19 +35,19 @@ def test_the_order_of_one_file_is_the_seeds_permutation_of_each_epoch() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(weight_lists, st.integers(0, 2**40), st.lists(st.integers(0, 3000), min_size=1, max_size=20))
-def test_a_draw_depends_on_its_number_alone(weights: list[float], seed: int, asked: list[int]) -> None:
-    def made() -> Mixture[str]:
+def test_a_draw_depends_on_its_number_only(weights: list[float], seed: int, draws: list[int]) -> None:
+    def make_mixture() -> Mixture[str]:
         return Mixture([[f"{part}.{n}" for n in range(part + 3)] for part in range(len(weights))], weights, seed)
 
-    whole = made()
-    in_order = [whole[n] for n in range(max(asked) + 1)]
-    resumed = made()  # asked out of order, as a resumed run would begin
-    assert [resumed[n] for n in asked] == [in_order[n] for n in asked]
+    mixture = make_mixture()
+    in_order = [mixture[n] for n in range(max(draws) + 1)]
+    resumed = make_mixture()  # starts at any draw, like a resumed run
+    assert [resumed[n] for n in draws] == [in_order[n] for n in draws]
 
 
 @settings(max_examples=50, deadline=None)
 @given(weight_lists, st.integers(0, 5000))
-def test_every_stretch_of_draws_has_the_files_shares(weights: list[float], start: int) -> None:
+def test_any_consecutive_draws_have_the_shares_of_the_files(weights: list[float], start: int) -> None:
     mixture = Mixture([[part] for part in range(len(weights))], weights, seed=0)
     for length in (10, 100, 1000):
         counts = Counter(mixture[n] for n in range(start, start + length))
@@ -55,17 +55,17 @@ def test_every_stretch_of_draws_has_the_files_shares(weights: list[float], start
             assert abs(counts[part] - length * weight / sum(weights)) < 6
 
 
-def test_each_file_of_a_mixture_has_whole_epochs_of_its_own() -> None:
+def test_each_file_of_a_mixture_has_its_own_whole_epochs() -> None:
     parts = [[f"{part}.{n}" for n in range(size)] for part, size in enumerate((5, 5, 3))]
     mixture = Mixture(parts, [1, 1, 2], seed=1)
     drawn = [mixture[n] for n in range(400)]
     orders = []
     for part in parts:
-        mine = [item for item in drawn if item in part]
-        epochs = [mine[at : at + len(part)] for at in range(0, len(mine) - len(part), len(part))]
+        from_part = [item for item in drawn if item in part]
+        epochs = [from_part[at : at + len(part)] for at in range(0, len(from_part) - len(part), len(part))]
         assert all(sorted(epoch) == part for epoch in epochs)
-        orders.append([item.split(".")[1] for item in mine[:20]])
-    assert orders[0] != orders[1], "two files of one size are not shuffled alike"
+        orders.append([item.split(".")[1] for item in from_part[:20]])
+    assert orders[0] != orders[1], "two files of the same size are shuffled differently"
 
 
 ROWS = [
@@ -89,7 +89,7 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> str:
         ({"tasks": ["x"], "sources": ["two"]}, ["2"]),
     ],
 )
-def test_filters_keep_what_they_name(tmp_path: Path, filters: dict[str, Any], kept: list[str]) -> None:
+def test_filters_keep_the_samples_they_name(tmp_path: Path, filters: dict[str, Any], kept: list[str]) -> None:
     assert [sample.id for sample in DataFile(write(tmp_path, ROWS), **filters).read()] == kept
 
 
@@ -102,7 +102,7 @@ def test_filters_keep_what_they_name(tmp_path: Path, filters: dict[str, Any], ke
         ({"media_root": "/"}, None),
     ],
 )
-def test_a_filter_that_cannot_be_is_refused(tmp_path: Path, filters: dict[str, Any], words: str | None) -> None:
+def test_impossible_filters_are_refused(tmp_path: Path, filters: dict[str, Any], words: str | None) -> None:
     file = DataFile(write(tmp_path, ROWS), **filters)
     if words is None:
         assert file.read()[0].media_path == "/a.mp4"
@@ -112,8 +112,8 @@ def test_a_filter_that_cannot_be_is_refused(tmp_path: Path, filters: dict[str, A
     assert str(refusal.value).startswith(file.path)
 
 
-def test_an_unknown_duration_is_neither_kept_nor_dropped_in_silence(tmp_path: Path) -> None:
+def test_max_duration_refuses_a_sample_of_unknown_duration(tmp_path: Path) -> None:
     path = write(tmp_path, [ROWS[0], ROWS[1] | {"duration": None}])
-    with pytest.raises(BadInput, match="max_duration is asked for, and sample 1 does not say its duration"):
+    with pytest.raises(BadInput, match="max_duration is set, but sample 1 has no duration"):
         DataFile(path, max_duration=9.0).read()
     assert len(DataFile(path, max_duration=9.0, tasks=["x"]).read()) == 1

@@ -1,4 +1,4 @@
-"""The embedded world: equal seeds give equal files, splits share no clip, and every label says what is in the clip."""
+"""The embedded world: equal seeds give equal files, splits share no clip, and labels match the clips."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def asked_time(sample: Sample) -> float:
 
 
 def label(sample: Sample, time: float) -> Box:
-    """The asked shape's box at a sampled moment, in pixels of the frame that the policy is shown."""
+    """The asked shape's box at a sampled moment, in pixels of the frame that the policy sees."""
     idx = next(key.idx for key in sample.key_frames if key.time == time)
     (box,) = sample.key_items[idx][asked_phrase(sample) or ""]
     return convert(box, NORMALISED, FRAME_SPACE)
 
 
-def test_equal_seeds_give_equal_files_whoever_writes_them(world: Path, tmp_path: Path) -> None:
+def test_equal_seeds_give_equal_files_with_any_number_of_workers(world: Path, tmp_path: Path) -> None:
     make_shapes(tmp_path / "again", **SIZES, questions=3, seed=1, workers=1)
     assert digests(tmp_path / "again") == digests(world)
     make_shapes(tmp_path / "other", **SIZES, questions=3, seed=2, workers=1)
@@ -66,7 +66,7 @@ def test_no_clip_is_in_two_splits(world: Path) -> None:
     assert len(set(videos)) == len(videos)
 
 
-def test_splits_hold_their_clips_and_the_curriculum_is_a_part_of_training(world: Path) -> None:
+def test_splits_list_their_clips_and_the_curriculum_is_a_subset_of_training(world: Path) -> None:
     for split, clips in SIZES.items():
         rows = read_dataset(world / f"{split}.json")
         assert len({row.video_path for row in rows}) == clips
@@ -78,14 +78,14 @@ def test_splits_hold_their_clips_and_the_curriculum_is_a_part_of_training(world:
         assert {row["id"] for row in few} == {i for i, n in shapes.items() if n <= most}
 
 
-def test_ids_are_unique_and_boxes_lie_in_the_frame(world: Path) -> None:
+def test_ids_are_unique_and_boxes_are_in_the_frame(world: Path) -> None:
     for split in SIZES:
-        found, _ = check(DatasetFile(world / f"{split}.json"))
-        assert found.duplicates == found.missing_media == []
-        assert found.boxes_outside == found.times_outside == 0
+        report, _ = check(DatasetFile(world / f"{split}.json"))
+        assert report.duplicates == report.missing_media == []
+        assert report.boxes_outside == report.times_outside == 0
 
 
-def test_the_answer_is_the_quadrant_of_the_asked_box(samples: list[Sample]) -> None:
+def test_the_answer_is_the_quadrant_of_the_asked_shape(samples: list[Sample]) -> None:
     answers = set()
     for sample in samples:
         x1, y1, x2, y2 = label(sample, asked_time(sample))
@@ -96,7 +96,7 @@ def test_the_answer_is_the_quadrant_of_the_asked_box(samples: list[Sample]) -> N
     assert len(answers) == 4
 
 
-def test_the_reasoning_names_the_asked_shape_and_draws_beyond_it(samples: list[Sample]) -> None:
+def test_the_reasoning_names_the_asked_shape_in_boxes_that_are_too_large(samples: list[Sample]) -> None:
     ious, outwards = [], []
     for sample in samples:
         completion = parse(sample.reasoning or "")
@@ -111,16 +111,16 @@ def test_the_reasoning_names_the_asked_shape_and_draws_beyond_it(samples: list[S
             assert claim.time is not None
             true = np.array(label(sample, claim.time))
             ious.append(iou(claim.box, tuple(true)))
-            moved = (np.array(claim.box) - true) / (true[2] - true[0])
-            assert np.abs(moved[:2]).max() < 0.05
-            outwards += moved[2:][np.array(claim.box[2:]) < FRAME_SIDE].tolist()
+            offset = (np.array(claim.box) - true) / (true[2] - true[0])
+            assert np.abs(offset[:2]).max() < 0.05
+            outwards += offset[2:][np.array(claim.box[2:]) < FRAME_SIDE].tolist()
     assert min(ious) > 0.3
     assert 0.5 < np.mean(ious) < 0.8
     assert 0.2 < np.mean(outwards) < 0.35
     assert 0.08 < np.std(outwards) < 0.16
 
 
-def test_what_is_labelled_is_seen_and_what_is_not_is_absent(samples: list[Sample]) -> None:
+def test_labelled_shapes_are_visible_and_others_absent(samples: list[Sample]) -> None:
     contract = SamplingContract(frames=8, max_pixels=3136, min_pixels=3136, multiple=28)
     for sample in samples[::4]:
         frames, info = decode(sample.media_path, contract)
@@ -140,20 +140,20 @@ def test_what_is_labelled_is_seen_and_what_is_not_is_absent(samples: list[Sample
 @pytest.mark.parametrize(
     "numbers", [{"test": -1}, {"train": 0, "val": 0, "test": 0}, {"questions": 0}, {"workers": 0}, {"seed": -1}]
 )
-def test_a_senseless_number_is_refused_before_anything_is_written(tmp_path: Path, numbers: dict[str, int]) -> None:
+def test_a_number_out_of_range_is_refused_before_anything_is_written(tmp_path: Path, numbers: dict[str, int]) -> None:
     with pytest.raises(BadInput, match=next(iter(numbers)) if len(numbers) == 1 and "test" not in numbers else "sizes"):
         make_shapes(tmp_path / "new", **({"train": 1, "val": 1, "test": 1} | numbers))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_folder_is_refused_and_left_as_it_is(world: Path) -> None:
+def test_an_existing_folder_is_refused_and_unchanged(world: Path) -> None:
     before = digests(world.parent)
     with pytest.raises(BadInput, match="exists already"):
         make_shapes(world, train=1, val=0, test=0)
     assert digests(world.parent) == before
 
 
-def test_what_is_interrupted_leaves_no_folder_and_can_be_begun_again(tmp_path: Path) -> None:
+def test_an_interrupted_run_leaves_no_folder_and_can_be_repeated(tmp_path: Path) -> None:
     def stop(split: str, done: int, total: int) -> None:
         if split == "val":
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Reservation of frames' bytes, as pure logic: within the budget, oldest first, and never stuck."""
+"""Reservation of bytes for frames: within the budget, in FIFO order, and free of deadlocks."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from rollout.frames.budget import Budget
 
 
-class Watched(Budget):
+class RecordingBudget(Budget):
     def __init__(self, total: int):
         self.granted_leases: list[int] = []
         self.evicted_keys: list[object] = []
         super().__init__(total, self.granted_leases.append, self.evicted_keys.append)
 
 
-def test_a_lease_waits_for_bytes_and_gets_them_when_another_is_released() -> None:
-    budget = Watched(100)
+def test_a_lease_waits_for_bytes_until_another_is_released() -> None:
+    budget = RecordingBudget(100)
     budget.ask(1, 60)
     budget.ask(2, 60)
     assert budget.granted_leases == [1]
@@ -25,8 +25,8 @@ def test_a_lease_waits_for_bytes_and_gets_them_when_another_is_released() -> Non
     assert budget.granted_leases == [1, 2]
 
 
-def test_what_a_bound_was_too_high_by_is_free_for_others() -> None:
-    budget = Watched(100)
+def test_settling_frees_the_unused_part_of_a_bound() -> None:
+    budget = RecordingBudget(100)
     budget.ask(1, 60)
     budget.ask(2, 60)
     budget.settle(1, "a", 40)
@@ -34,8 +34,8 @@ def test_what_a_bound_was_too_high_by_is_free_for_others() -> None:
     assert budget.live == 100
 
 
-def test_a_small_one_does_not_pass_a_large_one_that_waits() -> None:
-    budget = Watched(100)
+def test_a_small_lease_does_not_overtake_a_large_one() -> None:
+    budget = RecordingBudget(100)
     for lease, bound in ((1, 60), (2, 60), (3, 10)):
         budget.ask(lease, bound)
     assert budget.granted_leases == [1]
@@ -44,8 +44,8 @@ def test_a_small_one_does_not_pass_a_large_one_that_waits() -> None:
     assert budget.granted_leases == [1, 3]
 
 
-def test_idle_frames_are_evicted_before_anybody_waits_the_least_recently_used_first() -> None:
-    budget = Watched(100)
+def test_idle_entries_are_evicted_before_a_lease_waits_least_recently_used_first() -> None:
+    budget = RecordingBudget(100)
     for lease, key in ((1, "a"), (2, "b"), (3, "c")):
         budget.ask(lease, 30)
         budget.settle(lease, key, 30)
@@ -58,7 +58,7 @@ def test_idle_frames_are_evicted_before_anybody_waits_the_least_recently_used_fi
 
 
 def test_an_entry_is_shared_and_counted_once() -> None:
-    budget = Watched(100)
+    budget = RecordingBudget(100)
     budget.ask(1, 60)
     budget.settle(1, "a", 50)
     budget.ask(2, 60, "a")
@@ -69,7 +69,7 @@ def test_an_entry_is_shared_and_counted_once() -> None:
     assert budget.live == 50
     budget.release(2)
     assert budget.live == 0
-    budget.ask(3, 60, "a")  # idle, but not gone
+    budget.ask(3, 60, "a")  # idle, but not evicted
     assert budget.evicted_keys == []
     assert budget.live == 50
 
@@ -77,20 +77,20 @@ def test_an_entry_is_shared_and_counted_once() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_the_oldest_groups_always_get_their_frames(data: st.DataObject) -> None:
-    """A loop that trains its P oldest groups and releases them goes on for ever, whatever the sizes, sharing, order of
-    decoding, failures and prefetches, if P bounds fit the budget; and it never exceeds the budget."""
+    """If P bounds fit the budget, a loop that trains and releases its P oldest groups never stalls, whatever the sizes,
+    sharing, order of decoding, failures and prefetches; and it never exceeds the budget."""
     P = data.draw(st.integers(1, 4))
     bound = 10
     total = P * bound + data.draw(st.integers(0, 25))
     sizes = data.draw(st.dictionaries(st.integers(0, 5), st.integers(1, bound), min_size=6, max_size=6))
-    budget = Watched(total)
+    budget = RecordingBudget(total)
     open_: list[int] = []  # groups admitted and neither trained nor rejected, oldest first
     key_of: dict[int, int] = {}
     settled: set[int] = set()
     trained = 0
 
-    def within() -> None:
-        assert sum(e.bytes for e in budget._entries.values()) + sum(budget._promised.values()) <= total
+    def check() -> None:
+        assert sum(e.bytes for e in budget._entries.values()) + sum(budget._reserved.values()) <= total
         held = [g for g in open_ if g in budget.granted_leases]
         assert held == open_[: len(held)], "a younger group was granted before an older one"
 
@@ -108,15 +108,15 @@ def test_the_oldest_groups_always_get_their_frames(data: st.DataObject) -> None:
         for g in data.draw(st.permutations(decodable)):
             budget.settle(g, key_of[g], sizes[key_of[g]])
             settled.add(g)
-            within()
+            check()
             if data.draw(st.integers(0, 9)) == 0:
                 budget.release(g)
                 open_.remove(g)
-        within()
+        check()
         while len(open_) >= P and all(g in settled for g in open_[:P]):
             for g in open_[:P]:
                 budget.release(g)
             del open_[:P]
             trained += 1
-            within()
+            check()
     assert all(g in budget.granted_leases for g in open_[:P])

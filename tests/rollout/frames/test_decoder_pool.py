@@ -1,4 +1,4 @@
-"""Decoders that hang, die or run out of memory cost their file, and are replaced."""
+"""Decoders that hang, die or run out of memory fail on one file only, and are replaced."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from rollout.frames.decoding import examine
 
 @ray.remote(num_cpus=0)
 class Hanging:
-    """A decoder that hangs on one file, dies of another, and has no memory left for a third."""
+    """A decoder that hangs on one file, dies on another, and runs out of memory on a third."""
 
     def ready(self) -> None:
-        import rollout.frames.decoding  # noqa: F401  so that it takes no time later
+        import rollout.frames.decoding  # noqa: F401  so that the import takes no time later
 
     def examine(self, path: str) -> Any:
         if path == "hangs":
@@ -36,7 +36,7 @@ class Hanging:
         return examine(path)
 
 
-def test_no_file_is_blamed_for_a_decoder_that_died_while_it_was_idle(
+def test_a_decoder_that_died_while_idle_is_not_blamed_on_the_next_file(
     ray_cluster: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Any] = []
@@ -48,7 +48,7 @@ def test_no_file_is_blamed_for_a_decoder_that_died_while_it_was_idle(
         await pool.examine(good)
         ray.kill(started[0])
         with contextlib.suppress(ray.exceptions.RayActorError):
-            while True:  # killing takes a moment, in which it still answers
+            while True:  # killing takes a moment, in which it still responds
                 await started[0].ready.remote()
         assert (await pool.examine(good)).path == good
         assert (pool.deaths, len(started)) == (1, 2)
@@ -63,7 +63,7 @@ class Unstartable:
         time.sleep(1000)
 
 
-def test_a_decoder_that_does_not_start_is_not_said_of_the_file(
+def test_a_decoder_that_does_not_start_is_the_reason(
     ray_cluster: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoder_pool.Decoder, "remote", lambda *_: Unstartable.remote())
@@ -80,7 +80,7 @@ class Stillborn:
         os._exit(1)
 
 
-def test_decoders_that_die_as_they_start_are_tried_a_few_times(
+def test_decoders_that_die_at_start_are_retried_a_few_times(
     ray_cluster: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoder_pool.Decoder, "remote", lambda *_: Stillborn.remote())

@@ -1,4 +1,4 @@
-"""Both decoders: the frames that were asked for, at their times, upright, or a refusal."""
+"""Both decoders return the requested frames, at their times and upright, or raise an error."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ CODECS = {
     "mpeg4 b": ("mpeg4", {"g": "10", "bf": "2"}),
 }
 DECORD_READS = {(suffix, codec) for suffix in ("mp4", "mkv") for codec in CODECS if codec not in ("h265", "mpeg4 b")}
-ASKED = ([0], [39], [7, 8, 9], [0, 13, 26, 39], [11, 12, 35], [3, 20, 21, 37])
+REQUESTS = ([0], [39], [7, 8, 9], [0, 13, 26, 39], [11, 12, 35], [3, 20, 21, 37])
 Numbered, Read = Callable[..., Path], Callable[..., list[int]]
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
 @pytest.mark.parametrize("codec", CODECS)
-def test_each_frame_is_the_one_asked_for(
+def test_each_frame_is_the_requested_one(
     tmp_path: Path, numbered: Numbered, read_numbers: Read, suffix: str, codec: str
 ) -> None:
     if suffix == "avi" and codec != "mpeg4":
-        pytest.skip("AVI stores no times: FFmpeg guesses them where frames are stored in another order")
+        pytest.skip("AVI stores no times: FFmpeg guesses them if frames are stored in another order")
     path = str(numbered(tmp_path / f"a.{suffix}", *CODECS[codec]))
     track = read_track(path)
     np.testing.assert_allclose(track.times, np.arange(40) * 0.04, atol=1e-9 if suffix != "mkv" else 6e-4)
-    for asked in ASKED:
-        assert read_numbers(list(VIDEO["pyav"](path, track, asked))) == asked
+    for indices in REQUESTS:
+        assert read_numbers(list(VIDEO["pyav"](path, track, indices))) == indices
         if (suffix, codec) in DECORD_READS:
-            assert read_numbers(list(VIDEO["decord"](path, track, asked))) == asked
-        else:  # it would show other frames without a word
+            assert read_numbers(list(VIDEO["decord"](path, track, indices))) == indices
+        else:  # decord would silently return other frames
             with pytest.raises(ValueError, match="decord seeks wrongly"):
-                list(VIDEO["decord"](path, track, asked))
+                list(VIDEO["decord"](path, track, indices))
 
 
 @pytest.mark.parametrize("name", VIDEO)
@@ -63,8 +63,8 @@ def test_time_0_is_the_first_frame(tmp_path: Path, numbered: Numbered) -> None:
     assert track.duration == pytest.approx(0.4, abs=0.04)
 
 
-def turn(path: Path, quarters: int) -> None:
-    """Have a player show the video turned clockwise, by the matrix in the track's header (ISO 14496-12, 8.3.2)."""
+def rotate(path: Path, quarters: int) -> None:
+    """Make players rotate the video clockwise, by the matrix in the track's header (ISO 14496-12, 8.3.2)."""
     cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarters]
     one = 0x10000
     matrix = struct.pack(">9i", cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 0x40000000)
@@ -75,11 +75,11 @@ def turn(path: Path, quarters: int) -> None:
 
 @pytest.mark.parametrize("quarters", [0, 1, 2, 3])
 @pytest.mark.parametrize("name", VIDEO)
-def test_a_turned_video_is_upright(tmp_path: Path, numbered: Numbered, name: str, quarters: int) -> None:
+def test_a_rotated_video_is_upright(tmp_path: Path, numbered: Numbered, name: str, quarters: int) -> None:
     path = numbered(tmp_path / "a.mp4")
     track = read_track(str(path))
     flat = list(VIDEO["pyav"](str(path), track, [5, 30]))
-    turn(path, quarters)
+    rotate(path, quarters)
     for before, after in zip(flat, VIDEO[name](str(path), read_track(str(path)), [5, 30])):
         np.testing.assert_array_equal(after, np.rot90(before, -quarters))
 
@@ -87,12 +87,12 @@ def test_a_turned_video_is_upright(tmp_path: Path, numbered: Numbered, name: str
 def test_an_image_is_upright(tmp_path: Path) -> None:
     image = Image.new("RGB", (40, 20), (255, 0, 0))
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn a quarter clockwise
+    exif[0x0112] = 6  # rotate by a quarter clockwise
     image.save(tmp_path / "a.jpg", exif=exif)
     assert read_image(str(tmp_path / "a.jpg")).shape == (40, 20, 3)
 
 
-def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+def test_a_file_with_sound_only_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.m4a"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=8000, layout="mono")
@@ -116,7 +116,7 @@ def test_a_video_cut_between_two_packets_is_refused(tmp_path: Path, numbered: Nu
 
 
 @pytest.mark.parametrize("suffix", ["ts", "mkv"])
-def test_a_stream_cut_anywhere_is_read_as_far_as_it_goes(
+def test_a_truncated_stream_is_read_up_to_the_cut(
     tmp_path: Path, numbered: Numbered, read_numbers: Read, suffix: str
 ) -> None:
     path = numbered(tmp_path / f"a.{suffix}", "libx264", {"g": "12"})
@@ -128,10 +128,10 @@ def test_a_stream_cut_anywhere_is_read_as_far_as_it_goes(
             try:
                 track = read_track(str(path))
                 indices = list(range(0, len(track.times), 3))
-                shown = list(decode(str(path), track, indices))
+                frames = list(decode(str(path), track, indices))
             except FAILURES:
                 continue
-            # The last frames stored may not be the last shown, so some are missing; those there are have their times.
-            assert read_numbers(shown) == [round(track.times[i] / 0.04) for i in indices]
+            # The frames stored last need not be displayed last, so some are missing; the others have their times.
+            assert read_numbers(frames) == [round(track.times[i] / 0.04) for i in indices]
             read += 1
     assert read

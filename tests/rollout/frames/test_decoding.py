@@ -1,4 +1,4 @@
-"""Decoding: exact times and pixels, and a reason for every file that cannot be decoded."""
+"""Decoding gives exact times and pixels, and a reason for every file that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VIDEOS = Path(__file__).parents[4] / "shared/videos"
 
 
 def write_clip(path: Path, count: int, fps: float = 4, size: tuple[int, int] = (112, 84)) -> Path:
-    """Frame k is grey of the level 10k."""
+    """Write a clip whose frame k is grey of level 10k."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
     for k in range(count):
         writer.write(np.full((size[1], size[0], 3), 10 * k, np.uint8))
@@ -47,13 +47,13 @@ def refusal(path: Path) -> str:
 
 def test_frames_their_times_and_the_duration_are_exact(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", 17)
-    shown, info = decode(str(path), CONTRACT)
+    frames, info = decode(str(path), CONTRACT)
     assert info.times == (0.0, 1.0, 2.0, 3.0, 4.0)
     assert info.duration == 4.25
     assert info.original_size == info.size == (112, 84)
-    assert shown.shape == (5, 84, 112, 3)
-    assert shown.dtype == np.uint8
-    np.testing.assert_allclose(shown.mean(axis=(1, 2, 3)), [0, 40, 80, 120, 160], atol=4)
+    assert frames.shape == (5, 84, 112, 3)
+    assert frames.dtype == np.uint8
+    np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [0, 40, 80, 120, 160], atol=4)
     assert info.key == frame_key(blake3(path.read_bytes()).hexdigest(), CONTRACT, VERSIONS["decord"])
 
 
@@ -64,26 +64,26 @@ def test_decoding_twice_gives_the_same(tmp_path: Path) -> None:
     assert info == again
 
 
-def test_the_key_is_of_the_content_not_of_the_name(tmp_path: Path) -> None:
-    one = write_clip(tmp_path / "a.mp4", 5)
-    other = tmp_path / "b.mp4"
-    other.write_bytes(one.read_bytes())
-    key = decode(str(one), CONTRACT)[1].key
-    assert decode(str(other), CONTRACT)[1].key == key
-    assert decode(str(one), replace(CONTRACT, frames=4))[1].key != key
-    assert decode(str(write_clip(other, 6)), CONTRACT)[1].key != key
+def test_the_key_depends_on_the_content_and_not_on_the_name(tmp_path: Path) -> None:
+    original = write_clip(tmp_path / "a.mp4", 5)
+    copy = tmp_path / "b.mp4"
+    copy.write_bytes(original.read_bytes())
+    key = decode(str(original), CONTRACT)[1].key
+    assert decode(str(copy), CONTRACT)[1].key == key
+    assert decode(str(original), replace(CONTRACT, frames=4))[1].key != key
+    assert decode(str(write_clip(copy, 6)), CONTRACT)[1].key != key
 
 
 def test_a_frame_is_resized_to_the_contract(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", 3, size=(640, 360))
-    shown, info = decode(str(path), CONTRACT)
+    frames, info = decode(str(path), CONTRACT)
     assert info.original_size == (640, 360)
-    assert shown.shape[1:3] == info.size[::-1] == (168, 280)
+    assert frames.shape[1:3] == info.size[::-1] == (168, 280)
 
 
 def test_a_video_of_one_frame(tmp_path: Path) -> None:
-    shown, info = decode(str(write_clip(tmp_path / "one.mp4", 1)), CONTRACT)
-    assert len(shown) == 1
+    frames, info = decode(str(write_clip(tmp_path / "one.mp4", 1)), CONTRACT)
+    assert len(frames) == 1
     assert info.times == (0.0,)
     assert info.duration == 0.25
 
@@ -92,8 +92,8 @@ def test_a_video_of_one_frame(tmp_path: Path) -> None:
 def test_an_image_is_a_video_of_one_frame(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "a.PNG"
     Image.new("RGB", (112, 84), (204, 204, 204)).convert(mode).save(path)
-    shown, info = decode(str(path), CONTRACT)
-    np.testing.assert_array_equal(shown, np.full((1, 84, 112, 3), 204))
+    frames, info = decode(str(path), CONTRACT)
+    np.testing.assert_array_equal(frames, np.full((1, 84, 112, 3), 204))
     assert info.times == (0.0,)
     assert info.duration == 0.0
 
@@ -103,7 +103,7 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     assert refusal(tmp_path) == "no such file"
 
 
-def test_a_file_that_may_not_be_looked_at_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_permission_is_refused_with_that_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(tmp_path / ("x" * 300)) == "File name too long"
 
     def forbidden(path: str) -> os.stat_result:
@@ -117,7 +117,7 @@ def test_a_file_that_may_not_be_looked_at_says_so(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".png"])
-def test_an_empty_file_and_a_text(tmp_path: Path, suffix: str) -> None:
+def test_an_empty_file_and_a_text_file_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.touch()
     assert refusal(path) == "the file is empty"
@@ -127,7 +127,7 @@ def test_an_empty_file_and_a_text(tmp_path: Path, suffix: str) -> None:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.floats(0, 0.999), st.sampled_from(["a.mp4", "a.png"]))
-def test_a_file_cut_anywhere_is_refused_or_read_like_the_whole(tmp_path: Path, share: float, name: str) -> None:
+def test_a_truncated_file_is_refused_or_read_like_the_whole(tmp_path: Path, share: float, name: str) -> None:
     path = tmp_path / name
     if path.suffix == ".mp4":
         write_clip(path, 9)
@@ -135,53 +135,53 @@ def test_a_file_cut_anywhere_is_refused_or_read_like_the_whole(tmp_path: Path, s
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (84, 112, 3), np.uint8)).save(path)
     whole, _ = decode(str(path), CONTRACT)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    try:  # a cut that takes nothing but trailing metadata leaves a readable file
-        shown, _ = decode(str(path), CONTRACT)
+    try:  # without only its trailing metadata, a file is still readable
+        frames, _ = decode(str(path), CONTRACT)
     except UnreadableMedia:
         return
-    np.testing.assert_array_equal(shown, whole)
+    np.testing.assert_array_equal(frames, whole)
 
 
-def test_a_video_without_a_frame_has_one_reason_without_clock_or_source_line(tmp_path: Path) -> None:
+def test_the_reason_for_a_video_without_frames_has_no_time_or_source_line(tmp_path: Path) -> None:
     reason = refusal(write_clip(tmp_path / "none.mp4", 0))
     assert refusal(write_clip(tmp_path / "again.mp4", 0)) == reason
     assert ".cc" not in reason
 
 
-def test_key_frames_are_shown_wherever_they_lie_and_are_in_the_key(tmp_path: Path) -> None:
+def test_key_times_add_their_frames_and_change_the_key(tmp_path: Path) -> None:
     path = str(write_clip(tmp_path / "a.mp4", 20))
     plain, contract = decode(path, CONTRACT)[1], replace(CONTRACT, frames=2)
-    shown, info = decode(path, contract, (0.5, 1.26, 4.6, 99.0))
+    frames, info = decode(path, contract, (0.5, 1.26, 4.6, 99.0))
     assert info.times == (0.0, 0.5, 1.25, 4.5, 4.75)
-    np.testing.assert_allclose(shown.mean(axis=(1, 2, 3)), [0, 20, 50, 180, 190], atol=4)
+    np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [0, 20, 50, 180, 190], atol=4)
     assert len({plain.key, info.key, decode(path, contract)[1].key, decode(path, contract, (0.5,))[1].key}) == 4
 
 
-def test_the_frames_share_the_total_budget(tmp_path: Path) -> None:
+def test_all_frames_together_stay_within_total_pixels(tmp_path: Path) -> None:
     path = str(write_clip(tmp_path / "a.mp4", 25, size=(640, 360)))
     contract = replace(CONTRACT, total_pixels=5 * 28 * 28 * 10)
-    shown, _ = decode(path, contract)
-    assert shown[..., 0].size <= contract.total_pixels
-    shown, _ = decode(path, contract, (0.3, 0.8, 1.4))
-    assert len(shown) == 8
-    assert shown[..., 0].size <= contract.total_pixels
+    frames, _ = decode(path, contract)
+    assert frames[..., 0].size <= contract.total_pixels
+    frames, _ = decode(path, contract, (0.3, 0.8, 1.4))
+    assert len(frames) == 8
+    assert frames[..., 0].size <= contract.total_pixels
     with pytest.raises(UnreadableMedia, match="total_pixels"):
         decode(path, replace(contract, total_pixels=5 * 3136), tuple(np.arange(0, 6.25, 0.25)))
 
 
-def test_the_second_decoder_reads_what_the_first_cannot(
+def test_the_second_decoder_is_tried_after_the_first(
     tmp_path: Path, numbered: Callable[..., Path], read_numbers: Callable[..., list[int]]
 ) -> None:
     path = str(numbered(tmp_path / "a.mp4", "libx265", {"x265-params": "keyint=8:bframes=3:log-level=none"}))
     contract = SamplingContract(frames=6, max_pixels=100_352, min_pixels=784, multiple=2)
     with pytest.raises(DecoderFailed):
         decode_with("decord", examine(path), contract)
-    shown, info = decode(path, contract)
-    assert read_numbers(list(shown)) == [0, 8, 16, 23, 31, 39]
+    frames, info = decode(path, contract)
+    assert read_numbers(list(frames)) == [0, 8, 16, 23, 31, 39]
     assert info.key == frame_key(examine(path).digest, contract, VERSIONS["pyav"])
 
 
-def test_both_decoders_failing_is_one_reason_or_two(tmp_path: Path) -> None:
+def test_equal_reasons_of_both_decoders_are_given_once(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(bytes(1000))
     assert ";" not in refusal(path)
@@ -195,7 +195,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
 
     def change_after(*args: object) -> Iterator[np.ndarray]:
         yield from original(*args)
-        if how == "rewritten":  # with the old time on it
+        if how == "rewritten":  # with the old times restored
             times = path.stat().st_atime_ns, path.stat().st_mtime_ns
             path.write_bytes(other.read_bytes())
             os.utime(path, ns=times)
@@ -209,7 +209,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
     assert refusal(path) == ("no such file" if how == "removed" else "the file changed while it was read")
 
 
-def test_a_file_that_changed_since_its_digest_is_refused_and_one_only_touched_is_not(tmp_path: Path) -> None:
+def test_a_file_that_changed_since_it_was_hashed_is_refused_and_a_touched_one_is_not(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", 17)
     media = examine(str(path))
     os.utime(path, (0, 0))
@@ -221,7 +221,7 @@ def test_a_file_that_changed_since_its_digest_is_refused_and_one_only_touched_is
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32), st.sampled_from(["libx264", "mpeg4"]))
-def test_a_damaged_file_is_refused_or_shown_at_its_times(
+def test_a_damaged_file_is_refused_or_decoded_with_correct_times(
     tmp_path: Path, numbered: Callable[..., Path], seed: int, codec: str
 ) -> None:
     path = numbered(tmp_path / "a.mp4", codec)
@@ -232,10 +232,10 @@ def test_a_damaged_file_is_refused_or_shown_at_its_times(
     content[at : at + 40] = rng.bytes(len(content[at : at + 40]))
     path.write_bytes(content)
     try:
-        shown, info = decode(str(path), CONTRACT)
+        frames, info = decode(str(path), CONTRACT)
     except UnreadableMedia:
         return
-    assert shown.shape == (len(info.times), *info.size[::-1], 3)
+    assert frames.shape == (len(info.times), *info.size[::-1], 3)
     assert list(info.times) == sorted(info.times)
     if at < content.index(b"moov"):
         assert info.times == times
@@ -243,13 +243,13 @@ def test_a_damaged_file_is_refused_or_shown_at_its_times(
 
 def test_real_footage() -> None:
     if not VIDEOS.is_dir():
-        pytest.skip(f"{VIDEOS} is not here")
+        pytest.skip(f"{VIDEOS} does not exist")
     contract = SamplingContract(frames=8, multiple=28)
     for name, last in (("nasa_13013.mp4", 12.98), ("rotated_90.mov", 0.067)):
         media = examine(str(VIDEOS / name))
-        shown, info = decode_with("decord", media, contract)
+        frames, info = decode_with("decord", media, contract)
         again, same = decode_with("pyav", media, contract)
-        np.testing.assert_array_equal(shown, again)
+        np.testing.assert_array_equal(frames, again)
         assert info.times == same.times
         assert info.times[-1] == last
     assert info.original_size == (320, 568)
@@ -269,7 +269,7 @@ def test_real_footage() -> None:
         ),  # enlarged
     ],
 )
-def test_an_immense_image_fails_where_memory_is_limited(
+def test_an_immense_image_fails_if_memory_is_limited(
     tmp_path: Path, mode: str, side: int, contract: str, limit_mb: int
 ) -> None:
     path = tmp_path / "a.png"
@@ -293,7 +293,7 @@ except OutOfMemory as error:
     assert done.stdout.splitlines() == ["the decoder ran out of memory", "as one decoder's failure"], done.stderr
 
 
-def test_the_table_of_times_read_ahead_is_that_of_the_bytes_decoded(tmp_path: Path) -> None:
+def test_the_table_of_times_read_in_advance_belongs_to_the_decoded_bytes(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", 17)
     with ThreadPoolExecutor(1) as threads:
         assert decode_with("decord", examine(str(path), threads), CONTRACT)[1].times[-1] == 4

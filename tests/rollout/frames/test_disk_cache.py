@@ -1,4 +1,4 @@
-"""Decoded frames on disk: what was put, whole, or nothing; within the budget."""
+"""The disk cache of frames returns exactly what was put, or nothing, and stays within its budget."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def entry(key: str, seed: int = 0) -> tuple[np.ndarray, FrameInfo]:
     return frames, FrameInfo(key, (0.0, 0.5, 1.25), (6, 4), (640, 480), 1.5)
 
 
-def test_what_is_put_comes_back_in_another_run(tmp_path: Path) -> None:
+def test_an_entry_can_be_read_by_another_run(tmp_path: Path) -> None:
     frames, info = entry("a")
     FrameCache(tmp_path / "new" / "folder", 10**6).put(frames, info)
     cache = FrameCache(tmp_path / "new" / "folder", 10**6)
-    got, known = cache.get("a")
-    np.testing.assert_array_equal(got, frames)
-    assert known == info
+    cached_frames, cached_info = cache.get("a")
+    np.testing.assert_array_equal(cached_frames, frames)
+    assert cached_info == info
     assert cache.get("b") is None
 
 
-def test_an_entry_that_cannot_be_written_leaves_nothing_half_written(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_unfinished_file(tmp_path: Path) -> None:
     (tmp_path / "a.frames").mkdir()
     with pytest.raises(OSError, match=r"a\.frames"):
         FrameCache(tmp_path, 10**6).put(*entry("a"))
@@ -36,7 +36,7 @@ def test_an_entry_that_cannot_be_written_leaves_nothing_half_written(tmp_path: P
 
 
 @pytest.mark.parametrize("at", [0, 31, 32, 60, -1])
-def test_an_entry_with_a_wrong_byte_is_gone(tmp_path: Path, at: int) -> None:
+def test_an_entry_with_a_wrong_byte_is_removed(tmp_path: Path, at: int) -> None:
     cache = FrameCache(tmp_path, 10**6)
     cache.put(*entry("a"))
     (path,) = tmp_path.iterdir()
@@ -47,7 +47,7 @@ def test_an_entry_with_a_wrong_byte_is_gone(tmp_path: Path, at: int) -> None:
     assert not path.exists()
 
 
-def test_an_entry_of_another_version_is_gone(tmp_path: Path) -> None:
+def test_an_entry_of_another_version_is_removed(tmp_path: Path) -> None:
     cache = FrameCache(tmp_path, 10**6)
     cache.put(*entry("a"))
     (path,) = tmp_path.iterdir()
@@ -58,7 +58,7 @@ def test_an_entry_of_another_version_is_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 10, 32, 100])
-def test_an_entry_cut_short_is_gone(tmp_path: Path, length: int) -> None:
+def test_a_truncated_entry_is_not_returned(tmp_path: Path, length: int) -> None:
     cache = FrameCache(tmp_path, 10**6)
     cache.put(*entry("a"))
     (path,) = tmp_path.iterdir()
@@ -66,7 +66,7 @@ def test_an_entry_cut_short_is_gone(tmp_path: Path, length: int) -> None:
     assert cache.get("a") is None
 
 
-def test_the_folder_stays_within_its_budget_and_keeps_what_is_used(tmp_path: Path) -> None:
+def test_the_folder_stays_within_its_budget_and_keeps_recently_used_entries(tmp_path: Path) -> None:
     size = 400
     budget = 32 * size
     caches = [FrameCache(tmp_path, budget) for _ in range(8)]
@@ -80,6 +80,6 @@ def test_the_folder_stays_within_its_budget_and_keeps_what_is_used(tmp_path: Pat
         assert caches[0].get("used") is not None
         assert sum(p.stat().st_size for p in tmp_path.glob("*.frames*")) <= budget
     assert not (tmp_path / "killed.1.frames.tmp").exists()
-    assert (tmp_path / "holiday.mp4").exists(), "a file that is not the cache's"
+    assert (tmp_path / "holiday.mp4").exists(), "a file that does not belong to the cache"
     assert caches[0].get("99") is not None
     assert caches[0].get("0") is None
