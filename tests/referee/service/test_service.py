@@ -23,17 +23,17 @@ def test_a_verdict_is_read_from_two_answers_and_remembered(verify):
     for _ in range(2):
         (verdict,) = asyncio.run(verify(referee, RED))
         assert (verdict.relevance, verdict.localization, verdict.flag) == (expected, expected, None)
-    assert len(referee.service.backend.asked) == 2
+    assert len(referee.backend.asked) == 2
     assert some(referee.stats(), "questions", "asked", "cached", "missing", "cache_entries") == (4, 2, 2, 0, 2)
     referee.forget()
     asyncio.run(verify(referee, RED))
-    assert len(referee.service.backend.asked) == 4
+    assert len(referee.backend.asked) == 4
 
 
 def test_reading_and_temperature_are_applied_to_what_is_remembered(verify):
     referee = service()
     asyncio.run(verify(referee, RED))
-    referee.trust.temperature = {"relevance": 0.5}
+    referee.temperature = {"relevance": 0.5}
     sharp = np.array(LIKELY) ** 2 / np.sum(np.array(LIKELY) ** 2)
     (tempered,) = asyncio.run(verify(referee, RED))
     assert tempered.relevance == pytest.approx((sharp[1] + 2 * sharp[2]) / 2)
@@ -41,7 +41,7 @@ def test_reading_and_temperature_are_applied_to_what_is_remembered(verify):
     referee.verification.reading = "argmax"
     (argmax,) = asyncio.run(verify(referee, RED))
     assert (argmax.relevance, argmax.localization) == (1, 1)
-    assert len(referee.service.backend.asked) == 2
+    assert len(referee.backend.asked) == 2
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_the_same_question_under_way_is_asked_once(verify):
         return await asyncio.gather(*(verify(referee, *alike) for _ in range(3)))
 
     answers = asyncio.run(groups())
-    assert len(referee.service.backend.asked) == 2
+    assert len(referee.backend.asked) == 2
     assert {verdict for group in answers for verdict in group} == {answers[0][0]}
     assert some(referee.counts, "questions", "asked", "deduplicated", "cached") == (12, 2, 10, 0)
 
@@ -91,13 +91,13 @@ def test_the_same_question_under_way_is_asked_once(verify):
 def test_no_claims_no_questions(verify):
     referee = service()
     assert asyncio.run(verify(referee)) == []
-    assert referee.service.backend.asked == []
+    assert referee.backend.asked == []
 
 
 def test_images_are_the_frame_with_the_box_and_the_crop(verify, frames):
     referee = service()
     asyncio.run(verify(referee, RED))
-    for frame, crop in referee.service.backend.images:
+    for frame, crop in referee.backend.images:
         assert frame.shape == (112, 112, 3)
         assert crop.shape == (56, 56, 3)
         assert (frame[11:31, 11:29] == frames[3][11:31, 11:29]).all(), "of the frame named"
@@ -113,9 +113,9 @@ def test_an_answer_is_judged_on_a_scale_of_four():
     referee = service(mood)
     assert asyncio.run(judged("the cook")) == pytest.approx((0.1 + 0.2 + 2.4) / 3)
     assert asyncio.run(judged("the  cook")) is not None
-    assert len(referee.service.backend.asked) == 1
-    assert referee.service.backend.images == [[]]
-    referee.service.backend.mood = failing(99, Refused("no"))
+    assert len(referee.backend.asked) == 1
+    assert referee.backend.images == [[]]
+    referee.backend.mood = failing(99, Refused("no"))
     assert asyncio.run(judged("a dog")) is None
     assert some(referee.counts, "questions", "asked", "cached", "failed", "missing") == (3, 2, 1, 1, 1)
 
@@ -140,7 +140,7 @@ def test_probabilities_are_the_answers_before_they_are_read(run, info, frames):
     given = run(referee.probabilities("Where?", [RED, RED], info, frames))
     assert [sorted(said) for said in given] == [["localization", "relevance"]] * 2
     assert given[0]["relevance"] == pytest.approx(LIKELY)
-    assert len(referee.service.backend.asked) == 2
+    assert len(referee.backend.asked) == 2
     assert run(referee.verify("Where?", [RED], info, frames)) == [Verdict(1.0, 1.0)]
-    assert len(referee.service.backend.asked) == 2, "what is known is not asked again"
+    assert len(referee.backend.asked) == 2, "what is known is not asked again"
     assert run(service(never, IMPATIENT).probabilities("Where?", [RED], info, frames)) == [None]

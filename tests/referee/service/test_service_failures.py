@@ -44,7 +44,7 @@ def test_what_is_refused_is_not_retried_and_harms_no_other_claim(verify):
     assert dog is None
     assert red is not None
     assert some(referee.counts, "retried", "failed", "missing") == (0, 1, 1)
-    assert referee.service.breaker.closed
+    assert referee.breaker.closed
 
 
 def test_a_defect_is_not_a_missing_verdict(verify):
@@ -63,7 +63,7 @@ def test_the_deadline_is_each_claims_own(verify):
     assert red is not None
     assert dog is None
     assert some(referee.counts, "late", "missing", "asked") == (1, 1, 3)  # both ask the same of relevance
-    assert referee.service.backend.given_up == 1
+    assert referee.backend.given_up == 1
 
 
 def test_a_question_that_others_still_wait_for_is_not_given_up(verify):
@@ -76,7 +76,7 @@ def test_a_question_that_others_still_wait_for_is_not_given_up(verify):
             await answer.wait()
             return LIKELY
 
-        referee.service.backend.mood = mood
+        referee.backend.mood = mood
         early = asyncio.create_task(verify(referee, RED))
         await asyncio.sleep(0)
         referee.config = CALM
@@ -89,13 +89,13 @@ def test_a_question_that_others_still_wait_for_is_not_given_up(verify):
     assert first == [None]
     assert None not in second
     assert some(referee.counts, "asked", "deduplicated", "late") == (2, 2, 2)
-    assert referee.service.backend.given_up == 0
+    assert referee.backend.given_up == 0
 
 
 def test_a_question_given_up_can_be_asked_again_at_once(verify):
     async def run() -> list[Verdict | None]:
         assert await verify(referee, RED) == [None]
-        referee.service.backend.mood = calm
+        referee.backend.mood = calm
         return await verify(referee, RED)
 
     referee = service(never, IMPATIENT)
@@ -107,36 +107,36 @@ def test_a_caller_that_leaves_is_nobodys_failure(verify):
 
     async def run() -> None:
         caller = asyncio.create_task(verify(referee, RED))
-        while not referee.service.backend.asked:
+        while not referee.backend.asked:
             await asyncio.sleep(0)
         caller.cancel()
         await asyncio.gather(caller, return_exceptions=True)
         await asyncio.sleep(0)
 
     asyncio.run(run())
-    assert referee.service.backend.given_up == 2
-    assert referee.service.breaker.closed
+    assert referee.backend.given_up == 2
+    assert referee.breaker.closed
 
 
 def test_a_backend_that_fails_on_and_on_is_left_alone_but_its_old_answers_are_not(verify):
     referee = service(config=replace(CALM, attempts=5, breaker_failures=4))
     clock = [0.0]
-    referee.service.breaker = Breaker(4, 10.0, lambda: clock[0])
+    referee.breaker = Breaker(4, 10.0, lambda: clock[0])
     asyncio.run(verify(referee, RED))
-    referee.service.backend.mood = failing(99, Unavailable("gone"))
+    referee.backend.mood = failing(99, Unavailable("gone"))
     blue = moved(phrase="blue square", box=(0, 0, 9, 9))
     assert asyncio.run(verify(referee, blue)) == [None]
-    assert len(referee.service.backend.asked) == 2 + 4, "no attempt after it opened"
+    assert len(referee.backend.asked) == 2 + 4, "no attempt after it opened"
     assert len(referee.naps) == 3, "and no pause before none"
     known, unknown = asyncio.run(verify(referee, RED, blue))
     assert known is not None
     assert unknown is None
-    assert len(referee.service.backend.asked) == 6
+    assert len(referee.backend.asked) == 6
     assert some(referee.counts, "breaker_open", "failed", "missing") == (2, 2, 2)
-    referee.service.backend.mood = calm
+    referee.backend.mood = calm
     clock[0] = 10.0
     assert asyncio.run(verify(referee, blue)) == [None], "one question is the probe"
-    assert len(referee.service.backend.asked) == 7
+    assert len(referee.backend.asked) == 7
     assert None not in asyncio.run(verify(referee, blue))
 
 
