@@ -91,7 +91,7 @@ def test_json_has_no_nan():
         (["data={shapes}", "out={folder}/new", "--ratings", "{folder}/alien.csv"], "sample 'alien' is not in"),
         (["data={shapes}", "out={folder}/new", "--ratings", "a", "--completions", "b"], "give one of them"),
         (["data={shapes}", "--attacks", "--second", "b"], "leave out"),
-        (["data={shapes}", "--attacks", "attacks=5"], "attacks = 5: it has to be 14 or more, one of each kind"),
+        (["data={shapes}", "--attacks", "attacks=5"], "attacks = 5: must be 14 or more, one of each kind"),
     ],
 )
 def test_bad_input_is_one_line_and_starts_nothing(shapes, tmp_path, capsys, monkeypatch, arguments, part):

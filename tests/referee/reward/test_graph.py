@@ -169,7 +169,7 @@ def test_a_term_that_gives_another_number_of_numbers_ends_the_run():
 @pytest.mark.parametrize(
     ("terms", "said"),
     [
-        ({}, r"^terms = \{\}: it has to be at least one term"),
+        ({}, r"^terms = \{\}: must be at least one term"),
         ({"sr": {}}, r"reward\.terms\.sr: no term is called sr; the nearest is ser"),
         ({"a": {"use": "nowhere:term"}}, r"reward\.terms\.a\.use = nowhere:term: nowhere cannot be imported"),
         ({"a": {"use": "own_terms:gone"}}, "own_terms has no function gone"),
@@ -182,7 +182,7 @@ def test_a_term_that_gives_another_number_of_numbers_ends_the_run():
             {"a": {"use": "own_terms:length", "options": {"unit": "far"}}},
             r"reward\.terms\.a\.options\.unit = 'far': it has to be of type float",
         ),
-        ({"ser": {"options": {"sigma": 0}}}, r"reward\.terms\.ser\.options\.sigma = 0\.0: it has to be above 0"),
+        ({"ser": {"options": {"sigma": 0}}}, r"reward\.terms\.ser\.options\.sigma = 0\.0: must be above 0"),
         ({"ser": {}, "more": {"use": "ser"}}, r"reward\.terms\.more: there is a ser term already"),
         ({"ser": {"gate": {"acc": 1.0}}}, r"^terms\.ser\.gate\.acc: it has to be another term"),
         ({"ser": {"weight": math.inf}}, r"^terms\.ser\.weight = inf"),
