@@ -23,9 +23,9 @@ from rollout.engine import EngineConfig
 
 @dataclass
 class RefereeConfig:
-    """One referee. `asked`: the engine to start, or the endpoint that serves the referee."""
+    """One referee. `source`: the engine to start, or the endpoint that serves the referee."""
 
-    asked: EngineConfig | RefereeSource
+    source: EngineConfig | RefereeSource
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
     calibration: Calibration | None = None
@@ -94,10 +94,10 @@ class RefereeActor:
 
 def make_backend(config: RefereeConfig) -> Backend:
     """The backend that the config asks for. Raises BadInput."""
-    if isinstance(config.asked, EngineConfig):
-        return EngineBackend(config.asked)
+    if isinstance(config.source, EngineConfig):
+        return EngineBackend(config.source)
     return HttpBackend(
-        config.asked,
+        config.source,
         logprobs=config.verification.reading == "expected",
         max_concurrent=config.service.max_concurrent,
         timeout_s=config.service.deadline_s,

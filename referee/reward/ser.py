@@ -156,9 +156,9 @@ def score(
     the verdict 0, 0 with the guard's reason as flag; one without a verdict has the flag NO_VERDICT. Raises ValueError
     if the numbers of verdicts and of claims to verify differ.
     """
-    asked = claims_to_verify(completion, info, cfg, labels)
-    if len(asked) != len(verdicts):
-        raise ValueError(f"{len(verdicts)} verdicts for {len(asked)} claims")
+    to_verify = claims_to_verify(completion, info, cfg, labels)
+    if len(to_verify) != len(verdicts):
+        raise ValueError(f"{len(verdicts)} verdicts for {len(to_verify)} claims")
     remaining = iter(verdicts)
     verdicts_of = {
         claim: [next(remaining) for _ in _with_neighbour(claim, info, cfg)]
@@ -220,12 +220,12 @@ def claim_counts(
     """Counts over the completions: claims (complete ones), invalid, asked, missing (verdicts), loose_time (temporal
     penalty above 0), and `guard: REASON` for each reason in GUARDS for which a claim was not verified."""
     scores = [s for completion in evidence for s in completion]
-    asked = [verdict for completion in verdicts for verdict in completion]
+    all_verdicts = [verdict for completion in verdicts for verdict in completion]
     counts = Counter(
         claims=len(scores),
         invalid=sum(not claim.valid for c in completions for claim in c.claims),
-        asked=len(asked),
-        missing=asked.count(None),
+        asked=len(all_verdicts),
+        missing=all_verdicts.count(None),
         loose_time=sum(s.temporal_penalty > 0 for s in scores),
     )
     counts.update(f"guard: {s.verdict.flag}" for s in scores if s.verdict.flag in GUARDS)

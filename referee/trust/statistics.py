@@ -69,7 +69,7 @@ def calibration_error(readings: np.ndarray, truth: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Cut:
+class Cutoff:
     """Precision, recall and their harmonic mean if readings of `threshold` or more count as positive."""
 
     threshold: float
@@ -78,8 +78,8 @@ class Cut:
     f1: float
 
 
-def threshold_table(readings: np.ndarray, positive: np.ndarray) -> list[Cut]:
-    """One Cut for each of THRESHOLDS; `positive` is bool [N]. Precision is NaN if no reading reaches the threshold."""
+def threshold_table(readings: np.ndarray, positive: np.ndarray) -> list[Cutoff]:
+    """One Cutoff for each of THRESHOLDS; `positive` is bool [N]. Precision is NaN if no reading reaches it."""
     cuts = []
     for threshold in THRESHOLDS:
         predicted = readings >= threshold
@@ -87,7 +87,7 @@ def threshold_table(readings: np.ndarray, positive: np.ndarray) -> list[Cut]:
         precision = hits / predicted.sum() if predicted.any() else NAN
         recall = hits / positive.sum() if positive.any() else NAN
         f1 = 2 * hits / (predicted.sum() + positive.sum()) if predicted.any() or positive.any() else NAN
-        cuts.append(Cut(threshold, float(precision), float(recall), float(f1)))
+        cuts.append(Cutoff(threshold, float(precision), float(recall), float(f1)))
     return cuts
 
 
