@@ -1,1 +1,1 @@
-"""Measuring a policy: held-out evidence, benchmarks, election."""
+"""Evaluation of a policy: held-out evidence, benchmarks, election."""

@@ -1,4 +1,4 @@
-"""A policy's evidence on held-out clips: its reward, and what the reward never saw (answers and boxes).
+"""A policy's evidence on held-out clips: its reward, and measures that the reward does not use (answers and boxes).
 
 Pure: completions and verdicts in, one record per clip out.
 """
@@ -22,9 +22,10 @@ from referee.trust.labelled_claims import asked_phrase
 class ClipRecord:
     """One completion about one clip.
 
-    reward: r_SER, NaN if a verdict is missing. iou: mean IoU of the valid claims' boxes with the asked object's
-    labelled box at the frame they name, 0 where it is absent there or nothing is claimed. box_area: mean share of
-    the frame, NaN without a valid claim. claim_ious: of each valid claim, in order.
+    reward: r_SER, NaN if a verdict is missing.
+    iou: mean over the valid claims of `claim_iou`; 0 without a valid claim.
+    box_area: mean area of the valid claims' boxes as a share of the frame, NaN without a valid claim.
+    claim_ious: IoU of each valid claim, in order.
     """
 
     clip: str
@@ -39,8 +40,8 @@ class ClipRecord:
 
 
 def labelled_boxes(sample: Sample, info: FrameInfo, time: float) -> tuple[Box, ...]:
-    """The asked object's boxes, in pixels of the resized frame, at the key frame nearest to the shown frame that
-    `time` names; empty where it is absent."""
+    """The asked object's boxes, in pixels of the resized frame, at the key frame nearest to the shown frame nearest to
+    `time` (seconds); empty if the object is absent there."""
     phrase = asked_phrase(sample)
     shown = info.times[nearest_frame(info.times, time)]
     key = sample.key_frames[nearest_frame([k.time for k in sample.key_frames], shown)]
@@ -49,6 +50,7 @@ def labelled_boxes(sample: Sample, info: FrameInfo, time: float) -> tuple[Box, .
 
 
 def claim_iou(claim: Claim, sample: Sample, info: FrameInfo) -> float:
+    """IoU of the claim's box with the asked object's labelled box at the claim's time; 0 if the object is absent."""
     boxes = labelled_boxes(sample, info, claim.time or 0.0) if sample.key_frames else ()
     return max((iou(claim.box, box) for box in boxes), default=0.0) if claim.box else 0.0
 
@@ -56,8 +58,8 @@ def claim_iou(claim: Claim, sample: Sample, info: FrameInfo) -> float:
 def record(
     sample: Sample, info: FrameInfo, text: str, completion: Completion, verdicts: list[Verdict | None], ser: Ser
 ) -> ClipRecord:
-    """`completion`: `text` as read, boxes in pixels of the resized frame. `verdicts`: those of
-    `ser.claims_to_verify(completion, sample, info)`, in its order."""
+    """The record of one completion. `completion`: the parsed `text`, with boxes in pixels of the resized frame.
+    `verdicts`: those of `ser.claims_to_verify(completion, sample, info)`, in its order."""
     _, reward = score(completion, verdicts, info, ser, label_spans(sample))
     valid = [claim for claim in completion.claims if claim.valid]
     ious = tuple(claim_iou(claim, sample, info) for claim in valid)

@@ -1,1 +1,1 @@
-"""The shared vocabulary of SER: what is asked, claimed, judged and trained on. Imports no torch, ray or vllm."""
+"""SER's shared vocabulary: samples, claims, verdicts, the tag grammar and geometry. Imports no torch, ray or vllm."""

@@ -1,7 +1,7 @@
-"""What an answer says beside words: times, intervals and boxes, and the frames and confidence that RLER's form cites.
+"""Times, intervals and boxes in an answer's text, and the cited frames and the confidence of RLER's format.
 
-Guarantees: nothing here raises, whatever the text, and all of it takes time linear in the text's length. What can be
-read as a number or a time is what `evidence.grammar` reads as one.
+Guarantees: no function raises, whatever the text, and each takes time linear in the text's length. Numbers and times
+are read by the rules of `evidence.grammar`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ CONFIDENCE = re.compile(r"<confidence>\s*(1(?:\.0{0,20})?|0?\.[0-9]{1,20}|0)\s*<
 
 
 class Times(NamedTuple):
-    """What time tags say, in order, in seconds: single moments, and intervals, reversed ones too."""
+    """Contents of time tags in order, in seconds: single moments, and intervals, reversed ones included."""
 
     moments: list[float]
     intervals: list[Interval]
 
 
 class CitedFrames(NamedTuple):
-    """The frames shown that a completion cites, by index from 0, each once and in order; and how many of its citations
-    are none: no whole number, or no frame that was shown."""
+    """The shown frames that a completion cites, by index from 0, each once and in order; and the number of invalid
+    citations: not a whole number, or not the index of a shown frame."""
 
     valid: tuple[int, ...]
     invalid: int
@@ -38,36 +38,37 @@ class CitedFrames(NamedTuple):
 
 def times(text: str) -> Times:
     """Every readable time tag of `text`."""
-    found = Times([], [])
+    tagged = Times([], [])
     for name, content, _, _ in elements(text):
         if name != "t":
             continue
         time, until, _ = read_time(content)
         if time is not None and until is not None:
-            found.intervals.append((time, until))
+            tagged.intervals.append((time, until))
         elif time is not None:
-            found.moments.append(time)
-    return found
+            tagged.moments.append(time)
+    return tagged
 
 
 def intervals(text: str) -> list[Interval]:
-    """Every interval of `text`, in order, in seconds, reversed ones too: those in tags or, where there is no time tag
-    at all, those in plain numbers."""
+    """Every interval of `text` in order, in seconds, reversed ones included: those in time tags or, in a text without
+    any time tag, those in plain numbers."""
     if "<t>" in text:
         return times(text).intervals
-    return [(seconds(found[1]), seconds(found[2])) for found in PLAIN_INTERVAL.finditer(text)]
+    return [(seconds(match[1]), seconds(match[2])) for match in PLAIN_INTERVAL.finditer(text)]
 
 
 def boxes(text: str) -> list[Box]:
-    """Every readable box tag of `text`, in order, in whatever space it was written in."""
-    read = [read_box(content).box for name, content, _, _ in elements(text) if name == "box"]
-    return [box for box in read if box is not None]
+    """Every readable box tag of `text` in order, in the coordinates that were written."""
+    tagged = [read_box(content).box for name, content, _, _ in elements(text) if name == "box"]
+    return [box for box in tagged if box is not None]
 
 
 def cited_frames(text: str, shown: int) -> CitedFrames | None:
-    """What the first closed `<keyframes>[3, 5]</keyframes>` of `text` cites of `shown` frames; None without one.
+    """The citations, among `shown` frames, in the first closed `<keyframes>[3, 5]</keyframes>` of `text`; None if
+    there is no such tag.
 
-    A frame cited twice counts once, and is no error. The brackets may be left out; an empty list cites nothing.
+    A frame cited twice counts once and is not invalid. The brackets are optional; an empty list cites nothing.
     """
     tags = KEYFRAMES.finditer(text)
     start = next((tag.end() for tag in tags if tag[0] == "<keyframes>"), None)
@@ -76,13 +77,13 @@ def cited_frames(text: str, shown: int) -> CitedFrames | None:
         return None
     listed = text[start:end].strip().removeprefix("[").removesuffix("]")
     items = [item.strip() for item in listed.split(",")] if listed.strip() else []
-    read = [int(item) for item in items if item.isascii() and item.isdigit() and len(item) <= 9]
-    valid = [index for index in read if index < shown]
+    indices = [int(item) for item in items if item.isascii() and item.isdigit() and len(item) <= 9]
+    valid = [index for index in indices if index < shown]
     return CitedFrames(tuple(dict.fromkeys(valid)), len(items) - len(valid))
 
 
 def confidence(text: str) -> float | None:
-    """The first `<confidence>0.8</confidence>` of `text`, from 0 to 1; None without a readable one. The tag is our
-    reading: RLER's sources say that a confidence is reported, not how."""
-    found = CONFIDENCE.search(text)
-    return float(found[1]) if found else None
+    """The first readable `<confidence>0.8</confidence>` of `text`, from 0 to 1; None if there is none. The tag is our
+    reading: RLER's sources say that a confidence is reported, but not how."""
+    match = CONFIDENCE.search(text)
+    return float(match[1]) if match else None

@@ -1,13 +1,13 @@
-"""The vocabulary as plain JSON values and back: any dataclass whose fields are typed with what `decode` knows.
+"""Conversion of the vocabulary's dataclasses to plain JSON values and back.
 
-Guarantees: `decode(type(x), json.loads(json.dumps(encode(x))))` is x again, bit for bit: arrays keep dtype, shape and
-every NaN's bits, floats their sign and value. (Of a float outside an array, NaN is only NaN; of a text, lone
-surrogates, which no UTF-8 file can hold, are not promised.) What is encoded is JSON by the standard: NaN and the
-infinities are the strings "nan", "inf" and "-inf". Arrays are {"dtype", "shape", "base64"}, in C order; decoded ones
-are writable.
+Guarantees: `decode(type(x), json.loads(json.dumps(encode(x))))` equals x bit for bit: arrays keep dtype, shape and
+the bits of every NaN, floats their sign and value. (Outside arrays the bits of a NaN are not kept; lone surrogates in
+a text, which no UTF-8 file can hold, are not promised.) The encoded values are standard JSON: NaN and the infinities
+are the strings "nan", "inf" and "-inf". Arrays are {"dtype", "shape", "base64"}, in C order; decoded arrays are
+writable.
 
-`decode` takes nothing but what `encode` gives: it raises BadInput saying where (`Group.trajectories[2].text`) and what
-is wrong about any other value, absent and unknown keys included.
+`decode` accepts only what `encode` returns. For any other value, missing and unknown keys included, it raises
+BadInput with the place (`Group.trajectories[2].text`) and the fault.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from evidence.errors import BadInput
 T = TypeVar("T")
 
 NOT_FINITE = ("nan", "inf", "-inf")
-# numpy's names of the dtypes that are plain bits: bool, int, unsigned and float of so many bytes.
+# numpy's names of the dtypes that are plain bits: bool, int, unsigned and float, with their size in bytes.
 DTYPE = re.compile(r"[|<>][biuf][0-9]{1,2}")
 
 
 def encode(value: Any) -> Any:
-    """`value` as dicts, lists, strings, numbers and None. Raises TypeError for what the vocabulary does not hold."""
+    """`value` as dicts, lists, strings, numbers and None. Raises TypeError for types outside the vocabulary."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, tuple):
@@ -47,11 +47,11 @@ def encode(value: Any) -> Any:
         return float(value) if math.isfinite(value) else str(float(value))
     if value is None or isinstance(value, str | int):
         return value
-    raise TypeError(f"{type(value).__name__} has no JSON form here: {value!r:.60}")
+    raise TypeError(f"{type(value).__name__} has no JSON form: {value!r:.60}")
 
 
 def decode(kind: type[T], data: Any) -> T:
-    """The `kind`, a dataclass, that `encode` made `data` of. Raises BadInput."""
+    """The instance of the dataclass `kind` that `encode` turned into `data`. Raises BadInput."""
     return _dataclass(kind, data, kind.__name__)
 
 
@@ -67,12 +67,12 @@ def _dataclass(kind: type, data: Any, where: str) -> Any:
     if absent := [name for name in hints if name not in given]:
         raise BadInput(f"{where}: the key '{absent[0]}' is missing")
     if unknown := [name for name in given if name not in hints]:
-        raise BadInput(f"{where}: the key '{unknown[0]}' is none of {', '.join(hints)}")
+        raise BadInput(f"{where}: unknown key '{unknown[0]}'; the keys are {', '.join(hints)}")
     return kind(**{name: _value(hint, given[name], f"{where}.{name}") for name, hint in hints.items()})
 
 
 def _value(hint: Any, data: Any, where: str) -> Any:
-    """`data` as what `hint` says: a dataclass, an array, str, int, float, a tuple, a dict by str, or `… | None`."""
+    """`data` as the type `hint`: a dataclass, an array, str, int, float, a tuple, a dict by str, or `… | None`."""
     origin, of = get_origin(hint), get_args(hint)
     if origin is UnionType:
         (other,) = (arg for arg in of if arg is not NoneType)
@@ -87,8 +87,8 @@ def _value(hint: Any, data: Any, where: str) -> Any:
         return _float(data, where)
     if is_dataclass(hint) and isinstance(hint, type):
         return _dataclass(hint, data, where)
-    if type(data) is not hint:  # not isinstance: True is no int
-        raise _wrong(where, {str: "a text", int: "a whole number"}[hint], data)
+    if type(data) is not hint:  # not isinstance: True is an instance of int
+        raise _wrong(where, {str: "a string", int: "a whole number"}[hint], data)
     return data
 
 
@@ -104,7 +104,7 @@ def _tuple(of: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
 def _float(data: Any, where: str) -> float:
     if data in NOT_FINITE or (type(data) in (int, float) and abs(data) <= sys.float_info.max):
         return float(data)
-    raise _wrong(where, f"a number, or one of {', '.join(NOT_FINITE)} as a text", data)
+    raise _wrong(where, f"a number, or one of {', '.join(NOT_FINITE)} as a string", data)
 
 
 def _array(data: Any, where: str) -> np.ndarray:
@@ -113,9 +113,9 @@ def _array(data: Any, where: str) -> np.ndarray:
         raise _wrong(where, "an array's dtype, shape and base64", data)
     try:
         if not DTYPE.fullmatch(given["dtype"]):
-            raise ValueError(f"dtype {given['dtype']!r:.40} is no number's")
+            raise ValueError(f"dtype {given['dtype']!r:.40} is not numeric")
         if not all(type(side) is int and side >= 0 for side in given["shape"]):
-            raise ValueError(f"shape {given['shape']!r:.40} is no list of sizes")
+            raise ValueError(f"shape {given['shape']!r:.40} is not a list of sizes")
         dtype = np.dtype(given["dtype"])
         raw = bytearray(base64.b64decode(given["base64"], validate=True))
         if math.prod(given["shape"]) * dtype.itemsize != len(raw):
@@ -132,4 +132,4 @@ def _object(data: Any, where: str) -> dict[str, Any]:
 
 
 def _wrong(where: str, wanted: str, data: Any) -> BadInput:
-    return BadInput(f"{where}: {wanted} is needed, not {data!r:.60}")
+    return BadInput(f"{where}: must be {wanted}, not {data!r:.60}")

@@ -1,6 +1,6 @@
-"""What a section of a config asks of its own keys: each raises BadInput, in one line that says what would be right.
+"""Checks that a config section runs on its own keys. Each raises BadInput with one line that gives the remedy.
 
-The line begins with the key as the section itself calls it; `load_config` puts before it where the section stands.
+The line begins with the key as the section itself calls it; `load_config` prefixes it with the section's own key.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from evidence.errors import BadInput
 
 
 def require(right: bool, key: str, value: object, wanted: str) -> None:
-    """Raises BadInput, saying what is `wanted`, unless `right`."""
+    """Raise BadInput with `key = value: must be wanted` unless `right`."""
     if not right:
-        raise BadInput(f"{key} = {value}: it has to be {wanted}")
+        raise BadInput(f"{key} = {value}: must be {wanted}")
 
 
 def require_one_of(section: object, known: Iterable[str], *keys: str) -> None:
+    """Require each of the keys' values to be one of `known`."""
     for key in keys:
         value = getattr(section, key)
         require(value in known, key, value, f"one of {', '.join(known)}")
 
 
 def require_least(section: object, least: int, *keys: str) -> None:
-    """`least` or more, and neither infinite nor NaN."""
+    """Require values of `least` or more, neither infinite nor NaN."""
     for key in keys:
         value = getattr(section, key)
         finite = ", and finite" if isinstance(value, float) else ""
@@ -33,20 +34,21 @@ def require_least(section: object, least: int, *keys: str) -> None:
 
 
 def require_above_zero(section: object, *keys: str) -> None:
-    """And neither infinite nor NaN."""
+    """Require values above 0, neither infinite nor NaN."""
     for key in keys:
         value = getattr(section, key)
         require(0 < value < math.inf, key, value, "above 0, and finite")
 
 
 def require_share(section: object, *keys: str) -> None:
+    """Require values from 0 to 1."""
     for key in keys:
         value = getattr(section, key)
         require(0 <= value <= 1, key, value, "between 0 and 1")
 
 
 def require_default(section: Any, why: str, *keys: str) -> None:
-    """As the class has them: what has no effect is not taken in silence."""
+    """Require the class's default values: a key without effect is refused, never silently ignored. `why`: no effect."""
     for key in keys:
         value = getattr(section, key)
         require(value == section.__dataclass_fields__[key].default, key, value, f"left out: {why}")

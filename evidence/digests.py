@@ -1,16 +1,16 @@
-"""What tells a model's folder from others, wherever it lies."""
+"""A digest that identifies a model folder by its content, wherever it is stored."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-# Weights, tokenizer (merges.txt, tokenizer.model) and configs; a card may change.
+# Weights, tokenizer (merges.txt, tokenizer.model) and configs. The model card (README.md) may change.
 DIGESTED = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".txt", ".model")
 
 
 def model_digest(folder: str) -> str:
-    """SHA-256 over the names and bytes of a model folder's files: any change of weights or tokenizer changes it."""
+    """SHA-256 (32 hex digits) over the names and bytes of a model folder's files with a suffix in DIGESTED."""
     digest = hashlib.sha256()
     for file in sorted(path for path in Path(folder).iterdir() if path.suffix in DIGESTED):
         digest.update(file.name.encode())

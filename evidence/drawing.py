@@ -1,6 +1,6 @@
-"""What a referee is shown of a claim: the frame with its box drawn, and the crop. numpy in, numpy out.
+"""The images that a referee sees of a claim: the frame with the box drawn on it, and the crop. numpy in, numpy out.
 
-Frames are uint8 [H, W, 3], boxes are in pixels of the frame; nothing given is changed.
+Frames are uint8 [H, W, 3], boxes are in pixels of the frame; arguments are never modified.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from evidence.geometry import clip
 from evidence.types import Box
 
 MAGENTA = (255, 0, 255)  # rare in natural scenes and absent from the embedded world
-OUTSIDE = 127  # grey, for what a crop shows beyond the frame
+OUTSIDE = 127  # grey, for the part of a crop beyond the frame
 
 
 def draw_box(
     frame: np.ndarray, box: Box, colour: tuple[int, int, int] = MAGENTA, thickness: int | None = None
 ) -> np.ndarray:
-    """A copy of `frame` with the outline of `box`, drawn inwards from its edges, cut to the frame.
+    """A copy of `frame` with the outline of `box`, drawn inwards from its edges and clipped to the frame.
 
-    `thickness` in pixels; by default 1 for every 112 pixels of the shorter side, at least 1.
+    `thickness` is in pixels; by default 1 for every 112 pixels of the shorter side, at least 1.
     """
     height, width = frame.shape[:2]
     thickness = thickness or max(1, round(min(height, width) / 112))
@@ -36,8 +36,8 @@ def draw_box(
 def crop(frame: np.ndarray, box: Box, pad_share: float, size: tuple[int, int]) -> np.ndarray:
     """`box` with a margin of `pad_share` of its sides all round, resized to `size` (width, height): uint8 [h, w, 3].
 
-    The margin is kept at the frame's borders too, filled with grey, so that the box lies at the same place in every
-    crop: how well it fits can be read off the crop alone. Raises ValueError for a box without area in the frame.
+    Beyond the frame's borders the margin is grey, so that the box lies at the same place in every crop and the crop
+    alone shows how well it fits. Raises ValueError for a box without area in the frame.
     """
     height, width = frame.shape[:2]
     x1, y1, x2, y2 = clip(box, (width, height))
@@ -46,7 +46,7 @@ def crop(frame: np.ndarray, box: Box, pad_share: float, size: tuple[int, int]) -
     dx, dy = pad_share * (x2 - x1), pad_share * (y2 - y1)
     left, top = int(max(0.0, x1 - dx)), int(max(0.0, y1 - dy))
     right, bottom = int(np.ceil(min(width, x2 + dx))), int(np.ceil(min(height, y2 + dy)))
-    # Only the part looked at is padded: a frame may be large and the box small.
+    # Only the cropped part is padded: a frame may be large and the box small.
     margin_x, margin_y = int(np.ceil(dx)) + 1, int(np.ceil(dy)) + 1
     margins = ((margin_y, margin_y), (margin_x, margin_x), (0, 0))
     part = np.pad(frame[top:bottom, left:right], margins, constant_values=OUTSIDE)

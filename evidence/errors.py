@@ -1,21 +1,21 @@
-"""The ways in which SER says no, so that a user never meets a stack trace for a mistake of their own."""
+"""Errors that end in one clear line instead of a stack trace."""
 
 from __future__ import annotations
 
 
 class BadInput(ValueError):
-    """Input a person has to mend: the message is one line saying what, where, and what would be right.
+    """Input that the user must correct. The message is one line: what is wrong, where, and what would be right.
 
-    The command line prints it on stderr and ends with exit code 2.
+    The command line prints it on stderr and exits with code 2.
     """
 
 
 class RunFailed(RuntimeError):
-    """A run that cannot go on, for a reason that one line says. The command line prints it and ends with code 1."""
+    """A run that cannot continue. The message is one line; the command line prints it and exits with code 1."""
 
 
 class UnreadableMedia(RuntimeError):
-    """A video or image that cannot be decoded: a counted outcome of its sample, never the end of a run."""
+    """A video or image that cannot be decoded: a counted outcome of its sample that never ends a run."""
 
     def __init__(self, path: str, reason: str):
         super().__init__(f"{path}: {reason}")

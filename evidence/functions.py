@@ -1,5 +1,4 @@
-"""Functions of a user's own, named `module:function` in a config. The working directory is searched, too, as for a
-script."""
+"""User-defined functions, named `module:function` in a config. The working directory is searched too."""
 
 from __future__ import annotations
 
@@ -13,14 +12,14 @@ from evidence.errors import BadInput
 
 
 def load_function(key: str, name: str) -> Callable[..., Any]:
-    """What `name`, written module:function under the config's `key`, leads to. Raises BadInput."""
+    """The function that the config's `key` names as `name` = `module:function`. Raises BadInput if there is none."""
     module, _, function = name.partition(":")
     if os.getcwd() not in sys.path:  # a console script does not search it, `python -m` does
         sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(import_module(module), function, None)
-    except Exception as error:  # whatever the user's module does when it is imported
+        attribute = getattr(import_module(module), function, None)
+    except Exception as error:  # importing the user's module may raise anything
         raise BadInput(f"{key} = {name}: {module} cannot be imported: {type(error).__name__}: {error}") from None
-    if not callable(found):
+    if not callable(attribute):
         raise BadInput(f"{key} = {name}: {module} has no function {function}")
-    return found
+    return attribute

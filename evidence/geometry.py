@@ -1,6 +1,6 @@
 """Boxes and times: areas, overlaps, nearest frames. Pure arithmetic on (x1, y1, x2, y2) and (start, end) tuples.
 
-A box whose sides are not positive has area 0 and overlaps nothing.
+A box with a side that is not positive has area 0 and overlaps nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def area(box: Box) -> float:
 
 
 def intersection(a: Box, b: Box) -> float:
-    """Area common to both boxes."""
+    """Area that both boxes cover."""
     return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
 
 
@@ -33,7 +33,7 @@ def coverage(target: Box, box: Box) -> float:
 
 
 def clip(box: Box, size: tuple[int, int]) -> Box:
-    """The box cut to a frame of `size` (width, height). Ordered boxes stay ordered."""
+    """The box clipped to a frame of `size` (width, height). Ordered boxes stay ordered."""
     w, h = size
     return (
         min(max(box[0], 0.0), w),
@@ -44,8 +44,8 @@ def clip(box: Box, size: tuple[int, int]) -> Box:
 
 
 def convert(box: Box, source: BoxSpace, target: BoxSpace) -> Box:
-    """The box of `source` coordinates in those of `target`; nothing is rounded or cut, or changed in equal spaces."""
-    if source == target:  # multiplied and divided by the same number, it might change in its last digit
+    """The box converted from `source` to `target` coordinates, neither rounded nor clipped; unchanged if they agree."""
+    if source == target:  # multiplying and dividing by the same number could change the last digit
         return box
     return (
         box[0] * target.width / source.width,
@@ -64,7 +64,7 @@ def tiou(a: tuple[float, float], b: tuple[float, float]) -> float:
 
 
 def nearest_frame(times: Sequence[float], time: float) -> int:
-    """Index of the frame nearest to `time` among ascending `times` (seconds, at least one); the earlier of two."""
+    """Index of the frame nearest to `time` among ascending `times` (seconds, at least one); ties go to the earlier."""
     right = min(bisect_left(times, time), len(times) - 1)
     left = max(right - 1, 0)
     return left if time - times[left] <= times[right] - time else right

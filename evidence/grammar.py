@@ -1,20 +1,20 @@
-"""The tag grammar: a completion's text becomes its thought, its answer and its claims (domain.md section 2).
+"""The tag grammar: parses a completion's text into its thought, its answer and its claims (domain.md section 2).
 
     <think> … <obj>name</obj><box>[x1,y1,x2,y2]</box>at<t>12.0</t>s … </think><answer>…</answer>
 
-Guarantees: `parse` never raises, whatever the text, and takes time linear in its length: one scan for tags, each
-character between tags looked at a bounded number of times. Equal texts give equal claims.
+Guarantees: `parse` never raises, whatever the text, and takes time linear in its length: one scan for tags, and each
+character between tags is read a bounded number of times. Equal texts give equal claims.
 
-What is read, beyond the form above:
-- one object's several boxes, each a claim of its own, with the next time that is written;
+Accepted beyond the form above:
+- several boxes of one object, each a claim of its own, with the next time that is written;
 - boxes without one or both brackets, numbers with decimals and signs;
 - times as `12`, `12.0`, `12.0s`, `1:02` (62 s), `1:02:03`; intervals as `<t>3.0-5.0</t>`, `<t>3.0 to 5.0</t>` and
   `<t>3.0</t>s to <t>5.0</t>s`.
 
-What is not, so that nothing can be claimed in a form that no person would read so: exponents, inf, nan, digits other
-than 0-9, more than nine digits before the point, clocks with 60 seconds or more, boxes of other than four numbers. An
-evidence tag counts as closed only if its own closing tag is the very next evidence tag: of nested tags, only the
-innermost are read, and the outer ones are not closed. Each makes its claim invalid, with a reason.
+Rejected, so that every claim reads the same to a person: exponents, inf, nan, digits other than 0-9, more than nine
+digits before the point, clocks with 60 seconds or more, boxes that do not have four numbers. An evidence tag counts
+as closed only if its closing tag is the very next evidence tag: of nested tags only the innermost are read, and the
+outer ones count as not closed. Each of these makes its claim invalid, with a reason.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ WELL_FORMED = ["<think>", "</think>", "<answer>", "</answer>"]
 DIGITS = r"(?:[0-9]{1,9}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})"
 NUMBER = re.compile(rf"\s*([+-]?{DIGITS})\s*")
 CLOCK = r"(?:[0-9]{1,3}:[0-5][0-9]|[0-9]{1,4}):[0-5][0-9](?:\.[0-9]{0,20})?"
-# No two runs of whitespace can meet, or a long one would be divided among them in quadratically many ways.
+# No two runs of whitespace may be adjacent: a long one could be split between them in quadratically many ways.
 MOMENT = rf"({CLOCK}|[+-]?{DIGITS})(?:\s*s)?"
 TO = r"\s*(?:to|[-–])\s*"
 TIME = re.compile(rf"\s*{MOMENT}(?:{TO}{MOMENT})?\s*")
 BETWEEN_TIMES = re.compile(rf"(?:\s*s)?{TO}")
 PHRASE_PUNCTUATION = frozenset("-',.&/()%")
-# Marks that show nothing (joiners, variation selectors), accents that belong to no letter, and the two letters that
-# look like a quotation mark.
+# Invisible marks (joiners, variation selectors), combining accents without a letter of their own, and the two letters
+# that look like a quotation mark.
 UNSEEN = re.compile(
     "[\u00ad\u0300-\u036f\u0488\u0489\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u20d0-\u20ff"
     "\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff\u02ba\u02ee]"
@@ -53,12 +53,12 @@ DEGENERATE = "degenerate box"
 
 @dataclass(frozen=True)
 class Completion:
-    """What a completion says. `think` and `answer` are None where their tags are absent or not closed.
+    """A parsed completion. `think` and `answer` are None if their tags are absent or not closed.
 
-    `claims`: every claim begun inside the thought, in order, invalid ones with their reason; none without a thought.
-    From `parse` their boxes are the numbers written, from `evidence.spaces.read` pixels of the resized frame.
-    `well_formed`: exactly one closed thought, then exactly one closed answer, and inside the thought as many evidence
-    tags closed as opened, of each kind.
+    `claims`: every claim begun inside the thought, in order, invalid ones with their reason; empty without a thought.
+    `parse` gives their boxes as the numbers written, `evidence.spaces.read` in pixels of the resized frame.
+    `well_formed`: exactly one closed thought, then exactly one closed answer, and inside the thought as many closing
+    as opening evidence tags of each kind.
     """
 
     think: str | None
@@ -68,20 +68,20 @@ class Completion:
 
 
 # Plain tuples: there are many of them, and NamedTuples cost a quarter of the speed (benchmarks/grammar.py).
-_Tag = tuple[str, bool, int, int]  # name, whether it closes, start, end
-# An evidence tag and what it encloses, None if it is not closed: name, content, start and end, tags included.
+_Tag = tuple[str, bool, int, int]  # name, whether it is a closing tag, start, end
+# An evidence tag with its content: name, content (None if the tag is not closed), start and end, tags included.
 Element = tuple[str, str | None, int, int]
 
 
 class ReadBox(NamedTuple):
-    """A box as read, or why it could not be."""
+    """A box, or the reason why it could not be read."""
 
     box: Box | None
     fault: str | None
 
 
 class ReadTime(NamedTuple):
-    """A moment or, with its end, an interval, in seconds; or why it could not be read."""
+    """A moment or, with `until`, an interval, in seconds; or the reason why it could not be read."""
 
     time: float | None
     until: float | None
@@ -93,7 +93,7 @@ NO_TIME = ReadTime(None, None, "no time")
 
 
 def parse(text: str) -> Completion:
-    """Read one completion. Linear time, never raises."""
+    """Parse one completion. Linear time, never raises."""
     tags = _tags(text)
     frame = [tag for tag in tags if tag[0] in FRAME_TAGS]
     think = _section(frame, "think", 0)
@@ -109,19 +109,19 @@ def parse(text: str) -> Completion:
 
 
 def elements(text: str) -> list[Element]:
-    """The evidence tags opened in `text`, in order: what an answer, which holds no claims, is made of.
+    """The evidence tags opened in `text`, in order; used for answers, which hold tags but no claims.
 
-    Two times that make an interval are one element. Linear time, never raises.
+    Two times that form an interval are one element. Linear time, never raises.
     """
     return list(_joined(text, _elements(text, [tag for tag in _tags(text) if tag[0] not in FRAME_TAGS])))
 
 
 def plain_phrase(phrase: str, max_chars: int = 64, also: str = "") -> str:
-    """The phrase as plain words, at most `max_chars` characters: what a referee may be shown of untrusted text.
+    """The phrase as plain words, at most `max_chars` characters: untrusted text made safe to show to a referee.
 
-    Only letters, digits, spaces, a little punctuation and what is in `also` survive (no `<`, `|`, `[`, quotes or
-    control characters), so that no chat or vision control token can be spelt and the phrase cannot leave its quotation
-    marks. What looks alike is made alike where Unicode says so, and what nobody sees is gone.
+    Only letters, digits, spaces, a little punctuation and the characters of `also` survive (no `<`, `|`, `[`, quotes
+    or control characters), so that no chat or vision control token can be spelt and the phrase cannot leave its
+    quotation marks. Characters that Unicode declares compatible are unified (NFKC), and invisible ones are removed.
     """
     phrase = phrase[: 4 * max_chars]
     if not phrase.isascii():
@@ -139,7 +139,7 @@ def _plain(char: str) -> bool:
 
 
 def _unstyled(char: str) -> str:
-    """A wide, bold or joined form of a letter as the plain letter (NFKC); but 10³ is not 103."""
+    """The plain letter for its wide, bold or joined form (NFKC). Superscripts stay: 10³ is not 103."""
     return char if unicodedata.category(char) == "No" else unicodedata.normalize("NFKC", char)
 
 
@@ -157,14 +157,14 @@ def _section(tags: list[_Tag], name: str, start: int) -> tuple[int, int] | None:
 
 
 def _balanced(tags: list[_Tag]) -> bool:
-    """As many closed as opened, of each kind."""
+    """Whether there are as many closing as opening tags of each kind."""
     return sorted(name for name, closing, _, _ in tags if closing) == sorted(
         name for name, closing, _, _ in tags if not closing
     )
 
 
 def _elements(text: str, tags: list[_Tag]) -> Iterator[Element]:
-    """Every opened tag, in order; a closing tag that closes nothing is passed over."""
+    """Every opened tag, in order; a closing tag that closes nothing is skipped."""
     opened: tuple[str, int, int] | None = None
     for name, closing, start, end in tags:
         if opened is not None:
@@ -178,7 +178,7 @@ def _elements(text: str, tags: list[_Tag]) -> Iterator[Element]:
 
 
 def _joined(text: str, elements: Iterable[Element]) -> Iterator[Element]:
-    """The elements, with `<t>3.0</t>s to <t>5.0</t>` as the one element `<t>3.0 to 5.0</t>`."""
+    """The elements, with `<t>3.0</t>s to <t>5.0</t>` merged into the one element `<t>3.0 to 5.0</t>`."""
     last: Element | None = None
     for element in elements:
         name, content, start, end = element
@@ -200,11 +200,14 @@ def _joined(text: str, elements: Iterable[Element]) -> Iterator[Element]:
 
 
 def _claims(elements: Iterable[Element]) -> Iterator[Claim]:
-    """Boxes wait for the next time; each becomes one claim of the latest object. A time without a box is prose, unless
-    its object has no box at all."""
-    phrase, fault = "", "no object"  # the latest object's, and what is wrong with it
+    """Yield the claims of `elements`, in order.
+
+    Boxes wait for the next time; each then becomes one claim of the latest object. A time without a box is prose,
+    unless its object has no box at all.
+    """
+    phrase, fault = "", "no object"  # of the latest object
     waiting: list[ReadBox] = []
-    start = end = 0  # of the claims now being written: from their object, or from the first box after a time
+    start = end = 0  # span of the waiting claims: from their object, or from the first box after a time
 
     for name, content, opens, closes in elements:
         if name == "box":
@@ -225,19 +228,19 @@ def _claims(elements: Iterable[Element]) -> Iterator[Claim]:
 
 
 def _claim(phrase: str, fault: str, read: ReadBox, time: ReadTime, span: tuple[int, int]) -> Claim:
-    """A degenerate box is named last: such a claim is complete in all else."""
+    """The claim with its first fault. A degenerate box comes last: such a claim is otherwise complete."""
     box = read.box
     degenerate = DEGENERATE if box and (box[2] <= box[0] or box[3] <= box[1]) else None
     return Claim(phrase, box, time.time, span, fault or read.fault or time.fault or degenerate, time.until)
 
 
 def read_box(text: str | None) -> ReadBox:
-    """Four numbers, in whatever order; None for a tag that is not closed."""
+    """A box from a box tag's content: four numbers, in whatever order. None stands for a tag that is not closed."""
     if text is None:
         return ReadBox(None, "box not closed")
-    numbers = [NUMBER.fullmatch(part) for part in text.strip().removeprefix("[").removesuffix("]").split(",")]
-    values = [float(number[1]) for number in numbers if number]
-    if len(values) < len(numbers):
+    matches = [NUMBER.fullmatch(part) for part in text.strip().removeprefix("[").removesuffix("]").split(",")]
+    values = [float(match[1]) for match in matches if match]
+    if len(values) < len(matches):
         return ReadBox(None, "unreadable box")
     if len(values) != 4:
         return ReadBox(None, f"box has {len(values)} numbers")
@@ -245,18 +248,18 @@ def read_box(text: str | None) -> ReadBox:
 
 
 def read_time(text: str | None) -> ReadTime:
-    """A moment or an interval; None for a tag that is not closed."""
+    """A moment or an interval from a time tag's content. None stands for a tag that is not closed."""
     if text is None:
         return ReadTime(None, None, "time not closed")
-    read = TIME.fullmatch(text)
-    if not read:
+    match = TIME.fullmatch(text)
+    if not match:
         return ReadTime(None, None, "unreadable time")
-    time, until = seconds(read[1]), seconds(read[2]) if read[2] else None
+    time, until = seconds(match[1]), seconds(match[2]) if match[2] else None
     return ReadTime(time, until, "reversed interval" if until is not None and until < time else None)
 
 
 def seconds(moment: str) -> float:
-    """Of a clock, hours:minutes:seconds or minutes:seconds, or of a plain number."""
+    """Seconds of a moment written as hours:minutes:seconds, minutes:seconds or a plain number."""
     total = 0.0
     for part in moment.split(":"):
         total = 60 * total + float(part)

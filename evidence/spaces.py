@@ -1,7 +1,7 @@
-"""Boxes as a policy writes them: each family counts in its own space, which a config names (`template.box_space`).
+"""Conversion of boxes from the coordinates that a policy writes; each model family has its own (`template.box_space`).
 
-Guarantee: `read` is how a completion comes into the house, so that behind it every claim's box is in pixels of the
-resized frame, whoever looks at it. Nothing is rounded or cut, and pixels of the resized frame stay what was written.
+Guarantee: every completion enters the pipeline through `read`, so that all later stages see claims' boxes in pixels
+of the resized frame. Nothing is rounded or clipped, and boxes written in those pixels stay exactly as written.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ SPACES: dict[str, Callable[[FrameInfo], BoxSpace]] = {
 
 
 def read(text: str, info: FrameInfo, space: str) -> Completion:
-    """`parse(text)` with the claims' boxes, written in `space` (a key of SPACES), in pixels of the resized frame.
+    """`parse(text)` with the claims' boxes converted from `space` (a key of SPACES) to pixels of the resized frame.
 
-    Boxes in the answer stay text: whoever reads them converts them with `in_pixels`.
+    Boxes in the answer stay text: convert them with `in_pixels` where they are read.
     """
     completion = parse(text)
     claims = (replace(c, box=c.box and in_pixels(c.box, info, space)) for c in completion.claims)
@@ -32,5 +32,5 @@ def read(text: str, info: FrameInfo, space: str) -> Completion:
 
 
 def in_pixels(box: Box, info: FrameInfo, space: str) -> Box:
-    """A box written in `space` (a key of SPACES), in pixels of the resized frame."""
+    """A box converted from `space` (a key of SPACES) to pixels of the resized frame."""
     return convert(box, SPACES[space](info), info.resized_space)

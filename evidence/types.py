@@ -1,10 +1,10 @@
-"""The nouns of the system, in the order in which they come to be.
+"""The data types of the system, in the order of the data flow.
 
 Sample -> Prompt -> Trajectory x G = Group -> Claim, Verdict, reward terms = ScoredGroup.
 
-All are small frozen dataclasses. Big arrays (frames, pixel patches) are never held here: they stay in the object
-store and are named by their frame key. Boxes are (x1, y1, x2, y2) tuples; the space a box is in is named by the field.
-`evidence.codec` writes them as JSON and reads them back.
+All are small frozen dataclasses. Large arrays (frames, pixel patches) are never held here: they stay in the object
+store and are referred to by their frame key. Boxes are (x1, y1, x2, y2) tuples; each field's docstring names the space
+that its boxes are in. `evidence.codec` converts them to JSON and back.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class BoxSpace:
-    """What a box's coordinates count: in this space the whole frame is the box (0, 0, width, height).
+    """A coordinate system for boxes: in it the whole frame is the box (0, 0, width, height).
 
-    The four there are: NORMALISED, THOUSAND, and per video `FrameInfo.original_space` and `FrameInfo.resized_space`.
-    `evidence.geometry.convert` leads from any of them to any other; configs name them by `evidence.spaces.SPACES`.
+    There are four: NORMALISED, THOUSAND, and per video `FrameInfo.original_space` and `FrameInfo.resized_space`.
+    `evidence.geometry.convert` converts between any two; configs name them by the keys of `evidence.spaces.SPACES`.
     """
 
     width: float
@@ -29,7 +29,7 @@ class BoxSpace:
 
 
 NORMALISED = BoxSpace(1, 1)  # dataset labels
-THOUSAND = BoxSpace(1000, 1000)  # what Qwen3-VL writes
+THOUSAND = BoxSpace(1000, 1000)  # written by Qwen3-VL
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ class KeyFrame:
 
 @dataclass(frozen=True)
 class Sample:
-    """One question about one video or image: what every dataset format is read into (rollout/dataset, docs/data.md).
+    """One question about one video or image, read from any dataset format (rollout/dataset, docs/data.md).
 
-    answer: the reference. Of a "temporal QA" it is "[start, end]", of a "temporal QA (MCQ)" "X\\n[start, end]".
-    options: of a multiple-choice question, each as it is shown, with its letter; the answer is a letter.
+    answer: the reference; "[start, end]" for "temporal QA", "X\\n[start, end]" for "temporal QA (MCQ)".
+    options: the choices of a multiple-choice question as they are shown, with letters; the answer is a letter.
     image_size: (width, height) of the original, pixels.
     key_items: key frame's idx -> {object phrase: boxes normalised to 0-1}.
     reasoning: a whole completion to learn from.
-    spans: the true (start, end), seconds. duration, fps: of the video, seconds and frames a second, as the data says.
-    follow_ups: V-STaR's further questions about the same evidence, by their key there.
+    spans: the true (start, end), seconds. duration, fps: seconds and frames per second of the video, from the data.
+    follow_ups: V-STaR's further questions about the same evidence, by V-STaR's key.
     Absent values are None or empty.
     """
 
@@ -74,20 +74,20 @@ class Sample:
 
     @property
     def asked(self) -> str:
-        """The question as policy and referee are asked it: with its options, one a line."""
+        """The question as put to policy and referee: followed by its options, one per line."""
         return "\n".join((self.question, *self.options))
 
     @property
     def media_path(self) -> str:
         path = self.video_path or self.image_path
         if path is None:
-            raise ValueError(f"sample {self.id} names neither a video nor an image")
+            raise ValueError(f"sample {self.id} has neither a video nor an image")
         return path
 
 
 @dataclass(frozen=True)
 class FrameInfo:
-    """What is known of a decoded video beside its pixels. `size` is (width, height) after resizing, `times` seconds."""
+    """A decoded video without its pixels. `size` is (width, height) after resizing; `times`, `duration` in seconds."""
 
     key: str
     times: tuple[float, ...]
@@ -97,23 +97,23 @@ class FrameInfo:
 
     @property
     def original_space(self) -> BoxSpace:
-        """Pixels of the video as it is stored."""
+        """Pixels of the stored video."""
         return BoxSpace(*self.original_size)
 
     @property
     def resized_space(self) -> BoxSpace:
-        """Pixels of the frames as the policy is shown them: the space of claims."""
+        """Pixels of the frames that the policy sees: the space of claims."""
         return BoxSpace(*self.size)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What every consumer of a prompt must agree on (promise 5).
+    """The prompt that policy, learner, referee and evaluation share (promise 5).
 
     `token_ids`: int32 [P], image and video placeholders expanded. `positions`: int32 [3, P], mRoPE (t, h, w).
-    `request_ids`: int32 [P'], the same before expansion: one placeholder per image, which is what the engine is fed.
+    `request_ids`: int32 [P'], the same before expansion, with one placeholder per image: the engine's input.
     `grids`: int32 [n, 3], patches of each image along (t, h, w), before the 2x2 merge.
-    `video_times`: seconds of the frames, where they are shown as one native video: n is 1 then. None: as images.
+    `video_times`: seconds of the frames if they are shown as one native video (then n is 1); None for images.
     """
 
     token_ids: np.ndarray
@@ -124,7 +124,7 @@ class Prompt:
 
     @property
     def frame_counts(self) -> np.ndarray:
-        """int32 [n]: how many frames each grid is made of."""
+        """int32 [n]: number of frames in each grid."""
         return np.full(len(self.grids), 1 if self.video_times is None else len(self.video_times), np.int32)
 
 
@@ -146,7 +146,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Group:
-    """G trajectories of one prompt. `oldest_version` is the oldest that drew a token or computed KV of the group."""
+    """G trajectories of one prompt. `oldest_version`: the oldest that drew a token or computed KV of the group."""
 
     id: int
     sample: Sample
@@ -158,13 +158,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Claim:
-    """One piece of evidence the policy wrote: `phrase` is in `box` (pixels of the resized frame) at `time` (seconds).
+    """One piece of evidence that the policy wrote: `phrase` is in `box` (pixels of the resized frame) at `time` (s).
 
-    The grammar gives `box` as it is written; `evidence.spaces.read` is what makes pixels of it, before anybody looks.
-    `until` (seconds) is the end of a claim about an interval, None for one about a moment. `time` is then the start:
-    the referee looks at one frame, and that has to be one the policy named, as it never named the interval's middle.
-    `span` are the character offsets of the claim in the completion. An invalid claim keeps what could be read of it
-    and says why in `reason`; a valid one has phrase, box and time, no end before its time, and `reason` None.
+    `evidence.grammar.parse` gives `box` as written; `evidence.spaces.read` converts it to pixels.
+    `until` (seconds) is the end of a claim about an interval, None for a claim about a moment. An interval is judged
+    at `time`, its start: the referee sees one frame, which must be one that the policy named.
+    `span`: character offsets of the claim in the completion. An invalid claim keeps what could be read and gives the
+    fault in `reason`; a valid one has phrase, box and time, no end before its time, and `reason` None.
     """
 
     phrase: str
@@ -181,8 +181,8 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the referee says of one claim, both in [0, 1]. `flag` names what went wrong, if anything did.
-    `disagreement`: how far an ensemble's referees lie apart, in [0, 1]; 0 of a single one."""
+    """The referee's judgement of one claim, both values in [0, 1]. `flag` names what went wrong, if anything.
+    `disagreement`: the distance between an ensemble's referees, in [0, 1]; 0 for a single referee."""
 
     relevance: float
     localization: float
@@ -202,10 +202,11 @@ class ClaimScore:
 
 @dataclass(frozen=True)
 class ScoredGroup:
-    """A group with one reward per trajectory, the sum over `paid` of weights * paid.
+    """A group with one reward per trajectory: the sum over `paid` of weights * paid.
 
-    `terms`: each reward term's raw values, float32 [G], NaN where a value could not be had. `paid`: what its gates
-    leave of it, without the terms that were left out for want of a value; `weights`: of each term paid.
+    `rewards`: float32 [G]. `terms`: raw values of each reward term, float32 [G], NaN where a value is missing.
+    `paid`: the values after gating, float32 [G], without the terms left out because of a missing value.
+    `weights`: the weight of each paid term. `evidence`: the scored claims of each completion.
     """
 
     group: Group

@@ -1,1 +1,1 @@
-"""The local checker: reward terms, verification questions, verdicts, and how far verdicts can be trusted."""
+"""The referee: reward terms, verification questions, verdicts, and measures of how far verdicts can be trusted."""

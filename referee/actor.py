@@ -1,6 +1,6 @@
 """The referee: a Ray actor with one backend and the service around it (referee/service/service.py).
 
-A defect raises; a dead engine ends the actor's process, and starting it again is its supervisor's business.
+A defect raises. A dead engine ends the actor's process; its supervisor restarts it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from rollout.engine import EngineConfig
 
 @dataclass
 class RefereeConfig:
-    """An engine to start or an endpoint to ask, what it is asked, and how."""
+    """One referee. `source`: the engine to start, or the endpoint that serves the referee."""
 
-    asked: EngineConfig | RefereeSource
+    source: EngineConfig | RefereeSource
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
     calibration: Calibration | None = None
@@ -33,14 +33,17 @@ class RefereeConfig:
 
 @ray.remote
 class RefereeActor:
-    """Start it with `RefereeActor.options(...).remote(config)` and await `ready()` before anything else."""
+    """Create it with `RefereeActor.options(...).remote(config)` and await `ready()` before any other call."""
 
     def __init__(self, config: RefereeConfig):
         self.config = config
         self.service: RefereeService | None = None
 
     async def ready(self) -> str:
-        """Start the backend, once; returns the referee's digest. Raises BadInput, also for another's calibration."""
+        """Start the backend if it is not running, and return the referee's digest.
+
+        Raises BadInput if the backend cannot be used, or if the calibration was made for another referee.
+        """
         if self.service is None:
             config = self.config
             backend = make_backend(config)
@@ -52,43 +55,49 @@ class RefereeActor:
             self.service = service
         return self.service.backend.digest
 
+    @property
+    def _started(self) -> RefereeService:
+        if self.service is None:
+            raise RuntimeError("the referee has not been started: await ready() first")
+        return self.service
+
     async def verify(
         self, question: str, claims: list[Claim], info: FrameInfo, frames: np.ndarray
     ) -> list[Verdict | None]:
-        """As RefereeService.verify."""
-        return await self.service.verify(question, claims, info, frames)
+        """See RefereeService.verify."""
+        return await self._started.verify(question, claims, info, frames)
 
     async def probabilities(
         self, question: str, claims: list[Claim], info: FrameInfo, frames: np.ndarray
     ) -> list[dict[str, Answer] | None]:
-        """As RefereeService.probabilities."""
-        return await self.service.probabilities(question, claims, info, frames)
+        """See RefereeService.probabilities."""
+        return await self._started.probabilities(question, claims, info, frames)
 
     async def judge(self, question: str, reference: str, answer: str) -> float | None:
-        """As RefereeService.judge."""
-        return await self.service.judge(question, reference, answer)
+        """See RefereeService.judge."""
+        return await self._started.judge(question, reference, answer)
 
     async def forget(self) -> None:
-        """Empty the memory, so that everything is judged anew; a cache on disk stays."""
-        self.service.forget()
+        """See RefereeService.forget."""
+        self._started.forget()
 
     async def stats(self) -> dict[str, int]:
-        """As RefereeService.stats."""
-        return self.service.stats()
+        """See RefereeService.stats."""
+        return self._started.stats()
 
     async def stop(self) -> None:
-        """End the engine's processes."""
+        """Stop the backend, and with it the engine's processes."""
         if self.service is not None:
             await self.service.backend.stop()
             self.service = None
 
 
 def make_backend(config: RefereeConfig) -> Backend:
-    """Raises BadInput."""
-    if isinstance(config.asked, EngineConfig):
-        return EngineBackend(config.asked)
+    """The backend that the config asks for. Raises BadInput."""
+    if isinstance(config.source, EngineConfig):
+        return EngineBackend(config.source)
     return HttpBackend(
-        config.asked,
+        config.source,
         logprobs=config.verification.reading == "expected",
         max_concurrent=config.service.max_concurrent,
         timeout_s=config.service.deadline_s,

@@ -1,10 +1,10 @@
-"""What a referee is asked of a claim: two questions with a one-token answer on the scale 0, 1, 2, and two images. And
-what it is asked of an answer, as a text judge: one question on the scale 0 to 3, without images.
+"""The questions put to a referee. About a claim: two questions with a one-token answer on the scale 0, 1, 2, and two
+images. About an answer (text judge): one question on the scale 0 to 3, without images.
 
-Guarantees: of a claim the referee sees the question, the claim's phrase and time, the frame with the box drawn and the
-crop, and never the policy's reasoning or the reference answer; what the policy wrote enters as plain words between
-quotation marks; text and images depend on nothing but the arguments, so that training, calibration and scoring ask the
-very same. Pure.
+Guarantees: to judge a claim, the referee sees the question, the claim's phrase and time, the frame with the box drawn
+and the crop, and never the policy's reasoning or the reference answer. Text written by the policy enters as plain
+words between quotation marks. Text and images depend on the arguments alone, so training, calibration and scoring ask
+exactly the same. Pure.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ JUDGE = "judge"
 SCALE = ("0", "1", "2")
 JUDGE_SCALE = (*SCALE, "3")
 READINGS = ("expected", "argmax")
-TINY = 1e-12  # float32 probabilities underflow; a label they call impossible must cost much, not infinitely
-IMAGES = "<images>"  # where the frame and then the crop stand in a wording
-ANSWER_PUNCTUATION = ":;?!+*=$€£°#"  # what an answer may need beyond a phrase's; no bracket and no quotation mark
+TINY = 1e-12  # float32 probabilities underflow; a label of probability 0 must cost much, not infinitely much
+IMAGES = "<images>"  # place of the frame, followed by the crop, in a wording
+ANSWER_PUNCTUATION = ":;?!+*=$€£°#"  # allowed in an answer beyond a phrase's; no brackets and no quotation marks
 
 
 @dataclass
 class Wording:
-    """The two questions about a claim, each with `<images>` once and, where wanted, {question}, {phrase} and {time}
-    (seconds); and the one about an answer, with {question}, {reference} and {answer}.
+    """The two questions about a claim, each with `<images>` once and optionally {question}, {phrase} and {time}
+    (seconds); and the question about an answer, with optional {question}, {reference} and {answer}.
 
-    The images come first, so that the two questions of a claim share them. Relevance is asked of what is in the box,
-    whatever the policy called it; localisation of the thing it named.
+    The images come first, so that the two questions of a claim share them. Relevance is about the content of the box,
+    whatever the policy called it; localisation is about the object that the policy named.
     """
 
     version: str = "1"
@@ -52,27 +52,27 @@ class Wording:
     def __post_init__(self) -> None:
         for kind in KINDS:
             if _fields(self, kind, {"question", "phrase", "time"}).count(IMAGES) != 1:
-                raise BadInput(f"{kind}: needs {IMAGES} once: {getattr(self, kind)!r}")
+                raise BadInput(f"{kind} = {getattr(self, kind)!r}: must contain {IMAGES} exactly once")
         _fields(self, JUDGE, {"question", "reference", "answer"})
 
 
 def _fields(wording: Wording, kind: str, known: set[str]) -> str:
-    """The template of `kind`, if it has no fields but the known ones."""
+    """The template of `kind`. Raises BadInput if it has fields other than the known ones."""
     template: str = getattr(wording, kind)
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
     except ValueError as error:
-        raise BadInput(f"{kind}: {error}; a brace itself is written twice: {template!r}") from None
+        raise BadInput(f"{kind} = {template!r}: {error}; write a literal brace twice") from None
     if not fields <= known:
         names = ", ".join(f"{{{name}}}" for name in sorted(known))
-        raise BadInput(f"{kind}: may have no field but {names}: {template!r}")
+        raise BadInput(f"{kind} = {template!r}: must have no fields except {names}")
     return template
 
 
 @dataclass
 class VerificationConfig:
-    """How claims and answers are put to the referee. `crop_size` is (width, height); `pad_share` the crop's margin as a
-    share of the box's sides; `reading` how the scale's probabilities become one number."""
+    """How claims and answers are put to the referee. `crop_size`: (width, height) in pixels. `pad_share`: the crop's
+    margin as a share of the box's sides. `reading`: how the scale's probabilities become one number."""
 
     wording: Wording = field(default_factory=Wording)
     crop_size: tuple[int, int] = (56, 56)
@@ -90,18 +90,18 @@ def parts(
 ) -> list[str | tuple[int, int]]:
     """The turn put to the referee, for `ChatEncoder.encode`: texts, and (width, height) for the frame, then the crop.
 
-    `kind` is one of KINDS; `time` is that of the frame looked at, in seconds.
+    `kind` is one of KINDS; `time` is the time of the judged frame, in seconds.
     """
     template = getattr(cfg.wording, kind)
     values = {"question": question, "phrase": plain_phrase(phrase, cfg.max_phrase_chars), "time": f"{time:.1f}"}
-    # Split before filling in: what the policy wrote must not be able to place images.
+    # Split before filling in: text written by the policy must not be able to place images.
     before, after = (text.format(**values) for text in template.split(IMAGES))
     turn: list[str | tuple[int, int]] = [before, frame_size, cfg.crop_size, after]
     return [part for part in turn if part]
 
 
 def judge_text(question: str, reference: str, answer: str, cfg: VerificationConfig) -> str:
-    """The turn put to the text judge. `answer` is the policy's, the rest is the dataset's."""
+    """The turn put to the text judge. `answer` comes from the policy, the rest from the dataset."""
     plain = plain_phrase(answer, cfg.max_answer_chars, ANSWER_PUNCTUATION)
     return cfg.wording.judge.format(question=question, reference=reference, answer=plain)
 
@@ -115,7 +115,7 @@ def images(frame: np.ndarray, box: Box, cfg: VerificationConfig) -> list[np.ndar
 def drawn_box(box: Box, frame_size: tuple[int, int]) -> tuple[int, int, int, int]:
     """The box as a referee sees it: whole pixels inside the frame, at least one wide and high.
 
-    Boxes equal after this get equal verdicts, so this is what the cache knows a box by.
+    Boxes that are equal after this get equal verdicts, so the result is the box's key in the cache.
     """
     width, height = frame_size
     x1, y1, x2, y2 = (round(v) for v in clip(box, frame_size))
@@ -126,20 +126,20 @@ def drawn_box(box: Box, frame_size: tuple[int, int]) -> tuple[int, int, int, int
 def read_scale(probabilities: Sequence[float] | np.ndarray, reading: str, temperature: float = 1.0) -> float:
     """A verdict in [0, 1] from the probabilities, float [n], of the scale's tokens 0 … n-1.
 
-    `argmax` is the likeliest token over n-1; `expected` the probability-weighted mean over n-1: smooth, and calibrated
-    by dividing the log-probabilities by `temperature`.
+    `argmax` is the likeliest token divided by n-1. `expected` is the probability-weighted mean divided by n-1: smooth,
+    and calibrated by dividing the log-probabilities by `temperature`.
     """
-    likely = np.asarray(probabilities, np.float64)
-    most = len(likely) - 1
+    weights = np.asarray(probabilities, np.float64)
+    highest = len(weights) - 1
     if reading == "argmax":
-        return float(np.argmax(likely)) / most
+        return float(np.argmax(weights)) / highest
     if temperature != 1.0:
-        likely = rescaled(likely, temperature)
-    return float(np.dot(likely, np.arange(most + 1)) / np.sum(likely)) / most
+        weights = rescaled(weights, temperature)
+    return float(np.dot(weights, np.arange(highest + 1)) / np.sum(weights)) / highest
 
 
 def rescaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """float64 [..., n]: the probabilities of the scale's tokens at that temperature; at 1 as they are, normalised."""
+    """float64 [..., n]: the probabilities of the scale's tokens at `temperature`, normalised to sum 1."""
     logits = np.log(np.maximum(np.asarray(probabilities, np.float64), TINY)) / temperature
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)

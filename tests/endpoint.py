@@ -1,4 +1,4 @@
-"""A real HTTP server on the loopback that speaks the OpenAI chat format, and says what a test wants it to say."""
+"""A real HTTP server on the loopback interface that speaks the OpenAI chat format with replies chosen by a test."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Reply = Callable[[dict[str, Any]], Awaitable[tuple[int, Any]]]
 
 
 class Endpoint:
-    """`reply` gets a request's JSON body and gives status and body, a text as it is or anything else as JSON."""
+    """`reply` maps a request's JSON body to status and body; a string is sent as it is, anything else as JSON."""
 
     def __init__(self, reply: Reply):
         self.reply = reply
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[Any] = []
-        self.at_once = self.most_at_once = 0
+        self.concurrent = self.most_concurrent = 0
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.Response:
         self.headers.append(request.headers)
         self.bodies.append(await request.json())
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.concurrent += 1
+        self.most_concurrent = max(self.most_concurrent, self.concurrent)
         try:
             status, body = await self.reply(self.bodies[-1])
         finally:
-            self.at_once -= 1
+            self.concurrent -= 1
         text = body if isinstance(body, str) else json.dumps(body)
         return web.Response(status=status, text=text, content_type="application/json")
 
@@ -54,7 +54,7 @@ async def serving(reply: Reply) -> AsyncIterator[Endpoint]:
 
 
 def answering(*probabilities: float, tokens: Sequence[str] = "0123") -> tuple[int, dict[str, Any]]:
-    """A reply in the OpenAI format, the likeliest token answered."""
+    """A reply in the OpenAI format; its answer is the likeliest token."""
     listed = [
         {"token": token, "logprob": math.log(p), "bytes": list(token.encode())}
         for p, token in sorted(zip(probabilities, tokens), reverse=True)

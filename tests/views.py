@@ -1,4 +1,4 @@
-"""Views made of completions' texts, for the tests of terms."""
+"""Views made from the texts of completions, for tests of terms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from evidence.grammar import parse
 from evidence.types import FrameInfo, Sample
 from referee.terms.view import GroupView
 
-# Eight frames, one a second; 200x100 pixels, shown at half the size.
+# Eight frames, one per second, of 200x100 pixels, shown at half the size.
 FRAMES = FrameInfo("k", tuple(map(float, range(8))), (100, 50), (200, 100), 8.0)
 
 
@@ -22,10 +22,10 @@ def view(of: Sample, *texts: str, frames: FrameInfo | None = FRAMES, **fields: A
 
 
 def answered(of: Sample, *answers: str) -> GroupView:
-    """Completions with these answers after one thought."""
+    """Completions with the same thought and these answers."""
     return view(of, *(f"<think>I look.</think><answer>{answer}</answer>" for answer in answers))
 
 
 def thought(of: Sample, *thoughts: str) -> GroupView:
-    """Completions with these thoughts before one answer."""
-    return view(of, *(f"<think>{each}</think><answer>yes</answer>" for each in thoughts))
+    """Completions with these thoughts and the same answer."""
+    return view(of, *(f"<think>{think}</think><answer>yes</answer>" for think in thoughts))

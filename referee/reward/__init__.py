@@ -1,1 +1,1 @@
-"""The reward of a completion: named terms, declared in YAML, summed (docs/reward.md)."""
+"""The reward of a completion: a weighted sum of named terms declared in YAML (docs/reward.md)."""

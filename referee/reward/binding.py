@@ -1,7 +1,7 @@
-"""From what a recipe says of a term to the function that computes it.
+"""Binding of a recipe's term to the function that computes it.
 
-Guarantees: what a recipe names and the options that it gives are checked when it is loaded, in one line that says what
-would be right. A user's own term is named `module:function`.
+Guarantees: a term's name and options are checked when the recipe is loaded; an error is one line that gives the remedy.
+A user-defined term is named `module:function`.
 """
 
 from __future__ import annotations
@@ -26,45 +26,45 @@ from referee.terms import BUILTIN
 from referee.terms.view import GroupView
 
 TERMS: dict[str, Any] = {**BUILTIN, "ser": Ser}
-# A group of no completions, by which a built-in term says what it refuses of its options.
-NOBODY = GroupView(
+# A group without completions; calling a built-in term on it only checks the term's options.
+EMPTY_GROUP = GroupView(
     Sample("", "", "", "", "", video_path="a"), (), (), terms=defaultdict(lambda: np.zeros(0, np.float32))
 )
 
 
 def bound_term(where: str, use: str, options: dict[str, Any]) -> Callable[..., Any]:
-    """The term called `use`, with its options, to be called with a GroupView. `where`: its key in the config.
+    """The term called `use` with its options bound, ready to be called with a GroupView. `where`: its config key.
 
-    Raises BadInput for a name that leads nowhere and for options that the term does not take.
+    Raises BadInput for an unknown term and for options that the term does not take.
     """
     term = _named(where, use)
     schema: Any = term if is_dataclass(term) else _schema(where, use, term)
-    known = [one.name for one in fields(schema)]
+    known = [option.name for option in fields(schema)]
     for name, value in options.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-            takes = f"the nearest it takes is {near[0]}" if near else "it takes none"
-            raise BadInput(f"{where}.options.{name}: {use} has no such option; {takes}")
+            remedy = f"the nearest option is {near[0]}" if near else "it has no options"
+            raise BadInput(f"{where}.options.{name}: {use} has no such option; {remedy}")
         try:
             OmegaConf.merge(OmegaConf.structured(schema), {name: value})
         except OmegaConfBaseException:
-            wanted = get_type_hints(schema)[name]
-            right = f"one of {', '.join(map(str, get_args(wanted)))}"
-            if get_origin(wanted) is not Literal:
-                right = f"of type {getattr(wanted, '__name__', wanted)}"
-            raise BadInput(f"{where}.options.{name} = {value!r}: it has to be {right}") from None
+            hint = get_type_hints(schema)[name]
+            wanted = f"one of {', '.join(map(str, get_args(hint)))}"
+            if get_origin(hint) is not Literal:
+                wanted = f"of type {getattr(hint, '__name__', hint)}"
+            raise BadInput(f"{where}.options.{name} = {value!r}: must be {wanted}") from None
     try:
         typed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), options))
     except OmegaConfBaseException as error:
         raise BadInput(f"{where}.options: {use}: {str(error).splitlines()[0]}") from None
-    except BadInput as error:  # what a dataclass refuses by itself names the option first
+    except BadInput as error:  # raised by the dataclass itself; its message begins with the option's name
         raise BadInput(f"{where}.options.{error}") from None
     if is_dataclass(term):
         return typed
     bound = partial(term, **asdict(typed))
     if use in BUILTIN:
         try:
-            bound(NOBODY)
+            bound(EMPTY_GROUP)
         except BadInput as error:
             raise BadInput(f"{where}.options: {error}") from None
     return bound
@@ -75,31 +75,31 @@ def _named(where: str, use: str) -> Any:
         if use not in TERMS:
             near = difflib.get_close_matches(use, TERMS, n=1, cutoff=0)[0]
             raise BadInput(
-                f"{where}: no term is called {use}; the nearest is {near}; one of your own is written module:function"
+                f"{where}: no term is called {use}; the nearest is {near}; write your own terms as module:function"
             )
         return TERMS[use]
     return load_function(f"{where}.use", use)
 
 
 def _schema(where: str, use: str, term: Callable[..., Any]) -> type:
-    """A dataclass with the term's options, as its signature says."""
+    """A dataclass of the term's options, made from its signature."""
     try:
         parameters = list(inspect.signature(term).parameters.values())
         hints = get_type_hints(term)
-    except (ValueError, TypeError, NameError) as error:  # no function of Python's, or its annotations name nothing
+    except (ValueError, TypeError, NameError) as error:  # a C function, or annotations with undefined names
         raise BadInput(f"{where}.use = {use}: its signature cannot be read: {error}") from None
     options = parameters[1:]
     by_name = inspect.Parameter.KEYWORD_ONLY
-    if not parameters or parameters[0].kind is by_name or any(one.kind is not by_name for one in options):
-        raise BadInput(f"{where}.use = {use}: it has to be written as def {term.__name__}(view, *, option=default, …)")
+    if not parameters or parameters[0].kind is by_name or any(option.kind is not by_name for option in options):
+        raise BadInput(f"{where}.use = {use}: must be written as def {term.__name__}(view, *, option=default, …)")
     declared = [
-        (one.name, hints.get(one.name, Any), field(default_factory=partial(_same, one.default)))
-        if one.default is not one.empty
-        else (one.name, hints.get(one.name, Any), field(default=MISSING))
-        for one in options
+        (option.name, hints.get(option.name, Any), field(default_factory=partial(_identity, option.default)))
+        if option.default is not option.empty
+        else (option.name, hints.get(option.name, Any), field(default=MISSING))
+        for option in options
     ]
     return make_dataclass(f"Options of {use}", declared, kw_only=True)
 
 
-def _same(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value

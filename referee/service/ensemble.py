@@ -1,4 +1,4 @@
-"""Several referees as one: the mean of their verdicts, and how far they disagree. Pure."""
+"""Several referees as one: the mean of their verdicts, and their disagreement. Pure."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from evidence.types import Verdict
 
 
 def combined(verdicts: Sequence[Sequence[Verdict | None]]) -> list[Verdict | None]:
-    """One verdict per claim from `verdicts`, which holds each referee's, all in the order of the claims.
+    """One verdict per claim. `verdicts`: the verdicts of each referee, in the order of the claims.
 
-    A claim's verdict is the mean of all referees' verdicts, with their `disagreement`: how far two of them lie apart,
-    on average over the pairs and both kinds. None if any of them gave none: a mean of the others would be on another
-    scale.
+    A claim's verdict is the mean over the referees; its `disagreement` is the mean distance between two referees, over
+    all pairs and both kinds. It is None if any referee gave no verdict: a mean of the others would be on another scale.
     """
-    return [_mean(of_claim) for of_claim in zip(*verdicts, strict=True)]
+    return [_mean(claim_verdicts) for claim_verdicts in zip(*verdicts, strict=True)]
 
 
 def _mean(verdicts: Sequence[Verdict | None]) -> Verdict | None:
-    there = [verdict for verdict in verdicts if verdict is not None]
-    if len(there) < len(verdicts):
+    given = [verdict for verdict in verdicts if verdict is not None]
+    if len(given) < len(verdicts):
         return None
-    readings = np.array([(verdict.relevance, verdict.localization) for verdict in there])  # [referees, 2]
-    first, second = np.triu_indices(len(there), 1)
-    apart = np.abs(readings[first] - readings[second])
+    readings = np.array([(verdict.relevance, verdict.localization) for verdict in given])  # [referees, 2]
+    first, second = np.triu_indices(len(given), 1)
+    distances = np.abs(readings[first] - readings[second])
     relevance, localization = readings.mean(axis=0).tolist()
-    return Verdict(relevance, localization, disagreement=float(apart.mean()) if apart.size else 0.0)
+    return Verdict(relevance, localization, disagreement=float(distances.mean()) if distances.size else 0.0)

@@ -1,8 +1,8 @@
 """A referee behind any OpenAI-compatible endpoint: `vllm serve`, or another one.
 
-Guarantees: nothing is read into an answer that is not there. To read `expected` the log-probabilities of the whole
-scale have to be known, or the question is refused; without them there is only the answer itself. The key goes into the
-request and nowhere else: what an endpoint says is told without it.
+Guarantees: probabilities are never guessed. The reading `expected` needs the log-probabilities of the whole scale, or
+the question is refused; the reading `argmax` uses only the answer itself. The key is sent with the request and appears
+nowhere else: it is removed from an endpoint's error messages.
 """
 
 from __future__ import annotations
@@ -13,30 +13,34 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import openai
+from openai.types.chat import ChatCompletionContentPartParam
 from PIL import Image
 
 from referee.service.backend import Barred, Refused, Turn, Unavailable
 from referee.service.sources import SCALE_SLOT, RefereeSource
 from rollout.prompt import without_control
 
-TOP_LOGPROBS = 20  # the most that the API allows; an endpoint that allows fewer is told so in its extra_body
-# A token of the scale that is not listed is less likely than the last one that is. If that is under this share of the
-# rest of the scale, it is taken for 0.
+TOP_LOGPROBS = 20  # the API's maximum; for an endpoint that allows fewer, set top_logprobs in its extra_body
+# An unlisted token of the scale is less likely than the least likely listed token. If even that is below this share of
+# the rest of the scale, the unlisted token counts as 0.
 NEGLIGIBLE = 0.01
-ROUNDING = 1e-3  # log-probabilities of 0 may arrive a little above it
+ROUNDING = 1e-3  # log-probabilities of 0 may arrive slightly above 0
 REASON_CHARS = 300
 
 
 class HttpBackend:
-    """One client; at most `max_concurrent` requests are under way."""
+    """One client with at most `max_concurrent` concurrent requests."""
 
     def __init__(self, source: RefereeSource, logprobs: bool, max_concurrent: int, timeout_s: float):
-        """`logprobs`: whether the whole distribution is wanted, or only the answer. Raises BadInput without the key."""
+        """`logprobs`: whether to read the whole distribution or only the answer. `timeout_s`: of one request.
+
+        Raises BadInput if the source's key is not set.
+        """
         self.source, self.logprobs, self.timeout_s = source, logprobs, timeout_s
         self.digest = _digest([source.url, source.model, source.version])
         self.setting = _digest([logprobs, source.extra_body])
@@ -45,7 +49,7 @@ class HttpBackend:
         self._client: openai.AsyncOpenAI | None = None
 
     async def start(self) -> None:
-        # Without a key of its own the client would send the one of OPENAI_API_KEY to whoever listens there.
+        # Without an explicit key the client would send the value of OPENAI_API_KEY to the endpoint.
         key = self._key or "none"
         self._client = openai.AsyncOpenAI(base_url=self.source.url, api_key=key, max_retries=0, timeout=self.timeout_s)
 
@@ -61,16 +65,18 @@ class HttpBackend:
         except (KeyError, TypeError, AttributeError):
             raise Unavailable("its reply is not in the OpenAI format: no choices[0].message.content") from None
         if answer not in scale:
-            raise Unavailable(f"it answers {answer[:20]!r}, which is none of {', '.join(scale)}")
+            raise Unavailable(f"it answers {answer[:20]!r}, which is not one of {', '.join(scale)}")
         return np.array([token == answer for token in scale], np.float32)
 
     async def stop(self) -> None:
         if self._client is not None:
             await self._client.close()
 
-    async def _post(self, content: list[dict[str, Any]], scale: list[str]) -> str:
+    async def _post(self, content: list[ChatCompletionContentPartParam], scale: list[str]) -> str:
         """The body of the reply. Raises Unavailable and Refused."""
-        asked: dict[str, Any] = {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self.logprobs else {}
+        if self._client is None:
+            raise RuntimeError("the client has not been started")
+        logprobs: dict[str, Any] = {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self.logprobs else {}
         try:
             reply = await self._client.chat.completions.with_raw_response.create(
                 model=self.source.model,
@@ -78,22 +84,22 @@ class HttpBackend:
                 max_tokens=1,
                 temperature=0.0,
                 extra_body=_filled(self.source.extra_body, scale),
-                **asked,
+                **logprobs,
             )
         except openai.APIStatusError as error:
-            reason = self._told(f"HTTP {error.status_code}: {error.message}")
+            reason = self._reason(f"HTTP {error.status_code}: {error.message}")
             if error.status_code in (408, 409, 429) or error.status_code >= 500:
                 raise Unavailable(reason) from None
             if error.status_code in (401, 403, 404):
                 raise Barred(f"{reason} ({self.source.model} at {self.source.url})") from None
             raise Refused(reason) from None
         except openai.APIConnectionError as error:
-            raise Unavailable(self._told(f"{error} {error.__cause__ or ''}")) from None
+            raise Unavailable(self._reason(f"{error} {error.__cause__ or ''}")) from None
         return reply.http_response.text
 
-    def _told(self, reason: str) -> str:
-        """What the endpoint said, in one line of bounded length, and without the key, which some repeat."""
-        hidden = reason.replace(self._key, "***") if self._key else reason
+    def _reason(self, message: str) -> str:
+        """The endpoint's message as one line of bounded length, without the key, which some endpoints repeat."""
+        hidden = message.replace(self._key, "***") if self._key else message
         return " ".join(hidden.split())[:REASON_CHARS]
 
 
@@ -101,24 +107,27 @@ def _digest(identity: object) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _content(turn: Turn, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-    """The turn as the API's parts. Raises ValueError if it has not as many slots as there are images."""
+def _content(turn: Turn, images: Sequence[np.ndarray]) -> list[ChatCompletionContentPartParam]:
+    """The turn as the API's content parts. Raises ValueError unless there is one image for each slot."""
     slots = [part for part in turn if not isinstance(part, str)]
-    shown: Iterator[dict[str, Any]] = iter(
-        [{"type": "image_url", "image_url": {"url": _data_url(image)}} for _, image in zip(slots, images, strict=True)]
-    )
-    return [{"type": "text", "text": without_control(part)} if isinstance(part, str) else next(shown) for part in turn]
+    urls = iter([_data_url(image) for _, image in zip(slots, images, strict=True)])
+    return [
+        {"type": "text", "text": without_control(part)}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": next(urls)}}
+        for part in turn
+    ]
 
 
 def _data_url(image: np.ndarray) -> str:
-    """PNG: what the referee sees is what was drawn."""
+    """The image as a PNG data URL; lossless, so that the referee sees exactly the drawn pixels."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG", compress_level=1)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _filled(body: Any, scale: list[str]) -> Any:
-    """`body` with the list of the scale's tokens in every slot for it."""
+    """`body` with every SCALE_SLOT replaced by the list of the scale's tokens."""
     if isinstance(body, Mapping):
         return {key: _filled(value, scale) for key, value in body.items()}
     if isinstance(body, list):
@@ -132,29 +141,29 @@ def _first_choice(body: str) -> dict[str, Any]:
     except (ValueError, KeyError, IndexError, TypeError):
         raise Unavailable("its reply is not in the OpenAI format: no choices[0]") from None
     if not isinstance(choice, dict):
-        raise Unavailable("its reply is not in the OpenAI format: choices[0] is no object")
+        raise Unavailable("its reply is not in the OpenAI format: choices[0] is not an object")
     return choice
 
 
 def _from_logprobs(choice: dict[str, Any], scale: list[str]) -> np.ndarray:
     """float32 [n]: the scale's distribution, from the first token's log-probabilities."""
     if not choice.get("logprobs"):
-        raise Refused("it gives no log-probabilities; use one that does, or set verification.reading=argmax")
+        raise Refused("it returns no log-probabilities; use an endpoint that does, or set verification.reading=argmax")
     try:
         first = choice["logprobs"]["content"][0]
         listed = {str(entry["token"]): float(entry["logprob"]) for entry in [first, *first["top_logprobs"]]}
     except (KeyError, IndexError, TypeError, ValueError):
         raise Unavailable("its log-probabilities are not in the OpenAI format") from None
-    if not all(logprob <= ROUNDING for logprob in listed.values()):  # NaN is not, either
+    if not all(logprob <= ROUNDING for logprob in listed.values()):  # false for NaN too
         raise Unavailable("its log-probabilities are not numbers of 0 or less")
-    # "1" and " 1" are different tokens and the same answer.
-    spelt = [[math.exp(logprob) for token, logprob in listed.items() if token.strip() == wanted] for wanted in scale]
-    found = np.array([sum(each) for each in spelt])
-    known = found.sum()
-    unlisted = 0.0 if all(spelt) else math.exp(min(listed.values()))
-    if known <= 0 or unlisted > NEGLIGIBLE * known:
+    # "1" and " 1" are different tokens but the same answer.
+    spellings = [[math.exp(logprob) for token, logprob in listed.items() if token.strip() == digit] for digit in scale]
+    probabilities = np.array([sum(spelling) for spelling in spellings])
+    total = probabilities.sum()
+    unlisted = 0.0 if all(spellings) else math.exp(min(listed.values()))
+    if total <= 0 or unlisted > NEGLIGIBLE * total:
         raise Refused(
-            f"{', '.join(scale)} are not among its {len(listed)} likeliest tokens; keep it to them, as with "
+            f"{', '.join(scale)} are not among its {len(listed)} likeliest tokens; restrict it to them, as with "
             f"model.referee.extra_body={{structured_outputs: {{choice: {SCALE_SLOT}}}}} for vllm serve"
         )
-    return (found / known).astype(np.float32)
+    return (probabilities / total).astype(np.float32)

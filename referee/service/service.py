@@ -1,10 +1,10 @@
-"""The referee as a service: verdicts on claims and judgements on answers, from whatever backend there is (promise 8).
+"""The referee as a service: verdicts on claims and judgements on answers, from any backend (promise 8).
 
-Guarantees: the same question is asked once, however many groups ask it at a time, and never again while it is
-remembered; every call returns within `deadline_s`, with None for what is not there by then, never a made-up verdict; a
-question is asked at most `attempts` times; a backend that fails again and again is left alone for a while, and what
-would have been asked of it is None at once; one that lets no question in any more ends the run. Each None has its
-count. What is no failure of the backend but a defect raises. Pure asyncio: nothing here knows Ray, torch or vLLM.
+Guarantees: concurrent requests for the same question share one request to the backend, and cached questions are not
+asked again. Every call returns within `deadline_s`, with None for missing answers, never a made-up verdict. A question
+is asked at most `attempts` times. A backend that keeps failing is not asked for a while; its questions are answered
+None at once. A backend that rejects every request ends the run. Each None is counted. A defect, as opposed to a
+failure of the backend, raises. Pure asyncio: independent of Ray, torch and vLLM.
 """
 
 from __future__ import annotations
@@ -38,18 +38,23 @@ from referee.verification import (
     read_scale,
 )
 
-# Between attempts: doubled each time, with up to a second of jitter, so that those refused together return apart.
+# Between attempts: doubled each time, with up to a second of jitter, so that simultaneous failures do not retry at the
+# same time.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 8.0
 COUNTS = ("questions", "cached", "deduplicated", "asked", "retried", "late", "failed", "breaker_open", "missing")
 
 
 @dataclass(frozen=True)
 class ServiceConfig:
-    """How a referee is asked.
+    """Limits on asking a referee.
 
-    deadline_s: after it a verdict counts as missing. attempts: of one question. breaker_failures: so many in a row, and
-    it is left alone but for one question in breaker_pause_s. cache_entries: answers kept in memory. cache_dir: a folder
-    that keeps them from run to run; none if empty. max_concurrent: requests under way to one endpoint.
+    deadline_s: time after which a verdict counts as missing.
+    attempts: maximum attempts per question.
+    breaker_failures: consecutive failures that open the circuit breaker.
+    breaker_pause_s: while the breaker is open, one question is asked in each such interval.
+    cache_entries: answers kept in memory.
+    cache_dir: a folder that keeps answers across runs; empty for none.
+    max_concurrent: concurrent requests to one endpoint.
     """
 
     deadline_s: float = 60.0
@@ -66,12 +71,12 @@ class ServiceConfig:
 
 
 class RefereeBarred(RunFailed):
-    """A person has to mend the referee's key, model or address: waiting would change nothing."""
+    """The referee's key, model or address must be corrected by the user: waiting would not help."""
 
 
 @dataclass(frozen=True)
 class _Question:
-    """What is put, the images to show if it really is asked, and the size of the scale."""
+    """A turn, a function that makes its images if it is really asked, and the size of the scale."""
 
     turn: Turn
     images: Callable[[], list[np.ndarray]]
@@ -79,15 +84,15 @@ class _Question:
 
 
 @dataclass
-class _Flight:
-    """A question under way and how many calls wait for it."""
+class _Request:
+    """A question being asked of the backend, and the number of calls that wait for its answer."""
 
     task: asyncio.Task[Answer | None]
     waiting: int = 0
 
 
 class RefereeService:
-    """One backend with everything around it. To be used from one event loop."""
+    """One backend with cache, retries, deadlines and circuit breaker. Must be used from one event loop."""
 
     def __init__(
         self,
@@ -97,17 +102,17 @@ class RefereeService:
         temperature: Mapping[str, float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ):
-        """`temperature`: by kind of question, 1 if not given. Raises BadInput if `cache_dir` cannot be used."""
+        """`temperature`: by kind of question, 1 if missing. Raises BadInput if `cache_dir` cannot be used."""
         self.backend, self.verification, self.config = backend, verification, config
         self.temperature = temperature or {}
         self.breaker = Breaker(config.breaker_failures, config.breaker_pause_s)
         self.cache = VerdictCache(config.cache_entries, DiskCache(config.cache_dir) if config.cache_dir else None)
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
         self._sleep = sleep
-        self._flights: dict[VerdictKey, _Flight] = {}
+        self._requests: dict[VerdictKey, _Request] = {}
 
     async def start(self) -> None:
-        """Start the backend and ask it about a grey picture. Raises BadInput if it gives no answer."""
+        """Start the backend and ask it about a grey image. Raises BadInput if it does not answer."""
         await self.backend.start()
         width, height = self.verification.crop_size
         grey = np.full((height, width, 3), 127, np.uint8)
@@ -120,51 +125,53 @@ class RefereeService:
     async def verify(
         self, question: str, claims: list[Claim], info: FrameInfo, frames: np.ndarray
     ) -> list[Verdict | None]:
-        """One verdict per claim, in order; None for those not there by the deadline. `frames`: uint8 [n, H, W, 3].
+        """One verdict per claim, in order; None for those missing at the deadline. `frames`: uint8 [n, H, W, 3].
 
-        Claims have a box with at least a pixel inside the frame, and a time; the frame judged is the shown one nearest
-        to it. Both questions of a claim, and all claims, are asked at the same time, so that the deadline is each
-        claim's own.
+        Each claim must have a time, and a box with at least one pixel inside the frame; it is judged on the shown frame
+        nearest to its time. All questions are asked concurrently, so the full deadline applies to each claim.
         """
-        said = await self.probabilities(question, claims, info, frames)
 
-        def verdict(one: dict[str, Answer]) -> Verdict:
-            relevance, localization = (self._read(kind, one[kind]) for kind in KINDS)
+        def verdict(answers: dict[str, Answer]) -> Verdict:
+            relevance, localization = (self._read(kind, answers[kind]) for kind in KINDS)
             return Verdict(relevance, localization)
 
-        return [None if one is None else verdict(one) for one in said]
+        answered = await self.probabilities(question, claims, info, frames)
+        return [None if answers is None else verdict(answers) for answers in answered]
 
     async def probabilities(
         self, question: str, claims: list[Claim], info: FrameInfo, frames: np.ndarray
     ) -> list[dict[str, Answer] | None]:
-        """As `verify`, before reading and temperature: by kind, the probabilities of 0, 1 and 2."""
-        put = [self._about_claim(question, claim, info, frames) for claim in claims]
-        answers = await self._answers(pair for both in put for pair in both)
-        found: list[dict[str, Answer] | None] = []
-        for both in put:
-            said = {kind: answer for kind, (key, _) in zip(KINDS, both) if (answer := answers[key]) is not None}
-            found.append(said if len(said) == len(KINDS) else None)
-        self.counts["missing"] += found.count(None)
-        return found
+        """Like `verify`, before reading and temperature: per claim, kind -> probabilities of 0, 1 and 2."""
+        questions = [self._about_claim(question, claim, info, frames) for claim in claims]
+        answers = await self._answers(keyed for both in questions for keyed in both)
+        distributions: list[dict[str, Answer] | None] = []
+        for both in questions:
+            by_kind = {kind: answer for kind, (key, _) in zip(KINDS, both) if (answer := answers[key]) is not None}
+            distributions.append(by_kind if len(by_kind) == len(KINDS) else None)
+        self.counts["missing"] += distributions.count(None)
+        return distributions
 
     async def judge(self, question: str, reference: str, answer: str) -> float | None:
-        """How far `answer` says what `reference` says, 0 to 1; None as for a claim."""
+        """Agreement of `answer` with `reference`, 0 to 1; None if there is no judgement at the deadline."""
         text = judge_text(question, reference, answer, self.verification)
         key = self._key(JUDGE, [text], None)
         answers = await self._answers([(key, _Question([text], list, len(JUDGE_SCALE)))])
-        said = answers[key]
-        self.counts["missing"] += said is None
-        return None if said is None else self._read(JUDGE, said)
+        judgement = answers[key]
+        self.counts["missing"] += judgement is None
+        return None if judgement is None else self._read(JUDGE, judgement)
 
     def forget(self) -> None:
-        """Empty the memory; a cache on disk stays."""
+        """Empty the in-memory cache, so that everything is judged anew; a cache on disk stays."""
         self.cache.forget()
 
     def stats(self) -> dict[str, int]:
-        """Since the start, in questions: two for each claim, one for each answer. Each is `cached`, `deduplicated`
-        (the same one is under way), `asked` or, as `breaker_open`, not asked. Without an answer are the last and those
-        that came too `late` or `failed`; `missing` are the claims and answers that they concern. `retried`: attempts
-        after a first one. `cache_failures`: of the disk."""
+        """Counts since the start.
+
+        `questions`: two per claim, one per answer. Each question is `cached`, `deduplicated` (the same one is being
+        asked), `asked`, or not asked because of `breaker_open`. No answer comes from the last kind, nor from questions
+        that are `late` or `failed`; `missing` counts the claims and answers concerned. `retried`: attempts after the
+        first. `cache_failures`: failed reads and writes of the disk cache.
+        """
         disk = self.cache.disk
         return dict(self.counts) | {
             "cache_entries": len(self.cache),
@@ -174,13 +181,13 @@ class RefereeService:
     def _about_claim(
         self, question: str, claim: Claim, info: FrameInfo, frames: np.ndarray
     ) -> list[tuple[VerdictKey, _Question]]:
-        """Its questions, in the order of KINDS."""
+        """The claim's questions with their keys, in the order of KINDS."""
         if claim.box is None or claim.time is None:
             raise ValueError(f"claim at {claim.span} is not complete: {claim.reason}")
         config = self.verification
         frame, box = nearest_frame(info.times, claim.time), drawn_box(claim.box, info.size)
         pixels = (info.key, frame, box, tuple(config.crop_size), config.pad_share)
-        shown = cache(lambda: images(frames[frame], box, config))  # both questions show the same
+        shown = cache(lambda: images(frames[frame], box, config))  # both questions share the images
         turns = {kind: parts(kind, question, claim.phrase, info.times[frame], info.size, config) for kind in KINDS}
         return [(self._key(kind, turn, pixels), _Question(turn, shown, len(SCALE))) for kind, turn in turns.items()]
 
@@ -196,61 +203,61 @@ class RefereeService:
     def _read(self, kind: str, answer: Answer) -> float:
         return read_scale(answer, self.verification.reading, self.temperature.get(kind, 1.0))
 
-    async def _answers(self, put: Iterable[tuple[VerdictKey, _Question]]) -> dict[VerdictKey, Answer | None]:
-        """An entry for each question, None where there is no answer by the deadline."""
+    async def _answers(self, questions: Iterable[tuple[VerdictKey, _Question]]) -> dict[VerdictKey, Answer | None]:
+        """An entry for each question, None if it has no answer at the deadline."""
         answers: dict[VerdictKey, Answer | None] = {}
-        waiting: dict[VerdictKey, _Flight] = {}
-        for key, question in put:
+        requests: dict[VerdictKey, _Request] = {}
+        for key, question in questions:
             self.counts["questions"] += 1
-            if key in answers or key in waiting:
+            if key in answers or key in requests:
                 self.counts["deduplicated"] += 1
             elif (answer := self.cache.get(key)) is not None:
                 self.counts["cached"] += 1
                 answers[key] = answer
-            elif (flight := self._board(key, question)) is not None:
-                waiting[key] = flight
+            elif (request := self._request(key, question)) is not None:
+                requests[key] = request
             else:
                 answers[key] = None
-        if not waiting:
+        if not requests:
             return answers
         try:
-            await asyncio.wait({flight.task for flight in waiting.values()}, timeout=self.config.deadline_s)
+            await asyncio.wait({request.task for request in requests.values()}, timeout=self.config.deadline_s)
         finally:
-            late = {key for key, flight in waiting.items() if not flight.task.done()}
-            given_up = sum([self._leave(key, flight) for key, flight in waiting.items()])
+            late = {key for key, request in requests.items() if not request.task.done()}
+            cancelled = sum([self._release(key, request) for key, request in requests.items()])
         self.counts["late"] += len(late)
-        for _ in range(given_up):
+        for _ in range(cancelled):
             self.breaker.failed()
-        return answers | {key: None if key in late else flight.task.result() for key, flight in waiting.items()}
+        return answers | {key: None if key in late else request.task.result() for key, request in requests.items()}
 
-    def _board(self, key: VerdictKey, question: _Question) -> _Flight | None:
-        """The flight of this question, begun if there is none; None if the breaker is open."""
-        flight = self._flights.get(key)
-        if flight is not None:
+    def _request(self, key: VerdictKey, question: _Question) -> _Request | None:
+        """Join the request for this question, starting one if needed; None if the breaker is open."""
+        request = self._requests.get(key)
+        if request is not None:
             self.counts["deduplicated"] += 1
         elif self.breaker.allows():
             self.counts["asked"] += 1
-            flight = self._flights[key] = _Flight(asyncio.create_task(self._fetch(key, question)))
-            flight.task.add_done_callback(lambda task: self._landed(key, task))
+            request = self._requests[key] = _Request(asyncio.create_task(self._fetch(key, question)))
+            request.task.add_done_callback(lambda task: self._remove(key, task))
         else:
             self.counts["breaker_open"] += 1
             return None
-        flight.waiting += 1
-        return flight
+        request.waiting += 1
+        return request
 
-    def _leave(self, key: VerdictKey, flight: _Flight) -> bool:
-        """Wait no longer; what nobody waits for any more is given up. Whether it was."""
-        flight.waiting -= 1
-        if flight.waiting or flight.task.done():
+    def _release(self, key: VerdictKey, request: _Request) -> bool:
+        """Stop waiting for a request, and cancel it if no other call waits for it. Returns whether it was cancelled."""
+        request.waiting -= 1
+        if request.waiting or request.task.done():
             return False
-        self._landed(key, flight.task)
-        return flight.task.cancel()
+        self._remove(key, request.task)
+        return request.task.cancel()
 
-    def _landed(self, key: VerdictKey, task: asyncio.Task[Answer | None]) -> None:
-        if key in self._flights and self._flights[key].task is task:
-            del self._flights[key]
+    def _remove(self, key: VerdictKey, task: asyncio.Task[Answer | None]) -> None:
+        if key in self._requests and self._requests[key].task is task:
+            del self._requests[key]
         if task.done() and not task.cancelled():
-            task.exception()  # told by whoever waits for it; of several only the first
+            task.exception()  # marks it as retrieved: callers raise it, but only the first of several exceptions
 
     async def _fetch(self, key: VerdictKey, question: _Question) -> Answer | None:
         try:
@@ -258,13 +265,13 @@ class RefereeService:
         except (Unavailable, Refused) as error:
             self.counts["failed"] += 1
             if isinstance(error, Barred) and not self.breaker.closed:
-                raise RefereeBarred(f"the referee lets no question in any more: {error}") from None
+                raise RefereeBarred(f"the referee rejects every question: {error}") from None
             return None
         self.cache.put(key, answer)
         return answer
 
     async def _ask(self, question: _Question) -> Answer:
-        """An answer in at most `attempts`. Raises Unavailable and Refused."""
+        """Ask the backend, with at most `attempts` attempts. Raises Unavailable and Refused."""
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(self.config.attempts),
             wait=wait_exponential_jitter(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
@@ -274,7 +281,7 @@ class RefereeService:
         ):
             with attempt:
                 if attempt.retry_state.attempt_number > 1:
-                    self._again()
+                    self._begin_retry()
                 try:
                     probabilities = await self.backend.choose(question.turn, question.images(), question.scale)
                 except (Unavailable, Barred):
@@ -283,8 +290,8 @@ class RefereeService:
         self.breaker.succeeded()
         return tuple(probabilities.tolist())
 
-    def _again(self) -> None:
-        """Before another attempt. Raises Unavailable if others failed meanwhile and opened the breaker."""
+    def _begin_retry(self) -> None:
+        """Count a retry. Raises Unavailable if the failures of other questions have opened the breaker meanwhile."""
         if not self.breaker.closed:
-            raise Unavailable("it is left alone for a while")
+            raise Unavailable("it keeps failing and is not asked for a while")
         self.counts["retried"] += 1

@@ -1,4 +1,4 @@
-"""Reward terms: pure functions from a group's completions to one number each (docs/reward.md)."""
+"""Reward terms: pure functions that map a group's completions to one number each (docs/reward.md)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from referee.terms import answers, form, judge, open_o3, rler, shaping, temporal, video_r1
 
-# By the name that a recipe uses them by.
+# Recipe name -> term.
 BUILTIN: dict[str, Callable[..., Any]] = {
     "accuracy": answers.accuracy,
     "choice": answers.term_of(answers.choice),

@@ -1,7 +1,7 @@
-"""Is the answer right? One rule for each way in which an answer can be right, and which rule a sample goes by.
+"""Correctness of answers: the rules, and the choice of a rule for each sample.
 
-Each rule is a function of the answer, as it stands between its tags, and the reference; a completion without an
-answer gets 0. All are in [0, 1].
+Each rule is a function of the answer (the text between its tags) and the reference, with values in [0, 1]. A completion
+without an answer gets 0.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from referee.terms.view import GroupView, needs
 Rule = Callable[[str, str], float]
 
 OPTION = "Correct Option:"
-# By the task as our readers write it, without case (docs/data.md). A sample with options and none of these tasks is a
-# multiple choice; any other goes by the free-form rule.
+# Casefolded task, as the dataset readers write it -> rule (docs/data.md). For other tasks a sample with options is a
+# multiple choice, and any other sample is free-form.
 BY_TASK = {
     "visual qa": "box",
     "temporal qa": "interval",
     "temporal qa (mcq)": "stated choice",
     "general video qa mcq": "choice",
-    "multiple choice": "choice",  # Video-R1 and EasyVideoR1, from here on
+    "multiple choice": "choice",  # this and the following: Video-R1 and EasyVideoR1
     "numerical": "numeric",
     "regression": "regression",
     "ocr": "ocr",
@@ -35,60 +35,63 @@ BY_TASK = {
     "temporal grounding": "interval",
     "spatial-temporal grounding": "interval",
 }
-# Shares of the reference by which a regression's answer may be off.
+# Tolerated relative errors of mean_relative_accuracy.
 MRA_ERRORS = tuple((10 - i) / 20 for i in range(10))
 
 
-def exact(said: str, truth: str) -> float:
-    """The same but for case, runs of whitespace and a final full stop."""
-    return float(_plain(said) == _plain(truth))
+def exact(answer: str, reference: str) -> float:
+    """1 if the texts are equal except for case, runs of whitespace and a final full stop; else 0."""
+    return float(_plain(answer) == _plain(reference))
 
 
-def choice(said: str, truth: str) -> float:
-    """Open-o3-Video's rule: the option's letter as X, `X.`, `(X)` or `[X]`, and nothing else. No letter is none's."""
-    letter = _letter(truth)
-    return float(bool(letter) and _letter(said) == letter)
+def choice(answer: str, reference: str) -> float:
+    """Open-o3-Video's rule: 1 for the option's letter as X, `X.`, `(X)` or `[X]`, and nothing else. A reference without
+    a letter gives 0."""
+    letter = _letter(reference)
+    return float(bool(letter) and _letter(answer) == letter)
 
 
-def stated_choice(said: str, truth: str) -> float:
-    """Of a temporal multiple choice: the letter after "Correct Option:"; the reference's is its first line."""
-    _, stated, letter = said.partition(OPTION)
-    return choice(letter, truth.partition("\n")[0]) if stated else 0.0
+def stated_choice(answer: str, reference: str) -> float:
+    """For a temporal multiple choice: `choice` of the letter after "Correct Option:" and the reference's first line."""
+    _, stated, letter = answer.partition(OPTION)
+    return choice(letter, reference.partition("\n")[0]) if stated else 0.0
 
 
-def numeric(said: str, truth: str) -> float:
-    """Video-R1's rule: equal after rounding to two decimals, with commas taken out as thousands' separators. Unlike
-    there, 5 and 5.0 are the same number."""
-    a, b = _number(said), _number(truth)
+def numeric(answer: str, reference: str) -> float:
+    """Video-R1's rule: 1 if the numbers are equal after rounding to two decimals; commas are thousands separators.
+    Unlike in Video-R1, 5 and 5.0 are the same number."""
+    a, b = _number(answer), _number(reference)
     return float(a is not None and b is not None and round(a, 2) == round(b, 2))
 
 
-def mean_relative_accuracy(said: str, truth: str) -> float:
-    """The share of the thresholds .5, .55, … .95 for which the error, as a share of the reference, is at most one minus
-    the threshold. VSI-Bench's measure, by which Video-R1 evaluates regressions; see `closeness`."""
-    error = _relative_error(said, truth)
-    return sum(error <= most + 1e-9 for most in MRA_ERRORS) / len(MRA_ERRORS)
+def mean_relative_accuracy(answer: str, reference: str) -> float:
+    """The share of the thresholds .5, .55, … .95 for which the relative error is at most one minus the threshold.
+
+    VSI-Bench's measure, with which Video-R1 evaluates regressions; see `closeness`.
+    """
+    error = _relative_error(answer, reference)
+    return sum(error <= tolerance + 1e-9 for tolerance in MRA_ERRORS) / len(MRA_ERRORS)
 
 
-def closeness(said: str, truth: str) -> float:
-    """One minus the error as a share of the reference, at least 0: what Video-R1's released code trains with."""
-    return max(0.0, 1 - _relative_error(said, truth))
+def closeness(answer: str, reference: str) -> float:
+    """One minus the relative error, at least 0: the reward in Video-R1's released code."""
+    return max(0.0, 1 - _relative_error(answer, reference))
 
 
-def ocr(said: str, truth: str) -> float:
+def ocr(answer: str, reference: str) -> float:
     """One minus the word error rate, at least 0 (jiwer)."""
     from jiwer import wer
 
-    reference, hypothesis = " ".join(truth.split()), " ".join(said.split())
+    reference, answer = " ".join(reference.split()), " ".join(answer.split())
     if not reference:
-        return float(not hypothesis)
-    return max(0.0, 1 - float(wer(reference, hypothesis)))
+        return float(not answer)
+    return max(0.0, 1 - float(wer(reference, answer)))
 
 
-def interval(said: str, span: Interval) -> float:
-    """Temporal IoU, hull as denominator, of the first interval said; 0 for a reversed one."""
-    found = intervals(said)
-    return tiou(found[0], span) if found else 0.0
+def interval(answer: str, span: Interval) -> float:
+    """Temporal IoU, with the hull as denominator, of the answer's first interval and `span`; 0 for a reversed one."""
+    answered = intervals(answer)
+    return tiou(answered[0], span) if answered else 0.0
 
 
 def accuracy(
@@ -97,13 +100,13 @@ def accuracy(
     free_form: Literal["rouge", "exact"] = "rouge",
     regression: Literal["mra", "closeness"] = "mra",
 ) -> list[float]:
-    """How right the answer is, by the rule of the sample's task (BY_TASK, docs/reward.md)."""
+    """Correctness of each answer by the rule of the sample's task (BY_TASK, docs/reward.md)."""
     rule = rule_of(view.sample)
     if rule == "box":
         return answered_box(view)
     if rule == "interval":
         span = true_span(view.sample)
-        return _each(view, lambda said, _: interval(said, span) if span else 0.0)
+        return _each(view, lambda answer, _: interval(answer, span) if span else 0.0)
     if rule == "free-form":
         rule = free_form
     elif rule == "regression":
@@ -112,19 +115,19 @@ def accuracy(
 
 
 def rule_of(sample: Sample) -> str:
-    """ "box", "interval", "free-form", or a key of RULES."""
+    """The sample's rule: "box", "interval", "free-form", or a key of RULES."""
     return BY_TASK.get(sample.task.casefold(), "choice" if sample.options else "free-form")
 
 
 def true_span(sample: Sample) -> Interval | None:
-    """The sample's first span; without one, what the last line of its answer says."""
-    found = sample.spans or intervals(sample.answer.rpartition("\n")[2])
-    return found[0] if found else None
+    """The sample's first span or, without spans, the first interval in the last line of its answer."""
+    spans = sample.spans or intervals(sample.answer.rpartition("\n")[2])
+    return spans[0] if spans else None
 
 
 def true_box(view: GroupView) -> Box | None:
-    """The box in the answer of a visual QA, there in pixels of the original, in those of the resized frame. Raises
-    BadInput where the frame size is not known."""
+    """The first box in the answer of a visual QA, converted from pixels of the original to those of the resized frame.
+    Raises BadInput if the frame size is unknown."""
     frames, size = view.known_frames, view.sample.image_size
     original = BoxSpace(*size) if size and min(size) > 0 else frames.original_space
     return next((convert(box, original, frames.resized_space) for box in boxes(view.sample.answer)), None)
@@ -132,18 +135,18 @@ def true_box(view: GroupView) -> Box | None:
 
 @needs("frames")
 def answered_box(view: GroupView) -> list[float]:
-    """IoU of the first box in each answer with the one in the reference. Raises BadInput where there is a box, and the
-    frame size is not known."""
-    said = [next(iter(boxes(completion.answer or "")), None) for completion in view.completions]
-    if not any(said):
-        return [0.0] * len(said)
+    """IoU of the first box in each answer with the reference's. Raises BadInput if an answer has a box and the frame
+    size is unknown."""
+    answered = [next(iter(boxes(completion.answer or "")), None) for completion in view.completions]
+    if not any(answered):
+        return [0.0] * len(answered)
     frames, truth = view.known_frames, true_box(view)
     if truth is None:
-        return [0.0] * len(said)
-    return [0.0 if box is None else iou(in_pixels(box, frames, view.box_space), truth) for box in said]
+        return [0.0] * len(answered)
+    return [0.0 if box is None else iou(in_pixels(box, frames, view.box_space), truth) for box in answered]
 
 
-# The rules that need nothing but two texts.
+# The rules that compare two texts.
 RULES: dict[str, Rule] = {
     "exact": exact,
     "choice": choice,
@@ -157,7 +160,7 @@ RULES: dict[str, Rule] = {
 
 
 def term_of(rule: Rule) -> Callable[[GroupView], list[float]]:
-    """The rule as a term, for whatever task."""
+    """The rule as a term for any task."""
 
     def term(view: GroupView) -> list[float]:
         return _each(view, rule)
@@ -167,8 +170,8 @@ def term_of(rule: Rule) -> Callable[[GroupView], list[float]]:
 
 
 def _each(view: GroupView, rule: Rule) -> list[float]:
-    said: Sequence[str | None] = [completion.answer for completion in view.completions]
-    return [0.0 if answer is None else rule(answer, view.sample.answer) for answer in said]
+    answers: Sequence[str | None] = [completion.answer for completion in view.completions]
+    return [0.0 if answer is None else rule(answer, view.sample.answer) for answer in answers]
 
 
 def _plain(answer: str) -> str:
@@ -190,8 +193,9 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _relative_error(said: str, truth: str) -> float:
-    a, b = _number(said), _number(truth)
+def _relative_error(answer: str, reference: str) -> float:
+    """|answer - reference| / |reference|; infinite if either is not a number, or the reference alone is 0."""
+    a, b = _number(answer), _number(reference)
     if a is None or b is None:
         return math.inf
     if b == 0:

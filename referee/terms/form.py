@@ -1,4 +1,4 @@
-"""Whether a completion keeps to the grammar of evidence."""
+"""A term for completions that follow the grammar of evidence."""
 
 from __future__ import annotations
 

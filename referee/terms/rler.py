@@ -1,6 +1,6 @@
-"""RLER's rewards beside accuracy (arXiv 2604.04379, formulas as reported; domain.md section 3).
+"""RLER's rewards other than accuracy (arXiv 2604.04379, formulas as reported; domain.md section 3).
 
-A completion thinks, cites frames that it was shown by their index from 0, and answers:
+A completion thinks, cites shown frames by their index from 0, and answers:
 
     <think>…</think><keyframes>[3, 5]</keyframes><answer>…</answer>
 """
@@ -20,16 +20,16 @@ TAG = re.compile(r"<[^<>]*>")
 
 
 def rler_format(view: GroupView) -> list[float]:
-    """1 for exactly one thought, one list of cited frames and one answer, in this order, the list not empty; else 0.
-    Our reading: a list that cites frames wrongly is still a list."""
+    """1 for exactly one thought, one non-empty list of cited frames and one answer, in this order; else 0. Our reading:
+    a list with invalid citations is still a list."""
     return [float(_in_form(text)) for text in view.texts]
 
 
 @needs("frames")
 def frame_sensitive(view: GroupView) -> list[float]:
-    """clip((|K| - E) / (1 + |K|), 0, 1): K the cited frames that were shown, E the number of citations of none. 0 for a
-    completion that cites nothing. That only a right and well-formed completion is paid for it is the recipe's gate.
-    Raises BadInput where something is cited, and the frames shown are not known."""
+    """clip((|K| - E) / (1 + |K|), 0, 1): K are the shown frames that are cited, E is the number of invalid citations.
+    0 for a completion that cites nothing. The recipe's gate restricts it to right and well-formed completions. Raises
+    BadInput if a frame is cited and the shown frames are unknown."""
 
     def cited(shown: int) -> list[CitedFrames]:
         return [cited_frames(text, shown) or CitedFrames((), 0) for text in view.texts]
@@ -40,23 +40,23 @@ def frame_sensitive(view: GroupView) -> list[float]:
 
 
 def think_transparency(view: GroupView, *, low: int = 0, high: int = 320) -> list[float]:
-    """sin^2(pi L), L in [0, 1] the thought's length in words between `low` and `high`: most for one half way.
+    """sin^2(pi L), where L in [0, 1] is the position of the thought's length in words between `low` and `high`: the
+    maximum is halfway.
 
-    Our reading: words and not tokens, since a completion's tokens are those of its answer, too, and another model's
-    tokens would be others; tags are no words. The bounds are ours: they put the most at 160 words. Raises BadInput if
-    they are not in order.
+    Our reading: words and not tokens, since a completion's token count includes its answer, and depends on the model;
+    tags are not words. The bounds are ours: they put the maximum at 160 words. Raises BadInput unless 0 <= low < high.
     """
     if not 0 <= low < high:
-        raise BadInput(f"think_transparency: low = {low}, high = {high}: 0 <= low < high has to hold")
+        raise BadInput(f"think_transparency: low = {low}, high = {high}: must satisfy 0 <= low < high")
     shares = [(len(_words(c.think)) - low) / (high - low) for c in view.completions]
     return [math.sin(math.pi * min(max(share, 0.0), 1.0)) ** 2 for share in shares]
 
 
 def anti_repetition(view: GroupView, *, n: int = 3) -> list[float]:
-    """-rho, in [-1, 0]: rho the share of the thought's runs of `n` words that repeat an earlier one, without case. A
-    thought of fewer words repeats nothing. Raises BadInput if `n` is below 1."""
+    """-rho, in [-1, 0], where rho is the share of the thought's runs of `n` words that repeat an earlier run, ignoring
+    case. A thought of fewer words repeats nothing. Raises BadInput if `n` is below 1."""
     if n < 1:
-        raise BadInput(f"anti_repetition: n = {n}: it has to be 1 or more")
+        raise BadInput(f"anti_repetition: n = {n}: must be 1 or more")
     return [-_repeated(_words(completion.think), n) for completion in view.completions]
 
 

@@ -1,7 +1,7 @@
-"""Likeness of two texts: the mean of ROUGE-1, ROUGE-2 and ROUGE-L F1 with stemming, by Google's rouge_score.
+"""Similarity of two texts: the mean of ROUGE-1, ROUGE-2 and ROUGE-L F1 with stemming, by Google's rouge_score.
 
-Stemming is most of its cost, so stems and the tokens of recent texts are kept: all completions of a group share their
-reference. The library is imported at the first score, since it takes a second (it imports nltk).
+Most of the cost is stemming, so stems and the tokens of recent texts are cached: all completions of a group share their
+reference. The library is imported at the first score, since importing it takes a second (it imports nltk).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ WORDS_KEPT = 1 << 16
 TEXTS_KEPT = 1 << 10
 
 
-def rouge(said: str, truth: str) -> float:
-    """In [0, 1]. Only letters a-z and digits count. Of a reference of one word it is 2/3 at most: one word has no
-    ROUGE-2."""
-    scores = _scorer().score(truth, said)
+def rouge(answer: str, reference: str) -> float:
+    """Similarity in [0, 1]. Only letters a-z and digits count. With a reference of one word it is at most 2/3, since
+    one word has no ROUGE-2."""
+    scores = _scorer().score(reference, answer)
     return float(sum(score.fmeasure for score in scores.values()) / len(scores))
 
 
@@ -27,7 +27,7 @@ def _scorer() -> Any:
     from rouge_score.tokenize import tokenize
 
     class Stems:
-        """What rouge_score wants of a stemmer and of a tokenizer."""
+        """The parts of a stemmer and of a tokenizer that rouge_score uses, cached."""
 
         stem = staticmethod(lru_cache(WORDS_KEPT)(PorterStemmer().stem))
         tokenize = staticmethod(lru_cache(TEXTS_KEPT)(lambda text: tokenize(text, Stems)))

@@ -1,4 +1,4 @@
-"""Video-R1's rewards beside accuracy (arXiv 2503.21776). How much each pays is its weight in the recipe: .3 and .2."""
+"""Video-R1's rewards other than accuracy (arXiv 2503.21776). The recipe sets their weights: .3 and .2."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ IN_ORDER = ["<think>", "</think>", "<answer>", "</answer>"]
 
 
 def video_r1_format(view: GroupView) -> list[float]:
-    """1 for a thought and then an answer, with nothing but whitespace around them; else 0."""
-    return [float(_nothing_else(text)) for text in view.texts]
+    """1 for a thought followed by an answer, with only whitespace around them; else 0."""
+    return [float(_in_form(text)) for text in view.texts]
 
 
 @needs("contrast")
 def t_grpo(view: GroupView, *, of: str = "acc", share: float = 0.8, least: float = 0.1) -> list[float]:
-    """1 for a completion whose term `of` is above `least`, if the group's mean of it is at least `share` of that of the
-    completions on shuffled frames; else 0. NaN where there are none, or `of` is not known."""
+    """1 for a completion whose term `of` is above `least`, if the group's mean of that term is at least `share` times
+    the mean over the completions on shuffled frames; else 0. NaN if there are no such completions, or `of` has missing
+    values."""
     if view.contrast is None:
         return [math.nan] * len(view.completions)
     shown, shuffled = view.terms[of], view.contrast.terms[of]
@@ -36,20 +37,20 @@ def t_grpo(view: GroupView, *, of: str = "acc", share: float = 0.8, least: float
 def length_window(
     view: GroupView, *, of: str = "acc", low: int = 320, high: int = 512, least: float = 0.1
 ) -> list[float]:
-    """1 for a completion of `low` to `high` tokens whose term `of` is above `least`, if there is more than one above
-    it in the group; else 0. NaN where lengths, or `of`, are not known. Raises BadInput if the bounds are not in
-    order."""
+    """1 for a completion of `low` to `high` tokens whose term `of` is above `least`, if the group has more than one
+    above it; else 0. NaN if lengths are unknown or `of` has missing values. Raises BadInput unless
+    0 <= low <= high."""
     if not 0 <= low <= high:
-        raise BadInput(f"length_window: low = {low}, high = {high}: 0 <= low <= high has to hold")
+        raise BadInput(f"length_window: low = {low}, high = {high}: must satisfy 0 <= low <= high")
     values = view.terms[of]
     if not view.lengths or np.isnan(values).any():
         return [math.nan] * len(view.completions)
     right = values > least
     several = right.sum() > 1
-    return [float(several and fit and low <= length <= high) for fit, length in zip(right, view.lengths)]
+    return [float(several and good and low <= length <= high) for good, length in zip(right, view.lengths)]
 
 
-def _nothing_else(text: str) -> bool:
+def _in_form(text: str) -> bool:
     tags = list(SECTION.finditer(text))
     if [tag[0] for tag in tags] != IN_ORDER:
         return False

@@ -1,13 +1,13 @@
-"""Is the referee being fooled? Its agreement with geometry, watched while the policy trains (promise 8). Pure.
+"""Detection of reward hacking: the referee's agreement with geometry, monitored during training (promise 8). Pure.
 
-Where a sample has boxes, each claim has two scores: what SER pays for it and its IoU with the labelled box, which the
-policy is never paid for. While a policy learns to give evidence both rise together. When it learns to please the
-referee instead, the reward goes on rising and the two come apart: the alarm is for that.
+In samples with labelled boxes each claim has two scores: its SER score, and its IoU with the labelled box, which never
+enters the reward. While a policy learns to give evidence, both rise together. If it learns to please the referee
+instead, the reward keeps rising while the two diverge, which raises the alarm.
 
-The last `window` steps are compared with the `window` steps before them. The alarm sounds if, from the one to the
-other, the Spearman correlation of score and IoU fell by more than `fall` and the mean reward rose by more than `rise`.
-One without the other is no alarm: a correlation falls by itself where all claims have become good, and so alike, but
-then the mean IoU has risen with it (`iou_rise`: at least by that share of the reward's rise).
+The last `window` steps are compared with the `window` steps before them. The alarm is raised if the Spearman
+correlation of score and IoU fell by more than `fall`, the mean reward rose by more than `rise`, and the mean IoU did
+not rise by at least `iou_rise` times the reward's rise. The last condition matters because the correlation also falls
+when all claims become good, and therefore alike; but then the IoU rises too.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from referee.trust.statistics import NAN, spearman
 
 @dataclass(frozen=True)
 class AgreementConfig:
-    """window: steps that are compared with as many before. least: labelled claims that each of the two windows needs.
-    fall, rise, iou_rise: what sounds the alarm (see the module)."""
+    """window: steps in each of the two compared windows. least: labelled claims that each window needs.
+    fall, rise, iou_rise: thresholds of the alarm (see the module's docstring)."""
 
     window: int = 20
     least: int = 50
@@ -40,8 +40,8 @@ class AgreementConfig:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of the last window: the labelled claims, the Spearman correlation of their score and IoU, and the means of IoU
-    and reward; NaN where there is nothing to tell it from. `alarm`: why one should look, None if all is well."""
+    """Figures of the last window: the number of labelled claims, the Spearman correlation of their score and IoU, and
+    the means of IoU and reward; NaN if there is no data. `alarm`: the reason for an alarm, None without one."""
 
     claims: int
     correlation: float
@@ -50,7 +50,7 @@ class Agreement:
     alarm: str | None
 
     def metrics(self) -> dict[str, float]:
-        """As they are logged; `alarm` is 0 or 1."""
+        """The figures under their metric names; `alarm` is 0 or 1."""
         return {
             "agreement/claims": self.claims,
             "agreement/spearman": self.correlation,
@@ -68,15 +68,17 @@ class _Step:
 
 
 class AgreementWatch:
-    """Keeps two windows of steps; all that it says follows from the calls of `step`."""
+    """Keeps two windows of steps; its results depend only on the calls of `step`."""
 
     def __init__(self, config: AgreementConfig):
         self.config = config
         self._steps: deque[_Step] = deque(maxlen=2 * config.window)
 
     def step(self, claims: Sequence[tuple[float, float]], reward: float) -> Agreement:
-        """`claims`: (score s_m, IoU with the labelled box) of every labelled claim of the step, whatever the policy
-        called it; none is fine. `reward`: the step's mean r_SER over the same, labelled samples; NaN if there is none.
+        """Add a step, and return the figures of the last window.
+
+        `claims`: (score s_m, IoU with the labelled box) of every labelled claim of the step, whatever the policy
+        called it; may be empty. `reward`: the step's mean r_SER over the same labelled samples; NaN without any.
         """
         scores, ious = zip(*claims) if claims else ((), ())
         self._steps.append(_Step(tuple(scores), tuple(ious), reward))
@@ -89,7 +91,7 @@ class AgreementWatch:
         config = self.config
         (claims, correlation, iou, reward), (claims_then, correlation_then, iou_then, reward_then) = last, before
         fall, rise = correlation_then - correlation, reward - reward_then
-        # Comparisons with NaN are false: what is not known sounds no alarm.
+        # Comparisons with NaN are false: unknown figures raise no alarm.
         if (
             min(claims, claims_then) >= config.least
             and fall > config.fall

@@ -1,11 +1,11 @@
-"""How far a referee can be trusted: what it says of claims against what is known of them. Pure.
+"""Calibration of a referee: its verdicts on claims compared with the claims' known labels. Pure.
 
-A claim is known by two labels on the referee's own scale, from boxes (referee/trust/labelled_claims) or from human
-raters. A third verdict, `product`, is what SER pays: the two readings multiplied. It is set against the lesser of the
-two labels.
+A claim has two labels on the referee's scale, from boxes (referee/trust/labelled_claims) or from human raters. A third
+verdict, `product`, is the quantity that SER pays: the product of the two readings. It is compared with the lesser of
+the two labels.
 
-Guarantee: the temperature is fitted on one half of the clips and everything is reported on the other half, so no figure
-is measured on what it was fitted to.
+Guarantee: the temperature is fitted on one half of the clips and all figures are reported on the other half, so no
+figure is measured on the data that it was fitted to.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from referee.trust.temperature import fit_temperature, log_loss
 from referee.verification import KINDS, rescaled
 
 VERDICTS = (*KINDS, "product")
-# A grade from which a claim counts as a positive, and one up to which as a negative: labels 2 and 0, or raters' means
-# that round to them.
+# Claims with a grade of at least POSITIVE are positives, with at most NEGATIVE negatives: labels 2 and 0, or raters'
+# means that round to them.
 POSITIVE, NEGATIVE = 0.75, 0.25
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of one claim. `labels`: kind -> float [3], the shares of the raters (or all of the one label) that
-    said 0, 1 and 2. `grade`: verdict -> mean label over 2. `truth`: verdict -> what its ranking is set against, in
-    [0, 1]: the IoU with the labelled box, or again the grade. `stratum`: how the claim came to be."""
+    """The known labels of one claim.
+
+    labels: kind -> float [3], the shares of labels 0, 1 and 2 (one-hot for a label from boxes).
+    grade: verdict -> mean label divided by 2.
+    truth: verdict -> the value in [0, 1] to compare its ranking with: the IoU with the labelled box, or the grade.
+    stratum: how the claim was made.
+    """
 
     labels: dict[str, np.ndarray]
     grade: dict[str, float]
@@ -40,8 +44,8 @@ class Known:
 
 
 def known_by_box(relevance: int, localization: int, asked_iou: float, named_iou: float, stratum: str) -> Known:
-    """A claim labelled by boxes. Relevance is ranked against the IoU with the asked object, localization against that
-    with the named one, the product against the lesser."""
+    """A claim labelled by boxes. Relevance is ranked against the IoU with the asked object, localization against the
+    IoU with the named object, the product against the lesser of the two."""
     levels = (relevance, localization)
     return Known(
         labels={kind: np.eye(3)[level] for kind, level in zip(KINDS, levels)},
@@ -52,11 +56,11 @@ def known_by_box(relevance: int, localization: int, asked_iou: float, named_iou:
 
 
 def known_by_raters(ratings: Sequence[tuple[int, int]], stratum: str) -> Known:
-    """A claim rated by people: (relevance, localization) of each, 0-2."""
-    rated = np.array([(rel, loc, min(rel, loc)) for rel, loc in ratings])
-    grade = dict(zip(VERDICTS, (rated.mean(axis=0) / 2).tolist()))
+    """A claim rated by people: (relevance, localization) of each rater, 0-2."""
+    levels = np.array([(rel, loc, min(rel, loc)) for rel, loc in ratings])
+    grade = dict(zip(VERDICTS, (levels.mean(axis=0) / 2).tolist()))
     return Known(
-        labels={kind: np.eye(3)[rated[:, place]].mean(axis=0) for place, kind in enumerate(KINDS)},
+        labels={kind: np.eye(3)[levels[:, place]].mean(axis=0) for place, kind in enumerate(KINDS)},
         grade=grade,
         truth=grade,
         stratum=stratum,
@@ -65,7 +69,7 @@ def known_by_raters(ratings: Sequence[tuple[int, int]], stratum: str) -> Known:
 
 @dataclass(frozen=True)
 class Judged:
-    """N claims that a referee has judged. `clips`: what each is about; claims about one clip are not independent.
+    """N claims that a referee has judged. `clips`: the clip of each; claims about one clip are not independent.
     `given`: kind -> probabilities of the scale's tokens, float [N, 3]."""
 
     clips: tuple[str, ...]
@@ -73,6 +77,7 @@ class Judged:
     given: dict[str, np.ndarray]
 
     def take(self, indices: np.ndarray) -> Judged:
+        """The claims at `indices`, int [M]."""
         return Judged(
             tuple(self.clips[i] for i in indices),
             tuple(self.known[i] for i in indices),
@@ -80,7 +85,7 @@ class Judged:
         )
 
     def labels(self, kind: str) -> np.ndarray:
-        """float [N, 3]."""
+        """The labels' shares as float [N, 3]."""
         return np.array([known.labels[kind] for known in self.known])
 
     def readings(self, temperature: dict[str, float]) -> dict[str, np.ndarray]:
@@ -93,7 +98,7 @@ AS_GIVEN = dict.fromkeys(KINDS, 1.0)
 
 
 def halves(clips: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the claims about one half of the clips, dealt at random, and of those about the other."""
+    """Indices of the claims about a random half of the clips, and of those about the other half."""
     names = sorted(set(clips))
     first = {names[k] for k in np.random.default_rng(seed).permutation(len(names))[: len(names) // 2]}
     of_first = np.array([clip in first for clip in clips], bool)
@@ -101,9 +106,9 @@ def halves(clips: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def calibrate(judged: Judged, resamples: int, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """(kind -> temperature, fitted on one half of the clips; the report on the other half, read at that temperature).
+    """(kind -> temperature fitted on one half of the clips; the report on the other half, read at that temperature).
 
-    The clips must be two or more. Every interval is a 95% bootstrap interval over clips, [low, high].
+    Needs two or more clips. Every interval is a 95% bootstrap interval over clips, [low, high].
     """
     fitted, rest = (judged.take(half) for half in halves(judged.clips, seed))
     temperature = {kind: fit_temperature(fitted.given[kind], fitted.labels(kind)) for kind in KINDS}
@@ -150,15 +155,15 @@ def _verdict(
             **with_interval(lambda i: calibration_error(after[i], grade[i])),
         },
         "reliability": {
-            "before": [asdict(one) for one in reliability(before, grade)],
-            "after": [asdict(one) for one in reliability(after, grade)],
+            "before": [asdict(group) for group in reliability(before, grade)],
+            "after": [asdict(group) for group in reliability(after, grade)],
         },
         "thresholds": [asdict(cut) for cut in threshold_table(after, positive)],
         "strata": {
             stratum: {
-                "n": int((of := strata == stratum).sum()),
-                "grade": float(grade[of].mean()),
-                "reading": float(after[of].mean()),
+                "n": int((members := strata == stratum).sum()),
+                "grade": float(grade[members].mean()),
+                "reading": float(after[members].mean()),
             }
             for stratum in sorted(set(strata))
         },
@@ -166,8 +171,8 @@ def _verdict(
 
 
 def referees_agree(a: Judged, b: Judged, resamples: int, seed: int) -> dict[str, Any]:
-    """Agreement of two referees on the same claims: kappa of the likeliest tokens (of the product: their lesser),
-    Spearman of the expected readings, each with its interval."""
+    """Agreement of two referees on the same claims: kappa of the likeliest tokens (for the product: the lesser of the
+    two), and Spearman correlation of the expected readings, each with its interval."""
     levels = [_levels(judged) for judged in (a, b)]
     readings = [judged.readings(AS_GIVEN) for judged in (a, b)]
 
@@ -187,7 +192,8 @@ def _levels(judged: Judged) -> dict[str, np.ndarray]:
 
 
 def raters_agree(ratings: Sequence[dict[str, tuple[int, int]]]) -> list[dict[str, Any]]:
-    """Cohen's kappa of every two raters over the claims that both rated; `ratings`: per claim, rater -> ratings."""
+    """Cohen's kappa of each pair of raters over the claims that both rated. `ratings`: per claim, rater ->
+    (relevance, localization)."""
     raters = sorted({rater for claim in ratings for rater in claim})
     agreement = []
     for a, b in combinations(raters, 2):

@@ -1,19 +1,19 @@
-"""True and corrupted claims with labels, made from any sample with boxes: what a referee is trained and measured on.
+"""True and corrupted claims with labels, made from any sample with boxes: training and test data for a referee.
 
-The labelling rule. Both labels are read off the claim's box, in whole pixels as drawn, and the boxes labelled in the
+The labelling rule. Both labels follow from the claim's box, in whole pixels as drawn, and the boxes labelled in the
 frame at the claim's time:
 
 - relevance is about the asked object, whatever the claim calls it: 2 if the box covers at least half of it, 1 if at
-  least a fifth, else 0. How tightly, and which of its moments, is not relevance's business.
+  least a fifth, else 0. Tightness, and the choice of the object's moment, do not affect relevance.
 - localization is about the named object, asked or not: 2 if some box of that phrase has IoU >= .7 with the claim's, 1
-  if >= .4, else 0. A phrase that names nothing in that frame gives 0. (.4 and not .5, so that
-  a policy is paid something for making a bad box mediocre.)
+  if >= .4, else 0. A phrase that names nothing in that frame gives 0. (The lower bound is .4 and not .5, so that a
+  policy is rewarded for turning a bad box into a mediocre one.)
 
 So a box of IoU >= .2 with the asked object is never labelled irrelevant, and an exact box of another object is well
 localised under its own name and badly under any other.
 
-The rule takes `key_items` to list every visible object of each labelled frame, and the asked object to be the one whose
-phrase occurs in the question. Samples for which that cannot be found give no claims.
+The rule assumes that `key_items` lists every visible object of each labelled frame, and that the asked object is the
+one whose phrase occurs in the question. Samples without such a phrase give no claims.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from referee.verification import drawn_box
 
 T = TypeVar("T")
 
-# Seconds a labelled frame may be from the shown frame nearest to it: beyond it, its boxes say nothing of that frame.
+# Maximum distance in seconds between a labelled frame and the nearest shown frame for the boxes to apply to the latter.
 SAME_FRAME_S = 0.25
-# How often each kind of claim is drawn. Held to: of the negatives of relevance at least half tightly hold another
-# visible object ("other ..."), and of those of localization at least half have IoU .2-.4 ("iou .2-.4").
+# Sampling weight of each kind of claim, chosen so that at least half of relevance's negatives tightly hold another
+# visible object ("other ..."), and at least half of localization's negatives have IoU .2-.4 ("iou .2-.4").
 WEIGHTS = {
     "exact": 2.0,
     "jittered": 3.0,
@@ -49,7 +49,7 @@ WEIGHTS = {
     "wrong name": 3.5,
     "no name": 3.5,
 }
-# The letters of the noise in "no name": what nobody named is no name in any script.
+# Letters of the noise in "no name", in several scripts: noise must name nothing in any of them.
 SCRIPTS = (
     "abcdefghijklmnopqrstuvwxyz",
     "0123456789",
@@ -61,8 +61,8 @@ SCRIPTS = (
 
 @dataclass(frozen=True)
 class LabelledClaim:
-    """A claim about a sample's video with both labels (0, 1 or 2), and its box's best IoU with a box of the asked
-    object and with one of what it names; `stratum` is the key of WEIGHTS it was made as, or says where it is from."""
+    """A claim about a sample's video with both labels (0, 1 or 2), and the best IoU of its box with the asked object
+    and with the named object. `stratum`: its key in WEIGHTS, or its origin if it was not made here."""
 
     claim: Claim
     question: str
@@ -75,7 +75,7 @@ class LabelledClaim:
 
 @dataclass(frozen=True)
 class Moment:
-    """What is visible at `time`: phrase -> boxes in pixels of the resized frame."""
+    """The objects visible at `time` (seconds): phrase -> boxes in pixels of the resized frame."""
 
     time: float
     items: dict[str, tuple[Box, ...]]
@@ -101,17 +101,18 @@ def localization_label(box: Box, named: Sequence[Box]) -> int:
 
 
 def best_iou(box: Box, targets: Sequence[Box]) -> float:
-    """0 without targets."""
+    """The best IoU of `box` with one of the targets; 0 without targets."""
     return max((iou(target, box) for target in targets), default=0.0)
 
 
 def make_claims(
     sample: Sample, info: FrameInfo, rng: np.random.Generator, n: int, phrases: Sequence[str] = ()
 ) -> list[LabelledClaim]:
-    """Up to `n` labelled claims about one sample, strata drawn by WEIGHTS among those that the sample allows.
+    """Up to `n` labelled claims about one sample, with strata drawn by WEIGHTS among those that the sample allows.
 
-    `phrases` are phrases of the whole dataset, from which wrong names are taken, those that differ in one word first;
-    the sample's own are always among them. Fewer than `n`, or none, where the sample's labels do not give more.
+    `phrases`: phrases of the whole dataset, the source of wrong names, together with the sample's own; names that
+    differ from the asked one in a single word are preferred. Fewer than `n` claims, or none, if the sample's labels
+    do not allow more.
     """
     asked = asked_phrase(sample)
     moments = moments_of(sample, info)
@@ -120,19 +121,19 @@ def make_claims(
     maker = ClaimMaker(sample, info, rng, asked, moments, tuple(phrases))
     names = list(WEIGHTS)
     weights = np.array(list(WEIGHTS.values()))
-    made: list[LabelledClaim] = []
+    claims: list[LabelledClaim] = []
     for _ in range(8 * n):  # a stratum may be impossible in this sample
-        if len(made) == n:
+        if len(claims) == n:
             break
         labelled = maker.make(names[rng.choice(len(names), p=weights / weights.sum())])
         if labelled is not None:
-            made.append(labelled)
-    return made
+            claims.append(labelled)
+    return claims
 
 
 def label_claims(sample: Sample, info: FrameInfo, claims: Sequence[Claim], stratum: str) -> list[LabelledClaim]:
-    """The labels of claims that somebody made, such as a policy: those that have a box and whose frame, the shown one
-    nearest to their time, is labelled. A phrase is that of a label whatever its case and article."""
+    """Labels for given claims, such as a policy's: those that have a box and whose frame (the shown frame nearest to
+    their time) is labelled. Phrases are matched ignoring case and article."""
     asked = asked_phrase(sample)
     moments = {moment.time: moment for moment in moments_of(sample, info)}
     labelled = []
@@ -150,7 +151,7 @@ def label_claims(sample: Sample, info: FrameInfo, claims: Sequence[Claim], strat
 def _labelled(
     sample: Sample, claim: Claim, box: Box, asked: Sequence[Box], named: Sequence[Box], stratum: str
 ) -> LabelledClaim:
-    """`box`: the claim's as it is drawn; `asked` and `named`: the boxes of those objects in its frame."""
+    """The claim with its labels. `box`: the claim's as drawn; `asked`, `named`: boxes of those objects in its frame."""
     return LabelledClaim(
         claim=claim,
         question=sample.asked,
@@ -168,7 +169,7 @@ def _name(phrase: str) -> str:
 
 
 def moments_of(sample: Sample, info: FrameInfo) -> list[Moment]:
-    """The labelled frames that are among the frames shown, at the shown frame's time."""
+    """The labelled frames that are among the shown frames, with the shown frames' times."""
     moments = []
     for key in sample.key_frames:
         shown = info.times[nearest_frame(info.times, key.time)]
@@ -183,7 +184,10 @@ def moments_of(sample: Sample, info: FrameInfo) -> list[Moment]:
 
 
 class ClaimMaker:
-    """Makes claims of one sample by stratum; None where chance or the sample does not allow one."""
+    """Makes claims about one sample. Its methods return None if the sample, or chance, does not allow such a claim.
+
+    Methods that return (moment, box, phrase) may have box None: no box was found within the tries.
+    """
 
     def __init__(
         self,
@@ -201,6 +205,7 @@ class ClaimMaker:
         self.phrases = sorted({*phrases, *(p for m in moments for p in m.items)})
 
     def make(self, stratum: str) -> LabelledClaim | None:
+        """A claim of the stratum, a key of WEIGHTS."""
         recipe: Callable[[], tuple[Moment, Box | None, str] | None] = {
             "exact": lambda: self.asked_box(1.0, 1.0),
             "jittered": lambda: self.asked_box(0.7, 1.0),
@@ -214,10 +219,10 @@ class ClaimMaker:
             "wrong name": self.wrong_name,
             "no name": self.no_name,
         }[stratum]
-        made = recipe()
-        if made is None:
+        placed = recipe()
+        if placed is None:
             return None
-        moment, box, phrase = made
+        moment, box, phrase = placed
         if box is None:
             return None
         claim = Claim(phrase, box, moment.time, (0, 0))
@@ -254,18 +259,17 @@ class ClaimMaker:
         names = [phrase for phrase in self.phrases if phrase not in moment.items]
         if not names:
             return None
-        # A name is as easily wrong in its last word as in any other, however many names differ in each: so the word
-        # that differs is drawn first.
-        words = [_differing_word(phrase, self.asked) for phrase in names]
-        close = sorted({word for word in words if word is not None})
-        if close:
-            word = self.pick(close)
-            names = [phrase for phrase, differing in zip(names, words) if differing == word]
+        # The differing word is drawn first, so that each word is equally often wrong however many names differ in it.
+        places = [_differing_word(phrase, self.asked) for phrase in names]
+        single = sorted({place for place in places if place is not None})
+        if single:
+            chosen = self.pick(single)
+            names = [phrase for phrase, place in zip(names, places) if place == chosen]
         return moment, self.whole(self.pick(moment.items[self.asked])), self.pick(names)
 
     def no_name(self) -> tuple[Moment, Box | None, str] | None:
         """The asked object's box, tight or loose, under words that name nothing: noise, noise around its name, a part
-        of the question, a list. A referee that never read such words answers at random, and a policy can use that."""
+        of the question, a list. A referee not trained on such words answers at random, which a policy can exploit."""
         moment = self.pick(self.present)
         low, high = self.pick(((0.2, 0.4), (0.4, 0.7), (0.7, 1.0), (1.0, 1.0)))
         box = self.near(self.pick(moment.items[self.asked]), low, high)
@@ -292,7 +296,7 @@ class ClaimMaker:
         return "".join(self.pick(letters) for _ in range(int(self.rng.integers(1, 9))))
 
     def near(self, box: Box, low: float, high: float) -> Box | None:
-        """A box in whole pixels, moved and scaled to an IoU in [low, high) with `box`; the box itself for low = 1."""
+        """A box in whole pixels, shifted and scaled to an IoU in [low, high) with `box`; `box` itself for low = 1."""
         if low == 1.0:
             return self.whole(box)
         x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
@@ -309,7 +313,7 @@ class ClaimMaker:
         return None
 
     def empty_box(self, like: Box, occupied: list[Box]) -> Box | None:
-        """A box about as large as `like` that holds next to nothing of any object."""
+        """A box about as large as `like` that overlaps each object by less than 5% of the smaller area."""
         width, height = self.info.size
         for _ in range(50):
             w, h = np.array([like[2] - like[0], like[3] - like[1]]) * self.rng.uniform(0.7, 1.3, 2)
@@ -322,7 +326,7 @@ class ClaimMaker:
         return None
 
     def whole(self, box: Box) -> Box:
-        """Whole pixels, as a referee is shown it, so that the label is that of what it sees."""
+        """The box in whole pixels as the referee sees it, so that the label matches what is shown."""
         x1, y1, x2, y2 = drawn_box(box, self.info.size)
         return float(x1), float(y1), float(x2), float(y2)
 
@@ -331,7 +335,7 @@ class ClaimMaker:
 
 
 def _differing_word(a: str, b: str) -> int | None:
-    """The place of the one word in which two phrases of equal length differ; None where it is not exactly one."""
+    """The index of the only word in which two phrases of equal length differ; None unless there is exactly one."""
     left, right = a.casefold().split(), b.casefold().split()
     places = [place for place, (x, y) in enumerate(zip(left, right)) if x != y]
     return places[0] if len(left) == len(right) and len(places) == 1 else None

@@ -1,6 +1,6 @@
-"""Human ratings of claims, out of a CSV file (docs/calibration.md).
+"""Reader of human ratings of claims from a CSV file (docs/calibration.md).
 
-Guarantee: every line is read or refused by a BadInput that names it.
+Guarantee: every line is either read or refused by a BadInput that names it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ LEVELS = ("0", "1", "2")
 
 @dataclass(frozen=True)
 class RatedClaim:
-    """What raters said of one claim: rater -> (relevance, localization), 0-2 each. `box` is normalised to 0-1."""
+    """One claim and its `ratings`: rater -> (relevance, localization), 0-2 each. `box` is normalised to 0-1, `time` is
+    in seconds."""
 
     sample: str
     phrase: str
@@ -29,14 +30,14 @@ class RatedClaim:
 
 
 def read_ratings(path: Path) -> list[RatedClaim]:
-    """In the order in which the claims first appear. Raises BadInput."""
+    """The rated claims of a CSV file, in the order of their first appearance. Raises BadInput."""
     claims: dict[tuple[str, str, Box, float], dict[str, tuple[int, int]]] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
             if missing:
-                raise BadInput(f"{path}: no column {missing[0]!r}; its first line has to name {', '.join(COLUMNS)}")
+                raise BadInput(f"{path}: no column {missing[0]!r}; the first line must name {', '.join(COLUMNS)}")
             for row in rows:
                 where = f"{path}, line {rows.line_num}"
                 if any(row[name] is None for name in COLUMNS):
@@ -55,7 +56,7 @@ def read_ratings(path: Path) -> list[RatedClaim]:
 def _box(text: str, where: str) -> Box:
     values = [_number(part, "box", where) for part in text.split()]
     if len(values) != 4 or not (0 <= values[0] < values[2] <= 1 and 0 <= values[1] < values[3] <= 1):
-        raise BadInput(f"{where}: box = {text!r}: it has to be x1 y1 x2 y2 between 0 and 1, with x1 < x2 and y1 < y2")
+        raise BadInput(f"{where}: box = {text!r}: must be x1 y1 x2 y2 between 0 and 1, with x1 < x2 and y1 < y2")
     return values[0], values[1], values[2], values[3]
 
 
@@ -71,5 +72,5 @@ def _number(text: str, name: str, where: str) -> float:
 
 def _level(row: dict[str, str], name: str, where: str) -> int:
     if row[name].strip() not in LEVELS:
-        raise BadInput(f"{where}: {name} = {row[name]!r}: it has to be 0, 1 or 2")
+        raise BadInput(f"{where}: {name} = {row[name]!r}: must be 0, 1 or 2")
     return int(row[name])

@@ -1,7 +1,7 @@
-"""The statistics that say how far a referee can be trusted: rank agreement, kappa, calibration error, intervals.
+"""Statistics that measure how far a referee can be trusted: rank agreement, kappa, calibration error, intervals.
 
-Pure functions on arrays of length N, by scikit-learn and scipy. A figure that the data cannot give (one class only, a
-constant, nothing at all) is NaN, never a made-up one.
+Pure functions on arrays of length N, by scikit-learn and scipy. A figure that the data does not determine (one class
+only, a constant, no data) is NaN, never a made-up value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAN = float("nan")
 
 
 def auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Chance that a positive scores above a negative, ties half; NaN if either is empty."""
+    """Probability that a positive scores above a negative, with ties counted half; NaN if either is empty."""
     if len(positives) == 0 or len(negatives) == 0:
         return NAN
     truth = np.repeat([1, 0], [len(positives), len(negatives)])
@@ -34,7 +34,8 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def kappa(a: np.ndarray, b: np.ndarray) -> float:
-    """Cohen's kappa of two raters' categories: 1 full agreement, 0 that of chance; NaN if both always say the same."""
+    """Cohen's kappa of two raters' categories: 1 for full agreement, 0 for chance; NaN if both use one and the same
+    category throughout."""
     if len(a) == 0 or (np.ptp(a) == 0 and np.ptp(b) == 0 and a[0] == b[0]):
         return NAN
     return float(cohen_kappa_score(a, b))
@@ -42,7 +43,7 @@ def kappa(a: np.ndarray, b: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Bin:
-    """Of the N readings from `low` up to `high`: how many, their mean, and the mean of the truth."""
+    """The readings from `low` up to `high`: their number, their mean, and the mean of their truth."""
 
     low: float
     high: float
@@ -53,23 +54,23 @@ class Bin:
 
 def reliability(readings: np.ndarray, truth: np.ndarray) -> list[Bin]:
     """The reliability curve: BINS equal bins over [0, 1], empty ones left out; both arrays are float [N] in [0, 1]."""
-    of = np.minimum((readings * BINS).astype(int), BINS - 1)
+    bins = np.minimum((readings * BINS).astype(int), BINS - 1)
     return [
-        Bin(k / BINS, (k + 1) / BINS, int(here.sum()), float(readings[here].mean()), float(truth[here].mean()))
+        Bin(k / BINS, (k + 1) / BINS, int(inside.sum()), float(readings[inside].mean()), float(truth[inside].mean()))
         for k in range(BINS)
-        if (here := of == k).any()
+        if (inside := bins == k).any()
     ]
 
 
 def calibration_error(readings: np.ndarray, truth: np.ndarray) -> float:
-    """ECE: the mean over the readings of how far their bin's mean reading is from its mean truth."""
+    """Expected calibration error: the distance of a bin's mean reading from its mean truth, averaged over readings."""
     bins = reliability(readings, truth)
     return sum(b.n * abs(b.reading - b.truth) for b in bins) / len(readings) if bins else NAN
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What calling a reading of `threshold` or more a yes would mean: precision, recall and their harmonic mean."""
+class Cutoff:
+    """Precision, recall and their harmonic mean if readings of `threshold` or more count as positive."""
 
     threshold: float
     precision: float
@@ -77,26 +78,26 @@ class Cut:
     f1: float
 
 
-def threshold_table(readings: np.ndarray, positive: np.ndarray) -> list[Cut]:
-    """One Cut for each of THRESHOLDS; `positive` is bool [N]. Precision is NaN where nothing is called a yes."""
+def threshold_table(readings: np.ndarray, positive: np.ndarray) -> list[Cutoff]:
+    """One Cutoff for each of THRESHOLDS; `positive` is bool [N]. Precision is NaN if no reading reaches it."""
     cuts = []
     for threshold in THRESHOLDS:
-        called = readings >= threshold
-        hits = int((called & positive).sum())
-        precision = hits / called.sum() if called.any() else NAN
+        predicted = readings >= threshold
+        hits = int((predicted & positive).sum())
+        precision = hits / predicted.sum() if predicted.any() else NAN
         recall = hits / positive.sum() if positive.any() else NAN
-        f1 = 2 * hits / (called.sum() + positive.sum()) if called.any() or positive.any() else NAN
-        cuts.append(Cut(threshold, float(precision), float(recall), float(f1)))
+        f1 = 2 * hits / (predicted.sum() + positive.sum()) if predicted.any() or positive.any() else NAN
+        cuts.append(Cutoff(threshold, float(precision), float(recall), float(f1)))
     return cuts
 
 
 def bootstrap(
     clips: Sequence[Hashable], statistic: Callable[[np.ndarray], float], resamples: int, seed: int
 ) -> tuple[float, float]:
-    """The 95% percentile interval of `statistic(indices)`, int [M] into the N claims.
+    """The 95% percentile interval of `statistic(indices)`, where `indices`, int [M], select among the N claims.
 
-    Whole clips are drawn with replacement, since claims about one clip are not independent. Resamples that give NaN are
-    left out; both ends are NaN if all do.
+    Whole clips are drawn with replacement, since claims about one clip are not independent. Resamples whose statistic
+    is NaN are left out; if all are, both ends are NaN.
     """
     _, clip = np.unique(np.asarray(clips), return_inverse=True)
     members = [np.flatnonzero(clip == k) for k in range(clip.max() + 1)] if len(clip) else []

@@ -1,9 +1,8 @@
-"""Temperature scaling: one number per question that makes a referee's probabilities mean what they say.
+"""Temperature scaling: one number per kind of question that calibrates a referee's probabilities.
 
-p_T(k) is proportional to p(k)^(1/T): T above 1 makes an overconfident referee milder, below 1 a timid one bolder. It
-changes no order of the three tokens, so the argmax reading stays as it is. Fitted on labels by `ser calibrate` and kept
-in a calibration.json with the digest of the referee it was fitted on; referee/service/sources reads it, for that
-referee alone.
+p_T(k) is proportional to p(k)^(1/T): T above 1 corrects overconfidence, T below 1 underconfidence. The order of the
+three tokens does not change, so the argmax reading is unaffected. `ser calibrate` fits T on labels and stores it in a
+calibration.json with the digest of its referee; referee/service/sources loads it for that referee only.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from scipy.optimize import minimize_scalar
 
 from referee.verification import TINY, rescaled
 
-# Beyond these a fit only says that the labels are noise, or without an error.
+# A fit beyond these only means that the labels are noise, or free of errors.
 LOWEST, HIGHEST = 0.05, 20.0
 
 
@@ -28,9 +27,9 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray, temperature: float =
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The T of least `log_loss`, in LOWEST..HIGHEST. Raises ValueError without a label."""
+    """The T in LOWEST..HIGHEST that minimises `log_loss`. Raises ValueError without labels."""
     if len(labels) == 0:
-        raise ValueError("no label to fit a temperature on")
+        raise ValueError("no labels to fit a temperature on")
     best = minimize_scalar(
         lambda log_t: log_loss(probabilities, labels, math.exp(log_t)),
         bounds=(math.log(LOWEST), math.log(HIGHEST)),
@@ -40,5 +39,5 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def write_calibration(path: Path, temperature: dict[str, float], referee: str) -> None:
-    """`referee`: the digest of its weights and tokenizer."""
+    """Write a calibration file. `temperature`: by kind of question; `referee`: the digest of the model."""
     path.write_text(json.dumps({"temperature": temperature, "referee": referee}, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Records of held-out clips: the reward, and what the reward never saw."""
+"""Records of held-out clips: the reward, and the measures that the reward does not use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evidence.types import FrameInfo, KeyFrame, Sample, Verdict
 from referee.reward.ser import Ser
 
 INFO = FrameInfo("key", (0.0, 1.0, 2.0, 3.0), (100, 50), (200, 100), 4.0)
-# The ball is there for the first two of the labelled moments, the cup always.
+# The ball is visible at the first two labelled moments, the cup at all four.
 SAMPLE = Sample(
     id="clip-0",
     source="shapes",
@@ -32,30 +32,30 @@ GOOD = Verdict(1.0, 1.0)
 
 
 def text(*claims: tuple[str, str, float], answer: str = "top left") -> str:
-    said = " ".join(f"<obj>{name}</obj><box>{box}</box>at<t>{time}</t>s" for name, box, time in claims)
-    return f"<think>I see {said}</think><answer>{answer}</answer>"
+    written = " ".join(f"<obj>{name}</obj><box>{box}</box>at<t>{time}</t>s" for name, box, time in claims)
+    return f"<think>I see {written}</think><answer>{answer}</answer>"
 
 
 def recorded(completion: str, *verdicts: Verdict | None) -> ClipRecord:
     return record(SAMPLE, INFO, completion, parse(completion), list(verdicts), Ser())
 
 
-def test_boxes_are_those_of_the_asked_object_in_pixels_of_the_resized_frame() -> None:
+def test_labelled_boxes_are_the_asked_objects_in_pixels_of_the_resized_frame() -> None:
     assert labelled_boxes(SAMPLE, INFO, 1.0) == ((10, 10, 30, 30),)
     assert labelled_boxes(SAMPLE, INFO, 3.0) == ()
 
 
-@pytest.mark.parametrize(("time", "there"), [(-5.0, True), (1.4, True), (1.6, False), (99.0, False)])
-def test_a_time_means_the_shown_frame_nearest_to_it(time: float, there: bool) -> None:
-    assert bool(labelled_boxes(SAMPLE, INFO, time)) == there
-    # A claim is judged on the frame that is shown, though another label may be nearer to the time it names.
+@pytest.mark.parametrize(("time", "visible"), [(-5.0, True), (1.4, True), (1.6, False), (99.0, False)])
+def test_a_time_means_the_shown_frame_nearest_to_it(time: float, visible: bool) -> None:
+    assert bool(labelled_boxes(SAMPLE, INFO, time)) == visible
+    # A claim is judged on a shown frame, even if the label of another moment is nearer to its time.
     sparse = replace(INFO, times=(1.0, 3.0))
     assert labelled_boxes(SAMPLE, sparse, 1.8) == ((10, 10, 30, 30),)
 
 
 def test_a_perfect_completion() -> None:
     good = text(("red ball", BALL, 0.0), ("red ball", BALL, 1.0))
-    # Two claims one sampling step apart with one box are one claim; against that, m_min asks for two.
+    # Two claims with the same box one sampling step apart are copies and count once, while m_min is two.
     assert recorded(good, GOOD, GOOD) == ClipRecord(
         clip="clip-0",
         text=good,
@@ -69,8 +69,8 @@ def test_a_perfect_completion() -> None:
     )
 
 
-def test_the_box_counts_not_the_name_nor_the_verdict() -> None:
-    """IoU is what the reward never saw: a referee that is deceived must not raise it."""
+def test_iou_depends_on_the_box_and_not_on_the_name_or_the_verdict() -> None:
+    """A deceived referee must not raise the IoU."""
     deceived = recorded(text(("red ball", "[50,25,90,45]", 1.0)), GOOD)
     assert deceived.reward == 0.5
     assert deceived.iou == 0.0
@@ -80,9 +80,9 @@ def test_the_box_counts_not_the_name_nor_the_verdict() -> None:
 
 
 def test_a_right_box_where_the_object_is_absent_earns_no_iou() -> None:
-    found = recorded(text(("red ball", BALL, 1.0), ("red ball", BALL, 3.0)), GOOD, GOOD)
-    assert found.claim_ious == (1.0, 0.0)
-    assert found.iou == 0.5
+    clip = recorded(text(("red ball", BALL, 1.0), ("red ball", BALL, 3.0)), GOOD, GOOD)
+    assert clip.claim_ious == (1.0, 0.0)
+    assert clip.iou == 0.5
 
 
 def test_a_half_right_box() -> None:
@@ -91,22 +91,22 @@ def test_a_half_right_box() -> None:
 
 
 def test_an_invalid_claim_is_counted_and_has_no_iou() -> None:
-    found = recorded(text(("red ball", "[10,10]", 1.0), ("red ball", BALL, 1.0)), GOOD)
-    assert (found.claims, found.valid_claims) == (2, 1)
-    assert found.claim_ious == (1.0,)
+    clip = recorded(text(("red ball", "[10,10]", 1.0), ("red ball", BALL, 1.0)), GOOD)
+    assert (clip.claims, clip.valid_claims) == (2, 1)
+    assert clip.claim_ious == (1.0,)
 
 
-def test_without_claims_there_is_no_area_and_nothing_is_earned() -> None:
-    found = recorded("the answer is top left")
-    assert (found.reward, found.accuracy, found.iou, found.claims) == (0.0, 0.0, 0.0, 0)
-    assert math.isnan(found.box_area)
+def test_without_claims_the_area_is_nan_and_nothing_is_earned() -> None:
+    clip = recorded("the answer is top left")
+    assert (clip.reward, clip.accuracy, clip.iou, clip.claims) == (0.0, 0.0, 0.0, 0)
+    assert math.isnan(clip.box_area)
 
 
-def test_a_missing_verdict_is_no_number() -> None:
-    found = recorded(text(("red ball", BALL, 1.0)), None)
-    assert math.isnan(found.reward)
-    assert found.iou == 1.0
+def test_a_missing_verdict_gives_a_nan_reward() -> None:
+    clip = recorded(text(("red ball", BALL, 1.0)), None)
+    assert math.isnan(clip.reward)
+    assert clip.iou == 1.0
 
 
-def test_a_wrong_answer_is_wrong_whatever_the_evidence() -> None:
+def test_evidence_does_not_make_a_wrong_answer_right() -> None:
     assert recorded(text(("red ball", BALL, 1.0), answer="top right"), GOOD).accuracy == 0.0

@@ -1,8 +1,8 @@
-"""Fuzz target: coverage-guided bytes through the parser. Any exception or a broken property of its result is a find.
+"""Coverage-guided fuzz target for the parser. An exception or a broken property of the result is a finding.
 
-    python tests/evidence/fuzz_grammar.py FOUND tests/evidence/corpus -dict=tests/evidence/grammar.dict -max_len=512
+    python tests/evidence/fuzz_grammar.py NEW tests/evidence/corpus -dict=tests/evidence/grammar.dict -max_len=512
 
-Arguments are libFuzzer's; new inputs are kept in the first folder.
+Arguments are libFuzzer's; new inputs are stored in the first folder.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def test_times_are_moments_or_intervals():
     assert times("<t>2</t>s, <t>3</t>s to <t>5</t>s, <t>soon</t>, <t>7.5s</t>") == ([2.0, 7.5], [(3.0, 5.0)])
 
 
-def test_boxes_are_those_that_can_be_read():
+def test_only_readable_boxes_are_returned():
     assert boxes("<obj>a</obj><box>[1,2,3,4]</box> <box>5, 6, 7, 8</box><box>[1,2]</box><box>[9,9,9,9]") == [
         (1, 2, 3, 4),
         (5, 6, 7, 8),
@@ -64,7 +64,7 @@ def test_cited_frames(inside: str, valid: tuple[int, ...], invalid: int):
 
 
 @pytest.mark.parametrize("text", ["", "[3, 5]", "<keyframes>[3]", "[3]</keyframes>"])
-def test_no_frames_cited(text: str):
+def test_a_text_without_closed_keyframes_cites_nothing(text: str):
     assert cited_frames(text, 8) is None
 
 
@@ -77,8 +77,8 @@ def test_confidence(inside: str, expected: float | None):
 
 
 @given(st.lists(st.sampled_from(PIECES)).map("".join) | st.text())
-def test_any_text_is_read(text: str):
-    assert all(math.isfinite(n) for found in (*intervals(text), *boxes(text)) for n in found)
+def test_any_text_can_be_read(text: str):
+    assert all(math.isfinite(number) for numbers in (*intervals(text), *boxes(text)) for number in numbers)
     cited = cited_frames(text, 4)
     assert cited is None or (set(cited.valid) <= set(range(4)) and len(set(cited.valid)) == len(cited.valid))
     assert 0 <= (confidence(text) or 0) <= 1
@@ -94,6 +94,6 @@ def test_linear_on_a_long_text(piece: str):
         cited_frames(text, 4)
         return time.process_time() - start
 
-    # As in test_grammar.py: a quadratic reader fails at a short text, and not after hours.
+    # As in test_grammar.py: growing sizes let a quadratic reader fail on a short text instead of after hours.
     for size in (2**10, 2**14, 2**17, 2**20):
         assert seconds(size) < 20

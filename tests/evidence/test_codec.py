@@ -1,4 +1,4 @@
-"""JSON both ways: bit for bit what was encoded, and a clear no to anything else."""
+"""JSON round trips are bit-exact, and anything else is refused with a clear message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from evidence.types import (
     Verdict,
 )
 
-# Every bit pattern of float32, so that NaNs with payloads, -0.0 and subnormals are among them.
+# Every bit pattern of float32, including NaNs with payloads, -0.0 and subnormals.
 BITS = st.integers(0, 2**32 - 1)
 
 
@@ -75,7 +75,7 @@ EVERY_KIND = [samples, infos, prompts, trajectories, groups, claims, verdicts, s
 
 
 def assert_same(a: Any, b: Any) -> None:
-    """Equal in type and value all the way down; arrays and floats by their bits, but for NaN's."""
+    """Assert recursive equality of types and values; arrays by their bits, floats by their repr (NaN equals NaN)."""
     assert type(a) is type(b)
     if isinstance(a, np.ndarray):
         assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
@@ -84,26 +84,26 @@ def assert_same(a: Any, b: Any) -> None:
             assert_same(getattr(a, field.name), getattr(b, field.name))
     elif isinstance(a, tuple):
         assert len(a) == len(b)
-        for one, other in zip(a, b):
-            assert_same(one, other)
+        for item_a, item_b in zip(a, b):
+            assert_same(item_a, item_b)
     elif isinstance(a, dict):
         assert list(a) == list(b)
         for key in a:
             assert_same(a[key], b[key])
     else:
-        assert repr(a) == repr(b)  # tells -0.0 from 0.0 and takes nan for nan
+        assert repr(a) == repr(b)  # distinguishes -0.0 from 0.0, and nan equals nan
 
 
 @pytest.mark.parametrize("kind", EVERY_KIND, ids=lambda kind: str(kind)[:20])
 @given(data=st.data())
 @settings(deadline=None, max_examples=50)
-def test_json_gives_back_what_was_encoded(kind: st.SearchStrategy, data: st.DataObject) -> None:
+def test_json_round_trip_is_exact(kind: st.SearchStrategy, data: st.DataObject) -> None:
     value = data.draw(kind)
     text = json.dumps(encode(value), allow_nan=False)
     assert_same(decode(type(value), json.loads(text)), value)
 
 
-def test_an_array_need_not_lie_in_one_piece_and_comes_back_writable() -> None:
+def test_non_contiguous_arrays_are_encoded_and_decoded_arrays_are_writable() -> None:
     positions = np.arange(12, dtype=np.int32).reshape(4, 3).T[:, ::2]
     prompt = Prompt(np.zeros(0, np.int32), np.zeros((), np.int32), positions, np.asfortranarray(np.ones((2, 3), ">f4")))
     back = decode(Prompt, encode(prompt))
@@ -125,24 +125,24 @@ GROUP = Group(
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ((), [], r"^Group: an object is needed, not \[\]"),
-        (("id",), None, r"^Group.id: a whole number is needed, not None"),
-        (("id",), True, r"^Group.id: a whole number"),
-        (("id",), 1.0, r"^Group.id: a whole number"),
-        (("sample", "answer"), 3, r"^Group.sample.answer: a text is needed, not 3"),
-        (("sample", "colour"), 3, r"^Group.sample: the key 'colour' is none of id, "),
+        ((), [], r"^Group: must be an object, not \[\]"),
+        (("id",), None, r"^Group.id: must be a whole number, not None"),
+        (("id",), True, r"^Group.id: must be a whole number"),
+        (("id",), 1.0, r"^Group.id: must be a whole number"),
+        (("sample", "answer"), 3, r"^Group.sample.answer: must be a string, not 3"),
+        (("sample", "colour"), 3, r"^Group.sample: unknown key 'colour'; the keys are id, "),
         (
             ("sample", "key_items", "0", "dog", 0),
             [0, 0, 1],
-            r"^Group.sample.key_items\['0'\]\['dog'\]\[0\]: a list of 4",
+            r"^Group.sample.key_items\['0'\]\['dog'\]\[0\]: must be a list of 4",
         ),
-        (("frames", "times"), "01", r"^Group.frames.times: a list is needed"),
-        (("frames", "times", 1), "1", r"^Group.frames.times\[1\]: a number, or one of nan, inf, -inf"),
-        (("frames", "duration"), float("nan"), r"^Group.frames.duration: a number"),
-        (("frames", "duration"), 10**400, r"^Group.frames.duration: a number"),
-        (("frames", "duration"), None, r"^Group.frames.duration: a number"),
-        (("trajectories", 1, "text"), None, r"^Group.trajectories\[1\].text: a text"),
-        (("trajectories", 1, "logprobs"), [0.0], r"^Group.trajectories\[1\].logprobs: an object"),
+        (("frames", "times"), "01", r"^Group.frames.times: must be a list, not"),
+        (("frames", "times", 1), "1", r"^Group.frames.times\[1\]: must be a number, or one of nan, inf, -inf"),
+        (("frames", "duration"), float("nan"), r"^Group.frames.duration: must be a number"),
+        (("frames", "duration"), 10**400, r"^Group.frames.duration: must be a number"),
+        (("frames", "duration"), None, r"^Group.frames.duration: must be a number"),
+        (("trajectories", 1, "text"), None, r"^Group.trajectories\[1\].text: must be a string"),
+        (("trajectories", 1, "logprobs"), [0.0], r"^Group.trajectories\[1\].logprobs: must be an object"),
         (("prompt", "grids", "shape"), [2], r"^Group.prompt.grids: not an array: 4 bytes do not fill shape \[2\]"),
         (("prompt", "grids", "shape"), [-1, -1], r"^Group.prompt.grids: not an array: shape"),
         (("prompt", "grids", "shape"), None, r"^Group.prompt.grids: not an array"),
@@ -162,10 +162,10 @@ GROUP = Group(
         ),
         (("prompt", "grids", "base64"), "AAA", r"^Group.prompt.grids: not an array"),
         (("prompt", "grids", "base64"), "AAAA!AA==", r"^Group.prompt.grids: not an array"),
-        (("prompt", "grids", "more"), 1, r"^Group.prompt.grids: an array's dtype, shape and base64"),
+        (("prompt", "grids", "more"), 1, r"^Group.prompt.grids: must be an array's dtype, shape and base64"),
     ],
 )
-def test_what_is_no_group_is_refused_with_place_and_reason(place: tuple, value: Any, message: str) -> None:
+def test_invalid_data_is_refused_with_place_and_reason(place: tuple, value: Any, message: str) -> None:
     data: Any = json.loads(json.dumps(encode(GROUP)))
     assert_same(decode(Group, data), GROUP)
     if place:
@@ -187,7 +187,7 @@ def test_a_missing_key_is_named() -> None:
 
 
 @pytest.mark.parametrize("value", [np.array(["a"]), np.array([None]), {1: "a"}, {"a"}, np.float32(1), object()])
-def test_what_has_no_lossless_form_is_not_encoded(value: Any) -> None:
+def test_values_without_a_lossless_form_are_not_encoded(value: Any) -> None:
     with pytest.raises(TypeError, match="has no JSON form"):
         encode(value)
 
@@ -199,6 +199,6 @@ def test_what_has_no_lossless_form_is_not_encoded(value: Any) -> None:
     )
 )
 @settings(deadline=None)
-def test_any_other_json_is_bad_input_and_nothing_worse(data: Any) -> None:
+def test_any_other_json_raises_bad_input(data: Any) -> None:
     with pytest.raises(BadInput, match=r"^Claim"):
         decode(Claim, data)

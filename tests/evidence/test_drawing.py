@@ -30,20 +30,20 @@ def test_outline_grows_with_the_frame_and_stays_inside():
 def test_crop_puts_the_box_at_the_same_place_even_at_the_border():
     frame = np.zeros((56, 84, 3), np.uint8)
     frame[0:20, 0:20] = 250
-    seen = crop(frame, (0, 0, 20, 20), 0.5, (40, 40))
-    assert seen.shape == (40, 40, 3)
-    assert (seen[12:28, 12:28] == 250).all()
-    assert (seen[:8] == OUTSIDE).all()
-    assert (seen[:, :8] == OUTSIDE).all()
-    assert (seen[32:, 12:28] == 0).all()
+    cropped = crop(frame, (0, 0, 20, 20), 0.5, (40, 40))
+    assert cropped.shape == (40, 40, 3)
+    assert (cropped[12:28, 12:28] == 250).all()
+    assert (cropped[:8] == OUTSIDE).all()
+    assert (cropped[:, :8] == OUTSIDE).all()
+    assert (cropped[32:, 12:28] == 0).all()
 
 
-def test_crop_in_the_middle_equals_the_pixels():
+def test_unscaled_crop_inside_the_frame_equals_its_pixels():
     frame = scene()
     assert (crop(frame, (20, 16, 48, 44), 0.0, (28, 28)) == frame[16:44, 20:48]).all()
 
 
-def test_crop_of_part_equals_crop_of_whole_frame_padding():
+def test_padding_only_the_cropped_part_equals_padding_the_whole_frame():
     frame = scene(112, 112)
     wide = np.pad(frame, ((40, 40), (40, 40), (0, 0)), constant_values=OUTSIDE)
     box = (5.0, 60.0, 33.0, 100.0)
@@ -51,13 +51,13 @@ def test_crop_of_part_equals_crop_of_whole_frame_padding():
     assert (crop(frame, box, 0.25, (56, 56)) == crop(wide, moved, 0.25, (56, 56))).all()
 
 
-def test_read_only_frames_are_welcome():
+def test_read_only_frames_are_accepted():
     frame = scene()
     frame.flags.writeable = False
     draw_box(frame, (1, 1, 9, 9))
     crop(frame, (1, 1, 9, 9), 0.25, (28, 28))
 
 
-def test_a_box_beside_the_frame_cannot_be_cropped():
+def test_a_box_outside_the_frame_cannot_be_cropped():
     with pytest.raises(ValueError, match="no area"):
         crop(scene(), (90, 0, 99, 9), 0.25, (28, 28))

@@ -1,4 +1,4 @@
-"""A bounded run of the fuzz target, from the same seed and the same corpus each time."""
+"""A bounded run of the fuzz target with a fixed seed and corpus."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ROOT = HERE.parents[1]
 
 @pytest.mark.slow
 def test_the_fuzzer_finds_nothing_in_twenty_seconds(tmp_path: Path) -> None:
-    found = tmp_path / "found"
-    found.mkdir()
-    done = subprocess.run(
+    new_inputs = tmp_path / "new"
+    new_inputs.mkdir()
+    fuzzer = subprocess.run(
         [
             sys.executable,
             HERE / "fuzz_grammar.py",
-            found,
+            new_inputs,
             HERE / "corpus",
             f"-dict={HERE / 'grammar.dict'}",
             "-seed=7",
@@ -38,8 +38,8 @@ def test_the_fuzzer_finds_nothing_in_twenty_seconds(tmp_path: Path) -> None:
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    runs = re.search(r"Done (\d+) runs", done.stderr)
+    assert fuzzer.returncode == 0, fuzzer.stdout[-2000:] + fuzzer.stderr[-4000:]
+    runs = re.search(r"Done (\d+) runs", fuzzer.stderr)
     assert runs
-    assert int(runs[1]) > 1000, done.stderr[-2000:]
-    assert list(found.iterdir()), "no new path was found: the parser was not instrumented"
+    assert int(runs[1]) > 1000, fuzzer.stderr[-2000:]
+    assert list(new_inputs.iterdir()), "no new path was reached: the parser was not instrumented"

@@ -47,7 +47,7 @@ def test_a_box_is_the_same_box_in_every_space(source, target):
 
 
 @given(boxes, spaces, spaces)
-def test_conversion_there_and_back_changes_nothing_and_cuts_nothing(box, source, target):
+def test_conversion_there_and_back_neither_changes_nor_clips(box, source, target):
     assert convert(convert(box, source, target), target, source) == pytest.approx(box)
 
 

@@ -14,7 +14,7 @@ def thought(inside: str) -> Completion:
     return parse(f"<think>{inside}</think><answer>a</answer>")
 
 
-def test_reads_the_grammar_of_the_domain():
+def test_a_well_formed_completion_is_parsed():
     result = parse(GOOD)
     (claim,) = result.claims
     assert (claim.phrase, claim.box, claim.time, claim.reason) == ("red circle", (1, 2, 30, 40), 3.0, None)
@@ -76,7 +76,7 @@ def test_several_boxes_share_their_object_and_the_next_time():
         ("<box>[0,0,5,5]</box>at<t>1</t>s", "no object"),
     ],
 )
-def test_each_invalid_claim_says_why(inside: str, reason: str):
+def test_each_invalid_claim_has_its_reason(inside: str, reason: str):
     (claim,) = thought(inside).claims
     assert claim.reason == reason
     assert not claim.valid
@@ -120,7 +120,7 @@ def test_times_and_intervals(written: str, time: float, until: float | None):
     assert (claim.time, claim.until, claim.reason) == (time, until, None)
 
 
-def test_the_span_of_an_interval_ends_with_it():
+def test_the_span_of_an_interval_claim_includes_its_end_tag():
     text = "<think><obj>a</obj><box>[1,2,3,4]</box>From <t>3.0</t>s to <t>5.0</t>s on</think>"
     (claim,) = parse(text).claims
     assert text[slice(*claim.span)] == text[len("<think>") : -len("s on</think>")]
@@ -141,16 +141,16 @@ def test_the_span_of_an_interval_ends_with_it():
         ("<obj>a</obj><box>[0,0,5,5]</box>at<t>1<t>2</t></t>s", [("a", "time not closed")]),
     ],
 )
-def test_of_nested_tags_the_innermost_are_read_and_the_others_not_closed(inside: str, claims: list):
+def test_only_the_innermost_of_nested_tags_are_read(inside: str, claims: list):
     assert [(c.phrase, c.reason) for c in thought(inside).claims] == claims
 
 
-def test_a_broken_object_does_not_lend_its_box_to_the_one_before():
+def test_the_box_of_a_broken_object_does_not_go_to_the_object_before():
     inside = "<obj>cat</obj><box>[0,0,5,5]</box>at<t>1</t>s <obj>dog <box>[1,1,6,6]</box>at<t>2</t>s"
     assert [(c.phrase, c.valid) for c in thought(inside).claims] == [("cat", True), ("", False)]
 
 
-def test_an_unfinished_claim_does_not_lend_its_parts_to_the_next():
+def test_the_parts_of_an_unfinished_claim_do_not_go_to_the_next():
     result = thought("<obj>a</obj><box>[0,0,5,5]</box> and <obj>b</obj>at<t>1</t>s <obj>c</obj>")
     assert [(c.phrase, c.reason) for c in result.claims] == [("a", "no time"), ("b", "no box"), ("c", "no box")]
 
@@ -159,7 +159,7 @@ def test_a_tag_closed_twice_is_one_element():
     assert len(thought("<obj>a</obj> b</obj><box>[0,0,5,5]</box>at<t>1</t>s").claims) == 1
 
 
-def test_a_time_in_prose_is_no_claim():
+def test_a_time_in_prose_is_not_a_claim():
     assert thought("it starts at <t>2.0</t>s").claims == ()
 
 
@@ -186,7 +186,7 @@ def test_claims_outside_the_thought_do_not_count():
         "<think><box>[1,2,3,4]</box></box></think><answer>a</answer>",
     ],
 )
-def test_what_is_not_well_formed(text: str):
+def test_malformed_completions_are_not_well_formed(text: str):
     assert not parse(text).well_formed
 
 
@@ -197,23 +197,23 @@ def test_the_first_of_several_answers_is_the_answer():
 numbers = st.integers(-999, 999) | st.floats(-999, 999).map(lambda x: round(x, 3))
 words = st.lists(st.text("abcé狗-' 7", min_size=1).filter(str.strip), min_size=1, max_size=3).map(" ".join)
 prose = st.text(st.characters(exclude_characters="<"), max_size=12)
-said_boxes = st.lists(st.tuples(numbers, numbers, numbers, numbers), min_size=1, max_size=3)
-said_times = st.tuples(numbers, st.none() | st.floats(0, 9).map(lambda x: round(x, 3)))
+written_boxes = st.lists(st.tuples(numbers, numbers, numbers, numbers), min_size=1, max_size=3)
+written_times = st.tuples(numbers, st.none() | st.floats(0, 9).map(lambda x: round(x, 3)))
 
 
-@given(st.lists(st.tuples(prose, words, said_boxes, said_times), max_size=5))
+@given(st.lists(st.tuples(prose, words, written_boxes, written_times), max_size=5))
 @settings(deadline=None)
-def test_what_is_written_by_the_grammar_is_what_is_read(written: list):
+def test_claims_written_by_the_grammar_are_read_back(written: list):
     text, expected = "", []
     for before, phrase, boxes, (start, width) in written:
         until = None if width is None else start + width
         text += f"{before}<obj>{phrase}</obj>" + "".join(f"<box>{list(box)}</box>" for box in boxes)
         text += f"at<t>{start:.9f}</t>s" if until is None else f"From <t>{start:.9f}</t>s to <t>{until:.9f}</t>s"
         expected += [(phrase.strip(), box, pytest.approx(start), until and pytest.approx(until)) for box in boxes]
-    said = thought(text)
-    assert said.well_formed
-    assert [(c.phrase, c.box, c.time, c.until) for c in said.claims] == expected
-    assert {c.reason for c in said.claims} <= {None, DEGENERATE}
+    completion = thought(text)
+    assert completion.well_formed
+    assert [(c.phrase, c.box, c.time, c.until) for c in completion.claims] == expected
+    assert {c.reason for c in completion.claims} <= {None, DEGENERATE}
 
 
 pieces = st.sampled_from(
@@ -250,8 +250,8 @@ def test_linear_on_a_megabyte_of_garbage(before: str, unit: str, after: str):
         parse(text)
         return time.process_time() - start
 
-    # A linear parser takes a second for the longest. A quadratic or cubic one fails at a short text, and not after
-    # hours. Far from what a busy machine does to a linear one.
+    # A linear parser takes about a second for the longest text, so a busy machine stays far below the limit. Growing
+    # sizes let a quadratic or cubic parser fail on a short text instead of after hours.
     for size in (2**10, 2**14, 2**17, 2**20):
         assert seconds(size) < 20
 
@@ -273,12 +273,12 @@ def test_linear_on_a_megabyte_of_garbage(before: str, unit: str, after: str):
         ("!!!", ""),
     ],
 )
-def test_plain_phrase_leaves_words_alone_and_nothing_else(raw: str, plain: str):
+def test_plain_phrase_keeps_only_words(raw: str, plain: str):
     assert plain_phrase(raw) == plain
 
 
 @given(st.text())
-def test_plain_phrase_cannot_spell_a_control_token_nor_be_long(raw: str):
+def test_plain_phrase_is_short_and_cannot_spell_a_control_token(raw: str):
     plain = plain_phrase(raw, 16)
     assert len(plain) <= 16
     assert not set(plain) & set('<>|[]{}"`\\\n')

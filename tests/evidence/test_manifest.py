@@ -18,14 +18,14 @@ TENSORS = st.dictionaries(
 
 
 @given(TENSORS)
-def test_tensors_come_back_bit_for_bit(tensors: dict[str, np.ndarray]) -> None:
+def test_tensors_are_unpacked_bit_for_bit(tensors: dict[str, np.ndarray]) -> None:
     bucket, data = pack_bucket(3, tensors)
-    back = unpack_bucket(bucket, data)
-    assert list(back) == list(tensors)
+    unpacked = unpack_bucket(bucket, data)
+    assert list(unpacked) == list(tensors)
     for name, tensor in tensors.items():
-        assert back[name].dtype == tensor.dtype
-        assert back[name].shape == tensor.shape
-        assert back[name].tobytes() == tensor.tobytes()
+        assert unpacked[name].dtype == tensor.dtype
+        assert unpacked[name].shape == tensor.shape
+        assert unpacked[name].tobytes() == tensor.tobytes()
 
 
 def test_a_transposed_tensor_keeps_its_values() -> None:
@@ -34,17 +34,17 @@ def test_a_transposed_tensor_keeps_its_values() -> None:
     assert np.array_equal(unpack_bucket(bucket, data)["w"], tensor)
 
 
-def test_uint16_stands_for_bfloat16_and_views_share_the_bytes() -> None:
+def test_uint16_carries_bfloat16_and_views_share_the_bytes() -> None:
     bucket, data = pack_bucket(0, {"a": np.ones(3, np.uint16), "b": np.ones(2, np.float32)})
     assert [entry.dtype for entry in bucket.entries] == ["bfloat16", "float32"]
     assert all(np.shares_memory(view, data) for view in unpack_bucket(bucket, data).values())
 
 
 @pytest.mark.parametrize("byte", [0, 5, 70])
-def test_a_flipped_bit_or_a_lost_byte_is_found(byte: int) -> None:
+def test_a_flipped_bit_or_a_lost_byte_is_detected(byte: int) -> None:
     bucket, data = pack_bucket(7, {"a": np.ones(3, np.float32), "b": np.ones(20, np.float32)})
     data[byte] ^= 1
     with pytest.raises(CorruptBucket, match="bucket 7: checksum"):
         unpack_bucket(bucket, data)
-    with pytest.raises(CorruptBucket, match=r"bucket 7: \d+ bytes arrived"):
+    with pytest.raises(CorruptBucket, match=r"bucket 7: \d+ of \d+ bytes arrived"):
         unpack_bucket(bucket, data[:-1])

@@ -1,4 +1,4 @@
-"""The sampling contract: which frames, at which size, under which name."""
+"""The sampling contract: which frames are shown, at which size and under which key."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ contracts = st.builds(
     min_pixels=st.integers(784, 20_000),
     multiple=st.sampled_from([14, 28, 32]),
 )
-# Bounds so close to each other that often no size lies between them.
+# Bounds so close together that often no size lies between them.
 narrow = st.tuples(st.integers(1024, 200_000), st.integers(0, 20_000), st.sampled_from([14, 28, 32])).map(
     lambda t: SamplingContract(frames=1, min_pixels=t[0], max_pixels=t[0] + t[1], multiple=t[2])
 )
@@ -56,15 +56,17 @@ def test_uniform_indices_spread_from_the_first_frame_to_the_last(total: int, fra
         assert steps.max() - steps.min() <= 1
 
 
-def test_frames_by_fps_are_those_on_display_at_its_ticks() -> None:
+def test_sampling_by_fps_takes_the_frames_on_display_at_its_ticks() -> None:
     contract = SamplingContract(fps=2, frames=100, min_frames=1)
     assert frame_indices(np.arange(100) / 25, contract).tolist() == [0, 12, 25, 37, 50, 62, 75, 87]
-    # A variable rate: the frame of 0.1 s stays on display until 1.9 s.
+    # A variable frame rate: the frame of 0.1 s stays on display until 1.9 s.
     assert frame_indices([0.0, 0.1, 1.9, 2.0, 2.2, 3.1], contract).tolist() == [0, 1, 3, 4, 5][:4]
 
 
 @given(gaps, st.floats(0.1, 30), st.integers(1, 16), st.integers(0, 40))
-def test_fps_is_held_between_the_fewest_and_the_most(gaps: list[float], fps: float, least: int, more: int) -> None:
+def test_sampling_by_fps_stays_between_min_frames_and_frames(
+    gaps: list[float], fps: float, least: int, more: int
+) -> None:
     times, most = starts(gaps), least + more
     indices = frame_indices(times, SamplingContract(fps=fps, min_frames=least, frames=most))
     assert min(least, len(times)) <= len(indices) <= most
@@ -73,7 +75,7 @@ def test_fps_is_held_between_the_fewest_and_the_most(gaps: list[float], fps: flo
 
 
 @given(gaps, st.lists(st.floats(-1, 400), max_size=8), st.sampled_from([0.0, 0.5]))
-def test_key_frames_come_on_top_wherever_they_lie(gaps: list[float], keys: list[float], fps: float) -> None:
+def test_key_frames_are_added_wherever_they_lie(gaps: list[float], keys: list[float], fps: float) -> None:
     times, contract = starts(gaps), SamplingContract(frames=4, fps=fps)
     plain, with_keys = frame_indices(times, contract), frame_indices(times, contract, keys)
     begun = [int((times <= key + 0.005).sum()) - 1 for key in keys]
@@ -88,7 +90,7 @@ def test_a_key_frame_after_the_last_sampled_one_is_shown() -> None:
     assert frame_indices(times, contract, [2.9]).tolist() == [0, 25, 50, 72]
 
 
-def test_a_time_rounded_down_to_hundredths_is_that_of_its_frame() -> None:
+def test_a_time_rounded_to_hundredths_means_its_own_frame() -> None:
     times = np.arange(300) / 29.97
     rounded = [round(float(t), 2) for t in times]
     assert frame_indices(times, SamplingContract(frames=1), rounded).tolist() == list(range(300))
@@ -101,7 +103,7 @@ def test_only_a_contract_with_key_frames_shows_them() -> None:
 
 
 @given(sides, sides, st.one_of(contracts, narrow), st.integers(1, 64))
-def test_a_size_keeps_its_promises_in_their_order(
+def test_resized_sizes_keep_their_guarantees_in_order(
     width: int, height: int, contract: SamplingContract, frames: int
 ) -> None:
     step = contract.multiple
@@ -117,33 +119,33 @@ def test_a_size_keeps_its_promises_in_their_order(
 
 
 @given(sides, sides, contracts)
-def test_the_area_is_above_the_least(width: int, height: int, contract: SamplingContract) -> None:
+def test_the_area_is_at_least_min_pixels(width: int, height: int, contract: SamplingContract) -> None:
     w, h = resized_size(width, height, contract)
-    if max(width, height) <= 20 * min(width, height):  # beyond it, one side is a single tile and the other decides
+    if max(width, height) <= 20 * min(width, height):  # beyond it, one side is a single tile
         assert contract.min_pixels <= w * h
 
 
 def test_equal_bounds_on_a_frame_that_is_not_square() -> None:
     exact = SamplingContract(frames=1, min_pixels=28 * 28 * 40, max_pixels=28 * 28 * 40, multiple=28)
     assert resized_size(640, 400, exact) == (8 * 28, 5 * 28)
-    assert resized_size(620, 400, exact) == (8 * 28, 5 * 28)  # smart_resize gives 7 x 5, below its own least
+    assert resized_size(620, 400, exact) == (8 * 28, 5 * 28)  # smart_resize gives 7 x 5, below its own minimum
 
 
-def test_a_side_below_half_a_tile_grows_with_its_frame() -> None:
+def test_a_side_below_half_a_tile_scales_up_the_whole_frame() -> None:
     assert resized_size(7, 70, SamplingContract(multiple=28)) == (28, 280)
 
 
 @given(sides, sides, st.one_of(contracts, narrow))
-def test_the_size_is_that_of_transformers_where_that_keeps_the_bounds(
+def test_sizes_equal_those_of_transformers_where_these_keep_the_bounds(
     width: int, height: int, contract: SamplingContract
 ) -> None:
-    # It refuses an aspect above 200, and works with a side of 0 below half a step.
+    # smart_resize refuses aspect ratios above 200, and computes with a side of 0 below half a multiple.
     if min(width, height) > contract.multiple / 2 and max(width, height) <= 200 * min(width, height):
         size = smart_resize(height, width, contract.multiple, contract.min_pixels, contract.max_pixels)
-        # Where a side comes out as a whole number of multiples, its floating point can make that one more or less.
+        # Where a side is exactly a whole number of multiples, its rounding error can make that one more or less.
         scales = (math.sqrt(bound / (width * height)) for bound in (contract.min_pixels, contract.max_pixels))
-        steps = [side * scale / contract.multiple for scale in scales for side in (width, height)]
-        if any(math.isclose(each, round(each), rel_tol=1e-9) for each in steps):
+        multiples = [side * scale / contract.multiple for scale in scales for side in (width, height)]
+        if any(math.isclose(count, round(count), rel_tol=1e-9) for count in multiples):
             return
         if contract.min_pixels <= size[0] * size[1] <= contract.max_pixels:
             assert resized_size(width, height, contract) == size[::-1]
@@ -151,14 +153,14 @@ def test_the_size_is_that_of_transformers_where_that_keeps_the_bounds(
 
 @given(sides, sides, contracts)
 def test_a_frame_of_the_right_size_stays_as_it_is(width: int, height: int, contract: SamplingContract) -> None:
-    """What the engine's processor is handed it must not resize again (promise 5)."""
+    """The engine's processor must not resize the frames again (promise 5)."""
     size = resized_size(width, height, contract)
     if contract.min_pixels <= size[0] * size[1]:
         assert resized_size(*size, contract) == size
 
 
 @given(sides, sides, contracts, st.integers(0, 5))
-def test_the_bound_of_bytes_holds(width: int, height: int, contract: SamplingContract, keys: int) -> None:
+def test_most_bytes_is_an_upper_bound(width: int, height: int, contract: SamplingContract, keys: int) -> None:
     key_times = [k + 0.3 for k in range(keys)]
     n = len(frame_indices(np.arange(100) / 5, contract, key_times))
     w, h = resized_size(width, height, contract, n)
@@ -177,12 +179,12 @@ def test_the_bound_of_bytes_holds(width: int, height: int, contract: SamplingCon
         ({"multiple": 400}, "^max_pixels = .*one tile of 400 x 400"),
     ],
 )
-def test_a_contract_that_cannot_be_is_refused(change: dict[str, float], part: str) -> None:
+def test_impossible_contracts_are_refused(change: dict[str, float], part: str) -> None:
     with pytest.raises(BadInput, match=part):
         replace(SamplingContract(), **change)
 
 
-def test_mean_spacing_is_that_of_uneven_frames_too() -> None:
+def test_mean_spacing_of_uneven_frames() -> None:
     assert mean_spacing((0.0, 0.5, 3.0)) == 1.5
 
 

@@ -1,4 +1,4 @@
-"""Boxes written in any space arrive in pixels of the resized frame, and nothing else of a completion changes."""
+"""Boxes written in any space are converted to pixels of the resized frame; the rest of a completion is unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WRITTEN = {
 }
 
 
-def said(*boxes: str) -> str:
+def with_boxes(*boxes: str) -> str:
     claims = "".join(f"<obj>cup</obj>{box}at<t>1.0</t>s" for box in boxes)
     return f"<think>{claims}</think><answer>a</answer>"
 
@@ -33,15 +33,15 @@ def test_every_space_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_a_box_is_the_same_box_however_it_is_written(space: str) -> None:
-    (claim,) = read(said(f"<box>{WRITTEN[space]}</box>"), INFO, space).claims
+def test_a_box_is_the_same_in_every_space(space: str) -> None:
+    (claim,) = read(with_boxes(f"<box>{WRITTEN[space]}</box>"), INFO, space).claims
     assert claim.valid
     assert claim.box == (14, 42, 42, 84)
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_claims_without_a_box_and_degenerate_ones_stay_what_they_are(space: str) -> None:
-    none, unreadable, degenerate = read(said("", "<box>[1,2]</box>", "<box>[5,5,5,9]</box>"), INFO, space).claims
+def test_invalid_claims_keep_their_reason(space: str) -> None:
+    none, unreadable, degenerate = read(with_boxes("", "<box>[1,2]</box>", "<box>[5,5,5,9]</box>"), INFO, space).claims
     assert (none.box, none.reason) == (None, "no box")
     assert (unreadable.box, unreadable.reason) == (None, "box has 2 numbers")
     assert degenerate.reason == DEGENERATE
@@ -54,17 +54,17 @@ boxes = st.tuples(coordinate, coordinate, coordinate, coordinate)
 
 
 @given(st.lists(boxes, max_size=5), sizes, sizes, st.sampled_from(list(SPACES)))
-def test_what_is_written_in_a_space_is_read_back(pixels: list, size: tuple, original: tuple, space: str) -> None:
+def test_boxes_written_in_a_space_are_read_back(pixels: list, size: tuple, original: tuple, space: str) -> None:
     info = replace(INFO, size=size, original_size=original)
     written = [convert(box, info.resized_space, SPACES[space](info)) for box in pixels]
-    text = said(*("<box>[{:.12f},{:.12f},{:.12f},{:.12f}]</box>".format(*box) for box in written))
+    text = with_boxes(*("<box>[{:.12f},{:.12f},{:.12f},{:.12f}]</box>".format(*box) for box in written))
     completion, plain = read(text, info, space), parse(text)
     assert [claim.box for claim in completion.claims] == [pytest.approx(box, abs=1e-6) for box in pixels]
-    # Nothing but the boxes was touched.
+    # Only the boxes differ.
     assert replace(completion, claims=()) == replace(plain, claims=())
     assert [replace(c, box=None) for c in completion.claims] == [replace(c, box=None) for c in plain.claims]
 
 
 @given(boxes, sizes)
-def test_pixels_of_the_resized_frame_are_left_to_the_last_digit(box: tuple, size: tuple) -> None:
+def test_pixels_of_the_resized_frame_stay_exact(box: tuple, size: tuple) -> None:
     assert in_pixels(box, replace(INFO, size=size), "resized") == box

@@ -124,7 +124,7 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("learner.schedule.warmup=-1", ["learner.schedule.warmup = -1", "0 or more"]),
         ("learner.zero.betas=[1.5,2]", ["learner.zero.betas = [1.5, 2.0]", "below 1"]),
         ("algorithm=rler", ["learner.reference.kind = none", "frozen or lora_off", "price"]),
-        ("learner.reference=frozen", ["learner.reference.kind = frozen", "to be none", "nothing would ask it"]),
+        ("learner.reference=frozen", ["learner.reference.kind = frozen", "must be none", "nothing would ask it"]),
         ("learner.reference=lora_off", ["learner.reference.kind = lora_off", "no learner.policy.lora"]),
         ("learner.reference={kind: lora_off, ranks: 2}", ["learner.reference.ranks = 2", "only a frozen reference"]),
         ("learner.policy.vision_lr_factor=0.1", ["learner.policy.vision_lr_factor = 0.1", "set train_vision"]),

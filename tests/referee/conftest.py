@@ -1,4 +1,4 @@
-"""Samples of the embedded world, drawn without writing a video, and what a referee's service is asked."""
+"""Samples of the embedded world, drawn without writing videos, and a fixture that asks a referee's service."""
 
 from collections.abc import Callable, Coroutine
 
@@ -22,11 +22,11 @@ def phrases() -> list[str]:
 
 @pytest.fixture(scope="session")
 def samples() -> list[Sample]:
-    made = []
+    samples = []
     for number in range(200):
         rng = np.random.default_rng([7, number])
         for raw in questions(str(number), "clip.mp4", draw_shapes(rng), 1, rng):
-            made.append(
+            samples.append(
                 Sample(
                     id=raw["id"],
                     source=raw["source"],
@@ -41,7 +41,7 @@ def samples() -> list[Sample]:
                     },
                 )
             )
-    return made
+    return samples
 
 
 @pytest.fixture
@@ -54,10 +54,10 @@ def verify(info: FrameInfo, frames: np.ndarray) -> Callable[..., Coroutine]:
     async def run(
         service: RefereeService, *claims: Claim, question: str = "Where?", info: FrameInfo = info
     ) -> list[Verdict | None]:
-        answers = await service.verify(question, list(claims), info, frames)
+        verdicts = await service.verify(question, list(claims), info, frames)
         counts = service.counts
-        ends = ("cached", "deduplicated", "asked", "breaker_open")
-        assert counts["questions"] == sum(counts[name] for name in ends), "each question ends in one of them"
-        return answers
+        outcomes = ("cached", "deduplicated", "asked", "breaker_open")
+        assert counts["questions"] == sum(counts[name] for name in outcomes), "each question has one outcome"
+        return verdicts
 
     return run

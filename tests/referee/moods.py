@@ -1,4 +1,4 @@
-"""A referee's service on a backend whose answers and moods are told by the test."""
+"""A referee's service on a backend whose answers and failures ("moods") are chosen by the test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIKELY = (0.1, 0.2, 0.7)
 
 
 class Backend:
-    """Answers what `mood` returns for the texts of a turn, and keeps the turns it was asked."""
+    """Answers with `mood(text)`, where `text` is the joined text of a turn, and records the turns it was asked."""
 
     digest = "a referee"
     setting = ""
@@ -28,7 +28,7 @@ class Backend:
         self.mood = mood
         self.asked: list[str] = []
         self.images: list[list[np.ndarray]] = []
-        self.given_up = 0
+        self.cancelled = 0
         self.started = False
 
     async def start(self) -> None:
@@ -41,7 +41,7 @@ class Backend:
         try:
             return np.array((await self.mood(text))[:n], np.float32)
         except asyncio.CancelledError:
-            self.given_up += 1
+            self.cancelled += 1
             raise
 
     async def stop(self) -> None: ...
@@ -53,12 +53,12 @@ async def calm(text: str) -> tuple[float, ...]:
 
 
 def failing(times: int, error: Exception, then: tuple[float, ...] = LIKELY) -> Callable:
-    """Each question fails `times` times first."""
-    failed: dict[str, int] = {}
+    """A mood in which each question first fails `times` times."""
+    attempts: dict[str, int] = {}
 
     async def mood(text: str) -> tuple[float, ...]:
-        failed[text] = failed.get(text, 0) + 1
-        if failed[text] <= times:
+        attempts[text] = attempts.get(text, 0) + 1
+        if attempts[text] <= times:
             raise error
         return then
 
@@ -77,9 +77,9 @@ def service(mood: Callable = calm, config: ServiceConfig = CALM, **verification:
         naps.append(seconds)
         await asyncio.sleep(0)
 
-    made = RefereeService(Backend(mood), VerificationConfig(**verification), config, sleep=sleep)
-    made.naps = naps  # type: ignore[attr-defined]
-    return made
+    service = RefereeService(Backend(mood), VerificationConfig(**verification), config, sleep=sleep)
+    service.naps = naps  # type: ignore[attr-defined]
+    return service
 
 
 def moved(box: Any = RED.box, time: float = 3.0, phrase: str = "red circle") -> Claim:

@@ -1,8 +1,8 @@
-"""No way of padding raises r_SER: properties of the pure reward, whatever the referee says of the claims.
+"""Padding a completion with claims never raises r_SER: properties of the pure reward that hold for any verdicts.
 
-A strategy takes an honest completion, in which no claim copies another, and adds claims to it, anywhere. What is added
-can be worth nothing (then it must not pay), or copy a claim (then it must not pay even if the referee likes the copy
-better). Whatever is written, a completion without its copies is paid as well or better.
+A strategy takes an honest completion, in which no claim copies another, and inserts claims anywhere. The inserted
+claims are worthless (then they must not pay), or copies (then they must not pay even if the referee prefers the copy).
+In general, a completion without its copies earns at least as much.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ some = st.lists(st.tuples(claims, verdicts), min_size=1, max_size=5)
 
 
 def are_copies(a: Claim, b: Claim) -> bool:
-    """Frames are a second apart."""
+    """Whether two claims are copies, given INFO's frames one second apart."""
     return iou(a.box, b.box) > 0.5 and (abs(a.time - b.time) <= 1 or min(a.time, b.time) >= 6.5)
 
 
 def without_copies(judged: list[Judged]) -> list[Judged]:
-    """Each claim that copies none before it."""
+    """The claims that copy no kept claim before them."""
     kept: list[Judged] = []
-    for one in judged:
-        if not any(are_copies(one[0], other) for other, _ in kept):
-            kept.append(one)
+    for claim, verdict in judged:
+        if not any(are_copies(claim, other) for other, _ in kept):
+            kept.append((claim, verdict))
     return kept
 
 
@@ -61,7 +61,7 @@ honest = some.map(without_copies)
 
 
 def r_ser(judged: list[Judged], cfg: SerConfig) -> float:
-    """r_SER of a completion with these claims, each of which the referee, if asked, would judge so."""
+    """r_SER of a completion with these claims, given the verdict of each."""
     spans = [replace(claim, span=(place, place + 1)) for place, (claim, _) in enumerate(judged)]
     verdict_of = dict(zip(spans, (verdict for _, verdict in judged)))
     completion = Completion("", "", tuple(spans), True)
@@ -76,13 +76,13 @@ def placed(judged: list[Judged], added: list[Judged], at: int) -> list[Judged]:
 
 
 @given(honest, configs)
-def test_it_is_a_share(judged, cfg):
+def test_r_ser_is_between_0_and_1(judged, cfg):
     assert 0 <= r_ser(judged, cfg) <= 1
 
 
 @given(honest, st.lists(claims, min_size=1, max_size=12), st.integers(0, 6), configs)
-def test_claims_that_the_referee_sees_through_never_pay(judged, spam, at, cfg):
-    """Wherever they stand, also where they push good claims over the cap."""
+def test_claims_with_verdict_0_never_pay(judged, spam, at, cfg):
+    """At any position, including those that push good claims over the cap."""
     padded = placed(judged, [(claim, Verdict(0.0, 0.0)) for claim in spam], at)
     assert r_ser(padded, cfg) <= r_ser(judged, cfg) + 1e-9
 
@@ -100,13 +100,13 @@ WORTHLESS = {
 
 @pytest.mark.parametrize("way", WORTHLESS)
 @given(judged=honest, spam=st.lists(claims, min_size=1, max_size=10), at=st.integers(0, 6), cfg=configs)
-def test_claims_that_are_worth_nothing_never_pay_whatever_the_referee_would_say(way, judged, spam, at, cfg):
+def test_guarded_claims_never_pay_whatever_their_verdict(way, judged, spam, at, cfg):
     padded = placed(judged, [(WORTHLESS[way](claim), Verdict(1.0, 1.0)) for claim in spam], at)
     assert r_ser(padded, cfg) <= r_ser(judged, cfg) + 1e-9
 
 
 def near(claim: Claim, dx: float, dy: float, scale: float, later: float, word: str) -> Claim:
-    """A copy: shifted by a share of its sides, scaled, up to a second away, by whatever name."""
+    """A copy of `claim`: shifted by shares of its sides, scaled, up to a second later, with another phrase."""
     x1, y1, x2, y2 = claim.box
     w, h = x2 - x1, y2 - y1
     x1, y1 = x1 + dx * w, y1 + dy * h
@@ -115,7 +115,7 @@ def near(claim: Claim, dx: float, dy: float, scale: float, later: float, word: s
     return copy
 
 
-# Shares of the sides at which the IoU with the box copied stays above .5, whichever of them go together.
+# Shifts and scales for which the IoU with the copied box stays above .5 in every combination.
 shifts = st.sampled_from([-0.1, 0.0, 0.1])
 scales = st.sampled_from([0.9, 1.0, 1.1])
 copies = st.tuples(
@@ -127,20 +127,20 @@ copies = st.tuples(
 
 
 @given(honest, st.lists(copies, min_size=1, max_size=6), configs)
-def test_copies_never_pay(judged, made, cfg):
-    """By synonyms and boxes to all sides, wherever they stand unless they push a claim over the cap, and however much
-    better than the claim itself the referee likes them."""
-    room = cfg.max_claims >= len(judged) + len(made)
+def test_copies_never_pay(judged, added, cfg):
+    """With synonyms and boxes shifted to any side, at any position that pushes no claim over the cap, and however much
+    the referee prefers them to the original."""
+    fits = cfg.max_claims >= len(judged) + len(added)
     padded = judged
-    for k, how, at, verdict in made:
-        padded = placed(padded, [(near(judged[k % len(judged)][0], *how), verdict)], at if room else len(padded))
+    for k, how, at, verdict in added:
+        padded = placed(padded, [(near(judged[k % len(judged)][0], *how), verdict)], at if fits else len(padded))
     assert r_ser(padded, cfg) <= r_ser(judged, cfg) + 1e-9
 
 
 @given(some, st.lists(copies, max_size=3), configs)
-def test_striking_out_the_copies_never_costs(judged, made, cfg):
-    """Copies of copies included: what is paid is paid to some of the claims of which none copies another."""
-    judged = judged + [(near(judged[k % len(judged)][0], *how), verdict) for k, how, _, verdict in made]
+def test_removing_copies_never_costs(judged, added, cfg):
+    """Copies of copies included: some subset without copies earns at least as much as the whole."""
+    judged = judged + [(near(judged[k % len(judged)][0], *how), verdict) for k, how, _, verdict in added]
     best = max(
         r_ser(list(kept), cfg)
         for n in range(1, len(judged) + 1)
@@ -151,18 +151,18 @@ def test_striking_out_the_copies_never_costs(judged, made, cfg):
 
 
 @given(claims, verdicts, st.integers(1, 20), configs)
-def test_one_claim_repeated_is_one_claim(claim, verdict, times_over, cfg):
+def test_repeating_a_claim_never_pays(claim, verdict, times_over, cfg):
     assert r_ser([(claim, verdict)] * times_over, cfg) <= r_ser([(claim, verdict)], cfg) + 1e-9
 
 
 @given(claims, configs)
-def test_the_one_claim_strategy_earns_at_most_its_share_of_m_min(claim, cfg):
+def test_a_single_claim_earns_at_most_1_over_m_min(claim, cfg):
     assert r_ser([(claim, Verdict(1.0, 1.0))], cfg) <= 1 / cfg.m_min + 1e-9
 
 
 @given(honest, configs)
 def test_a_claim_pays_only_if_it_is_better_than_the_mean(judged, cfg):
-    """Beyond m_min the reward is a mean: more claims of the same worth change nothing."""
+    """Beyond m_min the reward is a mean, so more claims of equal score change nothing."""
     *rest, (last, verdict) = judged
     if len(rest) < cfg.m_min or len(judged) > cfg.max_claims:
         return
@@ -171,8 +171,8 @@ def test_a_claim_pays_only_if_it_is_better_than_the_mean(judged, cfg):
     assert (after > before + 1e-9) == (own > before + 1e-9)
 
 
-def test_the_caps_bind():
-    """The properties above are not true for want of anything to gain: with distinct good claims all of it is paid."""
+def test_distinct_good_claims_earn_the_full_reward():
+    """The properties above do not hold trivially: there is a reward to gain."""
     places = [(20.0 * (k % 2), 20.0, 20.0 * (k % 2) + 16.0, 40.0) for k in range(8)]
     good = [(Claim("red circle", place, float(k), (0, 0)), Verdict(1.0, 1.0)) for k, place in enumerate(places)]
     cfg = SerConfig(m_min=2, max_claims=8)
@@ -181,8 +181,8 @@ def test_the_caps_bind():
 
 
 @pytest.mark.parametrize(("shift", "alone", "paid"), [(2, 0.82, 0.5), (3, 0.74, 0.5), (4, 0.67, 1.0)])
-def test_two_boxes_to_either_side_of_an_object_are_one_claim_while_either_holds_it(shift, alone, paid):
-    """A quarter of each may miss the object, and no more (docs/calibration.md)."""
+def test_two_boxes_to_either_side_of_an_object_are_copies_if_both_fit_it(shift, alone, paid):
+    """They count as one claim as long as each fits the object with an IoU above .7 (docs/calibration.md)."""
     left, right = (Claim("red circle", (10.0 + d, 10.0, 30.0 + d, 30.0), 3.0, (0, 0)) for d in (-shift, shift))
     assert np.isclose(iou(left.box, (10.0, 10.0, 30.0, 30.0)), alone, atol=0.005)
     good = Verdict(1.0, 1.0)

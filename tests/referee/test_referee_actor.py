@@ -1,4 +1,4 @@
-"""The referee actor with its real engine, on a tiny model of random weights."""
+"""The referee actor with its real engine, on a tiny model with random weights."""
 
 from dataclasses import replace
 
@@ -52,19 +52,19 @@ def stats(referee) -> dict[str, int]:
     return ray.get(referee.stats.remote(), timeout=60)
 
 
-def test_verdicts_depend_on_the_claim_and_on_nothing_asked_beside_it(referee, info, frames):
+def test_verdicts_depend_on_their_claim_and_not_on_concurrent_ones(referee, info, frames):
     claims = [RED, moved(box=(0.0, 0.0, 50.0, 40.0)), moved(time=5.0), moved(phrase="blue square")]
-    together = verify(referee, claims, info, frames)
-    red, other_box, other_time, other_phrase = together
-    assert all(0 <= value <= 1 for v in together for value in (v.relevance, v.localization))
+    verdicts = verify(referee, claims, info, frames)
+    red, other_box, other_time, other_phrase = verdicts
+    assert all(0 <= value <= 1 for v in verdicts for value in (v.relevance, v.localization))
     assert red.relevance not in (other_box.relevance, other_time.relevance)
     assert red.localization not in (other_box.localization, other_time.localization, other_phrase.localization)
     assert red.relevance == other_phrase.relevance
     fresh = verify(referee, [moved(box=(0.0, 0.0, 50.0, 41.0)), *reversed(claims)], info, frames)
-    assert fresh[:0:-1] == together
+    assert fresh[:0:-1] == verdicts
 
 
-def test_the_same_question_is_asked_once_and_remembered(referee, info, frames):
+def test_the_same_question_is_asked_once_and_cached(referee, info, frames):
     new = moved(box=(3.0, 4.0, 21.0, 33.0))
     alike = [new, moved(box=(3.2, 3.9, 21.0, 33.1), time=3.3)]
     before = stats(referee)
@@ -77,12 +77,12 @@ def test_the_same_question_is_asked_once_and_remembered(referee, info, frames):
     assert (after["asked"], after["cached"]) == (asked["asked"], asked["cached"] + 2)
 
 
-def test_another_clip_or_question_is_not_the_remembered_one(referee, info, frames):
-    (here,) = verify(referee, [RED], info, frames)
-    (there,) = verify(referee, [RED], replace(info, key="another clip"), frames[::-1].copy())
-    (asked,) = verify(referee, [RED], info, frames, "Where is the cyan square?")
-    assert here.relevance not in (there.relevance, asked.relevance)
-    assert here.localization == asked.localization != there.localization
+def test_another_clip_or_question_does_not_hit_the_cache(referee, info, frames):
+    (original,) = verify(referee, [RED], info, frames)
+    (other_clip,) = verify(referee, [RED], replace(info, key="another clip"), frames[::-1].copy())
+    (other_question,) = verify(referee, [RED], info, frames, "Where is the cyan square?")
+    assert original.relevance not in (other_clip.relevance, other_question.relevance)
+    assert original.localization == other_question.localization != other_clip.localization
 
 
 def test_hostile_claims_get_verdicts(referee, info, frames):
@@ -95,7 +95,7 @@ def test_hostile_claims_get_verdicts(referee, info, frames):
     assert None not in verify(referee, hostile, info, frames)
 
 
-def test_a_late_verdict_is_missing_counted_and_can_be_asked_again(referee, info, frames):
+def test_a_late_verdict_is_missing_and_counted_and_can_be_asked_again(referee, info, frames):
     def deadline(seconds: float) -> None:
         def change(self) -> None:
             self.service.config = replace(self.service.config, deadline_s=seconds)

@@ -96,7 +96,7 @@ def test_boxes_in_pixels_of_another_frame_are_the_same_claims(shapes, clips):
         (["data={shapes}", "out={folder}/new", "--ratings", "{folder}/alien.csv"], "sample 'alien' is not in"),
         (["data={shapes}", "out={folder}/new", "--ratings", "a", "--completions", "b"], "give one of them"),
         (["data={shapes}", "--attacks", "--second", "b"], "leave out"),
-        (["data={shapes}", "--attacks", "attacks=5"], "attacks = 5: it has to be 14 or more, one of each kind"),
+        (["data={shapes}", "--attacks", "attacks=5"], "attacks = 5: must be 14 or more, one of each kind"),
     ],
 )
 def test_bad_input_is_one_line_and_starts_nothing(shapes, tmp_path, capsys, monkeypatch, arguments, part):

@@ -192,7 +192,7 @@ def test_an_endpoint_that_bars_every_question_ends_the_run_in_one_line(ray_clust
         with pytest.raises(RunFailed, match="key revoked") as failed:
             run(ask(pool, INFO))
         told = str(failed.value.cause)  # which the command line prints
-        assert told.startswith("the referee lets no question in any more: HTTP 401")
+        assert told.startswith("the referee rejects every question: HTTP 401")
         assert "\n" not in told
         assert pool.restarts == 0
         ray.kill(pool._replicas[0].supervised.actor)

@@ -1,4 +1,4 @@
-"""The reward graph: what is summed, what is gated, filtered, scheduled and left out, and what is refused at load."""
+"""The reward graph: sums, gates, task filters, schedules, left-out terms, and recipes refused when they are loaded."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def own_terms(monkeypatch):
 
 
 def graph(**terms) -> RewardGraph:
-    return RewardGraph(RewardConfig(terms={name: TermConfig(**said) for name, said in terms.items()}))
+    return RewardGraph(RewardConfig(terms={name: TermConfig(**fields) for name, fields in terms.items()}))
 
 
 def view(*texts: str, task: str = "general", **known) -> GroupView:
@@ -77,7 +77,7 @@ def test_the_reward_is_the_weighted_sum_of_the_terms():
     assert {name: values.tolist() for name, values in scored.terms.items()} == {"long": [3, 1], "a": [2, 0]}
 
 
-def test_a_gate_pays_only_from_its_threshold_on_and_keeps_the_raw_value():
+def test_a_gate_pays_from_its_threshold_on_and_raw_values_are_kept():
     scored = graph(
         long={"use": "own_terms:length", "gate": {"a": 1.0}},
         a={"use": "own_terms:length", "weight": 0.0, "options": {"letters": "a"}},
@@ -87,33 +87,33 @@ def test_a_gate_pays_only_from_its_threshold_on_and_keeps_the_raw_value():
     assert scored.paid["long"].tolist() == [2, 0, 4]
 
 
-def test_a_term_is_0_on_tasks_that_it_does_not_concern():
-    one = graph(long={"use": "own_terms:length", "tasks": ["temporal QA"]}, other={"use": "own_terms:length"})
-    assert one.score(view("ab", "b")).rewards.tolist() == [2, 1]
-    assert one.score(view("ab", "b", task="temporal QA")).rewards.tolist() == [4, 2]
+def test_a_term_is_0_on_other_tasks():
+    recipe = graph(long={"use": "own_terms:length", "tasks": ["temporal QA"]}, other={"use": "own_terms:length"})
+    assert recipe.score(view("ab", "b")).rewards.tolist() == [2, 1]
+    assert recipe.score(view("ab", "b", task="temporal QA")).rewards.tolist() == [4, 2]
 
 
-def test_what_only_terms_about_other_tasks_need_is_not_needed():
-    one = graph(
+def test_the_needs_of_a_task_exclude_terms_for_other_tasks():
+    recipe = graph(
         length={"use": "own_terms:length"},
         ser={"tasks": ["temporal QA"]},
         text_judge={"tasks": ["free-form"]},
     )
-    assert one.needs == {"frames", "verdicts", "judgements"}
-    assert one.needs_for("temporal QA") == {"frames", "verdicts"}
-    assert one.needs_for("free-form") == {"judgements"}
-    assert one.needs_for("general") == frozenset()
+    assert recipe.needs == {"frames", "verdicts", "judgements"}
+    assert recipe.needs_for("temporal QA") == {"frames", "verdicts"}
+    assert recipe.needs_for("free-form") == {"judgements"}
+    assert recipe.needs_for("general") == frozenset()
     claimed = f"<think>{CLAIM}</think><answer>x</answer>"
-    assert one.score(view(claimed, task="general")).rewards.tolist() == [len(claimed)]  # unasked, and not left out
+    assert recipe.score(view(claimed, task="general")).rewards.tolist() == [len(claimed)]  # no verdict, not left out
 
 
 @pytest.mark.parametrize(("progress", "factor"), [(0.0, 1.0), (0.2, 1.0), (0.3, 0.75), (0.4, 0.5), (0.7, 0.5)])
 def test_a_schedule_is_linear_between_its_points_and_constant_beyond(progress: float, factor: float):
-    one = graph(long={"use": "own_terms:length", "weight": 2.0, "schedule": [[0.2, 1.0], [0.4, 0.5]]})
-    assert one.score(view("ab", "b", progress=progress)).rewards.tolist() == pytest.approx([4 * factor, 2 * factor])
+    recipe = graph(long={"use": "own_terms:length", "weight": 2.0, "schedule": [[0.2, 1.0], [0.4, 0.5]]})
+    assert recipe.score(view("ab", "b", progress=progress)).rewards.tolist() == pytest.approx([4 * factor, 2 * factor])
 
 
-def test_a_term_may_read_those_before_it():
+def test_a_term_may_read_the_terms_before_it():
     scored = graph(long={"use": "own_terms:length"}, twice={"use": "own_terms:double", "options": {"of": "long"}})
     assert scored.score(view("ab", "b")).rewards.tolist() == [6, 3]
 
@@ -128,17 +128,17 @@ def test_contrast_terms_compare_with_the_completions_on_shuffled_frames():
     assert graph(**terms).needs == {"contrast", "frames", "verdicts"}
     assert graph(**terms).score(drawn).terms["lead"].tolist() == [1, 1]
     terms["lead"]["options"] = {"of": "unread"}
-    with pytest.raises(BadInput, match=r"reward\.terms\.lead\.options\.of = unread: .* needs no referee: long"):
+    with pytest.raises(BadInput, match=r"reward\.terms\.lead\.options\.of = unread: .* that needs no referee: long"):
         graph(**terms)
 
 
-def test_a_missing_verdict_leaves_ser_out_for_the_whole_group_and_is_counted():
+def test_a_missing_verdict_leaves_ser_out_for_the_whole_group():
     terms = {"long": {"use": "own_terms:length"}, "ser": {"weight": 2.0, "options": {"m_min": 1}}}
     texts = [f"<think>{CLAIM}</think><answer>x</answer>"] * 2
-    said = graph(**terms).score(view(*texts, verdicts=([Verdict(1, 0.5)], [Verdict(1, 1)])))
-    assert (said.rewards - said.terms["long"]).tolist() == [1, 2]
-    assert [e[0].score for e in said.evidence] == [0.5, 1]
-    assert said.left_out == ()
+    scored = graph(**terms).score(view(*texts, verdicts=([Verdict(1, 0.5)], [Verdict(1, 1)])))
+    assert (scored.rewards - scored.terms["long"]).tolist() == [1, 2]
+    assert [claims[0].score for claims in scored.evidence] == [0.5, 1]
+    assert scored.left_out == ()
     missing = graph(**terms).score(view(*texts, verdicts=([Verdict(1, 0.5)], [None])))
     assert missing.rewards.tolist() == missing.terms["long"].tolist()
     assert missing.left_out == ("ser",)
@@ -146,7 +146,7 @@ def test_a_missing_verdict_leaves_ser_out_for_the_whole_group_and_is_counted():
     assert missing.counts["left out: ser"] == missing.counts["missing"] == 1
 
 
-def test_what_is_gated_on_a_term_left_out_is_left_out_too():
+def test_terms_gated_on_a_left_out_term_are_left_out_too():
     scored = graph(
         unsure={"use": "own_terms:unknown"},
         long={"use": "own_terms:length", "gate": {"unsure": 0.5}},
@@ -156,64 +156,64 @@ def test_what_is_gated_on_a_term_left_out_is_left_out_too():
     assert scored.rewards.tolist() == [2, 1]
 
 
-def test_what_a_users_term_raises_ends_the_run_in_one_line_that_says_where():
+def test_an_exception_in_a_users_term_ends_the_run_with_one_line_and_its_place():
     with pytest.raises(RunFailed, match=r"reward\.terms\.bad: ZeroDivisionError: .*test_graph\.py, line \d+\)$"):
         graph(bad={"use": "own_terms:bad"}).score(view("a", "b"))
 
 
-def test_a_term_that_gives_another_number_of_numbers_ends_the_run():
-    with pytest.raises(RunFailed, match=r"reward\.terms\.short: it has to return 2 finite numbers"):
+def test_a_term_that_returns_too_few_numbers_ends_the_run():
+    with pytest.raises(RunFailed, match=r"reward\.terms\.short: must return 2 finite numbers"):
         graph(short={"use": "own_terms:short"}).score(view("a", "b"))
 
 
 @pytest.mark.parametrize(
-    ("terms", "said"),
+    ("terms", "message"),
     [
-        ({}, r"^terms = \{\}: it has to be at least one term"),
+        ({}, r"^terms = \{\}: must be at least one term"),
         ({"sr": {}}, r"reward\.terms\.sr: no term is called sr; the nearest is ser"),
         ({"a": {"use": "nowhere:term"}}, r"reward\.terms\.a\.use = nowhere:term: nowhere cannot be imported"),
         ({"a": {"use": "own_terms:gone"}}, "own_terms has no function gone"),
-        ({"a": {"use": "own_terms:wrong"}}, r"it has to be written as def <lambda>\(view, \*, option=default, …\)"),
+        ({"a": {"use": "own_terms:wrong"}}, r"must be written as def <lambda>\(view, \*, option=default, …\)"),
         (
             {"a": {"use": "own_terms:length", "options": {"units": 2}}},
-            r"reward\.terms\.a\.options\.units: own_terms:length has no such option; the nearest it takes is unit",
+            r"reward\.terms\.a\.options\.units: own_terms:length has no such option; the nearest option is unit",
         ),
         (
             {"a": {"use": "own_terms:length", "options": {"unit": "far"}}},
-            r"reward\.terms\.a\.options\.unit = 'far': it has to be of type float",
+            r"reward\.terms\.a\.options\.unit = 'far': must be of type float",
         ),
-        ({"ser": {"options": {"sigma": 0}}}, r"reward\.terms\.ser\.options\.sigma = 0\.0: it has to be above 0"),
-        ({"ser": {}, "more": {"use": "ser"}}, r"reward\.terms\.more: there is a ser term already"),
-        ({"ser": {"gate": {"acc": 1.0}}}, r"^terms\.ser\.gate\.acc: it has to be another term"),
+        ({"ser": {"options": {"sigma": 0}}}, r"reward\.terms\.ser\.options\.sigma = 0\.0: must be above 0"),
+        ({"ser": {}, "more": {"use": "ser"}}, r"reward\.terms\.more: must be the only ser term; remove one of them"),
+        ({"ser": {"gate": {"acc": 1.0}}}, r"^terms\.ser\.gate\.acc: must be another term"),
         ({"ser": {"weight": math.inf}}, r"^terms\.ser\.weight = inf"),
         (
             {"a": {"use": "accuracy"}, "b": {"use": "rouge", "gate": {"a": math.nan}}},
-            r"gate\.a = nan: it has to be finite",
+            r"gate\.a = nan: must be finite",
         ),
         (
             {"a": {"use": "accuracy", "options": {"free_form": "x"}}},
-            "free_form = 'x': it has to be one of rouge, exact",
+            "free_form = 'x': must be one of rouge, exact",
         ),
         (
             {"think_transparency": {"options": {"low": 400}}},
-            r"reward\.terms\.think_transparency\.options: .* low < high",
+            r"reward\.terms\.think_transparency\.options: .* must satisfy 0 <= low < high",
         ),
-        ({"thk_spatial": {"options": {"tau": -3}}}, r"tau = -3\.0: it has to be 0 s or more"),
+        ({"thk_spatial": {"options": {"tau": -3}}}, r"tau = -3\.0: must be 0 s or more"),
         (
             {"a": {"use": "accuracy"}, "b": {"use": "length_window", "options": {"of": "a", "low": 513}}},
-            r"reward\.terms\.b\.options: length_window: low = 513, high = 512: .* has to hold",
+            r"reward\.terms\.b\.options: length_window: low = 513, high = 512: must satisfy 0 <= low <= high",
         ),
         ({"a": {"use": "builtins:max"}}, r"a\.use = builtins:max: its signature cannot be read"),
         ({"a": {"use": "own_terms:nameless"}}, r"own_terms:nameless: its signature cannot be read: name 'Nothing'"),
-        ({"ser": {"schedule": [[0, math.nan]]}}, r"each has to be \[progress from 0 to 1, finite factor\]"),
-        ({"ser": {"schedule": [[0.5, 1], [0.5, 2]]}}, "its progress has to grow"),
-        ({"ser": {"schedule": [[2, 1]]}}, r"each has to be \[progress from 0 to 1, finite factor\]"),
+        ({"ser": {"schedule": [[0, math.nan]]}}, r"each point must be \[progress from 0 to 1, finite factor\]"),
+        ({"ser": {"schedule": [[0.5, 1], [0.5, 2]]}}, "progress must increase"),
+        ({"ser": {"schedule": [[2, 1]]}}, r"each point must be \[progress from 0 to 1, finite factor\]"),
         (
             {"b": {"use": "own_terms:double", "options": {"of": "a"}}, "a": {"use": "own_terms:length"}},
-            r"reward\.terms\.b\.options\.of = a: it has to be a term that stands before it: there is none",
+            r"reward\.terms\.b\.options\.of = a: must be a term listed before this one: there is none",
         ),
     ],
 )
-def test_what_cannot_be_computed_is_refused_when_it_is_loaded(terms, said):
-    with pytest.raises(BadInput, match=said):
+def test_invalid_recipes_are_refused_when_they_are_loaded(terms, message):
+    with pytest.raises(BadInput, match=message):
         graph(**terms)

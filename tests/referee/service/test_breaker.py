@@ -1,4 +1,4 @@
-"""The circuit breaker, by a clock of its own."""
+"""The circuit breaker, with a fake clock."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def opened(breaker: Breaker) -> Breaker:
     return breaker
 
 
-def test_only_failures_in_a_row_open_it(breaker: Breaker):
+def test_only_consecutive_failures_open_it(breaker: Breaker):
     for failed in (True, True, False, True, True):
         assert breaker.allows()
         (breaker.failed if failed else breaker.succeeded)()
@@ -37,7 +37,7 @@ def test_only_failures_in_a_row_open_it(breaker: Breaker):
     assert not breaker.allows()
 
 
-def test_after_a_pause_one_is_let_through(breaker: Breaker, clock: Clock):
+def test_one_probe_is_allowed_after_a_pause(breaker: Breaker, clock: Clock):
     opened(breaker)
     clock.now = 9.9
     assert not breaker.allows()
@@ -46,7 +46,7 @@ def test_after_a_pause_one_is_let_through(breaker: Breaker, clock: Clock):
     assert not breaker.closed
 
 
-def test_a_probe_that_fails_costs_another_pause_and_one_that_succeeds_closes(breaker: Breaker, clock: Clock):
+def test_a_failed_probe_starts_another_pause_and_a_successful_one_closes(breaker: Breaker, clock: Clock):
     opened(breaker)
     clock.now = 10
     assert breaker.allows()
@@ -60,7 +60,7 @@ def test_a_probe_that_fails_costs_another_pause_and_one_that_succeeds_closes(bre
     assert [breaker.allows() for _ in range(3)] == [True, True, True]
 
 
-def test_a_probe_that_is_never_heard_of_does_not_keep_it_open_for_ever(breaker: Breaker, clock: Clock):
+def test_a_probe_without_an_outcome_does_not_keep_it_open_for_ever(breaker: Breaker, clock: Clock):
     opened(breaker)
     clock.now = 10
     assert breaker.allows()

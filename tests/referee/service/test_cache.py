@@ -33,12 +33,12 @@ def test_any_difference_is_another_question(tmp_path: Path, name: str, value: ob
     cache = VerdictCache(4, DiskCache(tmp_path) if disk else None)
     cache.put(KEY, ANSWER)
     if disk:
-        cache.forget()  # so that the file is asked
+        cache.forget()  # so that the file is read
     assert cache.get(replace(KEY, **{name: value})) is None
     assert cache.get(replace(KEY)) == ANSWER
 
 
-def test_the_least_recently_used_goes_first():
+def test_the_least_recently_used_entry_is_evicted_first():
     cache = VerdictCache(2)
     a, b, c = (replace(KEY, wording=name) for name in "abc")
     cache.put(a, (0.1,))
@@ -49,7 +49,7 @@ def test_the_least_recently_used_goes_first():
     assert (cache.get(a), cache.get(b), cache.get(c)) == ((0.1,), None, (0.3,))
 
 
-def test_the_disk_is_read_by_later_runs_and_by_others_at_the_same_time(tmp_path: Path):
+def test_the_disk_cache_is_shared_by_concurrent_and_later_runs(tmp_path: Path):
     first, second = DiskCache(tmp_path / "new/folder"), DiskCache(tmp_path / "new/folder")
     first.put(KEY, ANSWER)
     assert second.get(KEY) == ANSWER
@@ -62,7 +62,7 @@ def test_the_disk_is_read_by_later_runs_and_by_others_at_the_same_time(tmp_path:
 
 
 @pytest.mark.parametrize("content", [b"no database at all, but long enough to be one" * 100, None])
-def test_a_file_that_is_none_of_ours_is_refused_in_one_line(tmp_path: Path, content: bytes | None):
+def test_a_foreign_file_is_refused_in_one_line(tmp_path: Path, content: bytes | None):
     if content is None:
         with sqlite3.connect(tmp_path / FILE) as other:
             other.execute("CREATE TABLE answers (question TEXT)")
@@ -85,7 +85,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("held", ["EXCLUSIVE", "IMMEDIATE"])
-def test_a_file_that_someone_holds_is_refused_at_the_start_and_counted_later(
+def test_a_locked_file_is_refused_at_the_start_and_counted_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str
 ):
     monkeypatch.setattr(module, "START_WAIT_S", 0.05)
@@ -100,5 +100,5 @@ def test_a_file_that_someone_holds_is_refused_at_the_start_and_counted_later(
     other.close()
     ours.put(KEY, ANSWER)
     assert (ours.failures, ours.get(KEY)) == (1, ANSWER)
-    ours.close()  # as good as a disk that is gone
+    ours.close()  # like a disk that has failed
     assert (ours.get(KEY), ours.failures) == (None, 2)

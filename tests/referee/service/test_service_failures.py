@@ -1,4 +1,4 @@
-"""The referee as a service when its backend fails, hangs or bars: retries, deadlines and the breaker."""
+"""The referee's service when its backend fails or hangs: retries, deadlines and the breaker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from referee.service.backend import Refused, Unavailable
 from referee.service.breaker import Breaker
 
 
-def test_a_failure_that_passes_is_retried_with_growing_pauses(verify):
+def test_temporary_failures_are_retried_with_growing_pauses(verify):
     referee = service(failing(2, Unavailable("busy")))
     random.seed(0)
     assert None not in asyncio.run(verify(referee, RED))
@@ -23,7 +23,7 @@ def test_a_failure_that_passes_is_retried_with_growing_pauses(verify):
     first, second = sorted(referee.naps)[:2], sorted(referee.naps)[2:]
     assert all(0.25 <= nap <= 1.25 for nap in first)
     assert all(0.5 <= nap <= 1.5 for nap in second)
-    assert len(set(referee.naps)) == 4, "with jitter: those refused together do not return together"
+    assert len(set(referee.naps)) == 4, "jitter: simultaneous failures are not retried at the same time"
 
 
 def test_after_the_last_attempt_the_verdict_is_missing_and_may_be_asked_again(verify):
@@ -33,7 +33,7 @@ def test_after_the_last_attempt_the_verdict_is_missing_and_may_be_asked_again(ve
     assert None not in asyncio.run(verify(referee, RED))
 
 
-def test_what_is_refused_is_not_retried_and_harms_no_other_claim(verify):
+def test_a_refused_question_is_not_retried_and_affects_no_other_claim(verify):
     async def mood(text: str) -> tuple[float, ...]:
         if "dog" in text:
             raise Refused("too long")
@@ -44,17 +44,17 @@ def test_what_is_refused_is_not_retried_and_harms_no_other_claim(verify):
     assert dog is None
     assert red is not None
     assert some(referee.counts, "retried", "failed", "missing") == (0, 1, 1)
-    assert referee.service.breaker.closed
+    assert referee.breaker.closed
 
 
 def test_a_defect_is_not_a_missing_verdict(verify):
     referee = service(failing(1, KeyError("prompt mismatch")))
     with pytest.raises(KeyError, match="prompt mismatch"):
         asyncio.run(verify(referee, RED))
-    assert None not in asyncio.run(verify(referee, RED)), "and does not stay under way"
+    assert None not in asyncio.run(verify(referee, RED)), "and the failed request is not kept"
 
 
-def test_the_deadline_is_each_claims_own(verify):
+def test_the_deadline_applies_to_each_claim_separately(verify):
     async def mood(text: str) -> tuple[float, ...]:
         return await never(text) if "dog" in text else LIKELY
 
@@ -62,11 +62,11 @@ def test_the_deadline_is_each_claims_own(verify):
     red, dog = asyncio.run(verify(referee, RED, moved(phrase="dog")))
     assert red is not None
     assert dog is None
-    assert some(referee.counts, "late", "missing", "asked") == (1, 1, 3)  # both ask the same of relevance
-    assert referee.service.backend.given_up == 1
+    assert some(referee.counts, "late", "missing", "asked") == (1, 1, 3)  # both claims share the relevance question
+    assert referee.backend.cancelled == 1
 
 
-def test_a_question_that_others_still_wait_for_is_not_given_up(verify):
+def test_a_question_that_another_caller_waits_for_is_not_cancelled(verify):
     referee = service(config=IMPATIENT)
 
     async def run() -> tuple[list[Verdict | None], list[Verdict | None]]:
@@ -76,7 +76,7 @@ def test_a_question_that_others_still_wait_for_is_not_given_up(verify):
             await answer.wait()
             return LIKELY
 
-        referee.service.backend.mood = mood
+        referee.backend.mood = mood
         early = asyncio.create_task(verify(referee, RED))
         await asyncio.sleep(0)
         referee.config = CALM
@@ -89,58 +89,58 @@ def test_a_question_that_others_still_wait_for_is_not_given_up(verify):
     assert first == [None]
     assert None not in second
     assert some(referee.counts, "asked", "deduplicated", "late") == (2, 2, 2)
-    assert referee.service.backend.given_up == 0
+    assert referee.backend.cancelled == 0
 
 
-def test_a_question_given_up_can_be_asked_again_at_once(verify):
+def test_a_cancelled_question_can_be_asked_again_at_once(verify):
     async def run() -> list[Verdict | None]:
         assert await verify(referee, RED) == [None]
-        referee.service.backend.mood = calm
+        referee.backend.mood = calm
         return await verify(referee, RED)
 
     referee = service(never, IMPATIENT)
     assert None not in asyncio.run(run())
 
 
-def test_a_caller_that_leaves_is_nobodys_failure(verify):
+def test_a_cancelled_caller_does_not_count_as_a_failure(verify):
     referee = service(never, replace(CALM, breaker_failures=1))
 
     async def run() -> None:
         caller = asyncio.create_task(verify(referee, RED))
-        while not referee.service.backend.asked:
+        while not referee.backend.asked:
             await asyncio.sleep(0)
         caller.cancel()
         await asyncio.gather(caller, return_exceptions=True)
         await asyncio.sleep(0)
 
     asyncio.run(run())
-    assert referee.service.backend.given_up == 2
-    assert referee.service.breaker.closed
+    assert referee.backend.cancelled == 2
+    assert referee.breaker.closed
 
 
-def test_a_backend_that_fails_on_and_on_is_left_alone_but_its_old_answers_are_not(verify):
+def test_a_backend_that_keeps_failing_is_not_asked_but_its_cached_answers_are_used(verify):
     referee = service(config=replace(CALM, attempts=5, breaker_failures=4))
     clock = [0.0]
-    referee.service.breaker = Breaker(4, 10.0, lambda: clock[0])
+    referee.breaker = Breaker(4, 10.0, lambda: clock[0])
     asyncio.run(verify(referee, RED))
-    referee.service.backend.mood = failing(99, Unavailable("gone"))
+    referee.backend.mood = failing(99, Unavailable("gone"))
     blue = moved(phrase="blue square", box=(0, 0, 9, 9))
     assert asyncio.run(verify(referee, blue)) == [None]
-    assert len(referee.service.backend.asked) == 2 + 4, "no attempt after it opened"
-    assert len(referee.naps) == 3, "and no pause before none"
+    assert len(referee.backend.asked) == 2 + 4, "no attempt after the breaker opened"
+    assert len(referee.naps) == 3, "and no pause for an attempt that is not made"
     known, unknown = asyncio.run(verify(referee, RED, blue))
     assert known is not None
     assert unknown is None
-    assert len(referee.service.backend.asked) == 6
+    assert len(referee.backend.asked) == 6
     assert some(referee.counts, "breaker_open", "failed", "missing") == (2, 2, 2)
-    referee.service.backend.mood = calm
+    referee.backend.mood = calm
     clock[0] = 10.0
     assert asyncio.run(verify(referee, blue)) == [None], "one question is the probe"
-    assert len(referee.service.backend.asked) == 7
+    assert len(referee.backend.asked) == 7
     assert None not in asyncio.run(verify(referee, blue))
 
 
-def test_a_backend_that_hangs_is_left_alone_too(verify):
+def test_a_backend_that_hangs_opens_the_breaker_too(verify):
     referee = service(never, replace(IMPATIENT, breaker_failures=2))
     assert asyncio.run(verify(referee, RED)) == [None]
     assert asyncio.run(verify(referee, RED)) == [None]

@@ -1,4 +1,4 @@
-"""Where verdicts come from, as a config says it; calibrations; several referees as one."""
+"""Configs of referees, calibration files, and ensembles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def referees(*overrides: str) -> list[RefereeSource]:
     return load_config(TrainConfig, None, [*NEEDED, *overrides]).model.referee
 
 
-def test_a_referee_may_be_its_folder_alone():
+def test_a_referee_may_be_given_by_its_folder_alone():
     assert referees("model.referee=assets/referee") == [RefereeSource("assets/referee")]
     assert referees("model.referee=[a, {model: b, replicas: 2}]") == [
         RefereeSource("a"),
@@ -34,8 +34,8 @@ def test_a_referee_may_be_its_folder_alone():
 
 def test_an_endpoint_is_read_back_from_the_resolved_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("JUDGE_KEY", "sk-very-secret")
-    said = f"{{model: m, url: '{URL}', api_key_env: JUDGE_KEY, extra_body: {{a: {{choice: <scale>}}, b: [1, x]}}}}"
-    config = load_config(TrainConfig, None, [*NEEDED, f"model.referee={said}"])
+    endpoint = f"{{model: m, url: '{URL}', api_key_env: JUDGE_KEY, extra_body: {{a: {{choice: <scale>}}, b: [1, x]}}}}"
+    config = load_config(TrainConfig, None, [*NEEDED, f"model.referee={endpoint}"])
     (source,) = config.model.referee
     assert source.extra_body == {"a": {"choice": "<scale>"}, "b": [1, "x"]}
     assert source.api_key() == "sk-very-secret"
@@ -58,7 +58,7 @@ def test_an_endpoint_is_read_back_from_the_resolved_config(tmp_path: Path, monke
         ("referee.attempts=0", ["referee.attempts = 0", "1 or more"]),
     ],
 )
-def test_a_referee_that_cannot_be(override: str, parts: list[str]):
+def test_invalid_referees_are_refused(override: str, parts: list[str]):
     with pytest.raises(BadInput) as refused:
         referees("model.referee=r", override)
     assert "\n" not in str(refused.value)
@@ -66,16 +66,16 @@ def test_a_referee_that_cannot_be(override: str, parts: list[str]):
 
 
 @pytest.mark.parametrize(
-    "said",
+    "fields",
     [
         {"url": URL, "api_key_env": "sk-very-secret"},
         {"url": "http://user:sk-very-secret@host/v1"},
         {"url": "http://host/v1?key=sk-very-secret"},
     ],
 )
-def test_a_key_in_the_wrong_place_is_refused_without_repeating_it(said: dict[str, str]):
-    override = f"model.referee={json.dumps({'model': 'm', **said})}"
-    with pytest.raises(BadInput, match=r"model\.referee\.0\.(api_key_env|url): it ") as refused:
+def test_a_key_in_the_wrong_place_is_refused_without_repeating_it(fields: dict[str, str]):
+    override = f"model.referee={json.dumps({'model': 'm', **fields})}"
+    with pytest.raises(BadInput, match=r"model\.referee\.0\.(api_key_env|url): must ") as refused:
         referees(override)
     assert "secret" not in str(refused.value)
 
@@ -86,13 +86,13 @@ def calibration(folder: Path, content: Any) -> Path:
     return file
 
 
-def test_a_calibration_is_for_one_referee(tmp_path: Path):
+def test_a_calibration_is_valid_for_one_referee(tmp_path: Path):
     file = calibration(tmp_path, {"temperature": {"relevance": 2, "localization": 0.5}, "referee": "abc", "ece": 0.1})
-    read = read_calibration(file)
-    assert read == Calibration(str(file), "abc", {"relevance": 2.0, "localization": 0.5})
-    read.require("abc")
-    with pytest.raises(BadInput, match=rf"{file}: made for the referee abc, this one is def; run `ser calibrate`"):
-        read.require("def")
+    loaded = read_calibration(file)
+    assert loaded == Calibration(str(file), "abc", {"relevance": 2.0, "localization": 0.5})
+    loaded.require("abc")
+    with pytest.raises(BadInput, match=rf"{file}: made for the referee abc, but this one is def; run `ser calibrate`"):
+        loaded.require("def")
 
 
 @pytest.mark.parametrize(
@@ -108,29 +108,29 @@ def test_a_calibration_is_for_one_referee(tmp_path: Path):
         {"temperature": {"relevance": 1, "localization": 1}, "referee": 3},
     ],
 )
-def test_a_file_that_is_no_calibration(tmp_path: Path, content: Any):
-    with pytest.raises(BadInput, match=r"calibration.json: no calibration; it has to hold"):
+def test_files_that_are_not_calibrations_are_refused(tmp_path: Path, content: Any):
+    with pytest.raises(BadInput, match=r"calibration.json: not a calibration; must contain"):
         read_calibration(calibration(tmp_path, content))
 
 
-def test_a_calibration_that_is_not_there(tmp_path: Path):
+def test_a_missing_calibration_file_is_refused(tmp_path: Path):
     with pytest.raises(BadInput, match=r"none.json: cannot be read \(No such file or directory\)"):
         read_calibration(tmp_path / "none.json")
 
 
-def test_an_ensembles_verdict_is_the_mean_with_the_mean_difference():
+def test_an_ensembles_verdict_is_the_mean_and_its_disagreement_the_mean_difference():
     a, b, c = Verdict(1.0, 0.2), Verdict(0.4, 0.2), Verdict(0.1, 0.8)
-    (one,) = combined([[a]])
-    assert one == a
-    (two,) = combined([[a], [b]])
-    assert (two.relevance, two.localization) == pytest.approx((0.7, 0.2))
-    assert two.disagreement == pytest.approx((0.6 + 0) / 2)
-    (three,) = combined([[a], [b], [c]])
-    assert (three.relevance, three.localization) == pytest.approx((0.5, 0.4))
-    assert three.disagreement == pytest.approx(((0.6 + 0.9 + 0.3) / 3 + (0 + 0.6 + 0.6) / 3) / 2)
+    (of_one,) = combined([[a]])
+    assert of_one == a
+    (of_two,) = combined([[a], [b]])
+    assert (of_two.relevance, of_two.localization) == pytest.approx((0.7, 0.2))
+    assert of_two.disagreement == pytest.approx((0.6 + 0) / 2)
+    (of_three,) = combined([[a], [b], [c]])
+    assert (of_three.relevance, of_three.localization) == pytest.approx((0.5, 0.4))
+    assert of_three.disagreement == pytest.approx(((0.6 + 0.9 + 0.3) / 3 + (0 + 0.6 + 0.6) / 3) / 2)
 
 
-def test_a_referee_that_does_not_answer_leaves_the_ensemble_without_a_verdict():
+def test_one_missing_verdict_leaves_the_ensemble_without_a_verdict():
     a = Verdict(1.0, 1.0)
     assert combined([[a, None, a], [None, a, a]]) == [None, None, a]
     with pytest.raises(ValueError, match="shorter"):

@@ -1,4 +1,4 @@
-"""The embedded referee, in an actor of ours and behind vLLM's own HTTP server: the same verdicts."""
+"""The embedded referee gives the same verdicts in an actor and behind vLLM's own HTTP server."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from rollout.engine import EngineConfig
 pytestmark = pytest.mark.slow
 MODEL = str(Path(__file__).parents[3] / "assets/referee")
 START_S = 300
-VERIFICATION = load_world().verification  # asked otherwise, the embedded referee has one answer to everything
+VERIFICATION = load_world().verification  # with another wording the embedded referee always gives the same answer
 QUESTION = "Where is the red circle at 3.0 s?"
 CLAIMS = [Claim("red circle", (x, 10.0, x + 20.0, 32.0), x / 5, (0, 0)) for x in (0.0, 8.0, 16.0, 30.0)]
-# What a CPU engine of this size needs to be told; `vllm serve` itself is this module behind another name.
+# Settings for a CPU engine of this size; `vllm serve` runs this same module.
 SERVE = (
     *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", MODEL, "--served-model-name", "referee"),
     *("--host", "127.0.0.1", "--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "16"),
@@ -53,7 +53,7 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of a server that may still be starting."""
+    """The address of a server that may still be starting."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -90,10 +90,10 @@ def wait_until_healthy(url: str) -> None:
 
 def test_the_same_verdicts_over_http_as_in_an_actor(url, actor, info):
     scene = cv2.resize(background(np.random.default_rng(0)), info.size, interpolation=cv2.INTER_AREA)
-    cv2.circle(scene, (18, 21), 10, COLOURS["red"], -1, cv2.LINE_AA)  # as the second claim says
+    cv2.circle(scene, (18, 21), 10, COLOURS["red"], -1, cv2.LINE_AA)  # where the second claim says
     frames = np.repeat(scene[None], 8, axis=0)
     ray.get(actor.ready.remote(), timeout=START_S)
-    here = ray.get(actor.verify.remote(QUESTION, CLAIMS, info, frames), timeout=60)
+    in_actor = ray.get(actor.verify.remote(QUESTION, CLAIMS, info, frames), timeout=60)
     judged = ray.get(actor.judge.remote(QUESTION, "top left", "top left"), timeout=60)
     wait_until_healthy(url)
 
@@ -110,9 +110,9 @@ def test_the_same_verdicts_over_http_as_in_an_actor(url, actor, info):
             await service.backend.stop()
 
     for extra in ({}, {"structured_outputs": {"choice": SCALE_SLOT}}):
-        there, judged_there = asyncio.run(over_http(**extra))
-        assert [(v.relevance, v.localization) for v in there] == [
-            pytest.approx((v.relevance, v.localization), abs=1e-4) for v in here
+        served, served_judgement = asyncio.run(over_http(**extra))
+        assert [(v.relevance, v.localization) for v in served] == [
+            pytest.approx((v.relevance, v.localization), abs=1e-4) for v in in_actor
         ]
-        assert judged_there == pytest.approx(judged, abs=1e-4)
-    assert len({round(v.relevance, 3) for v in here}) > 1, "not all the same anyway"
+        assert served_judgement == pytest.approx(judged, abs=1e-4)
+    assert len({round(v.relevance, 3) for v in in_actor}) > 1, "the verdicts must not be constant"

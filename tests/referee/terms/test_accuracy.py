@@ -17,26 +17,26 @@ from referee.terms.rouge import rouge
 
 
 @pytest.mark.parametrize(
-    ("said", "right"),
+    ("answer", "expected"),
     [("B", 1), ("B.", 1), ("(B)", 1), ("[B]", 1), (" B\n", 1), ("b", 0), ("A", 0), ("B. a cup", 0), ("(B]", 0)],
 )
-def test_the_letter_of_an_option(said: str, right: float):
-    assert choice(said, "B") == right
+def test_the_letter_of_an_option(answer: str, expected: float):
+    assert choice(answer, "B") == expected
 
 
 @pytest.mark.parametrize("truth", ["(B)", "B.", "[B]"])
-def test_the_reference_may_be_written_in_these_ways_too(truth: str):
+def test_the_reference_may_be_written_in_the_same_ways(truth: str):
     assert choice("B", truth) == 1
     assert choice("A", truth) == 0
 
 
-def test_where_no_letter_is_right_none_is():
+def test_a_reference_without_a_letter_makes_no_answer_right():
     assert choice("", "") == choice(" ", "") == 0
     assert stated_choice("Correct Option: ", "\n[3.0, 9.0]") == 0
 
 
 @pytest.mark.parametrize(
-    ("said", "right"),
+    ("answer", "expected"),
     [
         ("From <t>3</t>s to <t>9</t>s\nCorrect Option: B", 1),
         ("Correct Option: (B)", 1),
@@ -45,17 +45,17 @@ def test_where_no_letter_is_right_none_is():
         ("Correct Option: A Correct Option: B", 0),
     ],
 )
-def test_the_letter_of_a_temporal_choice_is_the_one_stated(said: str, right: float):
-    assert stated_choice(said, "B\n[3.0, 9.0]") == right
+def test_the_letter_of_a_temporal_choice_is_the_one_stated(answer: str, expected: float):
+    assert stated_choice(answer, "B\n[3.0, 9.0]") == expected
 
 
-def test_exact_leaves_case_whitespace_and_a_full_stop_out():
+def test_exact_ignores_case_whitespace_and_a_final_full_stop():
     assert exact("  Top\nLEFT. ", "top left") == 1
     assert exact("top left!", "top left") == 0
 
 
 @pytest.mark.parametrize(
-    ("said", "truth", "right"),
+    ("answer", "reference", "expected"),
     [
         ("42", "42", 1),
         ("3.141", "3.14", 1),
@@ -68,20 +68,20 @@ def test_exact_leaves_case_whitespace_and_a_full_stop_out():
         ("5 apples", "5", 0),
     ],
 )
-def test_numbers_are_equal_to_two_decimals(said: str, truth: str, right: float):
-    assert numeric(said, truth) == right
+def test_numbers_are_compared_to_two_decimals(answer: str, reference: str, expected: float):
+    assert numeric(answer, reference) == expected
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("answer", "expected"),
     [("100", 1.0), ("95", 1.0), ("90", 0.9), ("110", 0.9), ("51", 0.1), ("50", 0.1), ("49", 0.0), ("x", 0.0)],
 )
-def test_mean_relative_accuracy_of_a_hundred(said: str, expected: float):
-    assert mean_relative_accuracy(said, "100") == pytest.approx(expected)
-    assert mean_relative_accuracy("1.1", "1") == pytest.approx(0.9)  # a tenth off, and a rounding error
+def test_mean_relative_accuracy_of_a_hundred(answer: str, expected: float):
+    assert mean_relative_accuracy(answer, "100") == pytest.approx(expected)
+    assert mean_relative_accuracy("1.1", "1") == pytest.approx(0.9)  # off by a tenth, plus a rounding error
 
 
-def test_nothing_is_near_zero_but_zero():
+def test_only_zero_matches_a_reference_of_zero():
     assert mean_relative_accuracy("0.0", "0") == closeness("0", "0") == 1
     assert mean_relative_accuracy("0.001", "0") == closeness("0.001", "0") == 0
 
@@ -94,23 +94,24 @@ def test_closeness():
 
 def test_ocr_is_one_minus_the_word_error_rate():
     assert ocr("the quick fox", "the quick fox") == 1
-    assert ocr("the quick dog", "the quick\nfox jumps") == pytest.approx(0.5)  # one wrong, one missing, of four
+    assert ocr("the quick dog", "the quick\nfox jumps") == pytest.approx(0.5)  # one wrong and one missing of four words
     assert ocr("a b c d e f", "x") == 0
     assert ocr("", "x") == 0
 
 
 def test_rouge_by_hand():
-    # Of three words and two pairs, two words and one pair are shared, and two words in order.
+    # Two of three words and one of two pairs are shared; the longest common subsequence has two words.
     assert rouge("a cup falls", "a cup breaks") == pytest.approx((2 / 3 + 1 / 2 + 2 / 3) / 3)
     assert rouge("walking cups", "walks cup") == 1
     assert rouge("cup", "cup") == pytest.approx(2 / 3)
     assert rouge("", "cup") == rouge("!!!", "cup") == 0
 
 
-def test_rouge_is_the_librarys():
+def test_rouge_equals_the_librarys():
     library = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-    said, truth = "He quickly puts 2 cups onto the table, and leaves.", "The man put the cups on a table, leaving"
-    assert rouge(said, truth) == pytest.approx(sum(s.fmeasure for s in library.score(truth, said).values()) / 3)
+    answer, reference = "He quickly puts 2 cups onto the table, and leaves.", "The man put the cups on a table, leaving"
+    scores = library.score(reference, answer).values()
+    assert rouge(answer, reference) == pytest.approx(sum(score.fmeasure for score in scores) / 3)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_rouge_is_the_librarys():
         ("a task of one's own", "a red cup", "a red cup", "dogs"),
     ],
 )
-def test_the_rule_is_that_of_the_task(task: str, truth: str, right: str, wrong: str):
+def test_the_task_decides_the_rule(task: str, truth: str, right: str, wrong: str):
     group = answered(sample(task, truth), right, wrong)
     best, worst = accuracy(group)
     assert best == pytest.approx(1)
@@ -141,7 +142,7 @@ def test_the_rule_is_that_of_the_task(task: str, truth: str, right: str, wrong: 
     assert accuracy(view(group.sample, right)) == [0]  # no tags, no answer
 
 
-def test_a_sample_with_options_is_a_choice():
+def test_a_sample_with_options_is_a_multiple_choice():
     assert accuracy(answered(sample("mine", "B", options=("A. a", "B. b")), "B.", "A")) == [1, 0]
 
 
@@ -152,7 +153,7 @@ def test_options_of_accuracy():
     assert accuracy(answered(sample("regression", "100"), "93"), regression="closeness") == [pytest.approx(0.93)]
 
 
-def test_a_box_cannot_be_judged_without_the_frames_size():
+def test_a_box_cannot_be_judged_without_the_frame_size():
     of = sample("visual QA", "<box>[20,20,60,80]</box>")
     assert accuracy(view(of, "<think></think><answer></answer>", frames=None)) == [0]
     with pytest.raises(BadInput, match=r"sample .*: this reward needs frame_size, \[width, height\]"):

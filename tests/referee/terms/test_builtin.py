@@ -1,4 +1,4 @@
-"""What holds of every built-in term, whatever the completions say."""
+"""Properties of every built-in term, for arbitrary completions."""
 
 import math
 from dataclasses import replace
@@ -62,34 +62,35 @@ samples = st.builds(
 )
 
 
-def group(of: Sample, said: list[str], progress: float = 0.0):
-    terms = {"acc": np.linspace(0, 1, len(said), dtype=np.float32)}
-    full = view(of, *said, progress=progress, lengths=(700,) * len(said), judgements=(0.5,) * len(said), terms=terms)
+def group(of: Sample, completions: list[str], progress: float = 0.0):
+    n = len(completions)
+    terms = {"acc": np.linspace(0, 1, n, dtype=np.float32)}
+    full = view(of, *completions, progress=progress, lengths=(700,) * n, judgements=(0.5,) * n, terms=terms)
     return replace(full, contrast=full)
 
 
 @pytest.mark.parametrize("name", BUILTIN)
-def test_the_docs_define_it(name: str):
+def test_the_docs_define_every_term(name: str):
     assert f"\n| `{name}` |" in REWARD_DOC.read_text()
 
 
 @settings(max_examples=300)
-@given(of=samples, said=st.lists(texts, min_size=1, max_size=4), progress=st.floats(0, 1))
-def test_a_finite_number_in_range_for_any_text(of: Sample, said: list[str], progress: float):
-    view = group(of, said, progress)
+@given(of=samples, completions=st.lists(texts, min_size=1, max_size=4), progress=st.floats(0, 1))
+def test_values_are_finite_and_in_range_for_any_text(of: Sample, completions: list[str], progress: float):
+    view = group(of, completions, progress)
     for name, term in BUILTIN.items():
         low, high = (-1, 0) if name in BELOW_0 else (0, 1)
         values = term(view)
-        assert len(values) == len(said), name
+        assert len(values) == len(completions), name
         assert all(low <= value <= high + 1e-9 for value in values), (name, values)
         assert values == term(view), name
 
 
 @settings(max_examples=300)
-@given(of=samples, said=st.lists(texts, min_size=1, max_size=4))
-def test_what_a_term_does_not_need_it_can_do_without(of: Sample, said: list[str]):
-    """Without what it needs it says that it cannot know, or what a recorded completion has to say."""
-    view = group(of, said)
+@given(of=samples, completions=st.lists(texts, min_size=1, max_size=4))
+def test_terms_do_not_depend_on_inputs_that_they_do_not_declare(of: Sample, completions: list[str]):
+    """Without a declared input a term returns NaN, or raises BadInput that names what a recorded completion lacks."""
+    view = group(of, completions)
     bare = replace(view, frames=None, lengths=(), judgements=(), contrast=None)
     for name, term in BUILTIN.items():
         try:

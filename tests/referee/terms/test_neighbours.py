@@ -1,4 +1,4 @@
-"""RLER's, Video-R1's, Time-R1's, VideoChat-R1's, DAPO's and Video-VER's terms."""
+"""Terms of RLER, Video-R1, Time-R1, VideoChat-R1, DAPO and Video-VER."""
 
 import math
 from dataclasses import replace
@@ -26,7 +26,7 @@ def cites(frames: str) -> str:
     return f"<think>a</think><keyframes>{frames}</keyframes><answer>b</answer>"
 
 
-def test_cited_frames_pay_less_the_fewer_and_the_more_wrong():
+def test_frame_sensitive_rises_with_valid_and_falls_with_invalid_citations():
     """Eight frames are shown, 0 to 7."""
     cited = ("[3, 5]", "[3]", "[3, 3, 3]", "[3, 5, 8]", "[8]", "[3, x]", "[]")
     expected = [2 / 3, 1 / 2, 1 / 2, 1 / 3, 0, 0, 0]
@@ -37,13 +37,13 @@ def test_cited_frames_pay_less_the_fewer_and_the_more_wrong():
     assert frame_sensitive(view(sample(), cites("[]"), frames=None)) == [0]
 
 
-def test_rlers_form():
+def test_rler_format():
     swapped = "<think>a</think><answer>b</answer><keyframes>[3]</keyframes>"
     texts = (cites("[3]"), cites("[99]"), cites("[]"), cites("[3]") * 2, swapped, "<think>a</think><answer>b</answer>")
     assert rler_format(view(sample(), *texts)) == [1, 1, 0, 0, 0, 0]
 
 
-def test_transparency_is_greatest_half_way():
+def test_transparency_is_greatest_halfway():
     group = thought(sample(), "w " * 8, "w " * 4, "w " * 2, "w " * 20, "", "<obj>w</obj> <box>w</box>w w")
     assert think_transparency(group, high=8) == pytest.approx([0, 1, 0.5, 0, 0, 1], abs=1e-12)
     assert think_transparency(group, low=4, high=12) == pytest.approx([1, 0, 0, 0, 0, 0], abs=1e-12)
@@ -52,7 +52,7 @@ def test_transparency_is_greatest_half_way():
         think_transparency(group, low=8, high=8)
 
 
-def test_repetition_is_the_share_of_runs_seen_before():
+def test_repetition_is_the_share_of_repeated_runs():
     group = thought(sample(), "a b c d", "A b a B a b", "x x x x", "a b", "")
     assert anti_repetition(group, n=2) == pytest.approx([0, -(1 - 2 / 5), -(1 - 1 / 3), 0, 0])
     assert anti_repetition(group, n=1) == pytest.approx([0, -(1 - 2 / 6), -(1 - 1 / 4), 0, 0])
@@ -61,35 +61,35 @@ def test_repetition_is_the_share_of_runs_seen_before():
 
 
 def test_temporal_iou_by_hand():
-    said = answered(SPAN, "<t>4</t>s to <t>8</t>s", "[2, 6]", "7 to 9", "6 to 2", "soon")
-    assert temporal_iou(said) == pytest.approx([2 / 6, 1, 0, 0, 0])
-    assert temporal_iou_boundary(said) == pytest.approx([2 / 6 * 0.8 * 0.8, 1, 0, 0, 0])
-    assert temporal_iou_multi(said) == pytest.approx([2 / 6, 1, 0, 0, 0])
+    group = answered(SPAN, "<t>4</t>s to <t>8</t>s", "[2, 6]", "7 to 9", "6 to 2", "soon")
+    assert temporal_iou(group) == pytest.approx([2 / 6, 1, 0, 0, 0])
+    assert temporal_iou_boundary(group) == pytest.approx([2 / 6 * 0.8 * 0.8, 1, 0, 0, 0])
+    assert temporal_iou_multi(group) == pytest.approx([2 / 6, 1, 0, 0, 0])
 
 
-def test_the_boundary_terms_take_the_videos_length():
+def test_the_boundary_term_uses_the_videos_duration():
     unknown = replace(SPAN, duration=None)
     assert temporal_iou_boundary(answered(unknown, "4 to 8")) == pytest.approx([2 / 6 * 0.75 * 0.75])  # 8 s decoded
     assert math.isnan(temporal_iou_boundary(view(unknown, "", frames=None))[0])
-    assert temporal_iou_boundary(answered(SPAN, "2 to 600")) == [0]  # not below it
+    assert temporal_iou_boundary(answered(SPAN, "2 to 600")) == [0]  # and not below 0
 
 
 def test_several_intervals_are_merged_where_they_overlap():
-    """The truth is 1 to 5 and 7 to 8: five seconds."""
-    said = answered(SPANS, "[(1, 5), (7, 8)]", "[(1, 3), (1, 3)]", "[(0, 2), (1, 4), (9, 10)]", "[(1, 5), (8, 7)]")
-    assert temporal_iou_multi(said) == pytest.approx([1, 2 / 5, 3 / 7, 0])
+    """The true spans merge to 1-5 and 7-8: five seconds."""
+    group = answered(SPANS, "[(1, 5), (7, 8)]", "[(1, 3), (1, 3)]", "[(0, 2), (1, 4), (9, 10)]", "[(1, 5), (8, 7)]")
+    assert temporal_iou_multi(group) == pytest.approx([1, 2 / 5, 3 / 7, 0])
 
 
 ends = st.tuples(st.integers(0, 20), st.integers(0, 20)).map(sorted).map(tuple)
 
 
 @given(ends, ends)
-def test_of_two_intervals_hull_and_union_give_the_same(a: tuple[int, int], b: tuple[int, int]):
+def test_hull_and_union_agree_for_two_intervals(a: tuple[int, int], b: tuple[int, int]):
     of = sample("temporal QA", spans=(b,))
     assert temporal_iou_multi(answered(of, f"{a[0]} to {a[1]}")) == [pytest.approx(tiou(a, b))]
 
 
-def test_no_span_is_no_reward():
+def test_samples_without_spans_earn_nothing():
     bare = answered(sample(duration=9.0), "2 to 6")
     assert temporal_iou(bare) == temporal_iou_boundary(bare) == temporal_iou_multi(bare) == [0]
 
@@ -106,7 +106,7 @@ def test_no_span_is_no_reward():
         ("", 0),
     ],
 )
-def test_video_r1s_form(text: str, expected: float):
+def test_video_r1_format(text: str, expected: float):
     assert video_r1_format(view(sample(), text)) == [expected]
 
 
@@ -120,15 +120,17 @@ def known(acc: list[float], **fields: object) -> GroupView:
     [
         ([1, 0, 1, 0.1], [1, 0], [1, 0, 1, 0]),
         ([1, 0, 0, 0], [1, 1], [0, 0, 0, 0]),
-        ([1, 1, 1, 1, 0], [1, 1], [1, 1, 1, 1, 0]),  # exactly .8 of it
+        ([1, 1, 1, 1, 0], [1, 1], [1, 1, 1, 1, 0]),  # exactly the share .8
         ([0, 0], [0, 0], [0, 0]),
     ],
 )
-def test_order_of_frames_has_to_help(shown: list[float], shuffled: list[float], expected: list[float]):
+def test_t_grpo_pays_only_if_the_order_of_frames_helps(
+    shown: list[float], shuffled: list[float], expected: list[float]
+):
     assert t_grpo(known(shown, contrast=known(shuffled))) == expected
 
 
-def test_what_is_not_known_leaves_the_term_out():
+def test_missing_inputs_give_nan():
     assert all(map(math.isnan, t_grpo(known([1, 0]))))
     assert all(map(math.isnan, t_grpo(known([1, math.nan], contrast=known([1])))))
     assert all(map(math.isnan, length_window(known([1, 0]))))
@@ -137,20 +139,20 @@ def test_what_is_not_known_leaves_the_term_out():
     assert all(map(math.isnan, text_judge(known([1, 0]))))
 
 
-def test_a_moderate_length_pays_if_several_are_right():
+def test_length_window_pays_only_if_several_are_right():
     lengths = (319, 320, 512, 513, 400)
     assert length_window(known([1, 1, 0.2, 1, 0.1], lengths=lengths)) == [0, 1, 1, 0, 0]
     assert length_window(known([0, 1, 0, 0, 0.1], lengths=lengths)) == [0, 0, 0, 0, 0]
 
 
-def test_overlong_falls_in_the_last_tokens():
+def test_overlong_falls_linearly_over_the_cache():
     group = known([0] * 5, lengths=(10, 80, 85, 100, 300))
     assert overlong(group, max_tokens=100, cache=20) == pytest.approx([0, 0, -0.25, -1, -1])
     with pytest.raises(BadInput, match="cache"):
         overlong(group, max_tokens=100, cache=0)
 
 
-def test_the_judges_score_is_taken_as_it_is():
+def test_text_judge_returns_the_judges_scores():
     scores = text_judge(known([1, 1, 1], judgements=(0.5, None, 1.0)))
     assert scores[::2] == [0.5, 1.0]
     assert math.isnan(scores[1])

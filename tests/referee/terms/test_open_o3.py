@@ -18,7 +18,7 @@ from referee.terms.open_o3 import (
 
 ALL = (ans_acc, ans_tiou, ans_viou, open_o3_format, thk_temporal_segment, thk_temporal_point, thk_spatial)
 
-# Normalised boxes; in the resized frame, of 100x50 pixels, the cup is at 10,10 to 30,40.
+# Normalised boxes; in the resized frame of 100x50 pixels the cup is at 10,10 to 30,40.
 CUP, CUP_PIXELS = (0.1, 0.2, 0.3, 0.8), "[10,10,30,40]"
 SPATIO_TEMPORAL = sample(
     "temporal-spatial free-form QA",
@@ -41,7 +41,7 @@ def completion(think: str, answer: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("of", "text", "most"),
+    ("of", "text", "highest"),
     [
         (SPATIO_TEMPORAL, completion(claim(), "a red cup"), 4),
         (
@@ -56,14 +56,14 @@ def completion(think: str, answer: str) -> str:
     ],
     ids=lambda value: value.task if isinstance(value, Sample) else "",
 )
-def test_a_perfect_completion_earns_the_most_that_its_task_pays(of: Sample, text: str, most: float):
-    earned = [term(view(of, text))[0] for term in ALL]
-    assert sum(earned) == pytest.approx(most)
-    assert all(one == 0 or one == pytest.approx(1) for one in earned)
+def test_a_perfect_completion_earns_the_highest_reward_of_its_task(of: Sample, text: str, highest: float):
+    values = [term(view(of, text))[0] for term in ALL]
+    assert sum(values) == pytest.approx(highest)
+    assert all(value == 0 or value == pytest.approx(1) for value in values)
     assert sum(term(view(of, ""))[0] for term in ALL) == 0
 
 
-def test_answer_accuracy_is_in_words_alone():
+def test_answer_accuracy_covers_only_answers_in_words():
     assert ans_acc(answered(GENERAL_MCQ, "(B)", "A")) == [1, 0]
     assert ans_acc(answered(TEMPORAL_MCQ, "Correct Option: B.", "B")) == [1, 0]
     assert ans_acc(answered(SPATIO_TEMPORAL, "a red dog")) == [pytest.approx((2 / 3 + 1 / 2 + 2 / 3) / 3)]
@@ -73,35 +73,40 @@ def test_answer_accuracy_is_in_words_alone():
 
 
 def test_answered_interval():
-    said = ("From <t>4</t>s to <t>8</t>s", "From <t>7</t>s to <t>8</t>s", "From <t>0:02</t>s to <t>0:06</t>s", "soon")
-    assert ans_tiou(answered(TEMPORAL, *said)) == pytest.approx([2 / 6, 0, 1, 0])
-    assert ans_tiou(answered(TEMPORAL_MCQ, said[0])) == pytest.approx([2 / 6])
-    assert ans_tiou(answered(GENERAL, said[0])) == [0]
+    answers = (
+        "From <t>4</t>s to <t>8</t>s",
+        "From <t>7</t>s to <t>8</t>s",
+        "From <t>0:02</t>s to <t>0:06</t>s",
+        "soon",
+    )
+    assert ans_tiou(answered(TEMPORAL, *answers)) == pytest.approx([2 / 6, 0, 1, 0])
+    assert ans_tiou(answered(TEMPORAL_MCQ, answers[0])) == pytest.approx([2 / 6])
+    assert ans_tiou(answered(GENERAL, answers[0])) == [0]
 
 
 def test_a_reversed_interval_earns_nothing():
     assert ans_tiou(answered(TEMPORAL, "From <t>6</t>s to <t>2</t>s")) == [0]
 
 
-def test_the_span_may_stand_in_the_answer_alone():
+def test_the_true_span_may_be_given_by_the_reference_answer_alone():
     assert ans_tiou(answered(sample("temporal QA (MCQ)", "B\n[2, 6]"), "From <t>2</t>s to <t>6</t>s")) == [1]
 
 
 def test_the_answers_box_is_rescaled_from_the_original_to_the_resized_frame():
-    said = answered(VISUAL, f"<box>{CUP_PIXELS}</box>", "<box>[20,20,60,80]</box>", "<box>[10,10,30,25]</box>", "cup")
-    assert ans_viou(said) == pytest.approx([1, 10 * 20 / (20 * 30 + 40 * 60 - 10 * 20), 0.5, 0])
+    group = answered(VISUAL, f"<box>{CUP_PIXELS}</box>", "<box>[20,20,60,80]</box>", "<box>[10,10,30,25]</box>", "cup")
+    assert ans_viou(group) == pytest.approx([1, 10 * 20 / (20 * 30 + 40 * 60 - 10 * 20), 0.5, 0])
     of_twice_the_size = sample("visual QA", "<box>[40,40,120,160]</box>", image_size=(400, 200))
     assert ans_viou(answered(of_twice_the_size, f"<box>{CUP_PIXELS}</box>")) == [1]
-    for size in (None, (0, 0)):  # the video's own size is taken then
+    for size in (None, (0, 0)):  # the video's own size is used instead
         without_size = sample("visual QA", VISUAL.answer, image_size=size)
         assert ans_viou(answered(without_size, f"<box>{CUP_PIXELS}</box>")) == [1]
     assert ans_viou(answered(GENERAL, f"<box>{CUP_PIXELS}</box>")) == [0]
 
 
-def test_the_answers_box_is_read_in_the_space_that_the_policy_writes():
-    said = answered(VISUAL, "<box>[100,200,300,800]</box>")
-    assert ans_viou(replace(said, box_space="thousand")) == pytest.approx([1])
-    assert ans_viou(said)[0] < 0.1
+def test_the_answers_box_is_read_in_the_policys_space():
+    group = answered(VISUAL, "<box>[100,200,300,800]</box>")
+    assert ans_viou(replace(group, box_space="thousand")) == pytest.approx([1])
+    assert ans_viou(group)[0] < 0.1
 
 
 def test_without_a_frame_size_boxes_cannot_be_judged():
@@ -143,7 +148,7 @@ def test_format_needs_thought_and_answer(text: str):
     assert open_o3_format(view(GENERAL, text)) == [0]
 
 
-def test_an_object_of_several_words_has_visual_qas_format():
+def test_the_format_of_visual_qa_accepts_objects_of_several_words():
     assert open_o3_format(thought(VISUAL, "<obj>the small red cup</obj><box>[1,2,3,4]</box>")) == [1]
 
 
@@ -160,7 +165,7 @@ def test_segment_is_the_share_of_times_in_the_true_span():
 
 
 @pytest.mark.parametrize(("progress", "sigma"), [(0.0, 4.0), (0.5, 2.0), (0.74, 1.04), (0.75, 1.0), (1.0, 1.0)])
-def test_point_is_nearness_to_a_key_frame_and_grows_strict(progress: float, sigma: float):
+def test_point_is_proximity_to_a_key_frame_and_becomes_stricter(progress: float, sigma: float):
     of_3, of_5 = math.exp(-1 / (2 * sigma**2)), math.exp(-1 / (2 * sigma**2))
     group = thought(SPATIO_TEMPORAL, claim(time="2.0"), claim(time="3.0") + "and <t>5.0</t>s, <t>6</t>s", "")
     terms = thk_temporal_point(view(group.sample, *group.texts, progress=progress))
@@ -172,7 +177,7 @@ def spatial(*thoughts: str, of: Sample = SPATIO_TEMPORAL, **options: float) -> l
     return thk_spatial(thought(of, *thoughts), **options)
 
 
-def test_spatial_is_the_mean_over_claims():
+def test_spatial_fit_is_the_mean_over_claims():
     half = claim("[10,10,30,25]")
     assert spatial(claim(), half, claim() + half, "nothing") == pytest.approx([1, 0.5, 0.75, 0])
 
@@ -182,20 +187,20 @@ def test_a_claim_too_far_in_time_counts_and_earns_nothing():
     assert spatial(claim() + claim("[50,10,70,40]", time="9.0")) == [1]
 
 
-def test_the_gate_is_on_the_absolute_distance():
-    """The released code has no abs(): a claim any time after the key frame passes its gate."""
+def test_the_gate_uses_the_absolute_distance():
+    """The released code lacks abs(): a claim at any time after the key frame passes its gate."""
     assert spatial(claim("[50,10,70,40]", time="60.0")) == [0]
     assert spatial(claim(time="0.5"), tau=1.0) == [0]
 
 
 def test_the_gate_is_three_seconds_wide_and_can_be_set():
-    """The released code has 1 s where the paper says 3."""
+    """The released code uses 1 s, the paper 3 s."""
     late = claim("[50,10,70,40]", time="8.5")
     assert spatial(late) == [1]
     assert spatial(late, tau=1.0) == [0]
 
 
-def test_key_frames_after_the_last_sampled_one_count():
+def test_key_frames_after_the_last_sampled_frame_count():
     """The released code drops them."""
     assert FRAMES.times[-1] == 7.0
     of = sample(
@@ -219,23 +224,23 @@ def test_the_best_object_of_the_nearest_key_frame_counts():
     assert spatial(dog, cup, elsewhere) == [1, 1, pytest.approx(100 / (400 + 600 - 100))]
 
 
-def test_the_nearest_key_frame_is_one_with_boxes():
+def test_only_key_frames_with_boxes_count_as_nearest():
     keys = (KeyFrame("3", 2.0), KeyFrame("9", 3.0), KeyFrame("12", 4.0))
     of = sample(SPATIO_TEMPORAL.task, key_frames=keys, key_items={"3": {"red cup": (CUP,)}, "12": {"red cup": ()}})
     assert spatial(claim(time="3.5"), of=of) == [1]
 
 
-def test_a_degenerate_box_is_a_claim_without_fit_and_an_unreadable_one_none():
+def test_a_degenerate_box_is_a_claim_without_fit_and_an_unreadable_box_is_not_a_claim():
     assert spatial(claim() + claim("[30,10,10,40]")) == [0.5]
     assert spatial(claim() + claim("[30,10]")) == [1]
 
 
-def test_visual_qa_takes_the_best_box_of_the_thought_without_a_gate():
+def test_visual_qa_uses_the_best_box_of_the_thought_without_a_gate():
     far, near = claim("[60,10,80,40]", time="0.0"), claim("[10,10,30,25]", time="99")
     assert spatial(far + near, far, "<obj>cup</obj><box>[10,10,30,40]</box>", of=VISUAL) == pytest.approx([0.5, 0, 1])
 
 
-def test_labels_that_are_absent_pay_nothing():
+def test_samples_without_labels_earn_nothing():
     bare = sample(SPATIO_TEMPORAL.task)
     assert spatial(claim(), of=bare) == [0]
     assert thk_temporal_point(thought(bare, claim())) == [0]

@@ -1,4 +1,4 @@
-"""The ready recipes of the baselines, as they are loaded, on completions scored by hand."""
+"""The baselines' recipes as loaded from configs/reward, on completions scored by hand."""
 
 import math
 from dataclasses import replace
@@ -40,10 +40,10 @@ def test_open_o3_sums_its_seven_terms():
     assert scored.rewards.tolist() == pytest.approx([words + 1 + point + spatial, 0])
 
 
-def test_rler_pays_cited_frames_only_to_right_answers_in_form():
+def test_rler_pays_cited_frames_only_for_right_and_well_formed_answers():
     of = sample("multiple choice", "B")
-    think = "<think>" + "a b c " * 20 + "</think>"  # 60 words of 320; 58 runs of three words, of which three differ
-    cited = "<keyframes>[3, 5, 9]</keyframes>"  # eight frames were shown
+    think = "<think>" + "a b c " * 20 + "</think>"  # 60 of 320 words; 58 runs of three words, three of them distinct
+    cited = "<keyframes>[3, 5, 9]</keyframes>"  # of eight shown frames
     right, wrong, bare = (f"{think}{k}<answer>{a}</answer>" for k, a in ((cited, "B"), (cited, "A"), ("", "B")))
     scored = recipe("rler").score(view(of, right, wrong, bare))
     thought = 0.3 * math.sin(math.pi * 60 / 320) ** 2 - 0.3 * (1 - 3 / 58)
@@ -53,9 +53,9 @@ def test_rler_pays_cited_frames_only_to_right_answers_in_form():
 
 def test_video_r1_adds_its_two_bonuses():
     of = sample("regression", "100")
-    group = answered(of, "100", "93", "x", "100")
-    drawn = replace(group, lengths=(400, 600, 400, 320), contrast=answered(of, "x", "100"))
-    scored = recipe("video_r1").score(drawn)
+    lengths = (400, 600, 400, 320)
+    group = replace(answered(of, "100", "93", "x", "100"), lengths=lengths, contrast=answered(of, "x", "100"))
+    scored = recipe("video_r1").score(group)
     assert scored.rewards.tolist() == pytest.approx([1 + 1 + 0.3 + 0.2, 0.93 + 1 + 0.3, 1, 1 + 1 + 0.3 + 0.2])
 
 

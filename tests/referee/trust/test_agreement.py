@@ -8,14 +8,14 @@ CFG = AgreementConfig(window=5, least=20)
 
 
 def claims(rng: np.random.Generator, mean_iou: float, noise: float, score: float) -> list[tuple[float, float]]:
-    """20 claims: IoU around `mean_iou`, score around `score` and following IoU but for `noise`."""
+    """20 claims with IoU around `mean_iou` and score around `score`, which follows IoU up to `noise`."""
     ious = np.clip(rng.normal(mean_iou, 0.15, 20), 0, 1)
     scores = np.clip(score + (ious - mean_iou) + rng.normal(0, noise, 20), 0, 1)
     return list(zip(scores.tolist(), ious.tolist()))
 
 
 def run(phases: list[tuple[float, float, float]], cfg: AgreementConfig = CFG) -> list[Agreement]:
-    """One window of steps a phase: (mean IoU, noise, mean score, which is the reward)."""
+    """Results of one window of steps per phase; a phase is (mean IoU, noise, mean score, which is the reward)."""
     rng, watch = np.random.default_rng(0), AgreementWatch(cfg)
     return [
         watch.step(claims(rng, iou, noise, score), score) for iou, noise, score in phases for _ in range(cfg.window)
@@ -23,38 +23,39 @@ def run(phases: list[tuple[float, float, float]], cfg: AgreementConfig = CFG) ->
 
 
 def alarms(phases: list[tuple[float, float, float]]) -> list[bool]:
-    return [one.alarm is not None for one in run(phases)]
+    return [agreement.alarm is not None for agreement in run(phases)]
 
 
-def test_evidence_that_gets_better_sounds_no_alarm():
+def test_improving_evidence_raises_no_alarm():
     assert not any(alarms([(0.3, 0.05, 0.2), (0.5, 0.05, 0.4), (0.7, 0.05, 0.6)]))
 
 
-def test_a_reward_that_leaves_the_boxes_behind_sounds_it_within_a_window():
-    heard = alarms([(0.4, 0.05, 0.3), (0.4, 0.05, 0.3), (0.38, 0.6, 0.6)])
-    assert not any(heard[:10])
-    assert heard[-1]
+def test_a_reward_that_diverges_from_the_boxes_raises_an_alarm_within_a_window():
+    raised = alarms([(0.4, 0.05, 0.3), (0.4, 0.05, 0.3), (0.38, 0.6, 0.6)])
+    assert not any(raised[:10])
+    assert raised[-1]
 
 
-def test_a_correlation_that_falls_while_the_reward_does_not_rise_is_no_alarm():
+def test_a_falling_correlation_without_a_rising_reward_raises_no_alarm():
     assert not any(alarms([(0.4, 0.05, 0.4), (0.4, 0.05, 0.4), (0.4, 0.6, 0.35)]))
 
 
-def test_a_correlation_that_falls_since_all_claims_became_good_is_no_alarm():
-    """IoU rises with the reward: what is left to correlate is noise."""
-    heard = run([(0.4, 0.1, 0.4), (0.4, 0.1, 0.4), (0.85, 0.4, 0.8)])
-    assert heard[9].correlation - heard[-1].correlation > CFG.fall
-    assert heard[-1].alarm is None
+def test_a_correlation_that_falls_because_all_claims_became_good_raises_no_alarm():
+    """IoU rises with the reward, and the remaining variation is noise."""
+    agreements = run([(0.4, 0.1, 0.4), (0.4, 0.1, 0.4), (0.85, 0.4, 0.8)])
+    assert agreements[9].correlation - agreements[-1].correlation > CFG.fall
+    assert agreements[-1].alarm is None
 
 
-def test_it_says_nothing_before_it_has_two_windows_or_enough_labels():
+def test_no_alarm_before_two_full_windows_or_without_enough_labels():
     assert not any(alarms([(0.4, 0.05, 0.3)]))
-    few = AgreementConfig(window=5, least=101)
-    assert all(one.alarm is None for one in run([(0.4, 0.05, 0.3), (0.38, 0.6, 0.6)], few))
+    demanding = AgreementConfig(window=5, least=101)
+    agreements = run([(0.4, 0.05, 0.3), (0.38, 0.6, 0.6)], demanding)
+    assert all(agreement.alarm is None for agreement in agreements)
     assert run([(0.4, 0.05, 0.3), (0.38, 0.6, 0.6)])[-1].alarm is not None
 
 
-def test_the_figures_are_those_of_the_last_window():
+def test_figures_cover_the_last_window():
     watch = AgreementWatch(AgreementConfig(window=2, least=1))
     watch.step([(0.9, 0.0)], 0.9)
     watch.step([(0.1, 0.1), (0.5, 0.5)], 0.3)
@@ -64,13 +65,13 @@ def test_the_figures_are_those_of_the_last_window():
     assert last.metrics()["agreement/alarm"] == 0.0
 
 
-def test_steps_without_labels_are_neither_good_nor_bad():
+def test_steps_without_labels_give_nan_and_no_alarm():
     watch = AgreementWatch(AgreementConfig(window=2, least=1))
     for _ in range(5):
-        nothing = watch.step([], float("nan"))
-    assert nothing.claims == 0
-    assert np.isnan([nothing.correlation, nothing.iou, nothing.reward]).all()
-    assert nothing.alarm is None
+        agreement = watch.step([], float("nan"))
+    assert agreement.claims == 0
+    assert np.isnan([agreement.correlation, agreement.iou, agreement.reward]).all()
+    assert agreement.alarm is None
 
 
 @pytest.mark.parametrize(("key", "value"), [("window", 0), ("least", 0), ("fall", -0.1), ("rise", float("nan"))])

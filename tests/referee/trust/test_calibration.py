@@ -15,7 +15,7 @@ from referee.verification import KINDS, rescaled
 
 
 def judged(n: int = 800, seed: int = 0, sharper: float = 1.0) -> Judged:
-    """Claims, four to a clip, whose labels are drawn from what the referee says before it is made `sharper`."""
+    """Claims, four per clip, whose labels are drawn from the referee's probabilities before they are sharpened."""
     rng = np.random.default_rng(seed)
     true = {kind: rng.dirichlet([0.6, 0.3, 0.6], n) for kind in KINDS}
     known = []
@@ -26,7 +26,7 @@ def judged(n: int = 800, seed: int = 0, sharper: float = 1.0) -> Judged:
     return Judged(tuple(f"clip {i // 4}" for i in range(n)), tuple(known), given)
 
 
-def test_halves_share_no_clip_and_leave_none_out():
+def test_halves_share_no_clip_and_cover_all_clips():
     clips = [f"clip {i // 3}" for i in range(31)]
     first, second = halves(clips, 0)
     assert {clips[i] for i in first} & {clips[i] for i in second} == set()
@@ -34,7 +34,7 @@ def test_halves_share_no_clip_and_leave_none_out():
     assert halves(clips, 0)[0].tolist() == first.tolist() != halves(clips, 1)[0].tolist()
 
 
-def test_an_overconfident_referee_is_calibrated_on_the_half_that_it_was_not_fitted_on():
+def test_calibration_improves_an_overconfident_referee_on_the_other_half():
     temperature, report = calibrate(judged(sharper=3.0), resamples=20, seed=0)
     assert report["fitted_on"]["clips"] == report["reported_on"]["clips"] == 100
     for kind in KINDS:
@@ -44,7 +44,7 @@ def test_an_overconfident_referee_is_calibrated_on_the_half_that_it_was_not_fitt
         assert verdict["log_loss"]["after"] < verdict["log_loss"]["before"]
 
 
-def test_the_report_has_every_verdict_with_intervals_that_hold_the_value():
+def test_the_report_has_every_verdict_with_intervals_around_the_value():
     _, report = calibrate(judged(), resamples=60, seed=0)
     assert tuple(report["verdicts"]) == VERDICTS
     for verdict in report["verdicts"].values():
@@ -53,10 +53,10 @@ def test_the_report_has_every_verdict_with_intervals_that_hold_the_value():
             assert low < verdict[name]["value"] < high
             assert verdict[name]["value"] > 0.5
         assert sum(row["n"] for row in verdict["strata"].values()) == report["reported_on"]["claims"]
-        assert sum(one["n"] for one in verdict["reliability"]["after"]) == report["reported_on"]["claims"]
+        assert sum(row["n"] for row in verdict["reliability"]["after"]) == report["reported_on"]["claims"]
 
 
-def test_labels_that_have_nothing_to_do_with_the_verdicts_give_no_agreement():
+def test_shuffled_labels_give_no_agreement():
     ours = judged()
     shuffled = tuple(ours.known[i] for i in np.random.default_rng(1).permutation(len(ours.known)))
     _, report = calibrate(Judged(ours.clips, shuffled, ours.given), resamples=60, seed=0)
@@ -65,7 +65,7 @@ def test_labels_that_have_nothing_to_do_with_the_verdicts_give_no_agreement():
         assert low < 0 < high
 
 
-def test_what_is_known_by_boxes():
+def test_labels_from_boxes():
     known = known_by_box(2, 1, 0.9, 0.5, "exact")
     assert known.labels["relevance"].tolist() == [0, 0, 1]
     assert known.labels["localization"].tolist() == [0, 1, 0]
@@ -73,14 +73,14 @@ def test_what_is_known_by_boxes():
     assert known.truth == {"relevance": 0.9, "localization": 0.5, "product": 0.5}
 
 
-def test_what_is_known_by_raters_who_differ():
+def test_labels_from_raters_who_disagree():
     known = known_by_raters([(2, 2), (2, 0), (1, 1), (2, 1)], "rated")
     assert known.labels["relevance"].tolist() == [0, 0.25, 0.75]
     assert known.labels["localization"].tolist() == [0.25, 0.5, 0.25]
     assert known.grade == known.truth == {"relevance": 0.875, "localization": 0.5, "product": 0.5}
 
 
-def test_a_referee_agrees_with_itself_and_not_with_chance():
+def test_a_referee_agrees_with_itself_and_not_with_a_random_one():
     ours = judged()
     same = referees_agree(ours, ours, resamples=20, seed=0)
     other = referees_agree(ours, Judged(ours.clips, ours.known, judged(seed=1).given), resamples=50, seed=0)
@@ -91,7 +91,7 @@ def test_a_referee_agrees_with_itself_and_not_with_chance():
             assert low < 0 < high
 
 
-def test_raters_are_compared_two_by_two_on_what_both_rated():
+def test_raters_are_compared_in_pairs_on_the_claims_that_both_rated():
     ratings = [
         {"ann": (2, 2), "bob": (2, 0)},
         {"ann": (0, 0), "bob": (0, 2), "eve": (0, 0)},

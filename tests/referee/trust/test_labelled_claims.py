@@ -19,11 +19,11 @@ from referee.trust.labelled_claims import (
 
 @pytest.fixture(scope="module")
 def labelled(samples, info, phrases):
-    """(sample, claim) of some 1,600 claims."""
+    """(sample, labelled claim) of about 1,600 claims."""
     return [
-        (sample, one)
+        (sample, entry)
         for number, sample in enumerate(samples)
-        for one in make_claims(sample, info, np.random.default_rng(number), 8, phrases)
+        for entry in make_claims(sample, info, np.random.default_rng(number), 8, phrases)
     ]
 
 
@@ -34,18 +34,18 @@ def visible(sample, claim, info):
     return {phrase: convert(boxes[0], NORMALISED, info.resized_space) for phrase, boxes in items.items()}
 
 
-def test_every_stratum_is_made_and_every_sample_gives_its_number(labelled, samples):
-    assert {one.stratum for _, one in labelled} == set(WEIGHTS)
+def test_every_stratum_occurs_and_every_sample_gives_the_requested_number(labelled, samples):
+    assert {entry.stratum for _, entry in labelled} == set(WEIGHTS)
     assert len(labelled) == 8 * len(samples)
 
 
 def test_labels_follow_the_rule(labelled, info):
-    for sample, one in labelled:
-        there = visible(sample, one.claim, info)
-        covered = coverage(there.get(asked_phrase(sample), (0, 0, 0, 0)), one.claim.box)
-        fit = iou(there.get(one.claim.phrase, (0, 0, 0, 0)), one.claim.box)
-        assert one.relevance == (2 if covered >= 0.5 else 1 if covered >= 0.2 else 0)
-        assert one.localization == (2 if fit >= 0.7 else 1 if fit >= 0.4 else 0)
+    for sample, entry in labelled:
+        objects = visible(sample, entry.claim, info)
+        covered = coverage(objects.get(asked_phrase(sample), (0, 0, 0, 0)), entry.claim.box)
+        fit = iou(objects.get(entry.claim.phrase, (0, 0, 0, 0)), entry.claim.box)
+        assert entry.relevance == (2 if covered >= 0.5 else 1 if covered >= 0.2 else 0)
+        assert entry.localization == (2 if fit >= 0.7 else 1 if fit >= 0.4 else 0)
 
 
 @pytest.mark.parametrize(
@@ -63,59 +63,60 @@ def test_labels_follow_the_rule(labelled, info):
         ("no name", {(2, 0), (1, 0)}),
     ],
 )
-def test_strata_hold_what_they_say(labelled, info, stratum, labels):
-    of_it = [(sample, one) for sample, one in labelled if one.stratum == stratum]
-    assert {(one.relevance, one.localization) for _, one in of_it} <= labels
-    for sample, one in of_it:
-        there = visible(sample, one.claim, info)
+def test_strata_match_their_names(labelled, info, stratum, labels):
+    members = [(sample, entry) for sample, entry in labelled if entry.stratum == stratum]
+    assert {(entry.relevance, entry.localization) for _, entry in members} <= labels
+    for sample, entry in members:
+        objects = visible(sample, entry.claim, info)
         if stratum.startswith("other"):
-            others = [box for phrase, box in there.items() if phrase != asked_phrase(sample)]
-            assert max(iou(box, one.claim.box) for box in others) >= 0.7
+            others = [box for phrase, box in objects.items() if phrase != asked_phrase(sample)]
+            assert max(iou(box, entry.claim.box) for box in others) >= 0.7
         if stratum == "absent":
-            assert asked_phrase(sample) not in there
+            assert asked_phrase(sample) not in objects
         if stratum in ("wrong name", "no name"):
-            assert one.claim.phrase not in there
+            assert entry.claim.phrase not in objects
 
 
-def test_no_name_is_put_on_boxes_of_every_tightness_and_says_every_kind_of_nothing(labelled):
-    of_it = [(sample, one) for sample, one in labelled if one.stratum == "no name"]
-    tightness = Counter(np.digitize(one.asked_iou, (0.4, 0.7, 0.9)).item() for _, one in of_it)
-    assert min(tightness[band] for band in range(4)) > 0.15 * len(of_it)
+def test_no_name_covers_boxes_of_every_tightness_and_every_kind_of_words(labelled):
+    members = [(sample, entry) for sample, entry in labelled if entry.stratum == "no name"]
+    tightness = Counter(np.digitize(entry.asked_iou, (0.4, 0.7, 0.9)).item() for _, entry in members)
+    assert min(tightness[band] for band in range(4)) > 0.15 * len(members)
     kinds = Counter(
-        "question" if one.claim.phrase in sample.question
-        else "list" if "," in one.claim.phrase
-        else "name in noise" if asked_phrase(sample) in one.claim.phrase
+        "question" if entry.claim.phrase in sample.question
+        else "list" if "," in entry.claim.phrase
+        else "name in noise" if asked_phrase(sample) in entry.claim.phrase
         else "noise"
-        for sample, one in of_it
+        for sample, entry in members
     )  # fmt: skip
-    assert min(kinds[kind] for kind in ("question", "list", "name in noise", "noise")) > 0.1 * len(of_it)
+    assert min(kinds[kind] for kind in ("question", "list", "name in noise", "noise")) > 0.1 * len(members)
 
 
-def test_words_that_are_a_name_after_all_are_not_made_as_none(samples, info):
-    """A part of the question can be the name of something in sight, where names are long."""
+def test_no_name_never_uses_the_name_of_a_visible_object(samples, info):
+    """Where names are long, a part of the question can be one."""
     name = "the man in red"
     items = {idx: {name: boxes} for idx, at in samples[0].key_items.items() for boxes in at.values()}
     sample = replace(samples[0], question=f"{name} is", key_items=items)
     maker = ClaimMaker(sample, info, np.random.default_rng(0), name, moments_of(sample, info), ())
-    nameless = {one.claim.phrase for one in (maker.make("no name") for _ in range(500)) if one is not None}
+    claims = [maker.make("no name") for _ in range(500)]
+    nameless = {labelled.claim.phrase for labelled in claims if labelled is not None}
     assert "the man in red is" in nameless
     assert not nameless & {name, "man in red"}
 
 
-def test_shares_of_the_quality_bar(labelled, info):
-    relevance = Counter(one.stratum.startswith("other") for _, one in labelled if one.relevance == 0)
-    localization = Counter(one.stratum == "iou .2-.4" for _, one in labelled if one.localization == 0)
+def test_negatives_contain_enough_hard_cases(labelled, info):
+    relevance = Counter(entry.stratum.startswith("other") for _, entry in labelled if entry.relevance == 0)
+    localization = Counter(entry.stratum == "iou .2-.4" for _, entry in labelled if entry.localization == 0)
     assert relevance[True] > 1.2 * relevance[False]
     assert localization[True] > localization[False]
-    assert sum(one.stratum == "jittered" for _, one in labelled) > 100
+    assert sum(entry.stratum == "jittered" for _, entry in labelled) > 100
 
 
-def test_boxes_are_what_a_referee_sees(labelled, info):
-    for _, one in labelled:
-        x1, y1, x2, y2 = one.claim.box
+def test_boxes_are_whole_pixels_inside_the_frame(labelled, info):
+    for _, entry in labelled:
+        x1, y1, x2, y2 = entry.claim.box
         assert 0 <= x1 < x2 <= info.size[0]
         assert 0 <= y1 < y2 <= info.size[1]
-        assert all(v == int(v) for v in one.claim.box)
+        assert all(v == int(v) for v in entry.claim.box)
 
 
 def test_equal_seeds_give_equal_claims(samples, info, phrases):
@@ -123,13 +124,13 @@ def test_equal_seeds_give_equal_claims(samples, info, phrases):
     assert first == second
 
 
-def test_nothing_is_made_of_a_sample_that_cannot_be_labelled(samples, info):
+def test_a_sample_without_usable_labels_gives_no_claims(samples, info):
     rng = np.random.default_rng(0)
     assert make_claims(replace(samples[0], question="What happens?"), info, rng, 4) == []
     assert make_claims(replace(samples[0], key_items={}), info, rng, 4) == []
 
 
-def test_the_longest_phrase_in_the_question_is_asked(samples):
+def test_the_longest_phrase_in_the_question_is_the_asked_one(samples):
     items = {"0": {"man": ((0, 0, 1, 1),), "man in red": ((0, 0, 1, 1),), "dog": ((0, 0, 1, 1),)}}
     assert asked_phrase(replace(samples[0], question="Where is the Man in red?", key_items=items)) == "man in red"
 

@@ -18,22 +18,22 @@ few = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=12).
 
 
 @given(few, few)
-def test_auroc_is_the_share_of_pairs_in_order_with_ties_half(positives, negatives):
+def test_auroc_is_the_share_of_ordered_pairs_with_ties_counted_half(positives, negatives):
     pairs = [(p > n) + 0.5 * (p == n) for p in positives for n in negatives]
     assert auroc(positives, negatives) == pytest.approx(np.mean(pairs))
 
 
-def test_what_the_data_cannot_say_is_nan():
-    none, constant, varied = np.array([]), np.array([0.5, 0.5]), np.array([0.1, 0.9])
-    assert np.isnan(auroc(none, varied))
+def test_undetermined_figures_are_nan():
+    empty, constant, varied = np.array([]), np.array([0.5, 0.5]), np.array([0.1, 0.9])
+    assert np.isnan(auroc(empty, varied))
     assert np.isnan(spearman(constant, varied))
     assert np.isnan(kappa(np.array([1, 1]), np.array([1, 1])))
-    assert np.isnan(calibration_error(none, none))
+    assert np.isnan(calibration_error(empty, empty))
     assert np.isnan(bootstrap([], lambda i: 0.0, 10, 0)).all()
     assert np.isnan(bootstrap(["a", "b"], lambda i: float("nan"), 10, 0)).all()
 
 
-def test_spearman_is_about_order_alone():
+def test_spearman_depends_only_on_order():
     a = np.array([0.1, 0.2, 0.6, 0.7])
     assert spearman(a, a**3) == pytest.approx(1)
     assert spearman(a, -a) == pytest.approx(-1)
@@ -41,7 +41,7 @@ def test_spearman_is_about_order_alone():
 
 
 def test_kappa_of_a_table_worked_by_hand():
-    # 20 both yes, 15 both no, 5 + 10 apart: observed .7, by chance .5*.6 + .5*.4.
+    # 20 both yes, 15 both no, 5 + 10 different: observed .7, by chance .5*.6 + .5*.4.
     a = np.repeat([1, 1, 0, 0], [20, 5, 10, 15])
     b = np.repeat([1, 0, 1, 0], [20, 5, 10, 15])
     assert kappa(a, b) == pytest.approx((0.7 - 0.5) / 0.5)
@@ -70,7 +70,7 @@ def test_threshold_table():
     assert (cuts[0.9].recall, cuts[0.9].f1) == (0.0, 0.0)
 
 
-def test_bootstrap_covers_the_mean_as_often_as_it_says():
+def test_bootstrap_intervals_have_their_nominal_coverage():
     rng = np.random.default_rng(0)
     covered = 0
     for trial in range(200):
@@ -81,10 +81,10 @@ def test_bootstrap_covers_the_mean_as_often_as_it_says():
 
 
 def test_bootstrap_draws_whole_clips():
-    """Claims that only repeat their clip's add nothing: the interval is that of the clips."""
+    """Claims that merely repeat the value of their clip do not narrow the interval."""
     clips, values = np.arange(30), np.random.default_rng(1).normal(size=30)
-    one = bootstrap(clips, lambda i: float(values[i].mean()), 500, 0)
-    many = np.repeat(values, 20)
-    assert bootstrap(np.repeat(clips, 20), lambda i: float(many[i].mean()), 500, 0) == pytest.approx(one)
-    claims = bootstrap(range(600), lambda i: float(many[i].mean()), 500, 0)
-    assert claims[1] - claims[0] < (one[1] - one[0]) / 3
+    by_clip = bootstrap(clips, lambda i: float(values[i].mean()), 500, 0)
+    repeated = np.repeat(values, 20)
+    assert bootstrap(np.repeat(clips, 20), lambda i: float(repeated[i].mean()), 500, 0) == pytest.approx(by_clip)
+    by_claim = bootstrap(range(600), lambda i: float(repeated[i].mean()), 500, 0)
+    assert by_claim[1] - by_claim[0] < (by_clip[1] - by_clip[0]) / 3
