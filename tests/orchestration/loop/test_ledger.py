@@ -145,8 +145,8 @@ def test_what_resume_refuses_leaves_the_ledger_as_it_was() -> None:
     to(ledger, 1, State.TRAINED, step=2)
     before = ledger.snapshot()
     for step, ready, why in (
-        (3, [], "last step was 2"),
-        (-1, [], "last step"),
+        (3, [], "steps 0 to 2"),
+        (-1, [], "steps 0 to 2"),
         (1, [0], "0 is ready"),
         (1, [9], "9 is"),
     ):
