@@ -20,18 +20,18 @@ class SkippedSteps:
         self.in_a_row = 0
         self.total = 0
 
-    def count(self, metrics: dict[str, float], what: str) -> bool:
-        """Whether the step with these metrics (of `LearnerGang.train_step`) was skipped. `what`: the step and its data,
-        for the log. Raises RunFailed at the `most`-th skip in a row."""
+    def count(self, metrics: dict[str, float], step: str) -> bool:
+        """Whether the step with these metrics (of `LearnerGang.train_step`) was skipped. `step`: names the step and its
+        data in the log. Raises RunFailed at the `most`-th skip in a row."""
         if not metrics["skipped"]:
             self.in_a_row = 0
             return False
         self.in_a_row += 1
         self.total += 1
-        why = f"{what}: loss or gradient is not finite (loss {metrics['loss']:g})"
+        problem = f"{step}: loss or gradient is not finite (loss {metrics['loss']:g})"
         if self.in_a_row == self.most:
-            raise RunFailed(f"{why}, in {self.most} steps in a row: is the learning rate too high?")
-        log.warning("%s; the step is skipped", why)
+            raise RunFailed(f"{problem}, in {self.most} steps in a row: is the learning rate too high?")
+        log.warning("%s; the step is skipped", problem)
         return True
 
 

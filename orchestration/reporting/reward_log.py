@@ -54,11 +54,11 @@ def labelled_claims(groups: Iterable[ScoredGroup], ser: str) -> tuple[list[tuple
     rewards: list[np.ndarray] = []
     for scored in groups:
         sample, times = scored.group.sample, scored.group.frames.times
-        asked, moments = asked_phrase(sample), moments_of(sample, scored.group.frames)
-        if asked is None or not moments or ser not in scored.paid:
+        phrase, moments = asked_phrase(sample), moments_of(sample, scored.group.frames)
+        if phrase is None or not moments or ser not in scored.paid:
             continue
         rewards.append(scored.terms[ser])
-        boxes = {moment.time: moment.items.get(asked, ()) for moment in moments}
+        boxes = {moment.time: moment.items.get(phrase, ()) for moment in moments}
         for claim_score in chain.from_iterable(scored.evidence):
             frame_time = times[nearest_frame(times, claim_score.claim.time or 0.0)]
             if frame_time in boxes and claim_score.claim.box is not None:

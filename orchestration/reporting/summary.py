@@ -41,7 +41,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Facts about the training. ages: the age of each trained group at its step, in versions. wall_s: duration."""
+    """Facts about the training. ages: the age of each trained group at its step, in versions. wall_s: its duration in
+    seconds. versions: of the packages that results depend on."""
 
     ages: Sequence[int]
     staleness_bound: int

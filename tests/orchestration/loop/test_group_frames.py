@@ -100,7 +100,7 @@ def test_a_group_with_a_completion_above_the_token_budget_is_rejected_before_sco
 
     async def loop() -> None:
         pipeline = GeneratingPipeline()
-        maker = begin(pipeline, token_budget=11)  # the prompt and three of four tokens are 12
+        maker = begin(pipeline, token_budget=11)  # 9 prompt tokens and 3 of 4 completion tokens are 12
         await maker.wait(10)
         assert maker.ledger.rejections() == {"over_budget": 1}
         assert [lease.releases for lease in pipeline.leases] == [1]

@@ -62,8 +62,8 @@ def test_the_earliest_token_beyond_the_bound_is_named(wrong: float) -> None:
 
 
 class Fakes:
-    """What the fakes of one gate share. `lost_on_the_way_to`: "engine" or "ranks", to which the frames of clip-2 never
-    arrive. `recognised`: whether the store recognises the lost frames as its own."""
+    """State shared by the fakes of one gate. `lost_on_the_way_to`: "engine" or "ranks", which the frames of clip-2
+    never reach. `recognised`: whether the store recognises the lost frames as its own."""
 
     def __init__(self, lost_on_the_way_to: str, recognised: bool):
         self.lost_on_the_way_to, self.recognised = lost_on_the_way_to, recognised
@@ -191,7 +191,7 @@ def test_a_differing_prompt_is_reported_in_one_line() -> None:
 
 def test_samples_above_the_token_budget_are_skipped() -> None:
     with pytest.raises(BadInput, match=r"fits learner\.packing\.token_budget = 4$"):
-        asyncio.run(gate(ranks=1, shift=0.0, budget=4))  # a prompt of four tokens, and one of the completion's two
+        asyncio.run(gate(ranks=1, shift=0.0, budget=4))  # too few for 4 prompt tokens and 1 of the 2 completion tokens
 
 
 @pytest.mark.parametrize("receiver", ["engine", "ranks"])
