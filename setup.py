@@ -3,6 +3,8 @@
 `.[cpu]` is for `make install`, which leaves out the CUDA builds that it would bring (install/install.sh).
 """
 
+from pathlib import Path
+
 from setuptools import find_namespace_packages, setup
 
 ROOMS = ("evidence", "rollout", "referee", "learner", "orchestration", "evaluation")
@@ -39,6 +41,17 @@ setup(
     name="ser",
     version="0.1.0",
     description="Semantic Evidence Reward: asynchronous RL that teaches video models to give evidence",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The SER developers",
+    license="Apache-2.0",
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     python_requires=">=3.11,<3.12",
     packages=find_namespace_packages(include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")]),
     extras_require={

@@ -22,7 +22,9 @@ import numpy as np
 
 from orchestration import train
 from orchestration.config import load_config
+from orchestration.loop import parts
 from orchestration.loop.group_maker import ReadyGroup
+from orchestration.loop.learner_step import Learner
 from orchestration.settings import TrainConfig
 
 OVERRIDES = (
@@ -46,7 +48,7 @@ def batch_digest(groups: list[ReadyGroup]) -> str:
     return digest.hexdigest()
 
 
-class RecordingLearner(train.Learner):
+class RecordingLearner(Learner):
     """The learner of a run, which also records what it is given and what it reports."""
 
     steps: ClassVar[list[dict[str, Any]]] = []  # a process holds one run
@@ -58,7 +60,7 @@ class RecordingLearner(train.Learner):
 
 
 def fingerprint(steps: int) -> dict[str, Any]:
-    train.Learner = RecordingLearner  # type: ignore[misc]
+    parts.Learner = RecordingLearner  # type: ignore[misc]
     with tempfile.TemporaryDirectory(prefix="ser") as folder, redirect_stdout(sys.stderr):
         overrides = (*OVERRIDES, f"steps={steps}", f"run_dir={folder}/run")
         train.main(load_config(TrainConfig, "configs/experiment/quickstart.yaml", overrides))

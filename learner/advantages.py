@@ -1,4 +1,4 @@
-"""Advantages: how the rewards of a step become what each completion is pushed by."""
+"""Advantages: how the rewards of a step become what each completion is pushed by. Pure."""
 
 from __future__ import annotations
 

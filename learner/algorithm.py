@@ -1,6 +1,6 @@
 """What a run's algorithm may be: `configs/algorithm/*.yaml`, and the section `algorithm` of a training config.
 
-Guarantees: a combination that has no meaning is refused in one line. Light to import: no torch.
+Guarantees: a combination that has no meaning is refused in one line. Pure.
 Formulas and sources are in docs/learner.md.
 """
 

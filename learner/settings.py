@@ -1,4 +1,4 @@
-"""What the learner can be told. Light to import: neither torch nor deepspeed."""
+"""What the learner can be told. Pure: neither torch nor deepspeed."""
 
 from __future__ import annotations
 

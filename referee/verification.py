@@ -4,7 +4,7 @@ what it is asked of an answer, as a text judge: one question on the scale 0 to 3
 Guarantees: of a claim the referee sees the question, the claim's phrase and time, the frame with the box drawn and the
 crop, and never the policy's reasoning or the reference answer; what the policy wrote enters as plain words between
 quotation marks; text and images depend on nothing but the arguments, so that training, calibration and scoring ask the
-very same.
+very same. Pure.
 """
 
 from __future__ import annotations

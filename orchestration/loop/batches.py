@@ -1,6 +1,6 @@
 """Turns scored groups into the input of each learner rank: first the layout of the forwards, then the loss targets.
 
-These are two functions because the reference policy scores the laid-out tokens between them.
+These are two functions because the reference policy scores the laid-out tokens between them. Pure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a referee has to be able to do, whatever it runs on: one protocol, and the two ways in which asking it fails."""
+"""What a referee backend must provide: one protocol, and the two ways in which a request to it can fail. Pure."""
 
 from __future__ import annotations
 

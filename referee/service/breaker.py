@@ -1,4 +1,4 @@
-"""A circuit breaker: who fails again and again is left alone for a while, then asked once whether it is back."""
+"""A circuit breaker: who fails again and again is left alone for a while, then asked once whether it is back. Pure."""
 
 from __future__ import annotations
 

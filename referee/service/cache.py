@@ -2,7 +2,7 @@
 
 Guarantees: two questions share an entry only if referee, wording, kind, text and pixels are the same. What is kept is
 the distribution over the scale: readings and calibrations are applied to it each time, so that neither can be stale.
-At most `capacity` entries are kept in memory, the least recently used one goes first.
+At most `capacity` entries are kept in memory, the least recently used one goes first. Pure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where verdicts come from, as a config says it, and the calibration that a referee may bring.
 
-Guarantees: no key is ever part of a config. It is named by its environment variable, and read where it is used.
+Guarantees: no key is ever part of a config. It is named by its environment variable, and read where it is used. Pure.
 """
 
 from __future__ import annotations
