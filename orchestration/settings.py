@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from omegaconf import MISSING
 
@@ -23,7 +24,7 @@ from rollout.dataset.mix import DataFile, DataShare
 from rollout.frames.config import FramesConfig
 from rollout.template import PromptTemplate
 
-WANDB_MODES = ("offline", "online", "disabled")
+WandbMode = Literal["offline", "online", "disabled"]
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ class TrainConfig:
     steps: int = MISSING
     seed: int = 0
     run_dir: str = MISSING
-    wandb: str = "offline"
+    wandb: WandbMode = "offline"
 
     def __post_init__(self) -> None:
         require_least(self, 1, "steps")
@@ -231,7 +232,6 @@ class TrainConfig:
             self.sampling.max_tokens,
             f"below max_model_len ({self.sampling.max_model_len})",
         )
-        require_one_of(self, WANDB_MODES, "wandb")
         if self.reward.normalise != "sum":
             by = f"with reward.normalise = {self.reward.normalise}, which says itself what rewards are measured by"
             for key, neutral in (("baseline", "group"), ("divide_by_std", False)):

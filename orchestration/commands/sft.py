@@ -27,7 +27,7 @@ from orchestration.machine import require_memory
 from orchestration.preflight import require_crop_tiles, require_folder, require_frames_fit, require_tiles
 from orchestration.reporting.metrics import Progress, RunLog
 from orchestration.run_directory import run_directory
-from orchestration.settings import WANDB_MODES
+from orchestration.settings import WandbMode
 from orchestration.supervision.cluster import start_ray
 from orchestration.supervision.learner_gang import LearnerGang
 from referee.verification import VerificationConfig
@@ -103,13 +103,12 @@ class SftConfig:
     object_store_gib: float = 1.0
     frames_gib: float = 0.5
     seed: int = 0
-    wandb: str = "offline"
+    wandb: WandbMode = "offline"
 
     def __post_init__(self) -> None:
         require(bool(self.stages), "stages", self.stages, "at least one {data, steps}")
         require_one_of(self, TASKS, "task")
         require_one_of(self, DTYPES, "dtype")
-        require_one_of(self, WANDB_MODES, "wandb")
         require_least(self, 1, "claims", "ranks", "checkpoint_every", "max_skipped")
         require_least(self, 0, "seed")
         stop = self.stop_after

@@ -1,8 +1,8 @@
-"""Admission: how far generation may run ahead of training, decided by who may start, never by throwing work away.
+"""Admission: bounds how far generation runs ahead of training by delaying starts, never by discarding work.
 
 Guarantees (promise 2 of the design; problem, rule, example and proof are in docs/staleness.md):
 - no batch holds a group older than `Pacing.worst_age`, asserted at every batch;
-- at staleness 0 batch t is exactly the t-th P surviving groups, in the order of their admission;
+- at staleness 0, batch t is exactly the t-th P surviving groups in the order of their admission;
 - whatever order groups finish in, a batch can be released once every group in flight has finished or been rejected;
 - the same calls in the same order give the same batches.
 
@@ -21,16 +21,16 @@ from orchestration.pacing import Pacing
 
 
 class AdmissionError(RuntimeError):
-    """A call that the protocol of `Admission` does not allow now."""
+    """A call that the protocol of `Admission` does not allow in its current state."""
 
 
 class StaleBatch(RuntimeError):
-    """A batch holds a group older than the proven bound: some premise of the proof was broken outside this module."""
+    """A batch holds a group older than the proven bound: a premise of the proof was broken outside this module."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The P groups of one optimizer step, in the order of their admission; the step starts from `version`."""
+    """The P groups of one optimizer step, which starts from `version`, in the order of admission. ages: in versions."""
 
     version: int
     groups: tuple[int, ...]
@@ -39,7 +39,7 @@ class Batch:
 
 @dataclass
 class _Place:
-    """`position` counts admissions; `oldest_version` is None until the group is ready."""
+    """A group's place in the queue. position: its rank in the order of admission. oldest_version: None until ready."""
 
     position: int
     oldest_version: int | None = None
@@ -48,38 +48,38 @@ class _Place:
 class Admission:
     """The slots, the window and the two clocks.
 
-    The loop: `admit` while `free`; start a group on an engine if `may_start`; tell `ready` or `reject`; `take_batch`;
-    train; `step_ended`, or `step_skipped` and another batch; publish if `publish_due`. A group that is generated anew
-    just keeps its slot and its place.
+    The loop: `admit` while `free`; start a group on an engine if `may_start`; report `ready` or `reject`; `take_batch`;
+    train; `step_ended`, or `step_skipped` and another batch; publish if `publish_due`. A group that is generated again
+    keeps its slot and its place.
     """
 
     def __init__(self, pacing: Pacing, version: int = 0, step: int = 0) -> None:
-        """`version`: of the weights that this lineage starts from, published before anything is admitted. `step`: the
-        optimizer steps that these weights have taken."""
+        """`version`: the version of the weights that this lineage starts from, published before any group is admitted.
+        `step`: the number of optimizer steps behind these weights."""
         self.pacing = pacing
         self.version, self.step = version, step
         self._first_version = version
         self._admitted = 0
-        # In the order of admission, which dict keeps: the walk of take_batch depends on it.
+        # In the order of admission, on which take_batch depends.
         self._waiting: dict[int, _Place] = {}
         self._training: tuple[int, ...] = ()
 
     @property
     def free(self) -> int:
-        """Free slots. A group in training still holds its own."""
+        """The number of free slots. A group in training still holds its slot."""
         return self.pacing.slots - len(self._waiting) - len(self._training)
 
     @property
     def publish_due(self) -> bool:
-        """Whether the current version is one of those to be published."""
+        """Whether the current version must be published."""
         return (self.version - self._first_version) % self.pacing.publish_every == 0
 
     @property
     def oldest_startable(self) -> int:
         """The oldest engine version that may start a group now.
 
-        Lag is counted from the publication that is due, not the one that is done, so a slow publication holds starts
-        back instead of ageing groups unseen.
+        Lag is counted from the last publication that is due, whether or not it is done, so a slow publication delays
+        starts instead of ageing groups unnoticed.
         """
         steps = self.version - self._first_version
         publications = steps // self.pacing.publish_every - self.pacing.lag
@@ -98,7 +98,7 @@ class Admission:
         self._admitted += 1
 
     def ready(self, group: int, oldest_version: int) -> None:
-        """The group can be trained; `oldest_version` drew a token or computed KV of it, and none older did."""
+        """Record that the group can be trained. `oldest_version`: the oldest that drew a token or computed KV of it."""
         place = self._place(group)
         if place.oldest_version is not None:
             raise AdmissionError(f"group {group} is ready already")
@@ -109,12 +109,12 @@ class Admission:
         place.oldest_version = oldest_version
 
     def reject(self, group: int) -> None:
-        """The group will not be trained: its slot is free at once, and if it was the anchor, the next one is."""
+        """Remove a group that will not be trained. Its slot is free at once; if it was the anchor, the next one is."""
         self._place(group)
         del self._waiting[group]
 
     def take_batch(self) -> Batch | None:
-        """The P oldest groups that the window lets out, or None while there are fewer.
+        """The P oldest ready groups within the window, or None while there are fewer.
 
         Raises AdmissionError while a step runs, StaleBatch if a group in the batch is older than the bound.
         """
@@ -140,7 +140,7 @@ class Admission:
         return Batch(self.version, self._training, tuple(chosen.values()))
 
     def step_ended(self) -> int:
-        """The running step has ended: its groups' slots are free. Returns the new version."""
+        """End the running step: free the slots of its groups, advance both clocks, and return the new version."""
         if not self._training:
             raise AdmissionError("no step is running")
         self._training = ()
@@ -149,7 +149,7 @@ class Admission:
         return self.version
 
     def step_skipped(self) -> None:
-        """The running step changed nothing: its groups are rejected and their slots free; both clocks stay."""
+        """End the running step, which changed no weights: its groups are rejected, their slots free; no clock moves."""
         if not self._training:
             raise AdmissionError("no step is running")
         self._training = ()

@@ -1,6 +1,6 @@
-"""From scored groups to what each learner rank is handed: forwards first, then what the loss wants of their tokens.
+"""Turns scored groups into the input of each learner rank: first the layout of the forwards, then the loss targets.
 
-In two parts, since a reference policy is asked between them about the tokens that were laid out. Pure.
+These are two functions because the reference policy scores the laid-out tokens between them. Pure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from learner.settings import PackingConfig
 def layout_step(
     groups: Sequence[Group], frames: Sequence[Any], ranks: int, packing: PackingConfig
 ) -> list[list[MicroLayout]]:
-    """Each rank's forwards over all completions of a step. `frames[i]`: ref to the frames of groups[i].
+    """The forwards of each rank over all completions of a step. `frames[i]`: a ref to the frames of groups[i].
 
     Raises ValueError for a group that is over_budget.
     """
@@ -37,7 +37,8 @@ def step_targets(
     aggregate: str = "sequence_mean",
     max_length: int = 0,
 ) -> StepTargets:
-    """`advantages[i]`: float32 [G], of groups[i]. `aggregate`, `max_length`: as in token_weights."""
+    """The loss targets of every token of a step. `advantages[i]`: float32 [G], for the completions of groups[i].
+    `aggregate`, `max_length`: as in token_weights."""
     trajectories = [t for scored in groups for t in scored.group.trajectories]
     lengths = np.array([len(t.token_ids) for t in trajectories])
     return StepTargets(
@@ -48,6 +49,6 @@ def step_targets(
 
 
 def over_budget(prompt: Prompt, trajectories: Sequence[Trajectory], packing: PackingConfig) -> bool:
-    """Whether one of the completions does not fit a forward even alone."""
+    """Whether some completion does not fit into a forward even alone."""
     longest = max(len(t.token_ids) for t in trajectories)
     return sequence_tokens(len(prompt.token_ids), longest) > packing.token_budget

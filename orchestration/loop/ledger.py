@@ -1,9 +1,9 @@
-"""The ledger: every prompt group is in exactly one state, and whatever is not trained ends in a named, counted outcome.
+"""The ledger: every prompt group is in exactly one state, and each one not trained ends with a named, counted reason.
 
 Guarantees (promise 3 of the design), checked by `Ledger.check()`:
-- a group moves only along the arrows below; anything else raises `IllegalTransition` and changes nothing;
-- a group fails at most `MAX_FAILURES` times, then it is rejected("poison");
-- along the surviving lineage of weights each group entered one optimizer step or was rejected with a reason.
+- a group moves only along the arrows below; any other move raises `IllegalTransition` and changes nothing;
+- a group that fails `MAX_FAILURES` times is rejected("poison");
+- along the surviving lineage of weights, each group entered one optimizer step or was rejected with a reason.
 
     pending -> generating -> scoring -> ready -> trained(lineage, step)
        ^------------+-----------+                            requeue(reason), fail(reason)
@@ -11,7 +11,7 @@ Guarantees (promise 3 of the design), checked by `Ledger.check()`:
     ready, trained after the checkpoint -> pending           only by resume(step)
 
 A lineage is a sequence of weights without a restart. Steps count from 1 along the surviving lineage, so a checkpoint of
-step s holds the work of steps 1..s; weight versions, which only ever rise, are not the ledger's concern.
+step s holds the work of steps 1..s. The ledger does not know weight versions.
 Pure, in memory, deterministic; `snapshot` returns it as plain data.
 """
 
@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-# A prompt that fails three times is taken to be the cause itself (promise 2).
+# A prompt that fails three times is assumed to cause the failures (promise 2).
 MAX_FAILURES = 3
 
 
@@ -47,7 +47,7 @@ LEGAL = {
 
 
 class IllegalTransition(RuntimeError):
-    """A group was asked to do what its state does not allow."""
+    """A move that the state of the group does not allow."""
 
 
 class BrokenLedger(RuntimeError):
@@ -56,7 +56,7 @@ class BrokenLedger(RuntimeError):
 
 @dataclass
 class Entry:
-    """One group's place: `reason` only when rejected, `lineage` and `step` only when trained."""
+    """The state of one group. `reason` is set only if rejected, `lineage` and `step` only if trained."""
 
     state: State = State.PENDING
     failures: int = 0
@@ -66,7 +66,7 @@ class Entry:
 
 
 class Ledger:
-    """States of all groups. `forks[l]`: the step that lineage l began after. `requeues`: their number by reason."""
+    """States of all groups. forks[l]: the step after which lineage l began. requeues: number of requeues by reason."""
 
     def __init__(self) -> None:
         self._entries: dict[int, Entry] = {}
@@ -78,7 +78,7 @@ class Ledger:
         return len(self.forks) - 1
 
     def add(self, group: int) -> None:
-        """A new group, pending. Raises IllegalTransition if it is known already."""
+        """Add a pending group. Raises IllegalTransition if it is in the ledger already."""
         if group in self._entries:
             raise IllegalTransition(f"group {group} is in the ledger already ({self._entries[group].state})")
         self._entries[group] = Entry()
@@ -91,7 +91,7 @@ class Ledger:
         return Entry(**asdict(self._entry(group)))
 
     def groups(self, state: State) -> list[int]:
-        """The groups in a state, in the order in which they were added."""
+        """The groups in a state, in the order they were added."""
         return [group for group, entry in self._entries.items() if entry.state is state]
 
     def generate(self, group: int) -> None:
@@ -104,7 +104,7 @@ class Ledger:
         self._move(group, State.READY)
 
     def train(self, group: int, step: int) -> None:
-        """The group was part of optimizer step `step` of the current lineage. That step has ended."""
+        """Record that optimizer step `step` of the current lineage has ended and trained the group."""
         fork = self.forks[-1]
         if step <= fork:
             raise IllegalTransition(f"group {group} in step {step}: lineage {self.lineage} began after step {fork}")
@@ -115,13 +115,13 @@ class Ledger:
         self._move(group, State.REJECTED).reason = reason
 
     def requeue(self, group: int, reason: str) -> None:
-        """Back to pending through no fault of the group's own (an engine died, the weights were rolled back)."""
+        """Return a group to pending for a cause outside it (an engine died, the weights were rolled back)."""
         self._move(group, State.PENDING)
         self.requeues[reason] += 1
 
     def fail(self, group: int, reason: str) -> State:
-        """The group's generation or scoring failed: requeued, or rejected("poison") at the MAX_FAILURES-th time.
-        Returns the state it is in now."""
+        """Requeue a group whose generation or scoring failed, or reject it as poison at the MAX_FAILURES-th failure.
+        Returns its new state."""
         self._require(group, State.PENDING)
         entry = self._entry(group)
         entry.failures += 1
@@ -134,47 +134,47 @@ class Ledger:
     def resume(self, step: int, ready: Iterable[int] = ()) -> list[int]:
         """Start a new lineage from the checkpoint of step `step`, which holds the finished groups `ready`.
 
-        What was trained after it is void, and what was under way or finished since may hold tokens of the abandoned
-        lineage: all these are pending again, counted `regenerated`, except those that the checkpoint itself holds:
-        they are ready. Rejections stand. Returns the groups that are pending again. Raises IllegalTransition,
-        changing nothing, for a step not on the current lineage, or when the checkpoint holds a group that is
-        unknown or was trained up to it.
+        Training after that step is void, and groups in flight or finished since may hold tokens of the abandoned
+        lineage. All of these are pending again and counted as `regenerated`, except the groups that the checkpoint
+        holds, which are ready. Rejections stand. Returns the groups that are pending again. Raises IllegalTransition,
+        changing nothing, for a step that is not on the current lineage, or if the checkpoint holds a group that is
+        unknown or was trained in that step or before.
         """
         kept = set(ready)
         last = self.last_step()
         if not 0 <= step <= last:
-            raise IllegalTransition(f"no checkpoint of step {step} can exist: the last step was {last}")
+            raise IllegalTransition(f"cannot resume from step {step}: the ledger has steps 0 to {last}")
         for group in kept:
             entry = self._entry(group)
             if entry.step is not None and entry.step <= step:
-                raise IllegalTransition(f"group {group} is ready in the checkpoint of {step}, but trained before it")
-        again = []
+                raise IllegalTransition(f"group {group} is ready in the checkpoint, but step {entry.step} trained it")
+        regenerated = []
         for group, entry in self._entries.items():
             if entry.state is State.REJECTED or (entry.step is not None and entry.step <= step):
                 continue
-            was, entry.state = entry.state, State.READY if group in kept else State.PENDING
+            before, entry.state = entry.state, State.READY if group in kept else State.PENDING
             entry.lineage = entry.step = None
-            if entry.state is State.PENDING and was is not State.PENDING:
+            if entry.state is State.PENDING and before is not State.PENDING:
                 self.requeues["regenerated"] += 1
-                again.append(group)
+                regenerated.append(group)
         self.forks.append(step)
-        return again
+        return regenerated
 
     def last_step(self) -> int:
-        """The last step that the ledger knows of."""
+        """The last step of the current lineage in the ledger."""
         return max([self.forks[-1], *(entry.step for entry in self._entries.values() if entry.step is not None)])
 
     def counts(self) -> dict[str, int]:
-        """Groups per state; every state is named."""
-        found = Counter(entry.state for entry in self._entries.values())
-        return {state.value: found[state] for state in State}
+        """The number of groups in each state, zeros included."""
+        counts = Counter(entry.state for entry in self._entries.values())
+        return {state.value: counts[state] for state in State}
 
     def rejections(self) -> dict[str, int]:
-        """Rejected groups per reason."""
+        """The number of rejected groups by reason."""
         return dict(Counter(entry.reason for entry in self._entries.values() if entry.reason is not None))
 
     def check(self) -> None:
-        """Raise BrokenLedger, naming the group, unless every invariant of this module holds."""
+        """Raises BrokenLedger, naming the group, unless every invariant of this module holds."""
         for group, entry in self._entries.items():
             if (entry.state is State.REJECTED) != (entry.reason is not None):
                 raise BrokenLedger(f"group {group} is {entry.state} with reason {entry.reason!r}")
@@ -193,13 +193,13 @@ class Ledger:
                 raise BrokenLedger(f"group {group}: step {entry.step} of lineage {entry.lineage} was abandoned")
 
     def snapshot(self) -> dict[str, Any]:
-        """The whole ledger as JSON-able data."""
+        """The whole ledger as data that JSON can represent."""
         entries = [[group, *asdict(entry).values()] for group, entry in self._entries.items()]
         return {"forks": list(self.forks), "requeues": dict(self.requeues), "entries": entries}
 
     @classmethod
     def restore(cls, data: dict[str, Any]) -> Ledger:
-        """The ledger that `snapshot` described, checked."""
+        """The ledger of a `snapshot`. Raises BrokenLedger."""
         ledger = cls()
         ledger.forks = list(data["forks"])
         ledger.requeues = Counter(data["requeues"])

@@ -1,5 +1,5 @@
 """The parity gate (promise 5): engine and learner must see the same prompts and compute the same log-probs, or the run
-does not start. The engine compares prompt ids at every request; what it finds at the first ones is reported here."""
+does not start. The engine compares prompt ids at every request; a mismatch in the first requests is reported here."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from orchestration.supervision.learner_gang import LearnerGang
 from rollout.engine import PromptMismatch
 from rollout.frames.store import Lease
 
-# Of engine and learner alike: both are kept in learner.zero.precision.
+# For runs with learner.zero.precision = bfloat16, which both engine and learner then use.
 IN_BFLOAT16 = (
-    "; bfloat16 alone puts some tokens off by tenths, a prompt seen otherwise by units: if these are tenths, raise "
-    "learner.parity_bound (docs/prompts.md)"
+    "; bfloat16 alone explains differences of tenths, a different prompt causes differences of units: if these are "
+    "tenths, raise learner.parity_bound (docs/prompts.md)"
 )
 
 
 class ParityError(RunFailed):
-    """Engine and learner disagree: training would use a wrong importance ratio."""
+    """Engine and learner disagree, so training would use wrong importance ratios."""
 
 
 async def check_parity(
     pipeline: Pipeline, gang: LearnerGang, samples: Iterable[Sample], draw: Draw, config: TrainConfig
 ) -> float:
-    """The largest difference of log-probs over one group per rank.
+    """The largest difference in log-prob over one group per rank, of the first `samples` that are usable.
 
-    Raises ParityError where prompts differ, naming the first differing token, and where log-probs differ by more than
-    `learner.parity_bound`, naming the earliest token at which they do.
+    Raises ParityError if prompts differ, naming the first differing token, or if log-probs differ by more than
+    `learner.parity_bound`, naming the earliest such token. Raises BadInput if no sample is usable.
     """
     ranks, packing = config.learner.ranks, config.learner.packing
     with ExitStack() as released:
@@ -49,7 +49,7 @@ async def check_parity(
                 try:
                     lease, prompt = await pipeline.prepare(sample)
                     leased.enter_context(lease)
-                    group = await _drawn(pipeline, number, sample, prompt, lease, draw)
+                    group = await _draw_group(pipeline, number, sample, prompt, lease, draw)
                 except UnreadableMedia:
                     continue
                 if over_budget(prompt, group.trajectories, packing):
@@ -58,8 +58,8 @@ async def check_parity(
             held.append((group, lease))
         if not held:
             raise BadInput(
-                "data.train: none of its videos can be decoded (`ser data check FILE --media` says why) and, with a "
-                f"completion, fits learner.packing.token_budget = {packing.token_budget}"
+                "data.train: no sample has a readable video (`ser data check FILE --media` says why) and a prompt that "
+                f"with a completion fits learner.packing.token_budget = {packing.token_budget}"
             )
         groups = [group for group, _ in held]
 
@@ -67,20 +67,23 @@ async def check_parity(
             return layout_step(groups, frames, ranks, packing)
 
         def logprobs_of(layouts: list[list[MicroLayout]]) -> np.ndarray:
-            gang.fetch(layouts)  # before anything that the ranks do together
+            gang.fetch(layouts)  # before any collective
             scored = gather_tokens(layouts, gang.logprobs(layouts))
-            gang.let_go()
+            gang.drop_frames()
             return scored
 
         _, scored = await fetch_frames(held, layouts_of, logprobs_of, pipeline.store)
     tokens = [sum(len(t.token_ids) for t in group.trajectories) for group in groups]
-    ours = np.split(scored, np.cumsum(tokens)[:-1])
+    learner_logprobs = np.split(scored, np.cumsum(tokens)[:-1])
     hint = IN_BFLOAT16 if config.learner.zero.precision == "bfloat16" else ""
-    return worst_difference(groups, ours, config.learner.parity_bound, pipeline.encoder.tokenizer.decode, hint)
+    decode = pipeline.encoder.tokenizer.decode
+    return worst_difference(groups, learner_logprobs, config.learner.parity_bound, decode, hint)
 
 
-async def _drawn(pipeline: Pipeline, number: int, sample: Sample, prompt: Prompt, lease: Lease, draw: Draw) -> Group:
-    """A group of one sample, from frames that are decoded anew as often as they are lost. Raises UnreadableMedia."""
+async def _draw_group(
+    pipeline: Pipeline, number: int, sample: Sample, prompt: Prompt, lease: Lease, draw: Draw
+) -> Group:
+    """A group of one sample. Frames that are lost are decoded again, without limit. Raises UnreadableMedia."""
     while True:
         await lease.renew()
         try:
@@ -89,7 +92,7 @@ async def _drawn(pipeline: Pipeline, number: int, sample: Sample, prompt: Prompt
             )
             return Group(number, sample, lease.info, prompt, trajectories, oldest)
         except PromptMismatch as error:
-            # Wrapped by Ray: its text then holds the actor's stack trace, its cause does not.
+            # Ray wraps the error: its text holds the actor's stack trace, the text of its cause does not.
             raise ParityError(f"sample {sample.id}: {getattr(error, 'cause', error)}") from None
         except ray.exceptions.ObjectLostError as error:
             if not pipeline.store.lost(error):
@@ -100,15 +103,15 @@ def worst_difference(
     groups: Sequence[Group],
     ours: Sequence[np.ndarray],
     bound: float,
-    decode: Callable[[list[int]], str],
+    decode: Callable[[list[int]], object],
     hint: str = "",
 ) -> float:
-    """The largest difference between the engine's log-probs and `ours`, float32 [N] per group: its completions one
-    after another. Raises ParityError, with `hint` at its end, if one is above `bound` or not a number."""
+    """The largest difference between the engine's log-probs and `ours`, the learner's: float32 [N] for each group, its
+    completions concatenated. Raises ParityError, ending with `hint`, if a difference is above `bound` or NaN."""
     theirs = [np.concatenate([t.logprobs for t in group.trajectories]) for group in groups]
     differences = [np.abs(a - b) for a, b in zip(ours, theirs)]
-    # numpy's max keeps a NaN, and a NaN is within no bound.
-    worst = float(np.max([each.max() for each in differences]))
+    # numpy's max propagates NaN, and no bound holds for NaN.
+    worst = float(np.max([difference.max() for difference in differences]))
     for group, difference, learner, engine in zip(groups, differences, ours, theirs):
         beyond = np.flatnonzero(~(difference <= bound))
         if not len(beyond):
@@ -116,7 +119,7 @@ def worst_difference(
         lengths = [len(t.token_ids) for t in group.trajectories]
         token = np.concatenate([np.arange(n) for n in lengths])
         completion = np.repeat(np.arange(len(lengths)), lengths)
-        # The earliest in its own completion tells most: at token 0 the prompts already differ, later ones did not.
+        # The earliest token within a completion tells most: token 0 points to the prompts, a later one does not.
         at = beyond[token[beyond].argmin()]
         drawn = int(group.trajectories[completion[at]].token_ids[token[at]])
         raise ParityError(

@@ -14,6 +14,7 @@ from orchestration.loop.pipeline import Pipeline
 from orchestration.settings import TrainConfig
 from orchestration.supervision.cluster import NAMESPACE
 from orchestration.supervision.engines import policy_engine, referee_engine, sizes_of
+from orchestration.supervision.placement import actor_class
 from orchestration.supervision.referee_pool import make_referee
 from orchestration.supervision.rollout_pool import RolloutPool
 from orchestration.supervision.weights import WeightsActor
@@ -47,7 +48,7 @@ async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) ->
     cluster = config.cluster
     context = ray.get_runtime_context()
     name = f"ser-weights-{context.get_job_id()}"  # two runs may share a cluster
-    weights = WeightsActor.options(name=name).remote()
+    weights = actor_class(WeightsActor).options(name=name).remote()
     engine = policy_engine(config, images)
     rollout_pool = RolloutPool(
         engine,

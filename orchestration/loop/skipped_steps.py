@@ -1,4 +1,4 @@
-"""Steps that were skipped for a loss or a gradient that was not finite: told one by one, endured a few in a row."""
+"""Steps that were skipped because the loss or a gradient was not finite: each is logged, a few in a row are allowed."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ MOST_NAMED = 4
 
 
 class SkippedSteps:
-    """Raises RunFailed at the `most`-th skip in a row: what does not pass by itself will not pass at all."""
+    """Counts skipped steps. `most`: the number of skips in a row that ends the run, since more would not recover."""
 
     def __init__(self, most: int):
         self.most = most
         self.in_a_row = 0
         self.total = 0
 
-    def count(self, metrics: dict[str, float], what: str) -> bool:
-        """Whether the step of these metrics (of `Gang.train_step`) was skipped. `what`: the step and its data, for the
-        reader of the log."""
+    def count(self, metrics: dict[str, float], step: str) -> bool:
+        """Whether the step with these metrics (of `LearnerGang.train_step`) was skipped. `step`: names the step and its
+        data in the log. Raises RunFailed at the `most`-th skip in a row."""
         if not metrics["skipped"]:
             self.in_a_row = 0
             return False
         self.in_a_row += 1
         self.total += 1
-        why = f"{what}: loss or gradient is not finite (loss {metrics['loss']:g})"
+        problem = f"{step}: loss or gradient is not finite (loss {metrics['loss']:g})"
         if self.in_a_row == self.most:
-            raise RunFailed(f"{why}, in {self.most} steps in a row: is the learning rate too high?")
-        log.warning("%s; the step is skipped", why)
+            raise RunFailed(f"{problem}, in {self.most} steps in a row: is the learning rate too high?")
+        log.warning("%s; the step is skipped", problem)
         return True
 
 
 def first_few(names: Sequence[str]) -> str:
-    """All of a few names; of many the first, and how many more there are."""
+    """The names as text: all of a few; of many, the first ones and the number of the others."""
     more = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

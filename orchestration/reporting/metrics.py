@@ -1,8 +1,8 @@
-"""A run's reporting: the one writer of its metrics, and what a person sees while it runs.
+"""A run's metrics, with one writer, and its terminal output.
 
-Guarantees: each `log` is on disk, as one line of valid JSON, when it returns, so a killed run keeps all it measured;
-a resumed run goes on after the step it resumes from; wandb needs no account and no network; on a terminal there is one
-live bar, elsewhere (a file, a Ray job) one plain line per step.
+Guarantees: when `log` returns, its record is on disk as one line of valid JSON, so a killed run keeps all it measured;
+a resumed run continues after the step it resumes from; wandb needs no account and, offline, no network; the progress is
+one live bar on a terminal and one plain line per step elsewhere (a file, a Ray job).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import wandb
 from rich.console import Console
@@ -22,8 +22,7 @@ from rich.table import Table
 
 from evidence.files import write_text
 from evidence.plain import dumps
-
-WandbMode = Literal["online", "offline", "disabled"]
+from orchestration.settings import WandbMode
 
 
 class RunLog:
@@ -32,28 +31,28 @@ class RunLog:
     def __init__(
         self, run_dir: Path, config: dict[str, Any], wandb_mode: WandbMode = "offline", resumed_from: int = 0
     ) -> None:
-        """`config`: the resolved configuration, plain data; wandb shows it beside the curves. `resumed_from`: the step
-        of the checkpoint; lines of later steps, which the run will take again, are dropped."""
+        """`config`: the resolved configuration as plain data; wandb shows it beside the curves. `resumed_from`: the
+        step of the checkpoint; lines of later steps are dropped, since the run will repeat those steps."""
         run_dir.mkdir(parents=True, exist_ok=True)
         _keep_until(run_dir / "metrics.jsonl", resumed_from)
         self._file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
         self._start = time.monotonic()
         self._step = 0
-        # Silent, and without wandb's own collectors: the terminal is the bar's, and two cores are all we may have.
+        # Silent and without wandb's collectors: the bar needs the terminal, and a run may have only two cores.
         quiet = wandb.Settings(
             silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True, x_disable_meta=True
         )
-        # vLLM brings openai along, on seeing which wandb advertises its tracing on the terminal.
+        # wandb advertises its tracing on the terminal if openai is installed, and vLLM depends on openai.
         os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
         self._wandb = wandb.init(
             project="ser", name=run_dir.name, dir=run_dir, config=config, mode=wandb_mode, settings=quiet
         )
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
-        """Record numbers, strings or nested plain data under `step`; `seconds` since this log was opened is added.
+        """Record numbers, strings or nested plain data under `step`, with the `seconds` since this log was opened.
 
-        Numbers that are not finite are written as null, since JSON has none of them.
-        Raises ValueError for a step lower than the last one, whose numbers wandb would drop.
+        Numbers that are not finite are written as null: JSON cannot represent them.
+        Raises ValueError for a step below the last one, whose metrics wandb would drop.
         """
         if step < self._step:
             raise ValueError(f"metrics of step {step} come after those of step {self._step}")
@@ -66,7 +65,7 @@ class RunLog:
     def close(self) -> None:
         self._file.close()
         self._wandb.finish()
-        # finish returns before wandb's service has written the file; this waits for it.
+        # finish returns before wandb's service has written its file; teardown waits for that.
         wandb.teardown()
 
     def __enter__(self) -> RunLog:
@@ -77,7 +76,7 @@ class RunLog:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Drop the lines of steps after `step`, and a last one that a kill cut short."""
+    """Drop the lines of steps after `step`, and a last line that was cut off when the run was killed."""
     if not path.exists():
         return
     kept = []
@@ -89,7 +88,7 @@ def _keep_until(path: Path, step: int) -> None:
 
 
 class Progress:
-    """Live progress of `total` steps, of which `done` were made before (a resumed run)."""
+    """Live progress of `total` steps, the first `done` of which were taken before this run resumed."""
 
     def __init__(self, total: int, done: int = 0, console: Console | None = None) -> None:
         self._console = console or Console()
@@ -108,7 +107,7 @@ class Progress:
             self._bar.start()
 
     def update(self, step: int, facts: str) -> None:
-        """Step `step` of `total` has ended. `facts`: what to show beside it, as in "reward 0.41  staleness 0.9"."""
+        """Show that step `step` has ended. `facts`: text to show beside it, such as "reward 0.41  staleness 0.9"."""
         self._done = step
         per_step = (time.monotonic() - self._start) / max(1, self._done - self._done_before)
         facts = f"{facts}  {_clock(per_step * (self._total - self._done))} left"
@@ -129,7 +128,7 @@ class Progress:
 
 
 def print_summary(summary: dict[str, Any], run_dir: Path, console: Console | None = None) -> None:
-    """The short table at the end of a run, and where everything lies. `summary`: the content of summary.json."""
+    """Print the table at the end of a run, and the run's folder. `summary`: the content of summary.json."""
     console = console or Console()
     if "reward_ci95" in summary:
         _print_comparison(summary, console)

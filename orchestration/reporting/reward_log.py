@@ -1,5 +1,5 @@
-"""What a step's rewards look like: the numbers logged of them, and the alarms for terms that keep being left out and
-for a referee that no longer agrees with labelled boxes."""
+"""Reward metrics of a step, and two alarms: for terms that are left out too often, and for a referee that no longer
+agrees with labelled boxes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -21,20 +22,22 @@ log = logging.getLogger(__name__)
 
 
 class TermsLeftOut(RunFailed):
-    """Verdicts are missing so often that the reward no longer is the one asked for."""
+    """So many verdicts are missing that the reward is no longer the configured one."""
 
 
 def reward_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
-    """Means over a step's completions: `reward`; of every term its raw value, over all tasks as `reward/TERM` and by
-    task as `reward/TASK/TERM`, where it could be had; `reward/equal_groups`, the share of groups whose completions all
-    got the same and so teach nothing."""
+    """Means over a step's completions.
+
+    `reward`; `reward/TERM` over all tasks and `reward/TASK/TERM` by task, the raw value of each term where it is known;
+    `reward/equal_groups`, the share of groups whose completions all got the same reward, which have no advantage.
+    """
     rewards = [scored.rewards for scored in groups]
     by_task: dict[str, list[ScoredGroup]] = {}
     for scored in groups:
         by_task.setdefault(scored.group.sample.task, []).append(scored)
     metrics = {
         "reward": float(np.concatenate(rewards).mean()),
-        "reward/equal_groups": float(np.mean([np.ptp(one) == 0 for one in rewards])),
+        "reward/equal_groups": float(np.mean([np.ptp(group_rewards) == 0 for group_rewards in rewards])),
     }
     for prefix, part in [("reward", groups), *((f"reward/{task}", part) for task, part in by_task.items())]:
         for name in part[0].terms:
@@ -45,26 +48,26 @@ def reward_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
 
 
 def labelled_claims(groups: Iterable[ScoredGroup], ser: str) -> tuple[list[tuple[float, float]], float]:
-    """(score, IoU with the asked object's labelled box) of every scored claim whose frame is labelled, and the mean
-    r_SER, which is the term `ser`, of the completions about samples with labels; NaN where there is none."""
+    """The pair (score, IoU with the labelled box of the object asked about) of every scored claim on a labelled frame;
+    and the mean r_SER (the term named `ser`) over the completions of labelled samples, NaN without any."""
     claims: list[tuple[float, float]] = []
     rewards: list[np.ndarray] = []
     for scored in groups:
         sample, times = scored.group.sample, scored.group.frames.times
-        asked, moments = asked_phrase(sample), moments_of(sample, scored.group.frames)
-        if asked is None or not moments or ser not in scored.paid:
+        phrase, moments = asked_phrase(sample), moments_of(sample, scored.group.frames)
+        if phrase is None or not moments or ser not in scored.paid:
             continue
         rewards.append(scored.terms[ser])
-        boxes = {moment.time: moment.items.get(asked, ()) for moment in moments}
-        for one in (one for said in scored.evidence for one in said):
-            shown = times[nearest_frame(times, one.claim.time or 0.0)]
-            if shown in boxes and one.claim.box is not None:
-                claims.append((one.score, best_iou(one.claim.box, boxes[shown])))
+        boxes = {moment.time: moment.items.get(phrase, ()) for moment in moments}
+        for claim_score in chain.from_iterable(scored.evidence):
+            frame_time = times[nearest_frame(times, claim_score.claim.time or 0.0)]
+            if frame_time in boxes and claim_score.claim.box is not None:
+                claims.append((claim_score.score, best_iou(claim_score.claim.box, boxes[frame_time])))
     return claims, float(np.concatenate(rewards).mean()) if rewards else math.nan
 
 
 class RewardLog:
-    """What is watched of the rewards, step by step."""
+    """Reward metrics, step by step, with both alarms."""
 
     def __init__(self, reward: RewardConfig, agreement: AgreementConfig):
         self._left_out, self._agreement = LeftOutWatch(reward), AgreementWatch(agreement)
@@ -72,7 +75,7 @@ class RewardLog:
         self._ser = next((name for name, term in reward.terms.items() if (term.use or name) == "ser"), "")
 
     def step(self, groups: Sequence[ScoredGroup]) -> dict[str, float]:
-        """The metrics of a step. Raises TermsLeftOut. Warns when the referee and geometry begin to come apart."""
+        """The metrics of a step. Warns when the referee begins to disagree with geometry. Raises TermsLeftOut."""
         self._left_out.see(groups)
         agreement = self._agreement.step(*labelled_claims(groups, self._ser))
         if agreement.alarm and not self._alarmed:
@@ -82,19 +85,19 @@ class RewardLog:
 
 
 class LeftOutWatch:
-    """Stops a run in which too many groups lack a term of their reward."""
+    """Stops a run in which too many groups lack a reward term."""
 
     def __init__(self, config: RewardConfig):
         self._most = config.max_left_out
         self._last: deque[bool] = deque(maxlen=config.watched)
 
     def see(self, groups: Iterable[ScoredGroup]) -> None:
-        """Raises TermsLeftOut once the share among the last groups is above the limit, as soon as there are enough."""
+        """Raises TermsLeftOut once the watch is full and the share of such groups in it is above the limit."""
         for scored in groups:
             self._last.append(len(scored.paid) < len(scored.terms))
         lacking = sum(self._last)
         if len(self._last) == self._last.maxlen and lacking > self._most * len(self._last):
             raise TermsLeftOut(
-                f"{lacking} of the last {len(self._last)} groups lack a reward term for want of verdicts, more than "
-                f"reward.max_left_out = {self._most:g} allows; evidence/missing and the referee's logs say more"
+                f"{lacking} of the last {len(self._last)} groups lack a reward term because verdicts are missing, more "
+                f"than reward.max_left_out = {self._most:g} allows; see evidence/missing and the referee's logs"
             )

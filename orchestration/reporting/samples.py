@@ -1,4 +1,4 @@
-"""samples.jsonl: one group per step with its evidence, so that a person can read what is rewarded."""
+"""samples.jsonl: one group per step with its evidence, for people to read what is rewarded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evidence.types import Claim, ClaimScore, ScoredGroup
 def write_samples(path: Path, step: int, scored: ScoredGroup) -> None:
     """Append one line per trajectory of the group: text, reward, and each claim with its verdict and score.
 
-    Boxes are in pixels of the resized frame, whatever space the text has them in.
+    Boxes are in pixels of the resized frame, whatever coordinate space the text uses.
     """
     with path.open("a", encoding="utf-8") as file:
         for index, trajectory in enumerate(scored.group.trajectories):
@@ -37,7 +37,7 @@ def claim_line(claim: Claim) -> dict[str, Any]:
 
 
 def scored_claim(scored: ClaimScore) -> dict[str, Any]:
-    """A claim with its verdict, penalty and score, all in [0, 1], and its flag, which says what is wrong with it."""
+    """A claim with its verdict, penalty and score, all in [0, 1], and its flag, which names what is wrong with it."""
     return claim_line(scored.claim) | {
         "relevance": scored.verdict.relevance,
         "localization": scored.verdict.localization,

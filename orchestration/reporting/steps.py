@@ -1,4 +1,4 @@
-"""What a run reports of each step: its line in metrics.jsonl, a group in samples.jsonl, and the progress shown."""
+"""The report of a step: its line in metrics.jsonl, a group in samples.jsonl, and the progress shown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StepTimes:
 
 
 class StepReport:
-    """Reports the steps of a run, in a `with` block. `ages`: of all groups trained so far, in versions."""
+    """Reports the steps of a run, in a `with` block. `ages`: the ages of all groups trained so far, in versions."""
 
     def __init__(self, run_dir: Path, config: TrainConfig, pipeline: Pipeline, ledger: Ledger):
         self.run_dir, self.config, self.pipeline, self.ledger = run_dir, config, pipeline, ledger
@@ -50,7 +50,7 @@ class StepReport:
     def step_ended(
         self, step: int, batch: Batch, groups: Sequence[ReadyGroup], learner: dict[str, float], times: StepTimes
     ) -> None:
-        """Optimizer step `step`, counted from 1, has ended. `learner`: its metrics. Raises TermsLeftOut."""
+        """Report optimizer step `step`, counted from 1. `learner`: the metrics of the ranks. Raises TermsLeftOut."""
         self.ages += batch.ages
         rewards = self.rewards.step([ready.scored for ready in groups])
         metrics = rewards | self._step_metrics(batch, groups, learner, times) | self._counters()

@@ -1,7 +1,7 @@
-"""What a run achieved: held-out clips before and after training, paired, as the one dict that summary.json holds.
+"""The results of a run, as in summary.json: held-out clips before and after training, paired.
 
-Guarantees: before and after are compared clip by clip, and unlike sets of clips are refused; the interval is seeded, so
-the same results give the same file; the file is either the whole summary or not there.
+Guarantees: before and after are compared clip by clip, and different sets of clips are refused; the interval is seeded,
+so equal results give equal files; the file is written as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Evaluation:
     reward: r_SER, without the accuracy and format terms.
     accuracy: 1 where the answer is right, else 0.
     iou: mean IoU of the completion's boxes with the labelled ones; 0 for a completion without a valid claim.
-    claims, valid_claims: how many claims the completion makes, and how many of them are whole.
+    claims, valid_claims: the number of claims in the completion, and how many of them are complete.
     box_area: mean area of its boxes as a share of the frame; NaN without a valid claim.
     """
 
@@ -41,7 +41,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the run itself knows. `ages`: of each trained group, in versions, at the step that trained it."""
+    """Facts about the training. ages: the age of each trained group at its step, in versions. wall_s: its duration in
+    seconds. versions: of the packages that results depend on."""
 
     ages: Sequence[int]
     staleness_bound: int
@@ -54,14 +55,14 @@ def paired_bootstrap_ci(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of mean(after - before); `before` and `after` are float [N], paired by clip.
 
-    Clips are drawn with replacement, each with both its values (Efron and Tibshirani 1993, section 13.3).
-    Raises ValueError for arrays of different or no length, or with values that are not finite.
+    Clips are drawn with replacement, each with both of its values (Efron and Tibshirani 1993, section 13.3).
+    Raises ValueError for arrays that are empty, of different lengths, or not finite.
     """
     if before.shape != after.shape or before.ndim != 1 or before.size == 0:
-        raise ValueError(f"pairs of one value per clip are needed, not shapes {before.shape} and {after.shape}")
+        raise ValueError(f"shapes {before.shape} and {after.shape}: must be equal, with one value per clip")
     difference = np.asarray(after, np.float64) - before
     if not np.isfinite(difference).all():
-        raise ValueError("a paired interval needs finite values for every clip")
+        raise ValueError("a paired interval needs a finite value for every clip")
     rng = np.random.default_rng(seed)
     n = difference.size
     means = [difference[rng.integers(n, size=n)].mean() for _ in range(draws)]
@@ -70,20 +71,20 @@ def paired_bootstrap_ci(
 
 
 def in_both(before: Evaluation, after: Evaluation) -> tuple[Evaluation, Evaluation]:
-    """Both on the clips that both could read: a decoder that timed out once is no reason to lose the comparison."""
+    """Both evaluations on the clips that both could read: one decoder timeout must not cost the comparison."""
     common = set(before.clips) & set(after.clips)
 
-    def kept(found: Evaluation) -> Evaluation:
-        where = [n for n, clip in enumerate(found.clips) if clip in common]
-        columns = {f.name: getattr(found, f.name)[where] for f in fields(Evaluation) if f.name != "clips"}
-        return Evaluation(tuple(found.clips[n] for n in where), **columns)
+    def on_common(evaluation: Evaluation) -> Evaluation:
+        rows = [n for n, clip in enumerate(evaluation.clips) if clip in common]
+        columns = {f.name: getattr(evaluation, f.name)[rows] for f in fields(Evaluation) if f.name != "clips"}
+        return Evaluation(tuple(evaluation.clips[n] for n in rows), **columns)
 
-    return kept(before), kept(after)
+    return on_common(before), on_common(after)
 
 
 def training(facts: RunFacts) -> dict[str, Any]:
-    """The part of summary.json that is about the training itself. Raises ValueError when no group was trained: then
-    there is nothing to sum up."""
+    """The part of summary.json about the training. Raises ValueError if no group was trained: there is nothing to
+    summarise."""
     if not facts.ages:
         raise ValueError("no group was trained")
     return {
@@ -97,10 +98,10 @@ def training(facts: RunFacts) -> dict[str, Any]:
 
 
 def comparison(before: Evaluation, after: Evaluation, seed: int = 0) -> dict[str, Any]:
-    """The part about the policy: plain data; a mean over nothing is None.
+    """The part of summary.json about the policy, as plain data. A mean over no values is None.
 
-    `reward_ci95` is the interval of reward_after - reward_before; accuracy and iou have theirs. Raises ValueError
-    unless both evaluations are of the same clips in the same order.
+    `reward_ci95` is the interval of reward_after - reward_before; accuracy and iou have intervals, too. Raises
+    ValueError unless both evaluations cover the same clips in the same order.
     """
     if before.clips != after.clips:
         raise ValueError("before and after are not the same clips in the same order")
@@ -109,22 +110,22 @@ def comparison(before: Evaluation, after: Evaluation, seed: int = 0) -> dict[str
         pair = getattr(before, name), getattr(after, name)
         report |= {f"{name}_before": _mean(pair[0]), f"{name}_after": _mean(pair[1])}
         report[f"{name}_ci95"] = list(paired_bootstrap_ci(*pair, seed=seed))
-    for when, found in (("before", before), ("after", after)):
-        report[f"claims_{when}"] = _mean(found.claims)
-        report[f"valid_claim_share_{when}"] = _mean(found.valid_claims > 0)
-        report[f"box_area_{when}"] = _mean(found.box_area[~np.isnan(found.box_area)])
+    for when, evaluation in (("before", before), ("after", after)):
+        report[f"claims_{when}"] = _mean(evaluation.claims)
+        report[f"valid_claim_share_{when}"] = _mean(evaluation.valid_claims > 0)
+        report[f"box_area_{when}"] = _mean(evaluation.box_area[~np.isnan(evaluation.box_area)])
     return report
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of the parts a result depends on."""
+    """Versions of the packages that results depend on."""
     return {name: version(name) or "unknown" for name in ("ray", "vllm", "deepspeed", "torch", "transformers")}
 
 
 def summary(
     facts: RunFacts, before: Sequence[Evaluation], after: Sequence[Evaluation], ledger: Ledger
 ) -> dict[str, Any]:
-    """All of summary.json. `before`, `after`: [greedy, sampled], or empty where nothing was held out."""
+    """The content of summary.json. `before`, `after`: [greedy, sampled], or empty without held-out clips."""
     report = training(facts)
     if before and after:
         report |= comparison(*in_both(before[0], after[0]))
@@ -134,7 +135,7 @@ def summary(
 
 
 def write_summary(path: Path, report: dict[str, Any]) -> None:
-    """Write `report` as JSON, whole."""
+    """Write `report` as JSON, atomically."""
     write_text(path, dumps(report, indent=2) + "\n")
 
 

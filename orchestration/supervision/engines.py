@@ -1,4 +1,4 @@
-"""What engines are started with: the policy's and the referee's of a run, and a referee's outside training."""
+"""Engine configurations: the policy's and the referee's in a run, and a referee's outside training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rollout.engine import EngineConfig
 
 @dataclass(frozen=True)
 class EngineSizes:
-    """As in EngineConfig (rollout/engine)."""
+    """The sizes of an engine; the fields are those of EngineConfig (rollout/engine)."""
 
     dtype: str = "float32"
     max_model_len: int = 2048
@@ -20,12 +20,12 @@ class EngineSizes:
 
 
 def sizes_of(config: TrainConfig) -> EngineSizes:
-    """Of both engines of a run."""
+    """The sizes that the policy's and the referee's engines of a run share."""
     return EngineSizes(config.learner.zero.precision, config.sampling.max_model_len, config.sampling.max_num_seqs)
 
 
 def policy_engine(config: TrainConfig, images: int) -> EngineConfig:
-    """`images`: the most that one prompt shows."""
+    """The policy's engine. `images`: the largest number of images in one prompt."""
     return _engine(
         config.model.policy,
         images,
@@ -37,7 +37,7 @@ def policy_engine(config: TrainConfig, images: int) -> EngineConfig:
 
 
 def referee_engine(sizes: EngineSizes, cluster: ClusterConfig, folder: str) -> EngineConfig:
-    """Of the referee in `folder`. A verdict's prompt shows the frame and the crop."""
+    """The engine of the referee in `folder`. Its prompts show two images: the frame and the crop."""
     return _engine(folder, 2, sizes, cluster)
 
 

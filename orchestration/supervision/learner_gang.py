@@ -1,7 +1,7 @@
-"""The gang of learner ranks as its driver sees it: every call goes to all ranks, every wait has an end.
+"""The driver's view of the learner ranks: every call goes to all ranks, every wait has a timeout.
 
-Guarantees: a rank that dies or hangs ends the call with an error naming it, so that no rank is left waiting in a
-collective for ever.
+Guarantees: if a rank dies or hangs, the call fails with an error that names it, so no rank waits in a collective
+forever.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ from learner.checkpoints import (
 from learner.packing.step import MicroLayout
 from learner.settings import RankConfig
 from learner.zero.checkpoint import convert
-from orchestration.supervision.placement import Placement
+from orchestration.supervision.placement import Placement, actor_class
 
 KEPT_CHECKPOINTS = 2
 
 
 class LearnerGang:
-    """Starts `world` ranks on the cluster, `gpus` each, on as few nodes as hold them, and drives them in step."""
+    """Starts `world` ranks with `gpus` GPUs each, on as few nodes as hold them, and drives them in lockstep."""
 
     def __init__(self, config: RankConfig, world: int, gpus: float = 0.0):
         self.config, self.timeout_s = config, config.timeout_s
-        self.room = Placement(world, gpus, self.timeout_s, "the learner's ranks")
-        self.ranks = [LearnerRank.options(**self.room.options(r)).remote(config, r, world) for r in range(world)]
+        self.placement = Placement(world, gpus, self.timeout_s, "the learner's ranks")
+        rank_class = actor_class(LearnerRank)
+        self.ranks = [rank_class.options(**self.placement.options(r)).remote(config, r, world) for r in range(world)]
         try:
             address, port = ray.get(self.ranks[0].address.remote(), timeout=self.timeout_s)
             self.trained_parameters = self._all("join", address, port)[0]
@@ -48,53 +49,53 @@ class LearnerGang:
             raise
 
     def stop(self) -> None:
-        """End the ranks and give back what they had of the cluster."""
+        """Kill the ranks and release their placement."""
         for rank in self.ranks:
             ray.kill(rank)
-        self.room.release()
+        self.placement.release()
 
     def _all(self, method: str, *args: Any) -> list[Any]:
         return ray.get([getattr(rank, method).remote(*args) for rank in self.ranks], timeout=self.timeout_s)
 
     def fetch(self, micro_batches: Sequence[Sequence[MicroLayout]]) -> None:
-        """Bring to each rank the frames of its part of the next step; it keeps them until that has ended, so that no
-        loss of another node can stop it there. Raises ray's ObjectLostError: a step must not begin then."""
+        """Copy to each rank the frames of its part of the next step. The rank keeps them until that step has ended, so
+        losing another node cannot stop the step. Raises Ray's ObjectLostError; the step must not begin then."""
         parts = [[image for micro in part for image in micro.images] for part in micro_batches]
         ray.get([rank.fetch.remote(part) for rank, part in zip(self.ranks, parts)], timeout=self.timeout_s)
 
-    def let_go(self) -> None:
-        """Have no rank keep what it fetched, where no step follows: its bytes are free once its lease is released."""
+    def drop_frames(self) -> None:
+        """Make the ranks drop the fetched frames when no step follows, so releasing their leases frees the bytes."""
         self.fetch([()] * len(self.ranks))
 
     def train_step(self, micro_batches: Sequence[Any], learning_rate: float) -> dict[str, float]:
-        """One optimizer step; `micro_batches[r]` are those of rank r, or a ref to them. Returns the whole step's
-        metrics, summed over ranks."""
+        """Take one optimizer step and return its metrics, summed over ranks. `micro_batches[r]`: those of rank r, or a
+        ref to them."""
         calls = [rank.train_step.remote(part, learning_rate) for rank, part in zip(self.ranks, micro_batches)]
         parts = ray.get(calls, timeout=self.timeout_s)
         return {name: sum(part.get(name, 0.0) for part in parts) for name in dict.fromkeys(chain(*parts))}
 
     def logprobs(self, micro_batches: Sequence[Any]) -> list[list[Any]]:
-        """Log-probs of each rank's micro-batches under the current weights."""
+        """Log-probs, float32 [N], of each rank's micro-batches under the current weights."""
         calls = [rank.logprobs.remote(part) for rank, part in zip(self.ranks, micro_batches)]
         return ray.get(calls, timeout=self.timeout_s)
 
     def reference_logprobs(self, micro_batches: Sequence[Any]) -> list[list[Any]]:
-        """The same without the adapter that is trained: of the base model."""
+        """Log-probs as from `logprobs`, but under the base model: the trained adapter is switched off."""
         calls = [rank.reference_logprobs.remote(part) for rank, part in zip(self.ranks, micro_batches)]
         return ray.get(calls, timeout=self.timeout_s)
 
     def save(self, folder: Path, step: int, state: dict[str, Any]) -> None:
-        """Checkpoint of this step, whole when its record is there; older ones than the newest two go."""
+        """Write the checkpoint of this step and prune all but the newest two. It is complete once its record exists."""
         record = folder / f"step-{step:06d}.json"
-        remove_checkpoint(record)  # one of an abandoned stretch, perhaps of more ranks than there are now
+        remove_checkpoint(record)  # left by an abandoned lineage, perhaps with more ranks
         folder.mkdir(parents=True, exist_ok=True)
         self._all("save", str(record.with_suffix("")))
         replace(self._record(), state={"step": step, **state}).write(record)
         prune_checkpoints(folder, KEPT_CHECKPOINTS)
 
     def resume(self, folder: Path) -> dict[str, Any] | None:
-        """Load the newest whole checkpoint, of any number of ranks, and return the state saved with it; None if there
-        is none. Raises BadInput, naming what differs, if it is of another model."""
+        """Load the newest complete checkpoint, saved by any number of ranks, and return the state saved with it, or
+        None without a checkpoint. Raises BadInput, naming the difference, if it is of another model."""
         records = checkpoints(folder)
         if not records:
             return None
@@ -103,18 +104,18 @@ class LearnerGang:
         require_whole(newest, saved)
         require_same_model(newest, saved, self._record())
         if saved.ranks != len(self.ranks):
-            print(f"{newest}: saved by {saved.ranks} ranks, converting it for {len(self.ranks)}", flush=True)
+            print(f"{newest}: saved by {saved.ranks} ranks, converting it to {len(self.ranks)} ranks", flush=True)
             convert(newest)
         self._all("load", str(newest), saved.ranks)
         return dict(saved.state)
 
     @cached_property
     def base(self) -> str:
-        """Digest of the folder that training began from."""
+        """Digest of the model folder that training started from."""
         return model_digest(self.config.model)
 
     def _record(self) -> Record:
-        """What is trained here."""
+        """The record of a checkpoint of this gang, with an empty state."""
         config = self.config
         parameters = ray.get(self.ranks[0].parameters.remote(), timeout=self.timeout_s)
         model = str(Path(config.model).absolute())
@@ -131,5 +132,5 @@ class LearnerGang:
         )
 
     def export(self, folder: Path, dtype: str) -> None:
-        """Write the weights as a Hugging Face folder."""
+        """Write the weights as a Hugging Face model folder."""
         self._all("export", str(folder), dtype)

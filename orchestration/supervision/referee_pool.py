@@ -1,8 +1,8 @@
-"""The referees as the loop sees them: an ensemble of pools of actors, each replaced when it dies.
+"""The loop's view of the referee: an ensemble of actor pools, whose actors are replaced when they die.
 
-Guarantees: a question goes where the answers about the same video are remembered, as long as that actor lives, and to
-another one of its pool while it is started anew; no call is waited for longer than its deadline and a margin: an actor
-that does not even keep to its own deadline is replaced, and what it was asked is missing, never made up.
+Guarantees: questions about one video go to the same actor, which caches its answers, and to another actor of the pool
+while that one restarts; no call waits longer than its deadline plus a margin: an actor that misses its own deadline by
+that much is replaced, and its answer is reported as missing, never invented.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import ray
 from evidence.errors import RunFailed
 from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, Supervised
 from evidence.types import Claim, FrameInfo, Verdict
+from orchestration.supervision.placement import actor_class
 from orchestration.supervision.rollout_pool import MAX_RESTARTS, START_TIMEOUT_S
 from referee.actor import RefereeActor, RefereeConfig
 from referee.service.ensemble import combined
@@ -29,19 +30,19 @@ from referee.service.sources import RefereeSource, read_calibration
 from referee.verification import VerificationConfig
 from rollout.engine import EngineConfig
 
-# Beyond the deadline that the actor keeps itself: for what is on its way, and frames that have to be fetched.
+# Added to the deadline that the actor enforces itself: time for messages in flight and for fetching frames.
 MARGIN_S = 60.0
 
 log = logging.getLogger(__name__)
 
 
 class RefereeLost(RunFailed):
-    """A referee dies faster than it makes sense to start it anew."""
+    """A referee died more often than the restart budget allows."""
 
 
 @dataclass
 class _Replica:
-    """`counts`: what its actor has counted so far; `past`: what the actors before that had."""
+    """An actor and its replacements. counts: the counters of the current actor. past: those of its predecessors."""
 
     number: int
     supervised: Supervised[Any] = field(init=False)
@@ -50,11 +51,12 @@ class _Replica:
 
 
 class RefereePool:
-    """The actors of one referee. To be used from one event loop."""
+    """The actors of one referee. Use it from one event loop."""
 
     def __init__(self, config: RefereeConfig, replicas: int, gpus: float):
         """`replicas` actors with `gpus` GPUs each."""
-        self._create = lambda: RefereeActor.options(num_cpus=0, num_gpus=gpus).remote(config)
+        referee_class = actor_class(RefereeActor).options(num_cpus=0, num_gpus=gpus)
+        self._create = lambda: referee_class.remote(config)
         self._size, self._timeout_s = replicas, config.service.deadline_s + MARGIN_S
         self._replicas: list[_Replica] = []
         self._budget = RestartBudget(MAX_RESTARTS)
@@ -89,9 +91,9 @@ class RefereePool:
         return replica
 
     async def ask(self, route: str, method: str, *arguments: object) -> Any:
-        """What the actor's `method` returns; None if there is no answer in time. Another actor is asked if it dies.
+        """Call `method` of the actor for `route`; equal routes lead to the same actor.
 
-        Equal routes lead to the same actor. Raises RefereeLost.
+        Returns None if no answer arrives in time. If the actor dies, another one is asked. Raises RefereeLost.
         """
         while True:
             replica = self._at(route)
@@ -111,32 +113,32 @@ class RefereePool:
                 log.warning("a referee died: %s", error)
                 replica.supervised.replace(actor)
             except TimeoutError:
-                log.warning("a referee does not answer within %.0f s", self._timeout_s)
+                log.warning("a referee did not answer within %.0f s and is restarted", self._timeout_s)
                 self.stuck += 1
                 replica.supervised.replace(actor)
                 return None
 
     async def forget(self) -> None:
-        """Empty the memory of every actor that runs: a new one has none."""
-        living = [replica.supervised.actor for replica in self._replicas if replica.supervised.running]
+        """Clear the in-memory cache of every running actor; a replacement starts with an empty one."""
+        running = [replica.supervised.actor for replica in self._replicas if replica.supervised.running]
         async with asyncio.timeout(self._timeout_s):
-            done = await asyncio.gather(*(actor.forget.remote() for actor in living), return_exceptions=True)
-        for error in done:
-            if isinstance(error, BaseException) and not isinstance(error, ray.exceptions.RayActorError):
-                raise error
+            outcomes = await asyncio.gather(*(actor.forget.remote() for actor in running), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, ray.exceptions.RayActorError):
+                raise outcome
 
     def counters(self) -> Counter[str]:
-        """RefereeService.stats of all actors there were, as of their last answers; `restarts`; and `stuck`, the calls
-        that were not answered."""
+        """RefereeService.stats summed over all actors, dead ones included, as of their last answers; `restarts`; and
+        `stuck`, the number of calls that timed out."""
         total = Counter(restarts=self.restarts, stuck=self.stuck)
         for replica in self._replicas:
-            total.update(replica.past)  # which keeps what is 0, as a sum does not
+            total.update(replica.past)  # update keeps counters that are 0; adding Counters drops them
             total.update(replica.counts)
         return total
 
     def _at(self, route: str) -> _Replica:
-        """The replica that ranks `route` highest, of those that run, or of all if none does: when one dies only its own
-        routes move, and they return with it."""
+        """The replica that ranks `route` highest among the running ones, or among all if none runs (rendezvous
+        hashing): when one dies, only its own routes move, and they return once it runs again."""
         running = [replica for replica in self._replicas if replica.supervised.running]
         return max(
             running or self._replicas,
@@ -145,7 +147,7 @@ class RefereePool:
 
 
 class Referee:
-    """All referees of a run as one. To be used from one event loop."""
+    """All referees of a run as one. Use it from one event loop."""
 
     def __init__(self, pools: Sequence[RefereePool]):
         self._pools = list(pools)
@@ -158,23 +160,23 @@ class Referee:
     async def verify(
         self, question: str, claims: list[Claim], info: FrameInfo, frames: ray.ObjectRef | np.ndarray
     ) -> list[Verdict | None]:
-        """As RefereeService.verify; of several referees the mean, None where any gave none. Raises RefereeLost."""
-        asked = (pool.ask(info.key, "verify", question, claims, info, frames) for pool in self._pools)
-        answers = [answer or [None] * len(claims) for answer in await asyncio.gather(*asked)]
+        """RefereeService.verify, averaged over the referees; None where any verdict is missing. Raises RefereeLost."""
+        calls = (pool.ask(info.key, "verify", question, claims, info, frames) for pool in self._pools)
+        answers = [answer or [None] * len(claims) for answer in await asyncio.gather(*calls)]
         verdicts = combined(answers)
-        there = [verdict.disagreement for verdict in verdicts if verdict is not None]
-        self._disagreement += sum(there)
-        self._verdicts += len(there)
+        disagreements = [verdict.disagreement for verdict in verdicts if verdict is not None]
+        self._disagreement += sum(disagreements)
+        self._verdicts += len(disagreements)
         return verdicts
 
     async def judge(self, question: str, reference: str, answer: str) -> float | None:
-        """As RefereeService.judge; of several referees the mean, None if any gave none. Raises RefereeLost."""
-        asked = (pool.ask(question, "judge", question, reference, answer) for pool in self._pools)
-        scores = await asyncio.gather(*asked)
+        """RefereeService.judge, averaged over the referees; None if any score is missing. Raises RefereeLost."""
+        calls = (pool.ask(question, "judge", question, reference, answer) for pool in self._pools)
+        scores = await asyncio.gather(*calls)
         return None if None in scores else sum(scores) / len(scores)
 
     async def forget(self) -> None:
-        """Empty the memories, so that everything is judged anew; a cache on disk stays."""
+        """Clear the in-memory caches, so that everything is judged again; a cache on disk stays."""
         await asyncio.gather(*(pool.forget() for pool in self._pools))
 
     @property
@@ -182,7 +184,7 @@ class Referee:
         return sum(pool.restarts for pool in self._pools)
 
     def counters(self) -> dict[str, float]:
-        """The pools' counters added up, and the mean `disagreement` of the verdicts there were."""
+        """The pools' counters, summed, and `disagreement`, its mean over the verdicts given."""
         total: Counter[str] = Counter()
         for pool in self._pools:
             total.update(pool.counters())
@@ -196,11 +198,10 @@ def make_referee(
     engine: Callable[[str], EngineConfig],
     gpus: float,
 ) -> Referee:
-    """The referee of `sources`. `engine` says how the one in a folder is run; `gpus` of each engine.
+    """The referee made of `sources`. `engine`: the engine configuration for a model folder. `gpus`: GPUs per engine.
 
-    Raises BadInput for a calibration that cannot be read; whether it fits is found at the start.
+    Raises BadInput for a calibration that cannot be read; whether it fits the referee is checked at the start.
     """
-
     return Referee([make_pool(source, service, verification, engine, gpus) for source in sources])
 
 
@@ -211,8 +212,8 @@ def make_pool(
     engine: Callable[[str], EngineConfig],
     gpus: float,
 ) -> RefereePool:
-    """The actors of one source; the rest as for `make_referee`."""
-    asked = source if source.url else engine(source.model)
+    """The actors of one source; the other arguments are those of `make_referee`."""
+    backend = source if source.url else engine(source.model)
     calibration = read_calibration(source.calibration) if source.calibration else None
-    config = RefereeConfig(asked, verification, service, calibration)
+    config = RefereeConfig(backend, verification, service, calibration)
     return RefereePool(config, source.replicas, 0.0 if source.url else gpus)

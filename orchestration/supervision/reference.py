@@ -1,7 +1,7 @@
-"""The reference policy, which a KL term compares with: the policy as it was when the run began.
+"""The reference policy of the KL term: the policy as it was when the run began.
 
-Guarantees: it takes the micro-batches that the policy is trained on, and its distribution is made as the policy's: same
-banned set, same temperature, since both are ranks of one configuration.
+Guarantees: it scores the very micro-batches that the policy is trained on, with the policy's banned set and
+temperature, since the ranks of both are made from one configuration.
 """
 
 from __future__ import annotations
@@ -17,35 +17,34 @@ from orchestration.supervision.learner_gang import LearnerGang
 
 
 class Reference:
-    """frozen: ranks of its own, with a copy of the weights and no optimizer. lora_off: the policy's, without their
-    adapter. For a `config.kind` of none there is nothing to make."""
+    """The reference of a `config.kind` other than none. frozen: separate ranks with a copy of the weights and no
+    optimizer. lora_off: the policy's ranks with their adapter switched off."""
 
     def __init__(self, config: ReferenceConfig, policy: LearnerGang, ranks: RankConfig, gpus: float = 0.0):
-        """`ranks`: what the policy's were made from; `gpus`: of each rank of a frozen copy."""
+        """`ranks`: the configuration of the policy's ranks. `gpus`: GPUs per rank of a frozen copy."""
         self.kind, self.gang, self.world = config.kind, policy, config.ranks
         if config.kind == "frozen":
             sizes = {key: getattr(ranks.policy, key) for key in ("vision_cache_mib", "logit_chunk_mib")}
-            alone = PolicyConfig(**sizes)  # of which nothing is trained
-            own = replace(ranks, policy=alone, zero=replace(ranks.zero, ema=None), trained=False)
-            self.gang = LearnerGang(own, config.ranks, gpus)
+            frozen = replace(ranks, policy=PolicyConfig(**sizes), zero=replace(ranks.zero, ema=None), trained=False)
+            self.gang = LearnerGang(frozen, config.ranks, gpus)
 
     def logprobs(self, parts: Sequence[Sequence[Any]]) -> list[list[np.ndarray]]:
-        """float32 [N] of each micro-batch of each of the policy's ranks."""
+        """Log-probs, float32 [N], of each micro-batch; `parts[r]` are the micro-batches of the policy's rank r."""
         if self.kind == "lora_off":
             return self.gang.reference_logprobs(parts)
         flat = [micro for part in parts for micro in part]
-        dealt = [flat[rank :: self.world] for rank in range(self.world)]
-        # ZeRO-3 needs as many forwards of every rank.
-        most = len(dealt[0])
-        dealt = [part + flat[: most - len(part)] for part in dealt]
-        # Before anything collective: a rank that found its frames lost in a forward would leave the others waiting.
-        self.gang.fetch(dealt)
-        found = self.gang.logprobs(dealt)
-        self.gang.let_go()
-        in_order = iter([found[n % self.world][n // self.world] for n in range(len(flat))])
+        shares = [flat[rank :: self.world] for rank in range(self.world)]
+        # ZeRO-3 needs the same number of forwards on every rank.
+        most = len(shares[0])
+        shares = [share + flat[: most - len(share)] for share in shares]
+        # Before any collective: a rank that found its frames lost in a forward would leave the others waiting.
+        self.gang.fetch(shares)
+        logprobs = self.gang.logprobs(shares)
+        self.gang.drop_frames()
+        in_order = iter([logprobs[n % self.world][n // self.world] for n in range(len(flat))])
         return [[next(in_order) for _ in part] for part in parts]
 
     def stop(self) -> None:
-        """End what was started for it."""
+        """Stop the ranks of a frozen copy."""
         if self.kind == "frozen":
             self.gang.stop()

@@ -16,12 +16,13 @@ import ray
 from evidence.errors import RunFailed
 from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, Supervised
 from evidence.types import Prompt, Trajectory
+from orchestration.supervision.placement import actor_class
 from rollout.actor import RolloutActor
 from rollout.engine import EngineConfig, WeightStore
 
 START_TIMEOUT_S = 900.0
 UPDATE_TIMEOUT_S = 300.0
-# Engines that die more often than this in one run do not die by chance.
+# More deaths than this in one run are no coincidence; the run ends.
 MAX_RESTARTS = 8
 
 
@@ -31,7 +32,7 @@ class RolloutPoolLost(RunFailed):
 
 @dataclass
 class _Engine:
-    """version: of the weights it holds. groups: how many it is generating."""
+    """version: the weight version it holds. groups: the number of groups it is generating."""
 
     version: int = 0
     groups: int = 0
@@ -39,7 +40,7 @@ class _Engine:
 
 
 class RolloutPool:
-    """Rollout engines of one policy. To be used from one event loop."""
+    """Rollout engines of one policy. Use it from one event loop."""
 
     def __init__(
         self,
@@ -51,7 +52,8 @@ class RolloutPool:
         timeout_s: float,
     ):
         """`size` engines with `gpus` GPUs each. `timeout_s` bounds one generation."""
-        self._create = lambda: RolloutActor.options(num_cpus=0, num_gpus=gpus).remote(config, banned_ids, store)
+        engine_class = actor_class(RolloutActor).options(num_cpus=0, num_gpus=gpus)
+        self._create = lambda: engine_class.remote(config, banned_ids, store)
         self._size, self._timeout_s = size, timeout_s
         self._engines: list[_Engine] = []
         self._budget = RestartBudget(MAX_RESTARTS)
@@ -97,11 +99,11 @@ class RolloutPool:
         seed: int,
         order: tuple[int, ...] | None = None,
     ) -> tuple[tuple[Trajectory, ...], int]:
-        """`n` trajectories, and the oldest version that drew a token or computed KV of them.
+        """Return `n` trajectories, and the oldest version that drew any of their tokens or computed any of their KV.
 
-        They are drawn on the least busy of the engines whose version `may_start` accepts; the call waits for one.
-        `order`: which frame is shown at each frame's place; None shows them as they are.
-        Raises what the generation raised (an engine that died is replaced in the background), and RolloutPoolLost.
+        Waits for an engine whose version `may_start` accepts and takes the least busy one. `order`: the frame shown at
+        each frame's place; None keeps the order. Raises whatever the generation raises (an engine that died is
+        replaced in the background), and RolloutPoolLost.
         """
 
         def startable() -> list[_Engine]:
@@ -114,7 +116,7 @@ class RolloutPool:
             engine.groups += 1
         actor = engine.supervised.actor
         try:
-            # The actor has this timeout, too; the margin is for an actor that cannot keep it any more.
+            # The actor enforces this timeout itself; the margin covers an actor that no longer can.
             async with asyncio.timeout(self._timeout_s + 60):
                 return await actor.generate.remote(
                     prompt, frames, n, temperature, max_tokens, seed, self._timeout_s, order
@@ -133,7 +135,7 @@ class RolloutPool:
                 self._in_background(self._update(engine, version))
 
     async def settled(self) -> None:
-        """Wait until no update and no restart is under way. Raises RolloutPoolLost."""
+        """Wait until all updates and restarts have ended. Raises RolloutPoolLost."""
         await asyncio.gather(*self._background, return_exceptions=True)
         self._raise_if_lost()
 

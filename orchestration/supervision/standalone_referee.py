@@ -1,11 +1,11 @@
-"""Referees outside training: Ray, the frames of a dataset, and one or several referees to ask about claims.
+"""Referees outside training: starts Ray, a frame store, and one or more referees that judge claims.
 
     async with standalone_referee(config, sources) as standalone:
         with await standalone.lease(sample) as lease:
             verdicts = await standalone.verify(sample, claims, lease)
 
-Guarantees: a wrong config is refused before anything starts; frames are those of the sampling contract, as in training;
-everything ends with the block.
+Guarantees: an invalid config is refused before anything starts; frames follow the sampling contract, as in training;
+everything is stopped at the end of the block.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SAMPLES_AT_ONCE = 8  # enough to keep an engine busy
 
 @dataclass(frozen=True)
 class JudgedModels:
-    """referee: a folder, or a section as in training (docs/referee.md). second: another referee to compare it with."""
+    """referee: a model folder, or a section as in training (docs/referee.md). second: a referee to compare it with."""
 
     referee: RefereeSource = MISSING
     second: RefereeSource | None = None
@@ -49,8 +49,8 @@ class JudgedModels:
 
 @dataclass(frozen=True)
 class StandaloneConfig:
-    """How a referee is run outside training. engine: for a referee in a folder. cluster: only its keys about engines
-    and frames are used. template: the policy's, for the space that its boxes are written in."""
+    """How a referee is run outside training. engine: sizes of the engine of a referee in a folder. cluster: only its
+    keys for engines and frames are used. template: the policy's template, for the coordinate space of its boxes."""
 
     model: JudgedModels = field(default_factory=JudgedModels)
     engine: EngineSizes = field(default_factory=EngineSizes)
@@ -63,28 +63,28 @@ class StandaloneConfig:
 
 
 class StandaloneReferee:
-    """What `standalone_referee` yields. `pools`: the referees, in the order of their sources."""
+    """The running referees and their frame store. `pools`: the referees, in the order of their sources."""
 
     def __init__(self, pools: tuple[RefereePool, ...], store: FrameStore):
         self.pools, self.store = pools, store
 
     @property
     def first(self) -> Referee:
-        """The first referee alone, as training asks it."""
+        """The first referee alone, with the interface that training uses."""
         return Referee(self.pools[:1])
 
     async def lease(self, sample: Sample) -> Lease:
-        """The frames of a sample, for a `with`. Raises UnreadableMedia."""
+        """Lease the frames of a sample; use the lease in a `with`. Raises UnreadableMedia."""
         return await self.store.lease(sample.media_path, shown_key_times(sample, self.store.contract))
 
     async def verify(self, sample: Sample, claims: list[Claim], lease: Lease, referee: int = 0) -> list[Verdict | None]:
-        """As RefereeService.verify, of one of the pools."""
+        """RefereeService.verify of pool number `referee`."""
         return await self._ask("verify", sample, claims, lease, referee)
 
     async def probabilities(
         self, sample: Sample, claims: list[Claim], lease: Lease, referee: int = 0
     ) -> list[dict[str, Answer] | None]:
-        """As RefereeService.probabilities, of one of the pools."""
+        """RefereeService.probabilities of pool number `referee`."""
         return await self._ask("probabilities", sample, claims, lease, referee)
 
     async def _ask(self, method: str, sample: Sample, claims: list[Claim], lease: Lease, referee: int) -> list[Any]:
@@ -111,7 +111,8 @@ def _resolved(contract: SamplingContract, sources: Sequence[RefereeSource]) -> S
 async def standalone_referee(
     config: StandaloneConfig, sources: Sequence[RefereeSource]
 ) -> AsyncIterator[StandaloneReferee]:
-    """Raises BadInput for a source that is not a referee, or that cannot be shown these frames."""
+    """Start the referees of `sources`. Raises BadInput for a source that is not a referee, or whose referee cannot take
+    frames of this contract."""
     contract = _resolved(config.contract, sources)
     for source in sources:
         require_referee(source, contract, config.verification)

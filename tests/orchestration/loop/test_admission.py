@@ -1,4 +1,4 @@
-"""The rules of docs/staleness.md: random asynchronous runs, synchronous ones, and the protocol call by call."""
+"""The rules of docs/staleness.md in random asynchronous and synchronous runs, and the protocol call by call."""
 
 import random
 from collections.abc import Callable
@@ -25,11 +25,11 @@ PACINGS = st.builds(
 
 @dataclass
 class Run:
-    """A simulated asynchronous run: at every moment one of the things that could happen next is picked by `rng`.
+    """A simulated asynchronous run: `rng` picks each next event among those that are possible.
 
-    Engines load publications late and skip some, groups finish in any order, a tenth of them a thousand times more
-    slowly, they fail and are rejected, and steps are skipped. `steps` optimizer steps are made, from exactly as many
-    prompts as that needs.
+    Engines load publications late and skip some; groups finish in any order, a tenth of them a thousand times more
+    slowly; groups fail and are rejected; steps are skipped. The run takes `steps` optimizer steps and admits exactly
+    as many prompts as these need.
     """
 
     pacing: Pacing
@@ -47,30 +47,30 @@ class Run:
         self.speed: dict[int, float] = {}
         self.pace = [self.rng.choice([0.01, 1.0, 30.0]) for _ in range(4)]
         self.running: Batch | None = None
-        self.changed = True  # since a batch was last asked for
+        self.changed = True  # since take_batch was last called
 
     def events(self) -> list[tuple[float, Callable[[], None]]]:
-        """(relative rate, what happens) of everything that could happen now. Taking a batch is one of them."""
+        """(relative rate, action) of every event that is possible now; taking a batch is one of them."""
         generating, publishing, training, finishing = self.pace
-        found: list[tuple[float, Callable[[], None]]] = []
+        events: list[tuple[float, Callable[[], None]]] = []
         for group in self.ledger.groups(State.PENDING):
             for version in self.engine:
                 if self.admission.may_start(version):
-                    found.append((generating, lambda group=group, version=version: self.start(group, version)))
+                    events.append((generating, lambda group=group, version=version: self.start(group, version)))
         for group in self.ledger.groups(State.GENERATING):
-            found.append((finishing * self.speed[group], lambda group=group: self.finish(group)))
+            events.append((finishing * self.speed[group], lambda group=group: self.finish(group)))
         for number, version in enumerate(self.engine):
             for newer in self.published:
                 if newer > version:
-                    found.append((publishing, lambda number=number, newer=newer: self.load(number, newer)))
+                    events.append((publishing, lambda number=number, newer=newer: self.load(number, newer)))
         if self.running:
-            found.append((training, self.end_step))
+            events.append((training, self.end_step))
         elif self.changed:
-            found.append((training, self.take))
-        return found
+            events.append((training, self.take))
+        return events
 
     def admit(self) -> None:
-        """Fill the slots, while more prompts are needed."""
+        """Fill the free slots as far as more prompts are needed."""
         counts = self.ledger.counts()
         wanted = self.steps * self.pacing.groups_per_step - (sum(counts.values()) - counts["rejected"])
         for _ in range(min(wanted, self.admission.free)):
@@ -122,10 +122,10 @@ class Run:
     def go(self) -> "Run":
         while len(self.batches) < self.steps:
             self.admit()
-            possible = self.events()
-            assert possible, "deadlock: nothing is under way and no batch is let out"
-            rates, events = zip(*possible)
-            self.rng.choices(events, rates)[0]()
+            events = self.events()
+            assert events, "deadlock: nothing is in flight and no batch can be taken"
+            rates, actions = zip(*events)
+            self.rng.choices(actions, rates)[0]()
         self.ledger.check()
         return self
 
@@ -140,13 +140,13 @@ def test_no_run_exceeds_the_bound_or_gets_stuck(pacing: Pacing, seed: int) -> No
     assert len(trained) == len(set(trained)) == run.steps * pacing.groups_per_step
     for batch in run.batches:
         assert batch.groups == tuple(sorted(batch.groups))
-        # Recomputed from the simulated engines, not from what admission was told it computes.
+        # Recomputed from the simulated engines, independently of admission.
         assert batch.ages == tuple(batch.version - run.began[group] for group in batch.groups)
 
 
 @settings(deadline=None, max_examples=40)
 @given(PACINGS, st.integers(0, 2**32))
-def test_at_staleness_0_it_is_plain_synchronous_training(pacing: Pacing, seed: int) -> None:
+def test_staleness_0_is_plain_synchronous_training(pacing: Pacing, seed: int) -> None:
     synchronous = replace(pacing, staleness=0, publish_every=1, lag=0)
     run = Run(synchronous, random.Random(seed)).go()
     survivors = [group for group in range(run.admission._admitted) if run.ledger.state(group) is State.TRAINED]
@@ -156,8 +156,8 @@ def test_at_staleness_0_it_is_plain_synchronous_training(pacing: Pacing, seed: i
         assert set(batch.ages) == {0}
 
 
-def one_at_a_time(pacing: Pacing, finished: list[bool]) -> list[int] | None:
-    """The rule as the design words it: take the oldest finished group of the window, until there are P."""
+def batch_by_the_rule(pacing: Pacing, finished: list[bool]) -> list[int] | None:
+    """The rule as the design states it: take the oldest finished group within the window until there are P."""
     taken: list[int] = []
     while len(taken) < pacing.groups_per_step:
         anchor = min((i for i in range(len(finished)) if i not in taken), default=len(finished))
@@ -170,7 +170,7 @@ def one_at_a_time(pacing: Pacing, finished: list[bool]) -> list[int] | None:
 
 
 @given(PACINGS, st.data())
-def test_a_batch_is_what_taking_one_group_after_another_gives(pacing: Pacing, data: st.DataObject) -> None:
+def test_a_batch_equals_taking_one_group_after_another(pacing: Pacing, data: st.DataObject) -> None:
     finished = data.draw(st.lists(st.booleans(), min_size=pacing.slots, max_size=pacing.slots))
     admission = Admission(pacing)
     for group in range(pacing.slots):
@@ -178,7 +178,7 @@ def test_a_batch_is_what_taking_one_group_after_another_gives(pacing: Pacing, da
     for group in data.draw(st.permutations(range(pacing.slots))):
         if finished[group]:
             admission.ready(group, 0)
-    expected = one_at_a_time(pacing, finished)
+    expected = batch_by_the_rule(pacing, finished)
     batch = admission.take_batch()
     assert (list(batch.groups) if batch else None) == expected
 
@@ -207,15 +207,15 @@ def test_the_worked_example_of_the_docs() -> None:
     ]
 
 
-def filled(pacing: Pacing) -> Admission:
+def filled_admission(pacing: Pacing) -> Admission:
     admission = Admission(pacing)
     for group in range(pacing.slots):
         admission.admit(group)
     return admission
 
 
-def test_the_anchor_holds_the_window_and_a_rejection_frees_it() -> None:
-    admission = filled(Pacing(groups_per_step=2, staleness=2, window_fraction=0.5))  # B 6, W 3
+def test_the_anchor_holds_the_window_until_it_is_rejected() -> None:
+    admission = filled_admission(Pacing(groups_per_step=2, staleness=2, window_fraction=0.5))  # B 6, W 3
     admission.ready(3, 0)
     admission.ready(2, 0)
     assert admission.take_batch() is None, "group 0 anchors the window 0..2, group 3 may not pass it"
@@ -225,8 +225,8 @@ def test_the_anchor_holds_the_window_and_a_rejection_frees_it() -> None:
     assert batch == Batch(version=0, groups=(2, 3), ages=(0, 0)), "group 1 anchors the window 1..3"
 
 
-def test_slots_come_back_at_the_end_of_the_step_only() -> None:
-    admission = filled(Pacing(groups_per_step=2, staleness=0))
+def test_slots_are_freed_only_when_the_step_ends() -> None:
+    admission = filled_admission(Pacing(groups_per_step=2, staleness=0))
     for group in (0, 1):
         admission.ready(group, 0)
     assert admission.take_batch() is not None
@@ -237,8 +237,8 @@ def test_slots_come_back_at_the_end_of_the_step_only() -> None:
     assert admission.free == 2
 
 
-def test_a_skipped_step_gives_its_slots_back_and_no_version() -> None:
-    admission = filled(Pacing(groups_per_step=2, staleness=0))
+def test_a_skipped_step_frees_its_slots_and_raises_no_version() -> None:
+    admission = filled_admission(Pacing(groups_per_step=2, staleness=0))
     for group in (0, 1):
         admission.ready(group, 0)
     admission.take_batch()
@@ -252,21 +252,21 @@ def test_a_skipped_step_gives_its_slots_back_and_no_version() -> None:
 
 def test_publications_and_lag_are_counted_from_the_first_version_of_a_lineage() -> None:
     admission = Admission(Pacing(groups_per_step=1, staleness=0, publish_every=2, lag=1), version=7)
-    seen = []
+    clocks = []
     for group in range(6):
         admission.admit(group)
-        seen.append((admission.version, admission.publish_due, admission.oldest_startable))
+        clocks.append((admission.version, admission.publish_due, admission.oldest_startable))
         admission.ready(group, admission.oldest_startable)
         admission.take_batch()
         admission.step_ended()
-    assert seen == [(7, True, 7), (8, False, 7), (9, True, 7), (10, False, 7), (11, True, 9), (12, False, 9)]
+    assert clocks == [(7, True, 7), (8, False, 7), (9, True, 7), (10, False, 7), (11, True, 9), (12, False, 9)]
     assert not admission.may_start(10)
     assert admission.may_start(11)
 
 
 def test_calls_out_of_order_are_refused() -> None:
-    admission = filled(Pacing(groups_per_step=1, staleness=1))
-    wrong: list[tuple[Callable[[], object], str]] = [
+    admission = filled_admission(Pacing(groups_per_step=1, staleness=1))
+    refused: list[tuple[Callable[[], object], str]] = [
         (admission.step_ended, "no step is running"),
         (admission.step_skipped, "no step is running"),
         (lambda: admission.ready(9, 0), "group 9 is not waiting"),
@@ -274,8 +274,8 @@ def test_calls_out_of_order_are_refused() -> None:
         (lambda: admission.ready(0, -1), r"outside 0\.\.0"),
         (lambda: admission.reject(9), "group 9 is not waiting"),
     ]
-    for call, why in wrong:
-        with pytest.raises(AdmissionError, match=why):
+    for call, message in refused:
+        with pytest.raises(AdmissionError, match=message):
             call()
     admission.ready(0, 0)
     with pytest.raises(AdmissionError, match="ready already"):
@@ -291,8 +291,8 @@ def test_calls_out_of_order_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"groups_per_step": 0}, {"staleness": -1}, {"publish_every": 0}, {"lag": -1}, {"window_fraction": 1.5}]
+    "invalid", [{"groups_per_step": 0}, {"staleness": -1}, {"publish_every": 0}, {"lag": -1}, {"window_fraction": 1.5}]
 )
-def test_an_impossible_pacing_is_named(wrong: dict[str, float]) -> None:
-    with pytest.raises(BadInput, match=next(iter(wrong))):
-        Pacing(**wrong)  # type: ignore[arg-type]
+def test_an_invalid_pacing_is_refused_by_key(invalid: dict[str, float]) -> None:
+    with pytest.raises(BadInput, match=next(iter(invalid))):
+        Pacing(**invalid)  # type: ignore[arg-type]

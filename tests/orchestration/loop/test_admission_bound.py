@@ -1,4 +1,4 @@
-"""The bound of docs/staleness.md is attained, and breaks when any one of its premises is taken away."""
+"""The bound of docs/staleness.md is attained, and it breaks if any one of its premises is removed."""
 
 import itertools
 from collections.abc import Callable
@@ -8,14 +8,14 @@ import pytest
 from orchestration.loop.admission import Admission, StaleBatch
 from orchestration.pacing import Pacing
 
-HOPELESS = 15  # versions; above every bound met here
+HOPELESS = 15  # an age in versions above every bound tested here
 
 
 def worst_case(admission: Admission, straggler: int, oldest_start: Callable[[Admission], int]) -> int:
-    """The age at which group `straggler` is trained, if it finishes when the run can go no further without it.
+    """The age at which group `straggler` is trained if it finishes only when the run cannot continue without it.
 
-    All other groups finish at once, and every group is drawn by the oldest weights it may start on. A straggler that
-    never holds the run up finishes when it is hopelessly old.
+    All other groups finish at once, and every group starts on the oldest weights allowed. A straggler that never blocks
+    the run finishes once it is older than HOPELESS.
     """
     began: dict[int, int] = {}
 
@@ -41,12 +41,12 @@ def worst_case(admission: Admission, straggler: int, oldest_start: Callable[[Adm
         admission.step_ended()
 
 
-def honest_start(admission: Admission) -> int:
+def start_by_the_rule(admission: Admission) -> int:
     return admission.oldest_startable
 
 
-def worst_of_all(make: Callable[[], Admission], oldest_start: Callable[[Admission], int] = honest_start) -> int:
-    """The worst case over every straggler of the first waves, which see every phase of publication and the full lag."""
+def worst_of_all(make: Callable[[], Admission], oldest_start: Callable[[Admission], int] = start_by_the_rule) -> int:
+    """The worst case over all stragglers of the first waves, which cover each phase of publication and the full lag."""
     pacing = make().pacing
     waves = (pacing.lag + 3) * pacing.publish_every + 1
     last = pacing.slots + waves * pacing.groups_per_step
@@ -71,13 +71,13 @@ def test_the_bound_is_attained(symbols: tuple[int, int, int, int, float]) -> Non
         ((10, 0, 5, 0, 1.0), 4),  # B 10, W 1: 9 // 10 + 4
     ],
 )
-def test_the_bound_by_hand(symbols: tuple[int, int, int, int, float], age: int) -> None:
+def test_the_bound_equals_cases_worked_by_hand(symbols: tuple[int, int, int, int, float], age: int) -> None:
     assert Pacing(*symbols).worst_age == age
 
 
-# Each premise taken away in turn. The pacing's own assertion is switched off; the bound is the honest one.
+# Each premise is removed in turn. The assertion of the bound is switched off; the bound is that of PACING.
 
-HONEST = Pacing(groups_per_step=4, staleness=1, publish_every=2, lag=1, window_fraction=0.5)
+PACING = Pacing(groups_per_step=4, staleness=1, publish_every=2, lag=1, window_fraction=0.5)
 
 
 class Unasserted(Pacing):
@@ -96,38 +96,38 @@ class SlotFreeAtRelease(Admission):
 
 
 def one_publication_more(admission: Admission) -> int:
-    return max(0, admission.oldest_startable - HONEST.publish_every)
+    return max(0, admission.oldest_startable - PACING.publish_every)
 
 
 def published_half_as_often(admission: Admission) -> int:
-    rare = 2 * HONEST.publish_every
-    return max(0, (admission.version // rare - HONEST.lag) * rare)
+    rare = 2 * PACING.publish_every
+    return max(0, (admission.version // rare - PACING.lag) * rare)
 
 
-def lag_counted_from_a_late_publication(admission: Admission) -> int:
-    arrived = (admission.version - 1) // HONEST.publish_every
-    return max(0, (arrived - HONEST.lag) * HONEST.publish_every)
+def lag_from_a_late_publication(admission: Admission) -> int:
+    arrived = (admission.version - 1) // PACING.publish_every
+    return max(0, (arrived - PACING.lag) * PACING.publish_every)
 
 
 @pytest.mark.parametrize(
     ("make", "oldest_start"),
     [
-        pytest.param(lambda: Admission(without(window=10**6)), honest_start, id="no window"),
-        pytest.param(lambda: Admission(without(window=HONEST.window + 2)), honest_start, id="window two too wide"),
-        pytest.param(lambda: Admission(without(slots=HONEST.slots + 2)), honest_start, id="two slots too many"),
-        pytest.param(lambda: SlotFreeAtRelease(without()), honest_start, id="slot not held until the step ended"),
+        pytest.param(lambda: Admission(without(window=10**6)), start_by_the_rule, id="no window"),
+        pytest.param(lambda: Admission(without(window=PACING.window + 2)), start_by_the_rule, id="window two too wide"),
+        pytest.param(lambda: Admission(without(slots=PACING.slots + 2)), start_by_the_rule, id="two slots too many"),
+        pytest.param(lambda: SlotFreeAtRelease(without()), start_by_the_rule, id="slot freed before the step ended"),
         pytest.param(lambda: Admission(without()), one_publication_more, id="engine L + 1 publications behind"),
         pytest.param(lambda: Admission(without()), published_half_as_often, id="published every 2K steps"),
-        pytest.param(lambda: Admission(without()), lag_counted_from_a_late_publication, id="lag from the done one"),
+        pytest.param(lambda: Admission(without()), lag_from_a_late_publication, id="lag from a late publication"),
     ],
 )
-def test_without_any_one_premise_the_bound_breaks(
+def test_without_any_single_premise_the_bound_breaks(
     make: Callable[[], Admission], oldest_start: Callable[[Admission], int]
 ) -> None:
-    assert worst_of_all(lambda: Admission(HONEST)) == HONEST.worst_age == 5
-    assert worst_of_all(make, oldest_start) > HONEST.worst_age
+    assert worst_of_all(lambda: Admission(PACING)) == PACING.worst_age == 5
+    assert worst_of_all(make, oldest_start) > PACING.worst_age
 
 
 def test_a_group_older_than_the_bound_is_never_released() -> None:
     with pytest.raises(StaleBatch, match="6 versions old; the bound is 5"):
-        worst_of_all(lambda: Admission(HONEST), lambda admission: max(0, admission.oldest_startable - 1))
+        worst_of_all(lambda: Admission(PACING), lambda admission: max(0, admission.oldest_startable - 1))

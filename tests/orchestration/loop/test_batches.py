@@ -1,4 +1,4 @@
-"""Batches: every token carries its own weight, advantage and behaviour log-prob, however the step is dealt out."""
+"""Every token keeps its weight, advantage and behaviour log-prob, however the step is split over ranks and forwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROMPT_TOKEN = 7
 
 
 def scored_groups(lengths: list[list[int]], seed: int) -> list[ScoredGroup]:
-    """Groups whose completions have these lengths; no token id occurs twice, so that an id says whose token it is."""
+    """Groups whose completions have these lengths. No token id occurs twice, so an id identifies its completion."""
     rng = np.random.default_rng(seed)
     ids = iter(range(1000, 100_000))
     groups = []
@@ -46,16 +46,16 @@ def refs(groups: list[ScoredGroup]) -> list[str]:
     return [f"frames of {scored.group.id}" for scored in groups]
 
 
-def centred(groups: list[ScoredGroup]) -> list[np.ndarray]:
+def centred_advantages(groups: list[ScoredGroup]) -> list[np.ndarray]:
     return Advantages("sum", divide_by_std=False).of_step(groups)
 
 
-def owner(groups: list[ScoredGroup]) -> dict[int, int]:
-    """token id -> the group whose completion it is in."""
+def group_of_token(groups: list[ScoredGroup]) -> dict[int, int]:
+    """token id -> id of the group whose completion holds it."""
     return {int(i): s.group.id for s in groups for t in s.group.trajectories for i in t.token_ids}
 
 
-def dealt(groups: list[ScoredGroup], advantages: list[np.ndarray], ranks: int, packing: PackingConfig) -> list:
+def micro_batches(groups: list[ScoredGroup], advantages: list[np.ndarray], ranks: int, packing: PackingConfig) -> list:
     layouts = layout_step([scored.group for scored in groups], refs(groups), ranks, packing)
     return with_targets(layouts, step_targets(groups, advantages))
 
@@ -66,16 +66,16 @@ packings = st.builds(PackingConfig, st.sampled_from(PACKING_MODES), st.sampled_f
 
 @settings(max_examples=60, deadline=None)
 @given(steps, st.integers(1, 4), packings, st.booleans(), st.integers(0, 9))
-def test_every_token_keeps_what_is_its_own(
+def test_every_token_keeps_its_weight_advantage_and_log_prob(
     lengths: list[list[int]], ranks: int, packing: PackingConfig, divide: bool, seed: int
 ) -> None:
     groups = scored_groups(lengths, seed)
-    found: dict[int, tuple[float, float, float]] = {}
-    for micro in chain(*dealt(groups, Advantages("sum", divide).of_step(groups), ranks, packing)):
+    trained: dict[int, tuple[float, float, float]] = {}
+    for micro in chain(*micro_batches(groups, Advantages("sum", divide).of_step(groups), ranks, packing)):
         values = zip(micro.batch.targets, micro.weights, micro.advantages, micro.behaviour, strict=True)
         for target, *rest in values:
-            assert target not in found, "a token is trained once"
-            found[int(target)] = tuple(map(float, rest))  # type: ignore[assignment]
+            assert target not in trained, "a token is trained once"
+            trained[int(target)] = tuple(map(float, rest))  # type: ignore[assignment]
 
     expected = {}
     completions = sum(map(len, lengths))
@@ -86,28 +86,28 @@ def test_every_token_keeps_what_is_its_own(
             n = len(trajectory.token_ids)
             for token, logprob in zip(trajectory.token_ids, trajectory.logprobs):
                 expected[int(token)] = (1 / (completions * n), float(advantage), float(logprob))
-    assert found.keys() == expected.keys()
+    assert trained.keys() == expected.keys()
     for token, values in expected.items():
-        assert found[token] == pytest.approx(values, rel=1e-5, abs=1e-6)
-    assert sum(weight for weight, _, _ in found.values()) == pytest.approx(1, abs=1e-5)
+        assert trained[token] == pytest.approx(values, rel=1e-5, abs=1e-6)
+    assert sum(weight for weight, _, _ in trained.values()) == pytest.approx(1, abs=1e-5)
 
 
 @settings(max_examples=40, deadline=None)
 @given(steps, st.integers(1, 4), packings)
 def test_each_piece_has_the_frames_of_its_group(lengths: list[list[int]], ranks: int, packing: PackingConfig) -> None:
     groups = scored_groups(lengths, 0)
-    owners = owner(groups)
-    for micro in chain(*dealt(groups, centred(groups), ranks, packing)):
+    group_of = group_of_token(groups)
+    for micro in chain(*micro_batches(groups, centred_advantages(groups), ranks, packing)):
         batch = micro.batch
         pieces = list(dict.fromkeys((int(b), int(batch.segment[b, t])) for b, t in np.argwhere(batch.segment >= 0)))
         assert len(batch.image_of) == len(pieces)
         for source, target in zip(batch.predict_from, batch.targets):
             row = int(source) // batch.token_ids.shape[1]
             shown = batch.image_of[pieces.index((row, int(batch.segment.reshape(-1)[source])))]
-            number = owners[int(target)]
+            number = group_of[int(target)]
             assert micro.images[shown] == f"frames of {number}"
             assert micro.image_keys[shown] == f"key of {number}"
-            # What predicts a token is the last token of the prompt, or the token before it.
+            # A token is predicted from the last token of the prompt or from the token before it.
             assert batch.token_ids.reshape(-1)[source] in (PROMPT_TOKEN, target - 1)
 
 

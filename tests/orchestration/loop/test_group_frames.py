@@ -1,4 +1,4 @@
-"""A group holds its frames from its admission until it is trained or rejected, across failed generations."""
+"""A group keeps its frames from admission until it is trained or rejected, also across failed generations."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class FakeLease:
 
     async def renew(self) -> None:
         if self.is_lost:
-            self.frames, self.is_lost = self.frames + " anew", False
+            self.frames, self.is_lost = self.frames + " again", False
 
     def release(self) -> None:
         self.releases += 1
 
 
 class FakePipeline:
-    """Its engines fail, or never answer; its node may be lost under the first generation."""
+    """Also its own pool and store. Its engines fail or never answer; the first generation may lose a node."""
 
     def __init__(self, readable: bool = True, answers: bool = True, loses_a_node: bool = False):
         self.leases: list[FakeLease] = []
         self.counts: Counter[str] = Counter()
         self.rollout_pool = self.store = self
         self.readable, self.answers, self.loses_a_node = readable, answers, loses_a_node
-        self.given: list[str] = []
+        self.received: list[str] = []  # frames, by generation
 
     def lost(self, error: Exception) -> None:
         self.leases[0].is_lost = isinstance(error, ray.exceptions.ObjectLostError)
@@ -56,10 +56,10 @@ class FakePipeline:
         return self.leases[-1], None
 
     async def generate(self, may_start: Any, prompt: None, frames: str, *_: Any) -> None:
-        self.given.append(frames)
+        self.received.append(frames)
         if not self.answers:
             await asyncio.sleep(1000)
-        if self.loses_a_node and len(self.given) == 1:
+        if self.loses_a_node and len(self.received) == 1:
             raise ray.exceptions.ObjectLostError("", b"", "")
         raise TimeoutError
 
@@ -71,12 +71,12 @@ def begin(pipeline: Any, token_budget: int = 100) -> GroupMaker:
     return maker
 
 
-def test_failed_generations_keep_the_frames_and_the_last_one_frees_them() -> None:
+def test_frames_are_kept_across_failed_generations_and_freed_after_the_last() -> None:
     async def loop() -> None:
         pipeline = FakePipeline()
         maker = begin(pipeline)
         await maker.wait(10)
-        assert pipeline.given == ["frames"] * 3
+        assert pipeline.received == ["frames"] * 3
         assert [lease.releases for lease in pipeline.leases] == [1]
         assert maker.ledger.state(7) is State.REJECTED
         assert maker.admission.free == 2
@@ -84,10 +84,10 @@ def test_failed_generations_keep_the_frames_and_the_last_one_frees_them() -> Non
     asyncio.run(loop())
 
 
-def test_a_group_with_a_completion_above_the_token_budget_is_rejected_before_anyone_is_asked_about_it() -> None:
+def test_a_group_with_a_completion_above_the_token_budget_is_rejected_before_scoring() -> None:
     ids = np.zeros(9, np.int32)
 
-    class Writes(FakePipeline):
+    class GeneratingPipeline(FakePipeline):
         async def prepare(self, sample: Sample) -> tuple[FakeLease, Prompt]:
             lease, _ = await super().prepare(sample)
             return lease, Prompt(ids, ids, np.zeros((3, 9), np.int32), np.zeros((0, 3), np.int32))
@@ -96,65 +96,65 @@ def test_a_group_with_a_completion_above_the_token_budget_is_rejected_before_any
             return tuple(Trajectory(ids[:n], np.zeros(n), ((0, 0, n),), "", "stop") for n in (1, 4)), 0
 
         def view(self, *_: Any) -> None:
-            raise AssertionError("the reward was asked")
+            raise AssertionError("the group was scored")
 
     async def loop() -> None:
-        pipeline = Writes()
-        maker = begin(pipeline, token_budget=11)  # the prompt and three of four tokens are 12
+        pipeline = GeneratingPipeline()
+        maker = begin(pipeline, token_budget=11)  # 9 prompt tokens and 3 of 4 completion tokens are 12
         await maker.wait(10)
         assert maker.ledger.rejections() == {"over_budget": 1}
         assert [lease.releases for lease in pipeline.leases] == [1]
         assert maker.admission.free == 2
-        fits = begin(Writes(), token_budget=12)
-        with pytest.raises(AssertionError, match="the reward was asked"):
+        fits = begin(GeneratingPipeline(), token_budget=12)
+        with pytest.raises(AssertionError, match="the group was scored"):
             await fits.wait(10)
 
     asyncio.run(loop())
 
 
-def test_a_generation_whose_frames_were_lost_is_tried_again_with_fresh_ones() -> None:
+def test_a_generation_whose_frames_were_lost_is_retried_with_new_frames() -> None:
     async def loop() -> None:
         pipeline = FakePipeline(loses_a_node=True)
         maker = begin(pipeline)
         await maker.wait(10)
-        assert pipeline.given == ["frames", "frames anew", "frames anew"]
+        assert pipeline.received == ["frames", "frames again", "frames again"]
         assert [lease.releases for lease in pipeline.leases] == [1]
 
     asyncio.run(loop())
 
 
-MADE = FrameInfo("as made", (0.0,), (28, 28), (28, 28), 1.0)
-GROUP = Group(7, Sample("1", "", "", "", "", video_path="a.mp4"), MADE, None, (), 0)
+INFO = FrameInfo("key of the group", (0.0,), (28, 28), (28, 28), 1.0)
+GROUP = Group(7, Sample("1", "", "", "", "", video_path="a.mp4"), INFO, None, (), 0)
 
 
-def test_ranks_are_handed_the_frames_a_group_was_made_with_or_none() -> None:
-    class Lease:
-        frames, info = "frames", MADE
+def test_ranks_get_the_frames_that_the_group_was_generated_from_or_none() -> None:
+    class RenewedLease:
+        frames, info = "frames", INFO
 
-        def __init__(self, renewed: FrameInfo | UnreadableMedia):
-            self.renewed = renewed
+        def __init__(self, renewal: FrameInfo | UnreadableMedia):
+            self.renewal = renewal
 
         async def renew(self) -> None:
-            if isinstance(self.renewed, UnreadableMedia):
-                raise self.renewed
-            self.info = self.renewed
+            if isinstance(self.renewal, UnreadableMedia):
+                raise self.renewal
+            self.info = self.renewal
 
-    def handed(renewed: FrameInfo | UnreadableMedia) -> list[str]:
-        found, _ = asyncio.run(fetch_frames([(GROUP, Lease(renewed))], list, len, SimpleNamespace()))
-        return found
+    def fetched(renewal: FrameInfo | UnreadableMedia) -> list[str]:
+        frames, _ = asyncio.run(fetch_frames([(GROUP, RenewedLease(renewal))], list, len, SimpleNamespace()))
+        return frames
 
-    assert handed(MADE) == ["frames"]
+    assert fetched(INFO) == ["frames"]
     with pytest.raises(RunFailed, match=r"a\.mp4: .*another decoder"):
-        handed(replace(MADE, key="by another decoder"))
+        fetched(replace(INFO, key="by another decoder"))
     with pytest.raises(RunFailed, match=r"a\.mp4: the file changed"):
-        handed(UnreadableMedia("a.mp4", "the file changed"))
+        fetched(UnreadableMedia("a.mp4", "the file changed"))
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_step_is_ready_once_the_ranks_have_all_its_frames(known: bool) -> None:
+@pytest.mark.parametrize("recognised", [True, False])
+def test_a_step_is_ready_once_the_ranks_have_all_its_frames(recognised: bool) -> None:
     leases = [FakeLease(), FakeLease()]
     for lease, frames in zip(leases, "ab"):
-        lease.frames, lease.info = frames, MADE
+        lease.frames, lease.info = frames, INFO
     missing, fetched = ["b", "a"], []
 
     def fetch(parts: list[str]) -> int:
@@ -166,13 +166,13 @@ def test_a_step_is_ready_once_the_ranks_have_all_its_frames(known: bool) -> None
     def lost(error: ray.exceptions.ObjectLostError) -> bool:
         for lease in leases:
             lease.is_lost = lease.frames == error.object_ref_hex
-        return known
+        return recognised
 
     step = fetch_frames([(GROUP, lease) for lease in leases], list, fetch, SimpleNamespace(lost=lost))
-    if known:
-        assert asyncio.run(step) == (["a anew", "b anew"], 3)
-        assert fetched == [["a", "b"], ["a", "b anew"], ["a anew", "b anew"]]
-    else:  # what was lost is no frames: to try again would be for ever
+    if recognised:
+        assert asyncio.run(step) == (["a again", "b again"], 3)
+        assert fetched == [["a", "b"], ["a", "b again"], ["a again", "b again"]]
+    else:  # the lost object is not the store's: a retry would loop forever
         with pytest.raises(ray.exceptions.ObjectLostError):
             asyncio.run(step)
 
@@ -187,7 +187,7 @@ def test_an_unreadable_file_rejects_its_group() -> None:
 
 
 @pytest.mark.parametrize("ready", [False, True])
-def test_the_end_of_a_run_frees_what_was_not_trained(ready: bool) -> None:
+def test_the_end_of_a_run_frees_the_frames_of_untrained_groups(ready: bool) -> None:
     async def loop() -> None:
         pipeline = FakePipeline(answers=False)
         maker = begin(pipeline)

@@ -1,4 +1,4 @@
-"""The held-out evaluation, where a node is lost under it."""
+"""The held-out evaluation when a node is lost during it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ SAMPLE = Sample("clip-0", "shapes", "temporal-spatial free-form QA", "Where is i
 
 
 class FakePipeline:
-    """Frames are leased anew at each attempt; those of the first `losses` are lost."""
+    """Also its own referee and pool. Every attempt leases frames; those of the first `losses` attempts are lost."""
 
     published = 0
 
     def __init__(self, losses: int):
-        self.losses, self.leases, self.told = losses, 0, []
+        self.losses, self.leases = losses, 0
+        self.reported: list[Exception] = []
         self.referee = self.rollout_pool = self
-        self.store = SimpleNamespace(lost=self.told.append)
+        self.store = SimpleNamespace(lost=self.reported.append)
 
     async def forget(self) -> None:
         pass
@@ -50,9 +51,9 @@ class FakePipeline:
         return parse(text)
 
 
-def test_a_clip_whose_frames_are_lost_is_tried_again_with_fresh_ones() -> None:
+def test_a_clip_whose_frames_are_lost_is_retried_with_new_frames() -> None:
     pipeline: Any = FakePipeline(losses=2)
-    (found,) = asyncio.run(evaluate(pipeline, Ser(), [SAMPLE], Draw(1, 0.0, 8), 0))
-    assert (found.clip, found.accuracy) == ("clip-0", 1.0)
-    assert [type(error) for error in pipeline.told] == [ray.exceptions.ObjectLostError] * 2
+    (evaluation,) = asyncio.run(evaluate(pipeline, Ser(), [SAMPLE], Draw(1, 0.0, 8), 0))
+    assert (evaluation.clip, evaluation.accuracy) == ("clip-0", 1.0)
+    assert [type(error) for error in pipeline.reported] == [ray.exceptions.ObjectLostError] * 2
     assert pipeline.leases == 3

@@ -1,4 +1,4 @@
-"""What a step is handed to the ranks, and what it leaves behind."""
+"""The input that the ranks get for a step, and the state that a step leaves behind."""
 
 from __future__ import annotations
 
@@ -32,45 +32,45 @@ class FakeLease:
 def group(number: int, *rewards: float) -> ReadyGroup:
     ids = np.zeros(3, np.int32)
     prompt = Prompt(ids, ids, np.zeros((3, 3), np.int32), np.array([[1, 2, 2]], np.int32))
-    one = Trajectory(np.zeros(2, np.int32), np.zeros(2, np.float32), ((0, 0, 2),), "", "stop")
-    made = Group(number, SAMPLE, INFO, prompt, (one,) * len(rewards), 0)
-    return ReadyGroup(ScoredGroup(made, np.array(rewards, np.float32), {}, {}, {}, ()), FakeLease(), (0.0, 0.0))
+    trajectory = Trajectory(np.zeros(2, np.int32), np.zeros(2, np.float32), ((0, 0, 2),), "", "stop")
+    drawn = Group(number, SAMPLE, INFO, prompt, (trajectory,) * len(rewards), 0)
+    return ReadyGroup(ScoredGroup(drawn, np.array(rewards, np.float32), {}, {}, {}, ()), FakeLease(), (0.0, 0.0))
 
 
 def advantages_of(steps: list[tuple[list[ReadyGroup], bool]]) -> list[list[float]]:
-    """What the ranks are handed at each of the steps (its groups, whether they find it not finite)."""
-    handed = []
+    """The advantages that the ranks get in each step. A step: its groups, and whether the ranks skip it."""
+    received = []
 
-    class Ranks:
+    class FakeGang:
         def fetch(self, parts: Any) -> None:
             pass
 
         def train_step(self, parts: Any, learning_rate: float) -> dict[str, float]:
-            handed.append(sorted({float(a) for part in parts for micro in part for a in micro.advantages}))
-            return {"skipped": float(steps[len(handed) - 1][1])}
+            received.append(sorted({float(a) for part in parts for micro in part for a in micro.advantages}))
+            return {"skipped": float(steps[len(received) - 1][1])}
 
-    learner = Learner.__new__(Learner)  # without ranks of its own
+    learner = Learner.__new__(Learner)  # without its ranks
     overrides = ["reward.normalise=task_std", "learner.ranks=1"]
     learner.config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", overrides)
-    learner.gang, learner.reference = Ranks(), None
+    learner.gang, learner.reference = FakeGang(), None
     learner.advantages = Advantages("task_std", divide_by_std=False)
     for number, (groups, _) in enumerate(steps):
         asyncio.run(learner.train(groups, number, SimpleNamespace()))
-    return handed
+    return received
 
 
-def test_rewards_of_a_step_that_was_skipped_leave_no_trace_in_later_ones() -> None:
-    first, wild, last = [group(0, 0, 2)], [group(1, 0, 1000)], [group(2, 0, 1)]
-    with_skipped = advantages_of([(first, False), (wild, True), (last, False)])
+def test_rewards_of_a_skipped_step_do_not_affect_later_steps() -> None:
+    first, outlier, last = [group(0, 0, 2)], [group(1, 0, 1000)], [group(2, 0, 1)]
+    with_skipped = advantages_of([(first, False), (outlier, True), (last, False)])
     without = advantages_of([(first, False), (last, False)])
     assert [with_skipped[0], with_skipped[2]] == without
-    assert advantages_of([(first, False), (wild, False), (last, False)])[2] != without[1]
+    assert advantages_of([(first, False), (outlier, False), (last, False)])[2] != without[1]
 
 
 def test_the_learning_rate_and_the_seed_of_shuffled_rewards_follow_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     rates, seeds = [], []
 
-    class Ranks:
+    class FakeGang:
         def fetch(self, parts: Any) -> None:
             pass
 
@@ -81,7 +81,7 @@ def test_the_learning_rate_and_the_seed_of_shuffled_rewards_follow_the_step(monk
     learner = Learner.__new__(Learner)
     overrides = ["learner.ranks=1", "shuffle_rewards=true", "seed=3", "steps=20"]
     learner.config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", overrides)
-    learner.gang, learner.reference = Ranks(), None
+    learner.gang, learner.reference = FakeGang(), None
     learner.advantages = Advantages("sum", divide_by_std=False)
     monkeypatch.setattr(
         "orchestration.loop.learner_step.shuffled", lambda groups, seed: seeds.append(seed) or list(groups)
@@ -99,6 +99,6 @@ def test_a_frozen_reference_has_the_sizes_of_the_policy_and_trains_nothing(
     monkeypatch.setattr("orchestration.supervision.reference.LearnerGang", lambda config, *_: started.append(config))
     policy = PolicyConfig(vision_cache_mib=7, logit_chunk_mib=8, gradient_checkpointing=True, **trained)
     Reference(ReferenceConfig("frozen", 2), None, RankConfig("folder", (), policy))
-    (own,) = started
-    assert not own.trained
-    assert own.policy == PolicyConfig(vision_cache_mib=7, logit_chunk_mib=8)
+    (config,) = started
+    assert not config.trained
+    assert config.policy == PolicyConfig(vision_cache_mib=7, logit_chunk_mib=8)

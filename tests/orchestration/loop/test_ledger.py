@@ -1,4 +1,4 @@
-"""The ledger's arrows, counts, failures and the rollback to a checkpoint."""
+"""The ledger's transitions, counts and failures, and the rollback to a checkpoint."""
 
 import json
 
@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from orchestration.loop.ledger import MAX_FAILURES, BrokenLedger, IllegalTransition, Ledger, State
 
 
-def to(ledger: Ledger, group: int, state: State, step: int = 1) -> None:
-    """Add a group and walk it to `state` along the straight road."""
+def add_in_state(ledger: Ledger, group: int, state: State, step: int = 1) -> None:
+    """Add a group and move it to `state` on the shortest path."""
     ledger.add(group)
-    road = [
+    path = [
         (State.GENERATING, lambda: ledger.generate(group)),
         (State.SCORING, lambda: ledger.score(group)),
         (State.READY, lambda: ledger.ready(group)),
@@ -21,7 +21,7 @@ def to(ledger: Ledger, group: int, state: State, step: int = 1) -> None:
     if state is State.REJECTED:
         ledger.reject(group, "unreadable")
     elif state is not State.PENDING:
-        for reached, move in road:
+        for reached, move in path:
             move()
             if reached is state:
                 break
@@ -49,9 +49,9 @@ ALLOWED = {
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("move", MOVES)
-def test_only_the_legal_moves_are_made_and_an_illegal_one_changes_nothing(state: State, move: str) -> None:
+def test_only_legal_moves_are_made_and_illegal_ones_change_nothing(state: State, move: str) -> None:
     ledger = Ledger()
-    to(ledger, 0, state)
+    add_in_state(ledger, 0, state)
     before = ledger.snapshot()
     if move in ALLOWED[state]:
         MOVES[move](ledger)
@@ -63,7 +63,7 @@ def test_only_the_legal_moves_are_made_and_an_illegal_one_changes_nothing(state:
     ledger.check()
 
 
-def test_unknown_and_doubled_groups_are_refused() -> None:
+def test_unknown_groups_and_duplicates_are_refused() -> None:
     ledger = Ledger()
     ledger.add(3)
     with pytest.raises(IllegalTransition, match="3 is in the ledger already"):
@@ -72,7 +72,7 @@ def test_unknown_and_doubled_groups_are_refused() -> None:
         ledger.generate(4)
 
 
-def test_the_third_failure_is_poison_and_a_requeue_is_not_a_failure() -> None:
+def test_the_third_failure_is_poison_and_requeues_are_not_failures() -> None:
     ledger = Ledger()
     ledger.add(0)
     for _ in range(5):
@@ -88,31 +88,31 @@ def test_the_third_failure_is_poison_and_a_requeue_is_not_a_failure() -> None:
     assert ledger.entry(0).failures == 3
 
 
-def test_counts_name_every_state_and_every_reason() -> None:
+def test_counts_cover_every_state_and_every_reason() -> None:
     ledger = Ledger()
     for group, state in enumerate([*State, State.READY]):
-        to(ledger, group, state)
-    to(ledger, 10, State.REJECTED)
-    to(ledger, 11, State.SCORING)
+        add_in_state(ledger, group, state)
+    add_in_state(ledger, 10, State.REJECTED)
+    add_in_state(ledger, 11, State.SCORING)
     ledger.reject(11, "late")
     assert ledger.counts() == {"pending": 1, "generating": 1, "scoring": 1, "ready": 2, "trained": 1, "rejected": 3}
     assert ledger.rejections() == {"unreadable": 2, "late": 1}
     assert ledger.groups(State.READY) == [3, 6]
 
 
-def test_resume_voids_what_came_after_the_checkpoint_and_keeps_what_it_holds() -> None:
+def test_resume_voids_work_after_the_checkpoint_and_keeps_the_groups_it_holds() -> None:
     ledger = Ledger()
     for group in range(6):
-        to(ledger, group, State.TRAINED, step=group // 2 + 1)
-    to(ledger, 6, State.READY)
-    to(ledger, 7, State.READY)
-    to(ledger, 8, State.GENERATING)
-    to(ledger, 9, State.SCORING)
-    to(ledger, 10, State.PENDING)
-    to(ledger, 11, State.REJECTED)
-    to(ledger, 12, State.PENDING)
+        add_in_state(ledger, group, State.TRAINED, step=group // 2 + 1)
+    add_in_state(ledger, 6, State.READY)
+    add_in_state(ledger, 7, State.READY)
+    add_in_state(ledger, 8, State.GENERATING)
+    add_in_state(ledger, 9, State.SCORING)
+    add_in_state(ledger, 10, State.PENDING)
+    add_in_state(ledger, 11, State.REJECTED)
+    add_in_state(ledger, 12, State.PENDING)
 
-    # The checkpoint of version 2 was made when groups 4 (later trained in step 3), 6 and 12 were ready.
+    # The checkpoint of step 2 was written when groups 4 (later trained in step 3), 6 and 12 were ready.
     assert ledger.resume(2, ready=[4, 6, 12]) == [5, 7, 8, 9]
 
     assert ledger.groups(State.TRAINED) == [0, 1, 2, 3]
@@ -126,12 +126,12 @@ def test_resume_voids_what_came_after_the_checkpoint_and_keeps_what_it_holds() -
     ledger.check()
 
 
-def test_a_second_rollback_can_go_behind_the_first() -> None:
+def test_a_second_rollback_can_go_further_back_than_the_first() -> None:
     ledger = Ledger()
     for group in range(4):
-        to(ledger, group, State.TRAINED, step=group + 1)
+        add_in_state(ledger, group, State.TRAINED, step=group + 1)
     ledger.resume(3)
-    to(ledger, 4, State.TRAINED, step=4)
+    add_in_state(ledger, 4, State.TRAINED, step=4)
     assert ledger.resume(1) == [1, 2, 4]
     assert ledger.groups(State.PENDING) == [1, 2, 3, 4]
     assert ledger.forks == [0, 3, 1]
@@ -139,27 +139,27 @@ def test_a_second_rollback_can_go_behind_the_first() -> None:
     ledger.check()
 
 
-def test_what_resume_refuses_leaves_the_ledger_as_it_was() -> None:
+def test_a_refused_resume_leaves_the_ledger_unchanged() -> None:
     ledger = Ledger()
-    to(ledger, 0, State.TRAINED, step=1)
-    to(ledger, 1, State.TRAINED, step=2)
+    add_in_state(ledger, 0, State.TRAINED, step=1)
+    add_in_state(ledger, 1, State.TRAINED, step=2)
     before = ledger.snapshot()
-    for step, ready, why in (
-        (3, [], "last step was 2"),
-        (-1, [], "last step"),
+    for step, ready, message in (
+        (3, [], "steps 0 to 2"),
+        (-1, [], "steps 0 to 2"),
         (1, [0], "0 is ready"),
         (1, [9], "9 is"),
     ):
-        with pytest.raises(IllegalTransition, match=why):
+        with pytest.raises(IllegalTransition, match=message):
             ledger.resume(step, ready)
     assert ledger.snapshot() == before
 
 
-def test_a_step_of_an_abandoned_stretch_cannot_be_trained_again() -> None:
+def test_a_step_before_the_fork_cannot_be_trained_again() -> None:
     ledger = Ledger()
-    to(ledger, 0, State.TRAINED, step=1)
+    add_in_state(ledger, 0, State.TRAINED, step=1)
     ledger.resume(1)
-    to(ledger, 1, State.READY)
+    add_in_state(ledger, 1, State.READY)
     with pytest.raises(IllegalTransition, match="began after step 1"):
         ledger.train(1, 1)
     assert ledger.state(1) is State.READY
@@ -171,7 +171,7 @@ def test_a_step_of_an_abandoned_stretch_cannot_be_trained_again() -> None:
 )
 def test_check_finds_a_corrupted_entry(position: int, value: object) -> None:
     ledger = Ledger()
-    to(ledger, 0, State.TRAINED, step=1)
+    add_in_state(ledger, 0, State.TRAINED, step=1)
     ledger.resume(1)
     data = ledger.snapshot()
     assert data["entries"] == [[0, "trained", 0, None, 0, 1]]
@@ -201,7 +201,7 @@ def test_any_history_keeps_the_invariants_and_survives_a_json_round_trip(history
         except IllegalTransition:
             assert ledger.snapshot() == before
         ledger.check()
-    again = Ledger.restore(json.loads(json.dumps(ledger.snapshot())))
-    assert again.snapshot() == ledger.snapshot()
-    assert again.counts() == ledger.counts()
+    restored = Ledger.restore(json.loads(json.dumps(ledger.snapshot())))
+    assert restored.snapshot() == ledger.snapshot()
+    assert restored.counts() == ledger.counts()
     assert sum(ledger.counts().values()) == len(ledger.snapshot()["entries"])

@@ -1,4 +1,4 @@
-"""Leases that are given up and frames that are lost: whose bytes are reserved, and what is decoded anew."""
+"""Cancelled leases and lost frames: which bytes stay reserved, and what is decoded again."""
 
 from __future__ import annotations
 
@@ -16,162 +16,162 @@ from rollout.frames.decoder_pool import START_TIMEOUT_S, DecoderPool
 from rollout.frames.decoding import decode
 
 
-class Watched(DecoderPool):
-    """Tells when it is asked to decode, decodes once it may, and tells when it has, before anybody hears of it."""
+class WatchedDecoderPool(DecoderPool):
+    """Signals a request to decode, waits for permission, and calls `when_decoded` before the caller gets the frames."""
 
     def __init__(self, pool: DecoderPool):
         super().__init__(1, pool.timeout_s, 2**30)
         self._free = pool._free
-        self.asked, self.may, self.when_decoded = asyncio.Event(), asyncio.Event(), lambda: None
+        self.requested, self.permitted, self.when_decoded = asyncio.Event(), asyncio.Event(), lambda: None
 
     async def decode(self, *args: Any) -> Any:
-        self.asked.set()
-        await self.may.wait()
+        self.requested.set()
+        await self.permitted.wait()
         decoded = await super().decode(*args)
         asyncio.get_running_loop().call_soon(self.when_decoded)
         return decoded
 
-    async def asked_by(self, lease: asyncio.Task[Any]) -> None:
-        """Until `lease` asks it to decode. Raises what `lease` raises if that never asks."""
-        asked = asyncio.create_task(self.asked.wait())
-        limit_s = START_TIMEOUT_S + 2 * self.timeout_s  # of a start, and of the digest that comes before
-        await asyncio.wait((asked, lease), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-        if not asked.done():
-            asked.cancel()
-            assert lease.done(), f"the test has waited {limit_s:g} s for {lease} to ask for a decoder"
+    async def requested_by(self, lease: asyncio.Task[Any]) -> None:
+        """Wait until `lease` requests a decode. Raises what `lease` raises if it ends without a request."""
+        requested = asyncio.create_task(self.requested.wait())
+        limit_s = START_TIMEOUT_S + 2 * self.timeout_s  # the start of a decoder, and the digest before it
+        await asyncio.wait((requested, lease), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        if not requested.done():
+            requested.cancel()
+            assert lease.done(), f"{lease} has not requested a decode within {limit_s:g} s"
             lease.result()
 
 
-def test_a_lease_given_up_while_it_is_decoded_keeps_its_bytes_until_that_ends(
+def test_a_lease_cancelled_while_decoding_keeps_its_bytes_until_decoding_ends(
     store: Any, run: Run, decoder: DecoderPool, tmp_path: Path
 ) -> None:
     paths = [clip(tmp_path / f"{k}.mp4", 20 * k) for k in range(2)]
-    held = store(BOUND)
-    held._pool = pool = Watched(decoder)
+    frame_store = store(BOUND)
+    frame_store._pool = pool = WatchedDecoderPool(decoder)
 
     async def loop() -> None:
-        given_up = asyncio.create_task(held.lease(paths[0]))
-        await pool.asked_by(given_up)
-        given_up.cancel()
+        cancelled = asyncio.create_task(frame_store.lease(paths[0]))
+        await pool.requested_by(cancelled)
+        cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await given_up
-        assert held.counters()["bytes"] == BOUND
-        pool.may.set()
-        (await held.lease(paths[1])).release()
-        assert held.counters()["bytes"] == 0
-        assert [held.counters()[name] for name in ("decoded", "waits", "evicted")] == [2, 1, 1]
-        (await held.lease(paths[1])).release()
-        assert held.counters()["decoded"] == 2
+            await cancelled
+        assert frame_store.counters()["bytes"] == BOUND
+        pool.permitted.set()
+        (await frame_store.lease(paths[1])).release()
+        assert frame_store.counters()["bytes"] == 0
+        assert [frame_store.counters()[name] for name in ("decoded", "waits", "evicted")] == [2, 1, 1]
+        (await frame_store.lease(paths[1])).release()
+        assert frame_store.counters()["decoded"] == 2
 
     run(loop())
 
 
-def test_who_asks_at_the_moment_in_which_decoding_ends_gets_the_same_frames(
+def test_a_lease_requested_just_when_decoding_ends_gets_the_same_frames(
     store: Any, run: Run, decoder: DecoderPool, tmp_path: Path
 ) -> None:
     path = clip(tmp_path / "a.mp4", 0)
-    held = store()
-    held._pool = pool = Watched(decoder)
+    frame_store = store()
+    frame_store._pool = pool = WatchedDecoderPool(decoder)
 
     async def loop() -> None:
-        pool.may.set()
+        pool.permitted.set()
         late = []
-        pool.when_decoded = lambda: late.append(asyncio.create_task(held.lease(path)))
-        first = await held.lease(path)
+        pool.when_decoded = lambda: late.append(asyncio.create_task(frame_store.lease(path)))
+        first = await frame_store.lease(path)
         assert (await late[0]).frames == first.frames
-        assert len(late) == held.counters()["decoded"] == 1
+        assert len(late) == frame_store.counters()["decoded"] == 1
 
     run(loop())
 
 
-def lost(lease: Any) -> Exception:
+def loss_of(lease: Any) -> Exception:
     return ray.exceptions.ObjectLostError(lease.frames.hex(), b"", "")
 
 
-def test_lost_frames_are_decoded_anew_once_for_all_who_hold_them_in_the_same_room(
+def test_lost_frames_are_decoded_again_once_for_all_their_leases_within_the_same_bytes(
     store: Any, run: Run, tmp_path: Path
 ) -> None:
     path = clip(tmp_path / "a.mp4", 0)
-    held = store(BOUND)
+    frame_store = store(BOUND)
 
     async def loop() -> None:
-        leases = [await held.lease(path) for _ in range(2)]
-        before = held.counters()
+        leases = [await frame_store.lease(path) for _ in range(2)]
+        before = frame_store.counters()
         for lease in leases:
-            assert held.lost(lost(lease))
-        assert not held.lost(TimeoutError())
-        assert not held.lost(ray.exceptions.ObjectLostError("0" * 56, b"", ""))
-        gone = leases[0].frames
+            assert frame_store.lost(loss_of(lease))
+        assert not frame_store.lost(TimeoutError())
+        assert not frame_store.lost(ray.exceptions.ObjectLostError("0" * 56, b"", ""))
+        lost_ref = leases[0].frames
         await asyncio.gather(*(lease.renew() for lease in leases))
-        assert leases[0].frames == leases[1].frames != gone
-        assert held.counters() == {**before, "decoded": 2, "lost": 1}
+        assert leases[0].frames == leases[1].frames != lost_ref
+        assert frame_store.counters() == {**before, "decoded": 2, "lost": 1}
         np.testing.assert_array_equal(ray.get(leases[0].frames), decode(path, CONTRACT)[0])
         await leases[0].renew()  # nothing is lost now
-        assert held.counters()["decoded"] == 2
+        assert frame_store.counters()["decoded"] == 2
 
     run(loop())
 
 
-def test_a_lease_released_while_it_is_renewed_keeps_its_bytes_until_that_ends(
+def test_a_lease_released_during_renewal_keeps_its_bytes_until_renewal_ends(
     store: Any, run: Run, decoder: DecoderPool, tmp_path: Path
 ) -> None:
-    held = store(BOUND)
+    frame_store = store(BOUND)
 
     async def loop() -> None:
-        lease = await held.lease(clip(tmp_path / "a.mp4", 0))
-        size = held.counters()["bytes"]
-        held.lost(lost(lease))
-        held._pool = pool = Watched(decoder)
+        lease = await frame_store.lease(clip(tmp_path / "a.mp4", 0))
+        size = frame_store.counters()["bytes"]
+        frame_store.lost(loss_of(lease))
+        frame_store._pool = pool = WatchedDecoderPool(decoder)
         renewing = asyncio.create_task(lease.renew())
-        await pool.asked_by(renewing)
+        await pool.requested_by(renewing)
         renewing.cancel()
         lease.release()
-        assert held.counters()["bytes"] == size
-        pool.may.set()
-        (await held.lease(clip(tmp_path / "b.mp4", 20))).release()
-        assert (held.counters()["waits"], held.counters()["bytes"]) == (1, 0)
+        assert frame_store.counters()["bytes"] == size
+        pool.permitted.set()
+        (await frame_store.lease(clip(tmp_path / "b.mp4", 20))).release()
+        assert (frame_store.counters()["waits"], frame_store.counters()["bytes"]) == (1, 0)
 
     run(loop())
 
 
-def test_frames_that_nobody_holds_can_be_lost_too(store: Any, run: Run, tmp_path: Path) -> None:
+def test_cached_frames_without_a_lease_can_be_lost_too(store: Any, run: Run, tmp_path: Path) -> None:
     paths = [clip(tmp_path / f"{k}.mp4", 20 * k) for k in range(2)]
-    held = store(BOUND)
+    frame_store = store(BOUND)
 
     async def loop() -> None:
-        with await held.lease(paths[0]) as lease:
-            held.lost(lost(lease))
-        (await held.lease(paths[1])).release()
-        assert (held.counters()["lost"], held.counters()["evicted"]) == (1, 0)
-        (await held.lease(paths[0])).release()
-        assert held.counters()["decoded"] == 3
+        with await frame_store.lease(paths[0]) as lease:
+            frame_store.lost(loss_of(lease))
+        (await frame_store.lease(paths[1])).release()
+        assert (frame_store.counters()["lost"], frame_store.counters()["evicted"]) == (1, 0)
+        (await frame_store.lease(paths[0])).release()
+        assert frame_store.counters()["decoded"] == 3
 
     run(loop())
 
 
-def test_lost_frames_of_a_file_that_changed_are_gone(store: Any, run: Run, tmp_path: Path) -> None:
-    held = store()
-    lease = run(held.lease(clip(tmp_path / "a.mp4", 0)))
+def test_lost_frames_of_a_changed_file_are_unreadable(store: Any, run: Run, tmp_path: Path) -> None:
+    frame_store = store()
+    lease = run(frame_store.lease(clip(tmp_path / "a.mp4", 0)))
     clip(tmp_path / "a.mp4", 100)
-    held.lost(lost(lease))
+    frame_store.lost(loss_of(lease))
     with pytest.raises(UnreadableMedia, match="changed"):
         run(lease.renew())
     lease.release()
-    assert held.counters()["bytes"] == 0
+    assert frame_store.counters()["bytes"] == 0
 
 
 @pytest.mark.parametrize("readable", [True, False])
-def test_a_disk_that_keeps_nothing_is_told_once_and_counted(
+def test_an_unusable_disk_cache_is_reported_once_and_counted(
     readable: bool, store: Any, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "cache"
     if readable:
-        folder.symlink_to(tmp_path / "none")  # has no entry, and takes none
+        folder.symlink_to(tmp_path / "none")  # no entry can be found in it or written to it
     else:
-        folder.write_text("no folder")
-    held = store(cache_dir=str(folder))
+        folder.write_text("a file")
+    frame_store = store(cache_dir=str(folder))
     for k in range(2):
-        run(held.lease(clip(tmp_path / f"{k}.mp4", 20 * k))).release()
-    assert (held.counters()["decoded"], held.counters()["disk_failures"]) == (2, 2)
-    (told,) = (message for message in caplog.messages if "frames.cache_dir" in message)
-    assert str(folder) in told
+        run(frame_store.lease(clip(tmp_path / f"{k}.mp4", 20 * k))).release()
+    assert (frame_store.counters()["decoded"], frame_store.counters()["disk_failures"]) == (2, 2)
+    (warning,) = (message for message in caplog.messages if "frames.cache_dir" in message)
+    assert str(folder) in warning

@@ -1,5 +1,5 @@
-"""Dynamic sampling and skipped steps in the real loop, with a learner and engines that answer at once: what is drawn
-again, and when a run gives up."""
+"""Dynamic sampling and skipped steps in the real loop, with a fake learner and fake engines that answer at once: which
+groups are replaced, and when a run is ended."""
 
 from __future__ import annotations
 
@@ -31,27 +31,28 @@ from rollout.dataset.mix import Mixture
 from rollout.template import PromptTemplate
 
 INFO = FrameInfo("key", (0.0,), (56, 56), (56, 56), 1.0)
-NONE = np.zeros(0, np.int32)
+EMPTY = np.zeros(0, np.int32)
 SAMPLE = Sample("a", "test", "general video QA MCQ", "Where?", "A", options=("A. left", "B. right"), video_path="a.mp4")
 GROUPS_PER_STEP = 2
 NO_SKIPS = repeat(False)
 
 
-class Lease:
+class FakeLease:
     frames, info = None, INFO
-    held = 0
+    unreleased = 0
 
     def __init__(self) -> None:
-        Lease.held += 1
+        FakeLease.unreleased += 1
 
     async def renew(self) -> None: ...
 
     def release(self) -> None:
-        Lease.held -= 1
+        FakeLease.unreleased -= 1
 
 
-class Engines:
-    """Answers A and B to a group that `varies`, else A alone. Always up to date."""
+class FakeRolloutPool:
+    """Answers A and B for a group that `varies`, else only A; always with the current version. `fails`: groups whose
+    generation times out."""
 
     restarts = 0
 
@@ -60,7 +61,7 @@ class Engines:
         self.published: list[int] = []
 
     async def generate(self, *arguments: Any) -> tuple[tuple[Trajectory, ...], int]:
-        n, group = arguments[3], arguments[6]  # the seed, which is the group's number where the run's is 0
+        n, group = arguments[3], arguments[6]  # the seed, which is the number of the group in a run with seed 0
         await asyncio.sleep(0)
         if self.fails(group):
             raise TimeoutError
@@ -72,6 +73,8 @@ class Engines:
 
 
 class SmallPipeline(Pipeline):
+    """Skips decoding and encoding, and records the training progress that the reward sees."""
+
     progress: list[float]
 
     def view(self, sample: Sample, info: FrameInfo, trajectories: tuple[Trajectory, ...], progress: float) -> GroupView:
@@ -79,20 +82,20 @@ class SmallPipeline(Pipeline):
         return super().view(sample, info, trajectories, progress)
 
     async def prepare(self, sample: Sample) -> tuple[Any, Prompt]:
-        return Lease(), Prompt(NONE, NONE, NONE, NONE)
+        return FakeLease(), Prompt(EMPTY, EMPTY, EMPTY, EMPTY)
 
     def prefetch(self, samples: Any) -> None:
         list(samples)
 
 
-class Store:
+class FakeStore:
     def lost(self, error: Exception) -> None: ...
 
     def counters(self) -> dict[str, int]:
         return {}
 
 
-class Referee:
+class FakeReferee:
     restarts = 0
 
     def counters(self) -> dict[str, float]:
@@ -100,7 +103,7 @@ class Referee:
 
 
 class FakeLearner:
-    """Records the groups of each step, and `skips` some."""
+    """Records the groups of each step. `skips`: whether each attempt at a step is skipped."""
 
     def __init__(self, config: TrainConfig, skips: Iterator[bool]):
         self.config, self.skips = config, skips
@@ -114,11 +117,13 @@ class FakeLearner:
         self.batches.append(tuple(ready.scored.group.id for ready in groups))
         if self.config.algorithm.dynamic_sampling:
             advantages = Advantages(self.config.reward.normalise, False).of_step([ready.scored for ready in groups])
-            assert all(np.abs(of_group).max() > 0.1 for of_group in advantages), "each group teaches something"
+            assert all(np.abs(of_group).max() > 0.1 for of_group in advantages), "each group has an advantage"
         return {"loss": 0.0, "skipped": 0.0}
 
 
 class RecordingParts(Parts):
+    """Records the published versions."""
+
     versions: list[int]
 
     async def publish(self, version: int, timeout_s: float) -> None:
@@ -134,7 +139,8 @@ def started(
     skips: Iterator[bool] = NO_SKIPS,
     overrides: tuple[str, ...] = (),
 ) -> tuple[Run, RecordingParts]:
-    """A run of `steps` steps without processes. `skips`: whether each attempt at a step is skipped."""
+    """A run of `steps` steps that starts no processes. `varies`, `fails`: as in FakeRolloutPool; `skips`: as in
+    FakeLearner."""
     names = ["data.train=a", "data.heldout=b", "model.policy=p", "model.referee=r", f"run_dir={tmp_path}"]
     sizes = [f"steps={steps}", f"pacing.groups_per_step={GROUPS_PER_STEP}", "learner.ranks=1", "reward=accuracy_only"]
     switches = ["wandb=disabled", "sampling.group_size=4", f"algorithm.dynamic_sampling={dynamic}"]
@@ -142,8 +148,9 @@ def started(
     config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", overrides)
     inputs = TrainInputs(Mixture([[SAMPLE]], [1.0], 0), [], None, 1)  # type: ignore[arg-type]
     run = Run(config, tmp_path, inputs)
-    engines: Any = Engines(run.admission, varies, fails)
-    pipeline = SmallPipeline(engines, Referee(), Store(), None, PromptTemplate(), RewardGraph(config.reward))  # type: ignore[arg-type]
+    pool = FakeRolloutPool(run.admission, varies, fails)
+    fakes: Any = pool, FakeReferee(), FakeStore(), None
+    pipeline = SmallPipeline(*fakes, PromptTemplate(), RewardGraph(config.reward))
     pipeline.progress = []
     parts = RecordingParts(pipeline, FakeLearner(config, skips), None)  # type: ignore[arg-type]
     parts.versions = []
@@ -152,12 +159,12 @@ def started(
 
 def trained(*arguments: Any, **options: Any) -> tuple[Run, RecordingParts]:
     run, parts = started(*arguments, **options)
-    Lease.held = 0
+    FakeLease.unreleased = 0
     try:
         asyncio.run(run._train(parts))
     finally:
         run.ledger.check()
-    assert Lease.held == 0
+    assert FakeLease.unreleased == 0
     return run, parts
 
 
@@ -168,33 +175,33 @@ def test_groups_of_equal_reward_are_replaced_and_counted(tmp_path: Path) -> None
     assert all(len(batch) == GROUPS_PER_STEP for batch in parts.learner.batches)
     trained_groups = run.ledger.groups(State.TRAINED)
     assert len(trained_groups) == steps * GROUPS_PER_STEP
-    # Three of four, which is far above what may be broken, and no failure.
+    # Three of four groups: far more than may be rejected for other reasons, and yet the run succeeds.
     equal = [group for group in range(max(trained_groups)) if group % 4]
     assert run.ledger.rejections()["zero_variance"] >= len(equal)
     assert all(run.ledger.entry(group).reason == "zero_variance" for group in equal)
     assert run.admission.free == run.config.pacing.slots
-    # Training progress counts the steps taken, however many groups were drawn for them.
+    # Training progress counts optimizer steps, however many groups were drawn for them.
     assert set(parts.pipeline.progress) == {step / steps for step in range(steps)}
 
 
-def test_groups_of_skipped_steps_are_replaced_and_not_held_against_the_data(tmp_path: Path) -> None:
+def test_groups_of_skipped_steps_are_replaced_and_do_not_count_as_broken(tmp_path: Path) -> None:
     skips = cycle([True, True, False])
     run, parts = trained(tmp_path, lambda group: True, lambda group: False, 20, skips=skips)
     assert [len(batch) for batch in parts.learner.batches] == [GROUPS_PER_STEP] * 20
     assert (run.admission.step, run.admission.version) == (20, 20)
-    assert parts.learner.steps == sorted([*range(20)] * 3), "an attempt that is skipped is no step"
+    assert parts.learner.steps == sorted([*range(20)] * 3), "a skipped attempt does not count as a step"
     assert run.ledger.rejections() == {"not_finite": 2 * 20 * GROUPS_PER_STEP}
     assert run.admission.free == run.config.pacing.slots
 
 
-def test_without_dynamic_sampling_they_are_trained(tmp_path: Path) -> None:
+def test_without_dynamic_sampling_groups_of_equal_reward_are_trained(tmp_path: Path) -> None:
     run, parts = trained(tmp_path, lambda group: False, lambda group: False, 5, dynamic=False)
     assert parts.learner.batches == [(2 * step, 2 * step + 1) for step in range(5)]
     assert "zero_variance" not in run.ledger.rejections()
 
 
 @pytest.mark.parametrize("good_steps", [0, 20])
-def test_a_run_of_equal_rewards_ends_and_says_why_however_well_it_began(tmp_path: Path, good_steps: int) -> None:
+def test_a_run_of_equal_rewards_is_ended_with_the_reason_even_after_good_steps(tmp_path: Path, good_steps: int) -> None:
     drawn: list[int] = []
 
     def varies(group: int) -> bool:
@@ -208,24 +215,25 @@ def test_a_run_of_equal_rewards_ends_and_says_why_however_well_it_began(tmp_path
     assert max(drawn) - good_steps * GROUPS_PER_STEP <= (MAX_DRAWS + 1) * GROUPS_PER_STEP + 2 * slots
 
 
-def test_broken_groups_still_end_a_run(tmp_path: Path) -> None:
+def test_too_many_broken_groups_end_a_run(tmp_path: Path) -> None:
     with pytest.raises(TooManyRejected, match="'poison'"):
         trained(tmp_path, lambda group: True, lambda group: group % 4 != 0, 100)
 
 
 def half_for_b(view: GroupView) -> list[float]:
+    """A reward term: 0.5 for the answer B, else 0."""
     return [0.5 * ("<answer>B" in text) for text in view.texts]
 
 
-def test_terms_that_are_normalised_each_by_itself_teach_though_their_sum_does_not(tmp_path: Path) -> None:
-    # 1 for A, and for B 2 times 0.5: all rewards are 1.
+def test_terms_normalised_separately_have_variance_though_their_sum_has_none(tmp_path: Path) -> None:
+    # The reward is 1 for A and 2 * 0.5 for B, so all sums are equal.
     overrides = "reward.normalise=each", f"reward.terms.b.use={__name__}:half_for_b", "reward.terms.b.weight=2.0"
     run, parts = trained(tmp_path, lambda group: group % 4 == 0, lambda group: False, 10, overrides=overrides)
     assert all(group % 4 == 0 for batch in parts.learner.batches for group in batch)
     assert run.ledger.rejections()["zero_variance"] >= 3 * 10
 
 
-def test_terms_that_cancel_in_the_sum_are_variance_all_the_same() -> None:
+def test_terms_that_cancel_in_the_sum_still_count_as_variance() -> None:
     acc, ser = np.array([1, 1, 0, 0], np.float32), np.array([0, 0, 1, 1], np.float32)
     assert not no_variance(acc + ser, {"acc": acc, "ser": ser})
     assert not no_variance(acc, {"acc": acc})
@@ -234,7 +242,7 @@ def test_terms_that_cancel_in_the_sum_are_variance_all_the_same() -> None:
 
 def test_after_a_restart_schedules_and_logs_follow_the_step_and_publications_the_version(tmp_path: Path) -> None:
     run, parts = started(tmp_path, lambda group: True, lambda group: False, 6)
-    # As after a resume: the weights of step 4 were published again, under a version that was never used.
+    # As after a resume: the weights of step 4 were published again, under a new version.
     run.admission = parts.pipeline.rollout_pool.admission = Admission(run.config.pacing, version=9, step=4)
     asyncio.run(run._train(parts))
     assert parts.learner.steps == [4, 5]

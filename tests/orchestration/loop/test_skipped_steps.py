@@ -1,4 +1,4 @@
-"""Steps that are not finite: told, counted, and too many in a row end the run."""
+"""Steps that are not finite are logged and counted, and too many in a row end the run."""
 
 import math
 from pathlib import Path
@@ -20,8 +20,8 @@ BAD = {"loss": math.nan, "skipped": 1.0, "seconds": 0.0}
 
 def test_only_skips_in_a_row_end_a_run(caplog: pytest.LogCaptureFixture) -> None:
     skips = SkippedSteps(3)
-    found = [skips.count(metrics, f"step {n}") for n, metrics in enumerate([BAD, BAD, GOOD, BAD, BAD])]
-    assert found == [True, True, False, True, True]
+    skipped = [skips.count(metrics, f"step {n}") for n, metrics in enumerate([BAD, BAD, GOOD, BAD, BAD])]
+    assert skipped == [True, True, False, True, True]
     assert skips.total == 4
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["step 0", "step 1", "step 3", "step 4"]
     with pytest.raises(
@@ -30,7 +30,7 @@ def test_only_skips_in_a_row_end_a_run(caplog: pytest.LogCaptureFixture) -> None
         skips.count(BAD, "step 5, groups 7, 9")
 
 
-def test_of_many_names_the_first_are_told_and_how_many_more_there_are() -> None:
+def test_of_many_names_the_first_and_the_number_of_others_are_given() -> None:
     assert first_few(["a", "b", "c", "d"]) == "a, b, c, d"
     assert first_few(["a", "b", "c", "d", "e", "f"]) == "a, b, c, d and 2 more"
 
@@ -45,5 +45,5 @@ def test_a_warm_start_names_the_clips_of_a_skipped_step(
     config = SftConfig(stages=[Stage([DataShare("a")], 9)], ranks=1, max_skipped=2, wandb="disabled")
     with pytest.raises(RunFailed, match=r"^step 2, clips 1.mp4, 2.mp4, 3.mp4, 4.mp4 and 1 more: loss or gradient"):
         _train(config, tmp_path, gang, source, 0)
-    (told,) = (record.getMessage() for record in caplog.records if "skipped" in record.getMessage())
-    assert told.startswith("step 1, clips 0.mp4, 1.mp4, 2.mp4, 3.mp4 and 2 more: ")
+    (warning,) = (record.getMessage() for record in caplog.records if "skipped" in record.getMessage())
+    assert warning.startswith("step 1, clips 0.mp4, 1.mp4, 2.mp4, 3.mp4 and 2 more: ")

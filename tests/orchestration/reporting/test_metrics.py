@@ -1,4 +1,4 @@
-"""The run's log and terminal, and the summary's numbers, against cases worked by hand."""
+"""The metrics log, the terminal output and the numbers of the summary, against cases worked by hand."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def lines(run_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_each_log_is_on_disk_when_it_returns(tmp_path: Path) -> None:
+def test_a_record_is_on_disk_when_log_returns(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with RunLog(run_dir, {}, "disabled") as log:
         log.log(0, {"loss": np.float32(0.5), "ages": np.array([1, 2]), "per_term": {"ser": 1}})
@@ -39,7 +39,7 @@ def test_each_log_is_on_disk_when_it_returns(tmp_path: Path) -> None:
     assert 0 <= first["seconds"] < 60
 
 
-def test_a_resumed_run_drops_what_it_will_measure_again(tmp_path: Path) -> None:
+def test_a_resumed_run_drops_the_lines_of_steps_it_will_repeat(tmp_path: Path) -> None:
     with RunLog(tmp_path, {}, "disabled") as log:
         for step in (1, 2, 3):
             log.log(step, {"loss": 1.0})
@@ -50,7 +50,7 @@ def test_a_resumed_run_drops_what_it_will_measure_again(tmp_path: Path) -> None:
     assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(1, 1.0), (2, 1.0), (3, 2.0)]
 
 
-def test_numbers_that_json_lacks_stay_readable_to_any_reader(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_written_as_null(tmp_path: Path) -> None:
     with RunLog(tmp_path, {}, "disabled") as log:
         log.log(1, {"grad_norm": float("nan"), "loss": -np.inf, "ratios": np.array([1.0, np.inf])})
 
@@ -61,7 +61,7 @@ def test_numbers_that_json_lacks_stay_readable_to_any_reader(tmp_path: Path) -> 
     assert (record["grad_norm"], record["loss"], record["ratios"]) == (None, None, [1.0, None])
 
 
-def test_a_step_going_back_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_step_below_the_last_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with RunLog(tmp_path, {}, "disabled") as log:
         log.log(2, {"loss": 1.0})
         with pytest.raises(ValueError, match="step 1 come after those of step 2"):
@@ -84,7 +84,7 @@ def test_wandb_offline_holds_metrics_and_config_without_an_account(
     assert capfd.readouterr() == ("", "")
 
 
-def test_off_the_terminal_each_step_is_one_plain_line() -> None:
+def test_without_a_terminal_each_step_is_one_plain_line() -> None:
     out = io.StringIO()
     with Progress(total=40, done=9, console=Console(file=out, width=20)) as progress:
         progress.update(10, "reward 0.250  staleness 0.50  12.3 samples/s")
@@ -94,7 +94,7 @@ def test_off_the_terminal_each_step_is_one_plain_line() -> None:
     assert last == "step 40/40  reward 0.500  staleness 1.00  8.0 samples/s  0:00 left"
 
 
-def test_time_left_counts_the_steps_of_this_run_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_is_estimated_from_the_steps_of_this_run_only(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([1000.0, 1060.0])
     monkeypatch.setattr("orchestration.reporting.metrics.time.monotonic", lambda: next(now))
     out = io.StringIO()
@@ -132,7 +132,7 @@ def evaluation(
 FACTS = RunFacts(ages=[0, 1, 1, 2], staleness_bound=2, wall_s=61.5, versions={"torch": "2.13.0"})
 
 
-def test_summary_by_hand() -> None:
+def test_the_summary_equals_a_case_worked_by_hand() -> None:
     before = evaluation([0.0, 0.5, 0.5, 1.0])
     after = evaluation(
         [0.25, 0.75, 0.75, 1.25], accuracy=[1, 1, 1, 1], valid_claims=[1, 1, 1, 1], box_area=[float("nan")] * 4
@@ -163,7 +163,7 @@ def test_summary_by_hand() -> None:
     }
 
 
-def test_a_clip_that_was_unreadable_once_is_left_out_of_both() -> None:
+def test_a_clip_unreadable_in_one_evaluation_is_left_out_of_both() -> None:
     before, after = evaluation([0, 1, 2, 3]), evaluation([4, 6, 7, 8], clips=("b", "c", "d", "e"))
     left, right = in_both(before, after)
     assert left.clips == right.clips == ("b", "c", "d")
@@ -171,15 +171,15 @@ def test_a_clip_that_was_unreadable_once_is_left_out_of_both() -> None:
     assert right.reward.tolist() == [4, 6, 7]
 
 
-def test_unlike_clips_and_runs_without_training_are_refused() -> None:
-    good = evaluation([0, 0, 0, 0])
+def test_different_clips_and_runs_without_training_are_refused() -> None:
+    before = evaluation([0, 0, 0, 0])
     with pytest.raises(ValueError, match="not the same clips"):
-        comparison(good, evaluation([0, 0, 0, 0], clips=("b", "a", "c", "d")))
+        comparison(before, evaluation([0, 0, 0, 0], clips=("b", "a", "c", "d")))
     with pytest.raises(ValueError, match="no group was trained"):
         training(RunFacts([], 2, 1.0, {}))
 
 
-def test_the_interval_is_that_of_the_paired_difference() -> None:
+def test_the_interval_is_of_the_paired_difference() -> None:
     rng = np.random.default_rng(1)
     before = rng.normal(0, 10, 400)
     gain = rng.normal(0.5, 1, 400)
@@ -192,7 +192,7 @@ def test_the_interval_is_that_of_the_paired_difference() -> None:
     assert (low, high) != paired_bootstrap_ci(before, before + gain, seed=1)
 
 
-def test_the_interval_of_two_clips_by_hand() -> None:
+def test_the_interval_of_two_clips_equals_a_case_worked_by_hand() -> None:
     # Two clips that differ by 0 and 1: a resample's mean is 0, .5 or 1 with probability 1/4, 1/2, 1/4.
     before, after = np.zeros(2), np.array([0.0, 1.0])
     assert paired_bootstrap_ci(before, after, level=0.95) == (0.0, 1.0)
@@ -204,11 +204,11 @@ def test_the_interval_of_two_clips_by_hand() -> None:
     [([], []), ([1.0], [1.0, 2.0]), ([1.0, float("nan")], [1.0, 2.0])],
 )
 def test_the_interval_needs_one_finite_pair_per_clip(before: list[float], after: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"per clip|every clip"):
+    with pytest.raises(ValueError, match=r"one value per clip|finite value for every clip"):
         paired_bootstrap_ci(np.array(before), np.array(after))
 
 
-def test_the_summary_file_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_the_summary_file_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     report = comparison(evaluation([0, 0, 0, 1]), evaluation([0, 0, 1, 1]))
     write_summary(path, report)
@@ -219,24 +219,24 @@ def test_the_summary_file_is_whole_or_not_there(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
 
 
-def test_versions_of_the_five_parts_are_found() -> None:
-    found = installed_versions()
-    assert set(found) == {"ray", "vllm", "deepspeed", "torch", "transformers"}
-    assert "unknown" not in found.values()
+def test_the_versions_of_all_five_packages_are_known() -> None:
+    versions = installed_versions()
+    assert set(versions) == {"ray", "vllm", "deepspeed", "torch", "transformers"}
+    assert "unknown" not in versions.values()
 
 
-def test_the_closing_table_names_every_number_and_the_run(tmp_path: Path) -> None:
+def test_the_closing_table_shows_every_number_and_the_run_directory(tmp_path: Path) -> None:
     out = io.StringIO()
     after = evaluation([0, 0, 1, 1], box_area=[float("nan")] * 4)
     report = training(FACTS) | comparison(evaluation([0, 0, 0, 1]), after)
     print_summary(report, tmp_path / ("long" * 40), Console(file=out, width=80))
     text = out.getvalue()
-    assert str(tmp_path / ("long" * 40)) + "\n" in text, "the path is whole, to be copied"
+    assert str(tmp_path / ("long" * 40)) + "\n" in text, "the path is not wrapped, so it can be copied"
     for expected in ("0.250", "0.500", "+0.000 to +0.750", "4 groups trained in 1:02", "worst 2, bound 2"):
         assert expected in text
 
 
-def test_without_held_out_clips_the_closing_lines_are_of_the_training(tmp_path: Path) -> None:
+def test_without_held_out_clips_only_the_training_is_summarised(tmp_path: Path) -> None:
     out = io.StringIO()
     print_summary(training(FACTS), tmp_path, Console(file=out, width=200))
     assert out.getvalue().startswith("4 groups trained in 1:02")

@@ -1,4 +1,4 @@
-"""A node dies and takes frames with it: whoever needs them is told by Ray, and the store decodes them anew."""
+"""A node dies and its frames are lost: tasks that need them get Ray's error, and the store decodes them again."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from rollout.frames.decoding import decode
 from rollout.frames.store import FrameStore
 
 pytestmark = pytest.mark.slow
-# Smaller frames would not lie in the object store: Ray keeps results of up to 100 KB with their owner.
+# Smaller frames would not be in the object store: Ray keeps results of up to 100 KB with their owner.
 CONTRACT = SamplingContract(frames=32, max_pixels=6272, min_pixels=784, multiple=28)
-HERE = {"node:__internal_head__": 0.001}
+HEAD_NODE = {"node:__internal_head__": 0.001}
 
 
 def clip(path: Path, grey: int) -> str:
@@ -38,58 +38,58 @@ def clip(path: Path, grey: int) -> str:
 
 @pytest.fixture
 def mortal(ray_cluster: Any) -> Iterator[Node]:
-    """A second node, with the resource "mortal"."""
+    """A second node, with the resource "mortal", which the test kills."""
     with another_node('--resources={"mortal":1}', f"--object-store-memory={80 * 2**20}") as node:
         yield node
 
 
-@ray.remote(num_cpus=0, resources=HERE)
+@ray.remote(num_cpus=0, resources=HEAD_NODE)
 class Engine:
-    """Takes frames as the rollout actor and the referee do."""
+    """Receives frames as an argument, as the rollout actor and the referee do."""
 
     async def generate(self, frames: np.ndarray) -> int:
         return int(frames.sum())
 
 
-def test_frames_that_go_with_a_node_are_decoded_anew(
+def test_frames_lost_with_a_node_are_decoded_again(
     mortal: Node, run: Callable[..., Any], tiny_model: Path, tmp_path: Path
 ) -> None:
     paths = [clip(tmp_path / f"{k}.mp4", 40 * k) for k in range(3)]
     store = FrameStore(CONTRACT, 2**26, FramesConfig(workers=1))
     store._pool._new = lambda: Decoder.options(resources={"mortal": 0.01}).remote(2**30, None)
-    asked, ready, fetched = [run(store.lease(path)) for path in paths]
+    sent, ready, fetched = [run(store.lease(path)) for path in paths]
     engine = Engine.remote()
-    rank = LearnerRank.options(num_cpus=0, resources=HERE).remote(RankConfig(str(tiny_model), ()), 0, 1)
+    rank = LearnerRank.options(num_cpus=0, resources=HEAD_NODE).remote(RankConfig(str(tiny_model), ()), 0, 1)
     ray.get(rank.fetch.remote([fetched.frames]))
     mortal.kill()
 
     async def generate() -> int:
-        return await engine.generate.remote(asked.frames)
+        return await engine.generate.remote(sent.frames)
 
-    with pytest.raises(ray.exceptions.ObjectLostError) as told:
+    with pytest.raises(ray.exceptions.ObjectLostError) as loss:
         run(generate())
-    assert store.lost(told.value)
-    with pytest.raises(ray.exceptions.ObjectLostError) as told:
+    assert store.lost(loss.value)
+    with pytest.raises(ray.exceptions.ObjectLostError) as loss:
         ray.get(rank.fetch.remote([fetched.frames, ready.frames]))
-    assert store.lost(told.value)
-    ray.get(rank.fetch.remote([fetched.frames]))  # a copy is where it was fetched to
+    assert store.lost(loss.value)
+    ray.get(rank.fetch.remote([fetched.frames]))  # the rank still holds the copy it fetched
     assert store.counters()["lost"] == 2
 
-    store._pool._new = lambda: Decoder.options(resources=HERE).remote(2**30, None)
-    for lease, path in zip((asked, ready, fetched), paths):
+    store._pool._new = lambda: Decoder.options(resources=HEAD_NODE).remote(2**30, None)
+    for lease, path in zip((sent, ready, fetched), paths):
         run(lease.renew())
         np.testing.assert_array_equal(ray.get(lease.frames), decode(path, CONTRACT)[0])
     assert run(generate()) == int(decode(paths[0], CONTRACT)[0].sum(dtype=int))
     assert store.counters()["decoded"] == 5
 
 
-def test_no_file_is_blamed_for_a_node_that_is_gone_before_ray_misses_it(
+def test_a_node_death_that_ray_has_not_noticed_yet_makes_no_file_unreadable(
     mortal: Node, run: Callable[..., Any], tmp_path: Path
 ) -> None:
     path = clip(tmp_path / "a.mp4", 0)
     store = FrameStore(CONTRACT, 2**26, FramesConfig(workers=1))
-    there = NodeAffinitySchedulingStrategy(mortal.id, soft=True)  # or wherever there is room, once it is missed
-    store._pool._new = lambda: Decoder.options(scheduling_strategy=there).remote(2**30, None)
+    on_mortal = NodeAffinitySchedulingStrategy(mortal.id, soft=True)  # or on any node, once Ray has noticed the death
+    store._pool._new = lambda: Decoder.options(scheduling_strategy=on_mortal).remote(2**30, None)
     mortal.kill()
     with run(store.lease(path)) as lease:
         np.testing.assert_array_equal(ray.get(lease.frames), decode(path, CONTRACT)[0])

@@ -1,4 +1,4 @@
-"""The learner's ranks have their places on the cluster together or not at all. GPUs here are a resource's name only."""
+"""The learner's ranks are placed on the cluster together or not at all. GPUs here are only the name of a resource."""
 
 from __future__ import annotations
 
@@ -19,35 +19,37 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def two_nodes(ray_cluster: Any) -> Iterator[None]:
-    """With a GPU each, beside the cluster's own without any."""
+    """Two nodes with a GPU each, beside the cluster's own node without any."""
     options = "--num-gpus=1", f"--object-store-memory={80 * 2**20}"
-    with another_node(*options) as one, another_node(*options) as other:
+    with another_node(*options) as first, another_node(*options) as second:
         yield
-        for node in (one, other):  # Ray misses them at the same time
+        for node in (first, second):  # both at once, so that Ray notices both deaths in the same wait
             node.kill()
 
 
-def rooms() -> dict[str, dict[str, Any]]:
-    return {room["placement_group_id"]: room for room in placement_group_table().values() if room["state"] != "REMOVED"}
+def placement_groups() -> dict[str, dict[str, Any]]:
+    groups = placement_group_table().values()
+    return {group["placement_group_id"]: group for group in groups if group["state"] != "REMOVED"}
 
 
 def test_ranks_on_two_nodes_form_one_gang(two_nodes: None, tiny_model: Path, encoder: Any, tmp_path: Path) -> None:
-    others = rooms().keys()
+    others = placement_groups().keys()
     gang = LearnerGang(RankConfig(str(tiny_model), encoder.banned_ids, timeout_s=400), 2, gpus=1)
-    (room,) = (room for name, room in rooms().items() if name not in others)
-    assert (room["state"], room["strategy"]) == ("CREATED", "PACK")
-    assert len(set(room["bundles_to_node_id"].values())) == 2
+    (group,) = (group for key, group in placement_groups().items() if key not in others)
+    assert (group["state"], group["strategy"]) == ("CREATED", "PACK")
+    assert len(set(group["bundles_to_node_id"].values())) == 2
     gang.save(tmp_path, 1, {})  # a collective
     with pytest.raises(RunFailed) as refused:
         LearnerGang(RankConfig(str(tiny_model), encoder.banned_ids, timeout_s=2), 1, gpus=1)
-    assert str(refused.value).startswith("no room for the learner's ranks in 2 s: 1 times 1 GPUs were asked for")
+    message = "the learner's ranks could not be placed within 2 s: they need 1 times 1 GPUs"
+    assert str(refused.value).startswith(message)
     assert str(refused.value).endswith("0 are free")
     gang.stop()
-    assert rooms().keys() == others, "both rooms are given back"
+    assert placement_groups().keys() == others, "both placement groups are removed"
     LearnerGang(RankConfig(str(tiny_model), encoder.banned_ids, timeout_s=400), 2, gpus=1).stop()
 
 
-def test_a_cluster_that_is_too_small_is_told_as_it_is(ray_cluster: Any, tiny_model: Path) -> None:
-    told = r"3 times 2 GPUs were asked for; the cluster's \d nodes have [\d, ]+, of which \d are free$"
-    with pytest.raises(RunFailed, match=told):
+def test_the_error_states_the_gpus_needed_and_those_of_the_cluster(ray_cluster: Any, tiny_model: Path) -> None:
+    message = r"they need 3 times 2 GPUs; the cluster's \d nodes have [\d, ]+, of which \d are free$"
+    with pytest.raises(RunFailed, match=message):
         LearnerGang(RankConfig(str(tiny_model), (), timeout_s=2), 3, gpus=2)

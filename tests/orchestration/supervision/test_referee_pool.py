@@ -1,4 +1,4 @@
-"""Pools of real referee actors before an endpoint of the test's own: routes, deaths, hangs, ensembles."""
+"""Pools of real referee actors that query a local endpoint: routing, deaths, hangs, ensembles."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def endpoint(run: Run, reply: Any) -> Iterator[Endpoint]:
     run(server.__aexit__(None, None, None))
 
 
-def config_for(at: Endpoint, **service: Any) -> RefereeConfig:
-    return RefereeConfig(RefereeSource("m", at.url), service=ServiceConfig(**service))
+def config_for(server: Endpoint, **service: Any) -> RefereeConfig:
+    return RefereeConfig(RefereeSource("m", server.url), service=ServiceConfig(**service))
 
 
 @pytest.fixture(scope="module")
 def steady_endpoint(ray_cluster: Any, run: Run) -> Iterator[Endpoint]:
-    with endpoint(run, steady) as at:
-        yield at
+    with endpoint(run, steady) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def pair(steady_endpoint: Endpoint, run: Run) -> Iterator[RefereePool]:
-    """Two actors."""
+    """A pool of two actors."""
     pool = RefereePool(config_for(steady_endpoint), 2, 0.0)
     run(pool.start())
     yield pool
@@ -70,22 +70,22 @@ async def settled(pool: RefereePool) -> None:
         await asyncio.gather(*(replica.supervised.settled() for replica in pool._replicas))
 
 
-def test_a_clip_is_always_asked_of_the_same_actor_and_clips_are_shared_out(
+def test_each_clip_has_one_actor_and_clips_are_spread_over_the_actors(
     pair: RefereePool, run: Run, steady_endpoint: Endpoint
 ) -> None:
-    async def twice() -> None:
+    async def ask_twice() -> None:
         for _ in range(2):
             await asyncio.gather(*(ask(pair, clip(n)) for n in range(12)))
 
     before = len(steady_endpoint.bodies)
-    run(twice())
-    assert len(steady_endpoint.bodies) - before == 24, "each was remembered where it was asked again"
+    run(ask_twice())
+    assert len(steady_endpoint.bodies) - before == 24, "the second time, every answer came from the cache"
     counts = pair.counters()
     assert (counts["asked"], counts["cached"]) == (24, 24)
     assert all(replica.counts["asked"] >= 4 for replica in pair._replicas)
 
 
-def test_while_one_is_dead_the_other_answers_and_what_was_counted_stays(pair: RefereePool, run: Run) -> None:
+def test_while_one_actor_is_dead_the_other_answers_and_counters_survive(pair: RefereePool, run: Run) -> None:
     async def deaths() -> None:
         for replica in pair._replicas:
             ray.kill(replica.supervised.actor)
@@ -99,7 +99,7 @@ def test_while_one_is_dead_the_other_answers_and_what_was_counted_stays(pair: Re
     assert pair.counters()["asked"] >= asked + 24
 
 
-def test_where_all_are_dead_it_is_waited_for(steady_endpoint: Endpoint, run: Run) -> None:
+def test_questions_wait_for_the_restart_if_no_actor_runs(steady_endpoint: Endpoint, run: Run) -> None:
     pool = RefereePool(config_for(steady_endpoint), 1, 0.0)
 
     async def death() -> list[Any]:
@@ -112,7 +112,7 @@ def test_where_all_are_dead_it_is_waited_for(steady_endpoint: Endpoint, run: Run
     ray.kill(pool._replicas[0].supervised.actor)
 
 
-def test_an_actor_that_hangs_is_missing_and_replaced(
+def test_an_actor_that_hangs_is_replaced_and_its_verdicts_are_missing(
     steady_endpoint: Endpoint, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MARGIN_S", 0.5)
@@ -125,7 +125,7 @@ def test_an_actor_that_hangs_is_missing_and_replaced(
         os.kill(pid, signal.SIGSTOP)
         claims = [RED, replace(RED, time=5.0)]
         missing = await referee.verify("Where?", claims, INFO, FRAMES)
-        pool._timeout_s = 60.0  # the new one's first call imports
+        pool._timeout_s = 60.0  # the first call of the replacement also imports modules
         return missing, await referee.verify("Where?", claims, INFO, FRAMES), await referee.judge("Who?", "a", "b")
 
     missing, verdicts, judged = run(hang())
@@ -136,12 +136,12 @@ def test_an_actor_that_hangs_is_missing_and_replaced(
     ray.kill(pool._replicas[0].supervised.actor)
 
 
-def test_an_ensembles_disagreement_is_counted(pair: RefereePool, run: Run) -> None:
+def test_the_disagreement_of_an_ensemble_is_reported(pair: RefereePool, run: Run) -> None:
     async def other(body: dict[str, Any]) -> tuple[int, Any]:
         return answering(0.5, 0.25, 0.25)
 
-    with endpoint(run, other) as at:
-        second = RefereePool(config_for(at), 1, 0.0)
+    with endpoint(run, other) as server:
+        second = RefereePool(config_for(server), 1, 0.0)
         run(second.start())
         referee = Referee([pair, second])
         (verdict,) = run(referee.verify("Where?", [RED], INFO, FRAMES))
@@ -156,7 +156,7 @@ def test_an_ensembles_disagreement_is_counted(pair: RefereePool, run: Run) -> No
         ray.kill(second._replicas[0].supervised.actor)
 
 
-def test_a_key_or_calibration_that_does_not_fit_is_bad_input_at_the_start(steady_endpoint: Endpoint, run: Run) -> None:
+def test_a_missing_key_or_a_foreign_calibration_is_bad_input_at_the_start(steady_endpoint: Endpoint, run: Run) -> None:
     locked = RefereeConfig(RefereeSource("m", steady_endpoint.url, api_key_env="SER_TEST_NO_SUCH_KEY"))
     with pytest.raises(BadInput, match="SER_TEST_NO_SUCH_KEY: that variable is not set"):
         run(RefereePool(locked, 1, 0.0).start())
@@ -165,7 +165,7 @@ def test_a_key_or_calibration_that_does_not_fit_is_bad_input_at_the_start(steady
         run(RefereePool(foreign, 1, 0.0).start())
 
 
-def test_a_referee_that_cannot_be_kept_alive_ends_the_run(
+def test_a_referee_that_dies_too_often_ends_the_run(
     steady_endpoint: Endpoint, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_RESTARTS", 0)
@@ -180,19 +180,19 @@ def test_a_referee_that_cannot_be_kept_alive_ends_the_run(
         run(death())
 
 
-def test_an_endpoint_that_bars_every_question_ends_the_run_in_one_line(ray_cluster: Any, run: Run) -> None:
+def test_an_endpoint_that_refuses_every_question_ends_the_run_with_one_line(ray_cluster: Any, run: Run) -> None:
     replies = iter([answering(0.1, 0.2, 0.7)])
 
-    async def barred_soon(body: dict[str, Any]) -> tuple[int, Any]:
+    async def refuses_after_one(body: dict[str, Any]) -> tuple[int, Any]:
         return next(replies, (401, {"error": {"message": "key revoked"}}))
 
-    with endpoint(run, barred_soon) as at:
-        pool = RefereePool(config_for(at, breaker_failures=2), 1, 0.0)
+    with endpoint(run, refuses_after_one) as server:
+        pool = RefereePool(config_for(server, breaker_failures=2), 1, 0.0)
         run(pool.start())
         with pytest.raises(RunFailed, match="key revoked") as failed:
             run(ask(pool, INFO))
-        told = str(failed.value.cause)  # which the command line prints
-        assert told.startswith("the referee rejects every question: HTTP 401")
-        assert "\n" not in told
+        message = str(failed.value.cause)  # printed by the command line
+        assert message.startswith("the referee rejects every question: HTTP 401")
+        assert "\n" not in message
         assert pool.restarts == 0
         ray.kill(pool._replicas[0].supervised.actor)
