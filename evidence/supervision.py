@@ -12,9 +12,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 A = TypeVar("A")
+
+
+def actor_class(cls: type) -> Any:
+    """`cls`, a class decorated as an actor. Type checkers ignore class decorators and see a plain class, which has no
+    `options` and no `remote`."""
+    return cls
 
 
 class BudgetSpent(Exception):

@@ -35,7 +35,8 @@ from learner.zero.gather import gather_buckets, whole_numel
 from learner.zero.process_group import free_address, join_group
 
 
-class _LearnerRank:
+@ray.remote
+class LearnerRank:
     """One rank of the learner. Call `join` first, on all ranks at once."""
 
     def __init__(self, config: RankConfig, rank: int, world: int):
@@ -172,7 +173,3 @@ class _LearnerRank:
             return
         whole = {name: tensor.to(getattr(torch, dtype)) for name, tensor in merge(state, self.scales).items()}
         save_hugging_face(whole.items(), Path(folder), Path(self.config.model))
-
-
-# Any: type checkers ignore the type that a class decorator returns, and Ray's handles only know decorated methods.
-LearnerRank: Any = ray.remote(_LearnerRank)

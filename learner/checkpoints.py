@@ -6,7 +6,6 @@ nor deepspeed.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evidence.errors import BadInput
+from evidence.files import write_text
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,7 @@ class Record:
 
     def write(self, path: Path) -> None:
         data = asdict(self) | {"parameters": {name: [s.shape, s.key] for name, s in self.parameters.items()}}
-        part = path.with_name(f"{path.name}.part")
-        part.write_text(json.dumps(data))
-        os.replace(part, path)
+        write_text(path, json.dumps(data))
 
 
 def require_same_model(path: Path, saved: Record, here: Record) -> None:

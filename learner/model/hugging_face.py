@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from evidence.files import whole_folder
+
 FILE_BYTES = 5 * 10**9  # maximum size of a file of weights, as on the Hub
 PREFIX = "model.safetensors"
 
@@ -21,20 +23,14 @@ def save_hugging_face(
     the model folder `source`. At most `file_bytes` of tensors are in memory at once.
 
     The folder appears complete or not at all, and replaces an existing one."""
-    target, folder = folder, folder.with_name(folder.name + ".part")
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    for file in source.iterdir():
-        if file.suffix in {".json", ".jinja", ".txt"} and not file.name.startswith(PREFIX):
-            shutil.copy(file, folder / file.name)
-    dtype = _save_weights(tensors, folder, file_bytes)
-    config = json.loads((folder / "config.json").read_text())
-    config["dtype"] = str(dtype).removeprefix("torch.")
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    if target.exists():
-        shutil.rmtree(target)
-    folder.rename(target)
+    with whole_folder(folder) as part:
+        for file in source.iterdir():
+            if file.suffix in {".json", ".jinja", ".txt"} and not file.name.startswith(PREFIX):
+                shutil.copy(file, part / file.name)
+        dtype = _save_weights(tensors, part, file_bytes)
+        config = json.loads((part / "config.json").read_text())
+        config["dtype"] = str(dtype).removeprefix("torch.")
+        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _save_weights(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, file_bytes: int) -> torch.dtype:

@@ -4,7 +4,6 @@ other number of ranks they are converted once to DeepSpeed's universal form.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import deepspeed
 from deepspeed.checkpoint import ds_to_universal
 
 from evidence.errors import RunFailed
+from evidence.files import whole_folder
 from learner.checkpoints import Saved, universal
 
 # Enough for the 84 GB of a 7B model, read and written three times at 100 MB/s.
@@ -56,14 +56,11 @@ def convert(record: Path) -> None:
     target = universal(record)
     if target.is_dir():
         return
-    part = target.with_suffix(".part")
-    if part.exists():
-        shutil.rmtree(part)
-    command = [sys.executable, "-m", ds_to_universal.__name__, "--num_extract_workers=1", "--num_merge_workers=1"]
-    command += [f"--input_folder={record.with_suffix('')}", f"--output_folder={part}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=CONVERT_TIMEOUT_S)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise RunFailed(f"{record}: cannot be converted for another number of ranks: {reason}")
-    part.with_name("latest_universal").unlink()
-    part.rename(target)
+    with whole_folder(target) as part:
+        command = [sys.executable, "-m", ds_to_universal.__name__, "--num_extract_workers=1", "--num_merge_workers=1"]
+        command += [f"--input_folder={record.with_suffix('')}", f"--output_folder={part}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CONVERT_TIMEOUT_S)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise RunFailed(f"{record}: cannot be converted for another number of ranks: {reason}")
+        part.with_name("latest_universal").unlink()

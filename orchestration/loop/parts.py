@@ -9,12 +9,12 @@ from typing import Any
 
 import ray
 
+from evidence.supervision import actor_class
 from orchestration.loop.learner_step import Learner
 from orchestration.loop.pipeline import Pipeline
 from orchestration.settings import TrainConfig
 from orchestration.supervision.cluster import NAMESPACE
 from orchestration.supervision.engines import policy_engine, referee_engine, sizes_of
-from orchestration.supervision.placement import actor_class
 from orchestration.supervision.referee_pool import make_referee
 from orchestration.supervision.rollout_pool import RolloutPool
 from orchestration.supervision.weights import WeightsActor

@@ -16,6 +16,7 @@ from typing import Any
 import ray
 
 from evidence.digests import model_digest
+from evidence.supervision import actor_class
 from learner.actor import LearnerRank
 from learner.checkpoints import (
     Record,
@@ -28,7 +29,7 @@ from learner.checkpoints import (
 from learner.packing.step import MicroLayout
 from learner.settings import RankConfig
 from learner.zero.checkpoint import convert
-from orchestration.supervision.placement import Placement, actor_class
+from orchestration.supervision.placement import Placement
 
 KEPT_CHECKPOINTS = 2
 

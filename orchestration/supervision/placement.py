@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -12,12 +10,6 @@ from evidence.errors import RunFailed
 
 # A bundle must not be empty. Actors without a GPU reserve no cores: the operating system shares them out.
 NO_GPU = {"CPU": 0.001}
-
-
-def actor_class(cls: type) -> Any:
-    """`cls`, a class decorated with `ray.remote`. Type checkers ignore class decorators and see a plain class, which
-    has no `options` and no `remote`."""
-    return cls
 
 
 class Placement:

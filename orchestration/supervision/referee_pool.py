@@ -19,9 +19,8 @@ import numpy as np
 import ray
 
 from evidence.errors import RunFailed
-from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, Supervised
+from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, Supervised, actor_class
 from evidence.types import Claim, FrameInfo, Verdict
-from orchestration.supervision.placement import actor_class
 from orchestration.supervision.rollout_pool import MAX_RESTARTS, START_TIMEOUT_S
 from referee.actor import RefereeActor, RefereeConfig
 from referee.service.ensemble import combined

@@ -14,9 +14,8 @@ from typing import Any
 import ray
 
 from evidence.errors import RunFailed
-from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, Supervised
+from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, Supervised, actor_class
 from evidence.types import Prompt, Trajectory
-from orchestration.supervision.placement import actor_class
 from rollout.actor import RolloutActor
 from rollout.engine import EngineConfig, WeightStore
 

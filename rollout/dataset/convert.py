@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evidence.errors import BadInput
+from evidence.files import whole_file
 from evidence.types import Sample
 from rollout.dataset.formats import Format, named
 from rollout.dataset.read import DatasetFile, describe
@@ -49,17 +50,13 @@ def convert(source: DatasetFile, target: Path, to: str) -> Converted:
 
 def _write(rows: Iterator[dict[str, Any]], target: Path) -> int:
     """Write the rows to `target` and return their number. Raises OSError if the target cannot be written."""
-    part, count = target.with_name(target.name + ".part"), 0
     before, between, after = ("", "\n", "\n") if target.suffix == ".jsonl" else ("[\n", ",\n", "\n]\n")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(before)
-            for count, row in enumerate(rows, 1):
-                file.write(between * (count > 1) + json.dumps(row, ensure_ascii=False))
-            file.write(after)
-        part.rename(target)
-    finally:
-        part.unlink(missing_ok=True)
+    count = 0
+    with whole_file(target) as part, part.open("w", encoding="utf-8") as file:
+        file.write(before)
+        for count, row in enumerate(rows, 1):
+            file.write(between * (count > 1) + json.dumps(row, ensure_ascii=False))
+        file.write(after)
     return count
 
 

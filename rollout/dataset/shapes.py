@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import cv2
 import numpy as np
 
 from evidence.errors import BadInput
+from evidence.files import whole_folder
 from evidence.geometry import convert
 from evidence.types import NORMALISED, Box, BoxSpace
 
@@ -235,11 +235,10 @@ def make_shapes(
         raise BadInput("make-shapes: sizes must be 0 or more, one of them above 0, and questions at least 1")
     if seed < 0 or workers < 1:
         raise BadInput(f"make-shapes: seed = {seed}, workers = {workers}: seed must be 0 or more, workers at least 1")
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
     counts = {}
     # Not forked from this process: with threads, as in a Ray driver, a fork can deadlock on their locks.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver")) as pool:
+    processes = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"))
+    with whole_folder(out) as part, processes as pool:
         for split, clips in zip(SPLITS, (train, val, test)):
             for thousand in range(0, clips, 1000):
                 (part / f"videos/{split}/{thousand // 1000:03d}").mkdir(parents=True)
@@ -249,11 +248,9 @@ def make_shapes(
             for done, clip_samples in enumerate(pool.map(_make_clip, jobs, chunksize=16), 1):
                 samples.extend(clip_samples)
                 progress(split, done, clips)
-            part.mkdir(parents=True, exist_ok=True)
             (part / f"{split}.json").write_text(json.dumps(samples))
             counts[split] = len(samples)
             for most in (1, 2) if split == "train" else ():
                 few = [s for s in samples if len({p for items in s["key_items"].values() for p in items}) <= most]
                 (part / f"{split}_le{most}.json").write_text(json.dumps(few))
-    part.rename(out)
     return counts

@@ -17,6 +17,7 @@ import numpy as np
 import ray
 
 from evidence.sampling import SamplingContract, frame_key
+from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, actor_class, started
 from evidence.types import FrameInfo
 from rollout.frames.decoders import VERSIONS
 from rollout.frames.decoding import (
@@ -39,7 +40,8 @@ START_TRIES = 3
 NOT_STARTED = "no decoder could be started for it"
 
 
-class _Decoder:
+@ray.remote(num_cpus=0)
+class Decoder:
     """One process that only decodes."""
 
     def __init__(self, memory_bytes: int, cache: FrameCache | None):
@@ -78,10 +80,6 @@ class _Decoder:
         return frames, (info, False, failure)
 
 
-# Any: type checkers ignore the type that a class decorator returns, and Ray's handles only know decorated methods.
-Decoder: Any = ray.remote(num_cpus=0)(_Decoder)
-
-
 class DecoderPool:
     """A pool of decoders, each started when it is first needed. Use it from one event loop.
 
@@ -92,7 +90,12 @@ class DecoderPool:
     def __init__(self, size: int, timeout_s: float, memory_bytes: int, cache: FrameCache | None = None):
         self.timeout_s = timeout_s
         self.deaths = self.disk_failures = 0
-        self._new = lambda: Decoder.remote(memory_bytes, cache)
+        self._lifecycle = Lifecycle(
+            create=lambda: actor_class(Decoder).remote(memory_bytes, cache),
+            ready=lambda decoder: decoder.ready.remote(),
+            kill=ray.kill,
+            deaths=(ray.exceptions.RayActorError,),
+        )
         self._free: asyncio.LifoQueue[Any] = asyncio.LifoQueue()  # None: a decoder that is not started yet
         for _ in range(size):
             self._free.put_nowait(None)
@@ -114,23 +117,19 @@ class DecoderPool:
 
     async def _ready(self, decoder: Any) -> Any:
         """A decoder that responds: `decoder` or, if it has died while idle (as with its node), a new one, so that the
-        death is not blamed on the next file. Raises TimeoutError, and RayActorError if START_TRIES in a row died."""
-        decoder = decoder or self._new()
+        death is not blamed on the next file. Raises TimeoutError, and BudgetSpent if START_TRIES in a row died."""
+        budget = RestartBudget(START_TRIES - 1)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                for tries_left in reversed(range(START_TRIES)):
+                if decoder is not None:
                     try:
                         await decoder.ready.remote()
-                        break
+                        return decoder
                     except ray.exceptions.RayActorError:
-                        if not tries_left:
-                            raise
-                    self.deaths += 1
-                    decoder = self._new()
-        except BaseException:
-            _kill(decoder)
-            raise
-        return decoder
+                        budget.spend()
+                return await started(self._lifecycle, budget)
+        finally:
+            self.deaths += budget.used
 
     async def _call(self, path: str, method: str, *args: Any, returns: int = 1) -> Any:
         decoder, reason = await self._free.get(), NOT_STARTED
@@ -140,7 +139,7 @@ class DecoderPool:
             async with asyncio.timeout(self.timeout_s):
                 refs = getattr(decoder, method).options(num_returns=returns).remote(*args)
                 return (refs[0], await refs[1]) if returns == 2 else await refs
-        except (TimeoutError, ray.exceptions.RayError) as error:
+        except (TimeoutError, BudgetSpent, ray.exceptions.RayError) as error:
             if isinstance(error, TimeoutError) and reason == DIED:
                 reason = took_longer(self.timeout_s)
             elif isinstance(error, ray.exceptions.RayTaskError):

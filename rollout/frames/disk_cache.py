@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from evidence.files import PART, whole_file
 from evidence.types import FrameInfo
 
 SUFFIX = ".frames"
-UNFINISHED = ".frames.tmp"
 ABANDONED_S = 3600.0  # age of an unfinished file whose writer must have died
 
 
@@ -60,13 +60,9 @@ class FrameCache:
         """Store an entry. Raises OSError if it cannot be written."""
         self.folder.mkdir(parents=True, exist_ok=True)
         body = json.dumps(asdict(info)).encode() + b"\n" + frames.tobytes()
-        unfinished = self.folder / f"{info.key}.{os.getpid()}{UNFINISHED}"
-        try:
-            unfinished.write_bytes(hashlib.sha256(body).digest() + body)
-            unfinished.replace(self.folder / (info.key + SUFFIX))
-        except OSError:
-            unfinished.unlink(missing_ok=True)  # the disk may be full
-            raise
+        # Not durable: an entry that a power failure damaged fails its checksum.
+        with whole_file(self.folder / (info.key + SUFFIX), durable=False) as part:
+            part.write_bytes(hashlib.sha256(body).digest() + body)
         self._unaccounted += len(body)
         if self._unaccounted > self.budget_bytes // 32:
             self._trim(self.budget_bytes * 3 // 4)
@@ -78,7 +74,7 @@ class FrameCache:
         files = []
         for entry in os.scandir(self.folder):
             with contextlib.suppress(FileNotFoundError):
-                abandoned = entry.name.endswith(UNFINISHED) and time.time() - entry.stat().st_mtime > ABANDONED_S
+                abandoned = entry.name.endswith(PART) and time.time() - entry.stat().st_mtime > ABANDONED_S
                 if not entry.name.endswith(SUFFIX) and not abandoned:
                     continue
                 files.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))

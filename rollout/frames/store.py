@@ -42,7 +42,7 @@ class Lease:
     """Frames that stay in the object store until `release`. frames: ref to uint8 [n, H, W, 3]; info: about them."""
 
     def __init__(self, store: FrameStore, number: int, file: MediaFile, key_times: tuple[float, ...], frames: Frames):
-        self.frames: ray.ObjectRef | None
+        self.frames: Any
         self.frames, self.info = frames
         self._store, self._number, self._file, self._key_times = store, number, file, key_times
 

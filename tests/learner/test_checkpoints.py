@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from evidence.errors import BadInput
+from evidence.files import PART
 from learner.checkpoints import (
     Record,
     Saved,
@@ -58,7 +59,11 @@ def test_a_mismatched_run_is_refused_and_the_difference_named(here: Record, mess
 def test_removing_a_checkpoint_removes_all_files_derived_from_it(tmp_path: Path) -> None:
     for step in (2, 10, 4):
         record = tmp_path / f"step-{step:06d}.json"
-        for folder in (record.with_suffix(""), universal(record), universal(record).with_suffix(".part")):
+        for folder in (
+            record.with_suffix(""),
+            universal(record),
+            universal(record).with_name(universal(record).name + PART),
+        ):
             folder.mkdir()
         RECORD.write(record)
     (tmp_path / "step-000010.json.part").touch()  # left by an interrupted write

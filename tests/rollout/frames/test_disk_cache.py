@@ -70,7 +70,7 @@ def test_the_folder_stays_within_its_budget_and_keeps_recently_used_entries(tmp_
     size = 400
     budget = 32 * size
     caches = [FrameCache(tmp_path, budget) for _ in range(8)]
-    (tmp_path / "killed.1.frames.tmp").write_bytes(b"x" * size)
+    (tmp_path / "killed.frames.1.part").write_bytes(b"x" * size)
     (tmp_path / "holiday.mp4").write_bytes(b"x" * 2 * budget)
     for path in tmp_path.iterdir():
         os.utime(path, (0, 0))
@@ -79,7 +79,7 @@ def test_the_folder_stays_within_its_budget_and_keeps_recently_used_entries(tmp_
         caches[number % 8].put(*entry(f"{number}", number))
         assert caches[0].get("used") is not None
         assert sum(p.stat().st_size for p in tmp_path.glob("*.frames*")) <= budget
-    assert not (tmp_path / "killed.1.frames.tmp").exists()
+    assert not (tmp_path / "killed.frames.1.part").exists()
     assert (tmp_path / "holiday.mp4").exists(), "a file that does not belong to the cache"
     assert caches[0].get("99") is not None
     assert caches[0].get("0") is None
