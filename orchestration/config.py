@@ -11,6 +11,9 @@ A section whose class names a `FOLDER` may start from a recipe, a file `configs/
 holds the section's keys: `reward: NAME`, or `recipe: NAME` beside keys that come on top. A later recipe takes the place
 of all that was said of the section before. In the resolved config the recipe's content stands, and not its name.
 
+A section whose class has a function `free_keys` has a mapping without declared keys: the function, given the section's
+name and content, returns those that it may have, so that they can be suggested for an unknown key.
+
 A file may start from others: `include: [base.yaml]`, relative to itself; what comes later wins, and the file itself
 wins over what it includes.
 """
@@ -19,7 +22,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from itertools import takewhile
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -32,6 +37,7 @@ from evidence.errors import BadInput
 
 Schema = TypeVar("Schema")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+SIMILAR = 0.8  # of two keys: one letter of five is wrong, or two are swapped
 
 
 def load_config(schema: type[Schema], path: str | Path | None, overrides: Sequence[str] = ()) -> Schema:
@@ -46,8 +52,12 @@ def load_config(schema: type[Schema], path: str | Path | None, overrides: Sequen
     layers = [(source, _written_out(schema, layer)) for source, layer in layers]
     layers = _with_recipes(schema, layers)
     said_by: dict[str, str] = {}
+
+    def known_keys() -> list[str]:
+        return list(_paths(schema, reduce(_overlaid, (layer for _, layer in layers))))
+
     for source, layer in layers:
-        said_by |= dict.fromkeys(_checked(schema, schema, layer, source), source)
+        said_by |= dict.fromkeys(_checked(schema, layer, source, known_keys), source)
     name = str(path) if path is not None else "overrides"
     try:
         return _instance(OmegaConf.merge(schema, *(layer for _, layer in layers)))
@@ -150,9 +160,9 @@ def recipe_file(folder: str, name: str, source: str) -> Path:
     return home / f"{name}.yaml"
 
 
-def _checked(schema: Any, hint: Any, value: Any, source: str, key: str = "") -> Iterator[str]:
-    """The dotted keys within `value`, each known and each of its declared type; `hint` is declared for `key` itself, a
-    key of `schema`."""
+def _checked(hint: Any, value: Any, source: str, known_keys: Callable[[], list[str]], key: str = "") -> Iterator[str]:
+    """The dotted keys within `value`, each known and each of its declared type; `hint` is declared for `key` itself.
+    `known_keys`: those of the whole config."""
     section, origin = _section(hint), get_origin(hint)
     within = f"{key}." if key else ""
     if section and isinstance(value, dict):
@@ -163,15 +173,15 @@ def _checked(schema: Any, hint: Any, value: Any, source: str, key: str = "") -> 
                 while isinstance(each, dict) and each:  # its first value's key tells most of what is meant
                     last, each = next(iter(each.items()))
                     unknown += f".{last}"
-                nearest = _nearest(unknown, [*(within + path for path in _paths(section)), *_paths(schema)])
+                nearest = _nearest(unknown, [*(within + path for path in _paths(section)), *known_keys()])
                 raise BadInput(f"{source}: unknown key {unknown}; the nearest known one is {nearest}")
-            yield from _checked(schema, hints[name], each, source, f"{within}{name}")
+            yield from _checked(hints[name], each, source, known_keys, f"{within}{name}")
     elif origin in (list, tuple) and isinstance(value, list) and value:
         for index, each in enumerate(value):
-            yield from _checked(schema, get_args(hint)[0], each, source, f"{within}{index}")
+            yield from _checked(get_args(hint)[0], each, source, known_keys, f"{within}{index}")
     elif origin is dict and isinstance(value, dict):
         for name, each in value.items():
-            yield from _checked(schema, get_args(hint)[1], each, source, f"{within}{name}")
+            yield from _checked(get_args(hint)[1], each, source, known_keys, f"{within}{name}")
     elif not _fits(value, hint):
         raise BadInput(f"{source}: {key} = {value!r}: it has to be {_describe(hint)}")
     else:
@@ -218,27 +228,54 @@ def _section(hint: Any) -> Any:
     return options[0] if len(options) == 1 and dataclasses.is_dataclass(options[0]) else None
 
 
-def _paths(schema: Any) -> Iterator[str]:
-    """The dotted keys of `schema`; of a list of sections those of its first."""
+def _paths(schema: Any, written: Any = None) -> Iterator[str]:
+    """The dotted keys of `schema`: for a list of sections, those of its first; for a mapping of sections, those of
+    each name in `written`, a config in plain data."""
+    written = written if isinstance(written, dict) else {}
     for name, hint in get_type_hints(schema).items():
-        if name in schema.__dataclass_fields__:
-            yield name
-            listed = get_origin(hint) is list
-            section = _section(get_args(hint)[0] if listed else hint)
-            within = f"{name}.0" if listed else name
-            yield from (f"{within}.{path}" for path in _paths(section)) if section else ()
+        if name not in schema.__dataclass_fields__:
+            continue
+        yield name
+        value, origin = written.get(name), get_origin(hint)
+        sections = {name: value}
+        if origin is list:
+            sections = {f"{name}.0": None}
+        elif origin is dict:
+            sections = {f"{name}.{key}": content for key, content in value.items()} if isinstance(value, dict) else {}
+        section = _section(get_args(hint)[-1] if origin in (list, dict) else hint)
+        for path, content in sections.items() if section else ():
+            yield from (f"{path}.{key}" for key in _paths(section, content))
+            if hasattr(section, "free_keys"):
+                yield from (f"{path}.{key}" for key in section.free_keys(path.rpartition(".")[2], content))
+
+
+def _overlaid(below: Any, above: Any) -> Any:
+    """Two layers merged, as plain data: what `above` holds wins."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return below | {key: _overlaid(below.get(key), value) for key, value in above.items()}
 
 
 def _nearest(key: str, known: list[str]) -> str:
-    """The known key that is most like `key`: one with the same last part if there is any, so that `lr` finds
-    `….schedule.lr`, else the nearest as a whole and by its last part."""
+    """The known key most like `key`.
 
-    def likeness(candidate: str) -> tuple[bool, float]:
-        last, other = key.rpartition(".")[2], candidate.rpartition(".")[2]
-        pairs = (key, candidate), (last, other)
-        return last == other, sum(difflib.SequenceMatcher(None, a, b).ratio() for a, b in pairs)
+    An equal last part counts most, so that `lr` finds `….schedule.lr`; then a similar last part; then the number of
+    leading parts in common, so that keys of the same section win; then the similarity of the whole.
+    """
+    parts = key.split(".")
+
+    def likeness(candidate: str) -> tuple[bool, bool, int, float]:
+        other = candidate.split(".")
+        last = _similarity(parts[-1], other[-1])
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(parts, other)))
+        return last == 1, last >= SIMILAR, shared, last + _similarity(key, candidate)
 
     return max(known, key=likeness)
+
+
+def _similarity(a: str, b: str) -> float:
+    """From 0 to 1, which only equal texts have."""
+    return difflib.SequenceMatcher(None, a, b).ratio()
 
 
 def _describe(hint: Any) -> str:

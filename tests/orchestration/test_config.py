@@ -19,6 +19,8 @@ from orchestration.config import load_config, to_yaml
 from orchestration.settings import TrainConfig
 from referee.reward.graph import RewardGraph
 
+ROOT = Path(__file__).parents[2]
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -148,6 +150,35 @@ def test_an_override_is_refused_in_one_line_naming_it(tmp_path, override, parts)
 def test_a_key_that_is_misspelt_or_out_of_place_is_told_the_right_one(schema, override, nearest):
     with pytest.raises(BadInput, match=rf"unknown key .*; the nearest known one is {re.escape(nearest)}$"):
         load_config(schema, None, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("reward.sigma=2", "reward.terms.ser.options.sigma"),
+        ("reward.sigm=2", "reward.terms.ser.options.sigma"),
+        ("reward.options.sigma=2", "reward.terms.ser.options.sigma"),
+        ("reward.terms.ser.sigma=2", "reward.terms.ser.options.sigma"),
+        ("reward.free_form=exact", "reward.terms.acc.options.free_form"),
+        ("eval.sigma=2", "eval.ser.sigma"),
+        ("learner.grups_per_step=2", "pacing.groups_per_step"),
+    ],
+)
+def test_keys_of_the_same_section_are_suggested_first_options_of_reward_terms_included(override, nearest):
+    with pytest.raises(BadInput, match=rf"unknown key .*; the nearest known one is {re.escape(nearest)}$"):
+        load_config(TrainConfig, ROOT / "configs/experiment/quickstart.yaml", [override])
+
+
+def test_option_names_follow_the_recipe_in_force(tmp_path, monkeypatch):
+    write(tmp_path, "mine.py", "def shout(view, *, loudness=1):\n    return [0.0] * len(view.texts)\n")
+    monkeypatch.chdir(tmp_path)
+    config = ROOT / "configs/experiment/quickstart.yaml"
+    with pytest.raises(BadInput, match=r"nearest known one is reward\.terms\.loud\.options\.loudness$"):
+        load_config(TrainConfig, config, ["reward.terms.loud.use='mine:shout'", "reward.loudnes=2"])
+    with pytest.raises(BadInput, match=r"nearest known one is eval\.ser\.sigma$"):
+        load_config(TrainConfig, config, ["reward=accuracy_only", "reward.sigma=2"])
+    with pytest.raises(BadInput, match=r"unknown key reward\.sigma"):
+        load_config(TrainConfig, config, ["reward.terms.ser.use=nowhere", "reward.sigma=2"])
 
 
 def test_an_override_without_a_value():
@@ -321,10 +352,12 @@ def test_a_recipe_that_is_not_there_is_refused_with_those_that_are(recipes):
         load_config(Cooked, None, ["engine=large"])
 
 
-RECIPES = sorted(path.stem for path in (Path(__file__).parents[2] / "configs/reward").glob("*.yaml"))
+RECIPES = sorted(path.stem for path in (ROOT / "configs/reward").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_of_ours_can_be_trained_with(name):
-    graph = RewardGraph(load_config(TrainConfig, "configs/experiment/quickstart.yaml", [f"reward={name}"]).reward)
+    graph = RewardGraph(
+        load_config(TrainConfig, ROOT / "configs/experiment/quickstart.yaml", [f"reward={name}"]).reward
+    )
     assert ("verdicts" in graph.needs) == name.startswith("ser")
