@@ -237,7 +237,7 @@ def test_data_check_finds_a_video_that_cannot_be_decoded(
     error = refused("data", "check", world / "test.json", "--media")
     assert f"{world}/test.json: 1 of its media files" in error
     assert str(video) in error
-    assert "mend or remove" in error
+    assert "repair the files, or remove" in error
 
 
 @pytest.mark.parametrize("numbers", [("--train", "-1"), ("--questions", "0"), ("--workers", "0"), ("--seed", "-1")])
