@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from itertools import takewhile
 from pathlib import Path
@@ -136,9 +136,8 @@ def _with_recipes(schema: Any, layers: list[tuple[str, dict[str, Any]]]) -> list
     for source, layer in layers:
         for key, folder in folders.items():
             section = layer.get(key)
-            recipe = section.get("recipe") if isinstance(section, dict) else None
-            if recipe and isinstance(recipe, str):
-                del section["recipe"]
+            if isinstance(section, dict) and isinstance(section.get("recipe"), str) and section["recipe"]:
+                recipe = section.pop("recipe")
                 result = [(earlier, {k: v for k, v in content.items() if k != key}) for earlier, content in result]
                 for file, content in _read(recipe_file(folder, recipe, source), ()):
                     result.append((file, {key: _expanded(hints[key], content)}))
@@ -203,7 +202,7 @@ def _instance(config: Any) -> Any:
 
 def _sections(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted path, section) of every section of a merged config: inner sections before outer ones, itself last."""
-    keys = node if isinstance(node, DictConfig) else range(len(node))
+    keys: Iterable[Any] = node if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
         if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
             child = node[key]

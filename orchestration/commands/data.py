@@ -31,7 +31,8 @@ def check_file(file: DatasetFile, media: bool, against: DatasetFile | None, work
     if workers < 1:
         raise BadInput(f"--workers {workers}: must be 1 or more")
     report, samples = check(file)
-    paths, test_paths = media_of(samples), against and media_of(list(against))
+    paths = media_of(samples)
+    test_paths = None if against is None else media_of(list(against))
     if media:
         from rollout.dataset.media import decoded  # loads the decoder
 
