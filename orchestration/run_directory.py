@@ -1,4 +1,4 @@
-"""The run directory: where it may be, and that one run at a time has it."""
+"""The run directory: a valid place, held by one run at a time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ CONFIG = "config.yaml"
 
 
 def run_directory(name: str) -> Path:
-    """`name` as an absolute path. Raises BadInput for a relative path inside a Ray job, whose working directory is a
-    copy that is deleted when the job ends, and for a path at which no folder can be made."""
+    """`name` as an absolute path. Raises BadInput for a path at which no folder can be created, and for a relative path
+    inside a Ray job, whose working directory is a copy that is deleted when the job ends."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not Path(name).is_absolute():
         raise BadInput(f"run_dir = {name}: a Ray job runs in a copy of the project; give an absolute path")
     return require_folder("run_dir", name)
@@ -28,7 +28,7 @@ def require_unused(run_dir: Path) -> None:
 
 
 def claim(run_dir: Path, config: Any) -> None:
-    """Write config.yaml. Raises BadInput if it exists: of two runs that start at once, one gets the folder."""
+    """Write config.yaml. Raises BadInput if it exists: of two runs that start at once, only one gets the folder."""
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
         with (run_dir / CONFIG).open("x", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""What `ser train` can be told. Sections whose code has a schema of its own are composed from there."""
+"""The config schema of `ser train`. Sections whose code has its own schema are composed from there."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ WandbMode = Literal["offline", "online", "disabled"]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """train: one dataset file, or several with their weights. heldout: one, of which the first samples are used.
-    A file is its path, or a section with its format, filters and so on (docs/data.md)."""
+    """train: one dataset file, or several with their weights. heldout: one file, of which the first samples are used.
+    A file is given by its path, or as a section with its format, filters and so on (docs/data.md)."""
 
     train: list[DataShare] = MISSING
     heldout: DataFile = MISSING
@@ -41,8 +41,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """policy: a folder with weights, tokenizer and processor files. referee: one or several, whose mean verdict counts;
-    each is such a folder or a section (docs/referee.md)."""
+    """policy: a folder with weights, tokenizer and processor files. referee: one, or several whose verdicts are
+    averaged; each is such a folder or a section (docs/referee.md)."""
 
     policy: str = MISSING
     referee: list[RefereeSource] = MISSING
@@ -53,11 +53,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How completions are drawn. `max_tokens` bounds one completion, `max_model_len` it and its prompt together;
-    `max_num_seqs` completions are decoded at once.
+    """How completions are sampled. max_tokens: limit for one completion; max_model_len: for prompt and completion
+    together, tokens. max_num_seqs: completions that an engine decodes at once.
 
-    The keys from `top_p` on exist to be refused (promise 4): the learner's softmax is over the whole vocabulary, so a
-    log-prob normalised over a truncated or penalised one would make a wrong ratio.
+    `top_p` and the keys after it must keep their defaults (promise 4): the learner's softmax is over the whole
+    vocabulary, so a log-prob normalised over a truncated or penalised one would give a wrong ratio.
     """
 
     group_size: int = 8
@@ -73,13 +73,18 @@ class SamplingConfig:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.group_size >= 2, "group_size", self.group_size, "2 or more: advantages compare a group")
         require(
-            # Banned tokens are kept out by a bias of -100, which is divided by the temperature.
+            self.group_size >= 2,
+            "group_size",
+            self.group_size,
+            "2 or more: advantages compare completions within a group",
+        )
+        require(
+            # A bias of -100 excludes banned tokens; the engine divides it by the temperature.
             0 < self.temperature <= 2,
             "temperature",
             self.temperature,
-            "above 0, and at most 2: a hotter one lets banned tokens in",
+            "above 0, and at most 2: a higher one lets banned tokens through",
         )
         require_least(self, 1, "max_tokens", "max_num_seqs")
         for key in ("top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"):
@@ -88,7 +93,7 @@ class SamplingConfig:
                 value == neutral,
                 key,
                 value,
-                f"{neutral} while training: the engine's log-probs would not be those of the learner's softmax",
+                f"{neutral} in training: the engine's log-probs would differ from those of the learner's softmax",
             )
 
 
@@ -96,11 +101,11 @@ class SamplingConfig:
 class LearnerConfig:
     """How the policy is trained.
 
-    ranks: ZeRO-3 processes.
-    schedule: of the learning rate; by default a cosine to 0 after the warm-up (Open-o3-Video's).
-    parity_bound: the largest difference of log-probs between engine and learner at start.
-    export_dtype: of the weights written at the end.
-    max_skipped: steps in a row whose loss or gradient is not finite, at which the run stops.
+    ranks: number of ZeRO-3 processes.
+    schedule: the learning rate; by default a cosine to 0 after the warm-up (as in Open-o3-Video).
+    parity_bound: the largest allowed difference of log-probs between engine and learner at start.
+    export_dtype: dtype of the weights written at the end.
+    max_skipped: the run stops after this many consecutive steps whose loss or gradient is not finite.
     """
 
     ranks: int = 2
@@ -121,13 +126,13 @@ class LearnerConfig:
             self.reference.kind != "lora_off" or self.policy.lora is not None,
             "reference.kind",
             self.reference.kind,
-            "none or frozen: there is no learner.policy.lora to switch off",
+            "none or frozen: no learner.policy.lora is set that could be switched off",
         )
         require(
             self.zero.ema is None,
             "zero.ema",
             self.zero.ema,
-            "null: only `ser sft` keeps the checkpoints that an average is saved in",
+            "null: only `ser sft` writes the checkpoints that hold the average",
         )
 
     @property
@@ -137,12 +142,17 @@ class LearnerConfig:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """object_store_gib: Ray's shared memory, which must hold frames_gib of frames (who needs more waits) and two weight
-    versions.
-    gpus_per_*: 0 on a machine without any; a fraction lets engines share a GPU.
-    gpu_memory_utilization: share of each of its GPUs' memory that an engine takes, KV cache included; of engines that
-    share one, together below 1. tensor_parallel: GPUs over which an engine's model is split.
-    kv_cache_gib: of each engine without GPUs. timeout_s: of every single wait."""
+    """Processes and their memory.
+
+    object_store_gib: Ray's shared memory, which must hold the frames and two weight versions.
+    frames_gib: budget for decoded frames; requests that do not fit wait.
+    gpus_per_engine, gpus_per_rank: 0 on a machine without GPUs; a fraction lets engines share a GPU.
+    gpu_memory_utilization: share of the memory of each of its GPUs that an engine takes, KV cache included; the shares
+    of engines on the same GPU must sum to less than 1.
+    tensor_parallel: number of GPUs over which an engine's model is split.
+    kv_cache_gib: KV cache of each engine without GPUs.
+    timeout_s: limit of every single wait, seconds.
+    """
 
     object_store_gib: float = 2.0
     frames_gib: float = 1.0
@@ -164,7 +174,7 @@ class ClusterConfig:
             self.tensor_parallel == 1 or 1 < self.tensor_parallel == self.gpus_per_engine,
             "tensor_parallel",
             self.tensor_parallel,
-            f"1, or gpus_per_engine ({self.gpus_per_engine:g}): an engine is split over all the GPUs it has",
+            f"1, or gpus_per_engine ({self.gpus_per_engine:g}): an engine is split over all its GPUs",
         )
         require(
             self.frames_gib < self.object_store_gib,
@@ -176,10 +186,10 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """The held-out comparison before and after: `samples` clips, greedy and at the training
-    temperature. 0 leaves it out.
+    """The held-out comparison before and after training: `samples` clips, greedy and at the training temperature.
+    0 skips it.
 
-    ser: by what their evidence is judged, whatever the training's reward, so that runs compare."""
+    ser: the SER options that score the evidence, independent of the training reward, so that runs are comparable."""
 
     samples: int = 512
     ser: Ser = field(default_factory=Ser)
@@ -190,9 +200,10 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run: `steps` optimizer steps, everything it leaves behind in `run_dir`.
+    """One training run of `steps` optimizer steps. Everything it writes is in `run_dir`.
 
-    shuffle_rewards: the control that should learn nothing: each group's rewards are dealt to its completions at random.
+    shuffle_rewards: a control that should learn nothing: each group's rewards are permuted at random among its
+    completions.
     wandb: offline (no account needed), online or disabled.
     """
 
@@ -224,7 +235,7 @@ class TrainConfig:
             self.pacing.groups_per_step >= self.learner.ranks,
             "learner.ranks",
             self.learner.ranks,
-            f"at most pacing.groups_per_step ({self.pacing.groups_per_step}): each rank trains a group at least",
+            f"at most pacing.groups_per_step ({self.pacing.groups_per_step}): each rank trains at least one group",
         )
         require(
             self.sampling.max_tokens < self.sampling.max_model_len,
@@ -233,7 +244,7 @@ class TrainConfig:
             f"below max_model_len ({self.sampling.max_model_len})",
         )
         if self.reward.normalise != "sum":
-            by = f"with reward.normalise = {self.reward.normalise}, which says itself what rewards are measured by"
+            by = f"with reward.normalise = {self.reward.normalise}, which has its own baseline and scale"
             for key, neutral in (("baseline", "group"), ("divide_by_std", False)):
                 value = getattr(self.algorithm, key)
                 require(value == neutral, f"algorithm.{key}", value, f"{neutral} {by}")
@@ -241,10 +252,10 @@ class TrainConfig:
         self._require_reference()
 
     def _require_reference(self) -> None:
-        """A reference policy where a price is paid for leaving it, and only there."""
+        """Require a reference policy if a KL penalty uses it, and none otherwise."""
         kl, kind = self.algorithm.kl, self.learner.reference.kind
         wanted = "frozen or lora_off" if kl.coefficient else "none"
-        why = "sets a price on leaving the reference" if kl.coefficient else "is 0, so nothing would ask it"
+        why = "sets a KL penalty against the reference" if kl.coefficient else "is 0, so nothing would use it"
         require(
             self.learner.uses_reference == bool(kl.coefficient),
             "learner.reference.kind",
@@ -255,12 +266,12 @@ class TrainConfig:
             not (kl.coefficient and kl.where == "reward" and self.reward.normalise == "each"),
             "algorithm.kl.where",
             kl.where,
-            "loss with reward.normalise = each, which normalises the reward's terms, and the price is none of them",
+            "loss with reward.normalise = each, which normalises each term, and the penalty is not a term",
         )
 
     @property
     def gpus(self) -> float:
-        """GPUs of all engines, the referees' included, and all ranks, the reference's included."""
+        """GPUs of all engines, including the referees', and of all ranks, including the reference's."""
         cluster = self.cluster
         engines = cluster.rollout_engines + sum(source.replicas for source in self.model.referee if not source.url)
         reference = self.learner.reference

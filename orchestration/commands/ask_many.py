@@ -1,6 +1,6 @@
-"""Asking referees about many claims of a dataset, with progress: what calibration and attacks share.
+"""Asking referees about many claims of a dataset, with a progress bar; shared by calibration and attacks.
 
-Guarantee: clips that cannot be read and claims without a verdict are counted apart, and no verdict is made up.
+Guarantee: clips that cannot be read and claims without a verdict are counted separately, and no verdict is made up.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ class ReadableSample:
 
 
 def phrases_of(samples: Sequence[Sample]) -> list[str]:
+    """The distinct object phrases of the samples' labels, sorted."""
     return sorted({phrase for sample in samples for items in sample.key_items.values() for phrase in items})
 
 
 async def readable(
     standalone: StandaloneReferee, samples: Sequence[Sample], counts: Counter[str]
 ) -> list[ReadableSample]:
-    """The samples that can be read; others are counted as unreadable. Raises BadInput if none can."""
+    """The samples that can be read; the others are added to counts["unreadable"]. Raises BadInput if none can."""
 
     async def decoded(sample: Sample) -> ReadableSample | None:
         try:
@@ -49,7 +50,7 @@ async def readable(
 
     clips = [clip for clip in await with_progress("decoding", [decoded(s) for s in samples]) if clip is not None]
     if not clips:
-        raise BadInput(f"none of the {len(samples)} clips can be read; `ser data check --media` says why")
+        raise BadInput(f"none of the {len(samples)} clips can be read; `ser data check --media` gives the reasons")
     return clips
 
 
@@ -59,31 +60,33 @@ async def ask_many(
     claims: Sequence[tuple[int, Claim]],
     method: Callable[..., Awaitable[list[T]]],
 ) -> list[tuple[T, ...]]:
-    """For each claim, in order, the answer of every referee. A claim comes with the index of its clip. `method`: verify
-    or probabilities of the standalone referee."""
-    of_clip: dict[int, list[int]] = {}
-    for place, (number, _) in enumerate(claims):
-        of_clip.setdefault(number, []).append(place)
+    """For each claim, in order, the answers of all referees.
+
+    claims: (index of the clip, claim). method: `verify` or `probabilities` of `standalone`.
+    """
+    places_of_clip: dict[int, list[int]] = {}
+    for place, (clip, _) in enumerate(claims):
+        places_of_clip.setdefault(clip, []).append(place)
     answers: list[tuple[T, ...]] = [()] * len(claims)
 
-    async def ask(number: int, places: list[int]) -> None:
-        sample = clips[number].sample
+    async def ask(clip: int, places: list[int]) -> None:
+        sample = clips[clip].sample
         with await standalone.lease(sample) as lease:
-            about = [claims[place][1] for place in places]
+            clip_claims = [claims[place][1] for place in places]
             for referee in range(len(standalone.pools)):
-                replies = await method(sample, about, lease, referee)
+                replies = await method(sample, clip_claims, lease, referee)
                 for place, reply in zip(places, replies, strict=True):
                     answers[place] += (reply,)
 
-    await with_progress("judging", [ask(number, places) for number, places in of_clip.items()])
+    await with_progress("judging", [ask(clip, places) for clip, places in places_of_clip.items()])
     return answers
 
 
-async def with_progress(what: str, work: Sequence[Any]) -> list[Any]:
-    """The results of coroutines, in order; a few run at once."""
+async def with_progress(description: str, work: Sequence[Any]) -> list[Any]:
+    """The results of coroutines, in order. At most SAMPLES_AT_ONCE run at a time."""
     gate = asyncio.Semaphore(SAMPLES_AT_ONCE)
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        bar = progress.add_task(what, total=len(work))
+        bar = progress.add_task(description, total=len(work))
 
         async def counted(coroutine: Any) -> Any:
             async with gate:

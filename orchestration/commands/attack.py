@@ -1,4 +1,4 @@
-"""`ser calibrate --attacks`: what claims gain that are written to fool the referee (referee/trust/attacks)."""
+"""`ser calibrate --attacks`: the gains of claims written to fool the referee (referee/trust/attacks)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from evidence.types import Sample
 from orchestration.commands.ask_many import ask_many, phrases_of, readable
 from orchestration.commands.calibrate import CalibrateConfig
 from orchestration.supervision.standalone_referee import standalone_referee
-from referee.trust.attacks import ABSENT_BAR, MEAN_BAR, P95_BAR, attack_report, bars_broken, make_attacks
+from referee.trust.attacks import ABSENT_BAR, MEAN_BAR, P95_BAR, Attack, attack_report, bars_broken, make_attacks
 
 
 def main(config: CalibrateConfig, as_json: bool) -> None:
-    """Print what attacks gain. Raises RunFailed, after it, if a bar is broken, and BadInput."""
+    """Print the gains of attacks, then raise RunFailed if a bar is exceeded. Raises BadInput."""
     samples = config.data.read()[: config.samples]
     report = asyncio.run(_attacked(config, samples))
     if as_json:
@@ -39,23 +39,30 @@ async def _attacked(config: CalibrateConfig, samples: list[Sample]) -> dict[str,
     async with standalone_referee(config, [config.model.referee]) as standalone:
         counts: Counter[str] = Counter()
         clips = await readable(standalone, samples, counts)
-        looked = [(clip.sample, clip.info) for clip in clips]
+        decoded = [(clip.sample, clip.info) for clip in clips]
         phrases = phrases_of(samples)
         corpora = {
-            name: make_attacks(looked, config.attacks, config.seed, phrases, loose=name == "too loose")
+            name: make_attacks(decoded, config.attacks, config.seed, phrases, loose=name == "too loose")
             for name in ("unrelated", "too loose")
         }
         claims = [
-            (number, claim) for made in corpora.values() for number, one in made for claim in (one.claim, one.honest)
+            (clip, claim)
+            for corpus in corpora.values()
+            for clip, attack in corpus
+            for claim in (attack.claim, attack.honest)
         ]
         answers = iter(await ask_many(standalone, clips, claims, standalone.verify))
         report: dict[str, Any] = {"referee": standalone.pools[0].digest}
-    for name, made in corpora.items():
-        pairs = [(one, next(answers)[0], next(answers)[0]) for _, one in made]
-        whole = [(one, said, honest) for one, said, honest in pairs if said is not None and honest is not None]
-        counts["without a verdict"] += len(pairs) - len(whole)
-        if not whole:
+    for name, corpus in corpora.items():
+        attacks: list[Attack] = []
+        scores: list[tuple[float, float]] = []  # of the attack and of its honest claim
+        for _, attack in corpus:
+            verdict, honest = next(answers)[0], next(answers)[0]
+            if verdict is not None and honest is not None:
+                attacks.append(attack)
+                scores.append((verdict.relevance * verdict.localization, honest.relevance * honest.localization))
+        counts["without a verdict"] += len(corpus) - len(attacks)
+        if not attacks:
             raise RunFailed("no attack got a verdict")
-        scores, honest = (np.array([pair[k].relevance * pair[k].localization for pair in whole]) for k in (1, 2))
-        report[name] = attack_report([one for one, _, _ in whole], scores, honest)
+        report[name] = attack_report(attacks, *np.array(scores).T)
     return report | {"left_out": dict(counts)}

@@ -1,7 +1,7 @@
-"""`ser calibrate`: how far a referee can be trusted, from labelled boxes, or from human ratings.
+"""`ser calibrate`: how reliable a referee is, measured against labelled boxes or human ratings.
 
-Guarantees: bad input is told before an engine starts; equal arguments ask the same claims; clips that cannot be read
-and claims that got no verdict are left out and counted; nothing is written but into a new folder `out`.
+Guarantees: bad input is reported before an engine starts; equal arguments give the same claims; clips that cannot be
+read and claims without a verdict are left out and counted; the only output is a new folder `out`, which appears whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from omegaconf import MISSING
 
 from evidence.config_checks import require, require_least
 from evidence.errors import BadInput, RunFailed
-from evidence.files import write_text
+from evidence.files import whole_folder
 from evidence.geometry import convert
 from evidence.plain import dumps
 from evidence.spaces import read
@@ -46,15 +46,15 @@ from referee.trust.temperature import write_calibration
 from referee.verification import KINDS
 from rollout.dataset.mix import DataFile
 
-# What the referees said of one claim, in their order: by kind, None without a verdict.
+# The answers of each referee about one claim, by kind; None without a verdict.
 Answers = tuple[dict[str, Answer] | None, ...]
-LEAST_CLIPS = 4  # two to fit on, two to report on
+MIN_CLIPS = 4  # two to fit on, two to report on
 
 
 @dataclass(frozen=True)
 class CalibrateConfig(StandaloneConfig):
-    """data: a dataset with the samples that are judged. out: a new folder. samples: the first so many of the data.
-    claims: made for each sample, where none are given. attacks: of `--attacks`, each on unrelated and on too loose
+    """data: the dataset. out: a new folder. samples: how many of the data's first samples are used. claims: how many
+    are made for each sample if none are given. attacks: number for `--attacks`, each on unrelated and on too loose
     boxes. resamples: of the bootstrap."""
 
     data: DataFile = MISSING
@@ -73,7 +73,7 @@ class CalibrateConfig(StandaloneConfig):
 
 @dataclass(frozen=True)
 class Given:
-    """What is asked about beside the data: at most one of the two is not None."""
+    """Claims from a file instead of generated ones. At most one of the two is not None."""
 
     ratings: list[RatedClaim] | None = None
     completions: list[Recorded] | None = None
@@ -87,39 +87,45 @@ def main(
         None if ratings is None else read_ratings(ratings),
         None if completions is None else read_completions(completions),
     )
-    named = [rated.sample for rated in given.ratings or ()] + [one.id for one in given.completions or ()]
-    samples = _samples(config, named, ratings or completions)
-    if not config.out:
-        raise BadInput("out has no value; name a new folder with out=…")
-    out = require_folder("out", config.out)
-    if out.exists():
-        raise BadInput(f"out = {config.out}: it is there already; name a new folder or remove it")
+    ids = [rated.sample for rated in given.ratings or ()] + [recorded.id for recorded in given.completions or ()]
+    samples = _samples(config, ids, ratings or completions)
+    out = _new_folder(config.out)
     other = RefereeSource(second) if second else config.model.second
     sources = [config.model.referee, *([other] if other else [])]
     report, temperature, digest = asyncio.run(_calibrated(config, sources, samples, given))
     from orchestration.commands.calibration_output import print_report, write_plots  # matplotlib takes a second
 
-    out.mkdir(parents=True)
-    (out / "config.yaml").write_text(to_yaml(config))
-    write_calibration(out / "calibration.json", temperature, digest)
-    write_text(out / "report.json", dumps(report, places=4, indent=1) + "\n")
-    write_plots(report, out)
+    with whole_folder(_new_folder(config.out)) as part:
+        (part / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        write_calibration(part / "calibration.json", temperature, digest)
+        (part / "report.json").write_text(dumps(report, places=4, indent=1) + "\n", encoding="utf-8")
+        write_plots(report, part)
     if as_json:
         print(dumps(report, places=4))
     else:
         print_report(report, out)
 
 
-def _samples(config: CalibrateConfig, named: Sequence[str], source: Path | None) -> list[Sample]:
-    """The samples named, or the first of the data."""
+def _new_folder(name: str) -> Path:
+    """The folder to write. Raises BadInput for one that exists."""
+    if not name:
+        raise BadInput("out has no value; name a new folder with out=…")
+    out = require_folder("out", name)
+    if out.exists():
+        raise BadInput(f"out = {name}: already exists; name a new folder or remove it")
+    return out
+
+
+def _samples(config: CalibrateConfig, ids: Sequence[str], source: Path | None) -> list[Sample]:
+    """The samples called `ids` by the file `source`; without a file, the first of the data."""
     samples = config.data.read()
     if source is None:
         return samples[: config.samples]
     by_id = {sample.id: sample for sample in samples}
-    unknown = next((name for name in named if name not in by_id), None)
+    unknown = next((sample_id for sample_id in ids if sample_id not in by_id), None)
     if unknown is not None:
-        raise BadInput(f"{source}: sample {unknown!r} is not in {config.data.path}; give the dataset that it is from")
-    return [by_id[name] for name in dict.fromkeys(named)]
+        raise BadInput(f"{source}: sample {unknown!r} is not in {config.data.path}; give the dataset that contains it")
+    return [by_id[sample_id] for sample_id in dict.fromkeys(ids)]
 
 
 async def _calibrated(
@@ -128,22 +134,22 @@ async def _calibrated(
     async with standalone_referee(config, sources) as standalone:
         counts: Counter[str] = Counter()
         clips = await readable(standalone, samples, counts)
-        asked = _claims(config, clips, given)
-        paths = {clips[number].sample.media_path for number, _, _ in asked}
-        if len(paths) < LEAST_CLIPS:
+        claims = _claims(config, clips, given)
+        paths = {clips[clip].sample.media_path for clip, _, _ in claims}
+        if len(paths) < MIN_CLIPS:
             raise BadInput(
-                f"{config.data.path}: labelled claims about {len(paths)} clips; at least {LEAST_CLIPS} are needed, "
-                "one half to fit on and one to report on"
+                f"{config.data.path}: labelled claims about {len(paths)} clips; at least {MIN_CLIPS} are needed, "
+                "half to fit on and half to report on"
             )
         answers = await ask_many(
-            standalone, clips, [(number, claim) for number, claim, _ in asked], standalone.probabilities
+            standalone, clips, [(clip, claim) for clip, claim, _ in claims], standalone.probabilities
         )
         digest = standalone.pools[0].digest
-    whole = [i for i, said in enumerate(answers) if None not in said]
-    counts["without a verdict"] = len(asked) - len(whole)
-    if len({clips[asked[i][0]].sample.media_path for i in whole}) < LEAST_CLIPS:
-        raise RunFailed(f"{counts['without a verdict']} of {len(asked)} claims got no verdict: too few are left")
-    judged, *others = (_judged(clips, asked, answers, whole, referee) for referee in range(len(sources)))
+    complete = [i for i, answer in enumerate(answers) if None not in answer]
+    counts["without a verdict"] = len(claims) - len(complete)
+    if len({clips[claims[i][0]].sample.media_path for i in complete}) < MIN_CLIPS:
+        raise RunFailed(f"{counts['without a verdict']} of {len(claims)} claims got no verdict: too few are left")
+    judged, *others = (_judged(clips, claims, answers, complete, referee) for referee in range(len(sources)))
     temperature, report = calibrate(judged, config.resamples, config.seed)
     report |= {"referee": digest, "left_out": dict(counts)}
     if given.ratings is not None:
@@ -155,48 +161,46 @@ async def _calibrated(
 
 def _judged(
     clips: list[ReadableSample],
-    asked: list[tuple[int, Claim, Known]],
+    claims: list[tuple[int, Claim, Known]],
     answers: list[Answers],
-    whole: list[int],
+    complete: list[int],
     referee: int,
 ) -> Judged:
-    said = [answers[i][referee] for i in whole]
+    """The judgements of one referee. `complete`: indices of the claims that every referee answered."""
+    replies = [answers[i][referee] for i in complete]
     return Judged(
-        clips=tuple(clips[asked[i][0]].sample.media_path for i in whole),
-        known=tuple(asked[i][2] for i in whole),
-        given={kind: np.array([one[kind] for one in said if one is not None], np.float64) for kind in KINDS},
+        clips=tuple(clips[claims[i][0]].sample.media_path for i in complete),
+        known=tuple(claims[i][2] for i in complete),
+        given={kind: np.array([reply[kind] for reply in replies if reply is not None], np.float64) for kind in KINDS},
     )
 
 
 def _claims(config: CalibrateConfig, clips: list[ReadableSample], given: Given) -> list[tuple[int, Claim, Known]]:
-    """(index of the clip, claim, what is known of it)."""
+    """(index of the clip, claim, its labels)."""
     if given.ratings is not None:
         return [
-            (number, claim, known_by_raters(list(rated.ratings.values()), "rated"))
-            for number, clip in enumerate(clips)
+            (index, claim, known_by_raters(list(rated.ratings.values()), "rated"))
+            for index, clip in enumerate(clips)
             for rated in given.ratings
             if rated.sample == clip.sample.id
             for claim in [_rated_claim(rated, clip.info)]
         ]
     phrases = phrases_of([clip.sample for clip in clips])
     labelled: list[tuple[int, LabelledClaim]] = []
-    for number, (sample, info) in enumerate((clip.sample, clip.info) for clip in clips):
+    for index, (sample, info) in enumerate((clip.sample, clip.info) for clip in clips):
         if given.completions is not None:
             for recorded in given.completions:
                 if recorded.id == sample.id:
                     claims = _recorded_claims(recorded, info, config.template.box_space)
-                    labelled += [(number, one) for one in label_claims(sample, info, claims, "recorded")]
+                    labelled += [(index, claim) for claim in label_claims(sample, info, claims, "recorded")]
         else:
-            rng = np.random.default_rng([config.seed, number])
-            labelled += [(number, one) for one in make_claims(sample, info, rng, config.claims, phrases)]
-    return [
-        (
-            number,
-            one.claim,
-            known_by_box(one.relevance, one.localization, one.asked_iou, one.named_iou, one.stratum),
-        )
-        for number, one in labelled
-    ]
+            rng = np.random.default_rng([config.seed, index])
+            labelled += [(index, claim) for claim in make_claims(sample, info, rng, config.claims, phrases)]
+    return [(index, claim.claim, _known(claim)) for index, claim in labelled]
+
+
+def _known(claim: LabelledClaim) -> Known:
+    return known_by_box(claim.relevance, claim.localization, claim.asked_iou, claim.named_iou, claim.stratum)
 
 
 def _rated_claim(rated: RatedClaim, info: FrameInfo) -> Claim:
@@ -204,8 +208,8 @@ def _rated_claim(rated: RatedClaim, info: FrameInfo) -> Claim:
 
 
 def _recorded_claims(recorded: Recorded, info: FrameInfo, space: str) -> list[Claim]:
-    """The claims in the text, boxes in pixels of the frames of the contract; they were written in `space`, on frames of
-    the recorded size if it is known."""
+    """The valid claims of the text, with boxes converted to pixels of the contract's frames. They were written in
+    `space`, on frames of the recorded size if it is known."""
     shown = replace(info, size=recorded.frame_size) if all(recorded.frame_size) else info
     return [
         replace(claim, box=convert(claim.box, shown.resized_space, info.resized_space))

@@ -1,4 +1,4 @@
-"""What a person sees of a calibration: tables and plots."""
+"""A calibration as tables and plots."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ GREY, BLUE, ORANGE, GREEN = "#999999", "#1f77b4", "#ff7f0e", "#2ca02c"
 
 
 def print_report(report: Report, out: Path) -> None:
+    """Print the tables of a calibration that was written to `out`."""
     console = Console()
-    table = Table(title="The referee against what is known (95% intervals over clips)")
+    table = Table(title="The referee against the labels (95% intervals over clips)")
     for name in ("", *VERDICTS):
         table.add_column(name)
     verdicts = [report["verdicts"][name] for name in VERDICTS]
@@ -49,8 +50,9 @@ def print_report(report: Report, out: Path) -> None:
 
 
 def print_attacks(report: Report) -> None:
+    """Print the tables of `ser calibrate --attacks`."""
     console = Console()
-    table = Table(title="What attacks gain (score above that of the same box and time, named honestly)")
+    table = Table(title="Gains of attacks (score above an honest claim with the same box and time)")
     for name in ("boxes", "attack", "n", "mean", "95%", "max", "highest score"):
         table.add_column(name)
     for boxes in ("unrelated", "too loose"):
@@ -65,20 +67,20 @@ def print_attacks(report: Report) -> None:
         worst = Table(title=f"The worst ten on {boxes} boxes")
         for name in ("gain", "score", "attack", "phrase", "honest", "question"):
             worst.add_column(name)
-        for one in report[boxes]["worst"]:
-            texts = (escape(ascii(one[key])[1:-1][:60]) for key in ("phrase", "honest", "question"))
-            worst.add_row(_number(one["gain"]), _number(one["score"]), one["kind"], *texts)
+        for attack in report[boxes]["worst"]:
+            texts = (escape(ascii(attack[key])[1:-1][:60]) for key in ("phrase", "honest", "question"))
+            worst.add_row(_number(attack["gain"]), _number(attack["score"]), attack["kind"], *texts)
         console.print(worst)
-    console.print(f"The bars, of unrelated boxes: mean under {MEAN_BAR}, 95% under {P95_BAR}. {_left_out(report)}")
+    console.print(f"Limits for unrelated boxes: mean under {MEAN_BAR}, 95% under {P95_BAR}. {_left_out(report)}")
 
 
 def _left_out(report: Report) -> str:
-    counts = [f"{n} {what}" for what, n in report["left_out"].items() if n]
+    counts = [f"{n} {reason}" for reason, n in report["left_out"].items() if n]
     return f"Left out: {', '.join(counts)}. " if counts else ""
 
 
 def _strata(report: Report) -> Table:
-    table = Table(title="By how the claims were made: what is known (labels over 2), and the mean reading")
+    table = Table(title="By stratum of claims: mean label over 2, and mean reading")
     table.add_column("")
     table.add_column("n")
     for name in VERDICTS:
@@ -117,7 +119,7 @@ def _best(cuts: list[Report]) -> str:
 
 
 def write_plots(report: Report, out: Path) -> None:
-    """reliability.png, thresholds.png and strata.png."""
+    """Write reliability.png, thresholds.png and strata.png into `out`."""
     _reliability(report).savefig(out / "reliability.png", dpi=120)
     _thresholds(report).savefig(out / "thresholds.png", dpi=120)
     _bars(report).savefig(out / "strata.png", dpi=120)
@@ -155,7 +157,7 @@ def _thresholds(report: Report) -> Any:
         cuts = report["verdicts"][name]["thresholds"]
         for key, colour in (("precision", BLUE), ("recall", ORANGE), ("f1", GREEN)):
             axis.plot([cut["threshold"] for cut in cuts], [cut[key] for cut in cuts], "o-", color=colour, label=key)
-        axis.set(xlabel="reading called a yes from", xlim=(0, 1), ylim=(0, 1.02))
+        axis.set(xlabel="threshold on the reading", xlim=(0, 1), ylim=(0, 1.02))
     axes[0].legend(loc="lower left")
     return figure
 

@@ -1,4 +1,4 @@
-"""`ser data check` and `ser data convert`: what a person sees of rollout/dataset."""
+"""`ser data check` and `ser data convert`: the printed reports on rollout/dataset."""
 
 from __future__ import annotations
 
@@ -22,65 +22,67 @@ from rollout.dataset.read import DatasetFile
 from rollout.frames.config import FramesConfig
 
 T = TypeVar("T")
-SHOWN = 5  # of what may be long; --json has all
 # No model is at hand whose tile `multiple` could follow. Whether a file can be read does not depend on it.
 CHECKED = SamplingContract(multiple=2)
+SHOWN = 5  # entries of a long list in the table; --json prints all
 
 
 def check_file(file: DatasetFile, media: bool, against: DatasetFile | None, workers: int, as_json: bool) -> None:
-    """Print the report, with the media that `against` has too. Raises BadInput, after it, if media of either are
-    missing or unreadable."""
+    """Print the report, including the media shared with `against`. Then raise BadInput if media of either are missing
+    or unreadable."""
     if workers < 1:
-        raise BadInput(f"--workers {workers}: it has to be 1 or more")
+        raise BadInput(f"--workers {workers}: must be 1 or more")
     report, samples = check(file)
-    paths, theirs = media_of(samples), against and media_of(list(against))
+    paths = media_of(samples)
+    test_paths = None if against is None else media_of(list(against))
     if media:
         from rollout.dataset.media import decoded  # loads the decoder
 
-        there, run = [path for path in paths if path not in set(report.missing_media)], FramesConfig()
-        found_out = decoded(there, CHECKED, workers, run.timeout_s, run.worker_bytes)
-        add_media(report, samples, dict(_with_progress("decoding", found_out, len(there))))
-    found: dict[str, Any] = asdict(report)
-    if theirs is not None:
+        present, limits = [path for path in paths if path not in set(report.missing_media)], FramesConfig()
+        outcomes = decoded(present, CHECKED, workers, limits.timeout_s, limits.worker_bytes)
+        add_media(report, samples, dict(_with_progress("decoding", outcomes, len(present))))
+    values: dict[str, Any] = asdict(report)
+    if test_paths is not None:
         from rollout.dataset.media import shared
 
-        found["overlap"], found["not_compared"] = shared(paths, theirs)
+        values["overlap"], values["not_compared"] = shared(paths, test_paths)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(values))
     else:
-        _print_table(found, file.path)
+        _print_table(values, file.path)
     broken = [*report.missing_media, *report.unreadable_media]
     if broken:
         raise BadInput(
             f"{file.path}: {len(broken)} of its media files cannot be read, the first is {broken[0]}; "
-            "mend or remove the samples that name them"
+            "repair the files, or remove the samples that name them"
         )
-    if left_out := found.get("not_compared"):
+    if not_compared := values.get("not_compared"):
         raise BadInput(
-            f"{against and against.path}: {len(left_out)} media files could not be compared, the first is "
-            f"{left_out[0]}; name the folder they lie in by --against-media-root, or remove the samples that name them"
+            f"{against and against.path}: {len(not_compared)} media files could not be compared, the first is "
+            f"{not_compared[0]}; give their folder with --against-media-root, or remove the samples that name them"
         )
 
 
 def convert_file(file: DatasetFile, target: Path, to: str) -> None:
-    done = convert(file, target, to)
-    print(f"{target}: {done.samples} samples, from {file.format.name} to {to}")
-    if done.unread:
-        keys = ", ".join(f"{key} ({rows})" for key, rows in sorted(done.unread.items()))
-        print(f"keys that are not part of a sample, left out (rows that had them): {keys}")
+    """Write `target` in the format `to`, and print the counts. Raises BadInput."""
+    converted = convert(file, target, to)
+    print(f"{target}: {converted.samples} samples, from {file.format.name} to {to}")
+    if converted.unread:
+        keys = ", ".join(f"{key} ({rows})" for key, rows in sorted(converted.unread.items()))
+        print(f"keys that are not part of a sample, left out (number of rows): {keys}")
 
 
-def _with_progress(what: str, items: Iterable[T], total: int) -> Iterator[T]:
+def _with_progress(description: str, items: Iterable[T], total: int) -> Iterator[T]:
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        bar = progress.add_task(what, total=total)
+        bar = progress.add_task(description, total=total)
         for item in items:
             progress.advance(bar)
             yield item
 
 
-def _print_table(found: dict[str, Any], path: Path) -> None:
+def _print_table(report: dict[str, Any], path: Path) -> None:
     table = Table(title=escape(str(path)), show_header=False)
-    for name, value in found.items():
+    for name, value in report.items():
         table.add_row(name, escape(_cell(value)))
     Console().print(table)
 
@@ -88,9 +90,9 @@ def _print_table(found: dict[str, Any], path: Path) -> None:
 def _cell(value: Any) -> str:
     if not isinstance(value, dict | list):
         return str(value)
-    lines = [f"{each}: {value[each]}" for each in value] if isinstance(value, dict) else value
-    counts = isinstance(value, dict) and all(isinstance(each, int) for each in value.values())
-    if not lines or counts:
+    lines = [f"{key}: {content}" for key, content in value.items()] if isinstance(value, dict) else value
+    only_counts = isinstance(value, dict) and all(isinstance(content, int) for content in value.values())
+    if not lines or only_counts:
         return "\n".join(lines) or "none"
     more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     return "\n".join([f"{len(lines)}:", *lines[:SHOWN], *more])

@@ -1,4 +1,4 @@
-"""`ser doctor`: what this machine has, and what is missing or wrong on it."""
+"""`ser doctor`: what this machine has, and what is missing or broken."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 from orchestration.machine import GIB, SHARED_MEMORY, version
 
 PACKAGES = ("ray", "vllm", "deepspeed", "torch", "torchvision", "transformers", "decord", "omegaconf", "wandb", "numpy")
-# Builds for CUDA fail to import beside a CPU torch, and transformers and vLLM import them where they are installed.
+# CUDA builds fail to import beside a CPU torch, and transformers and vLLM import them if they are installed.
 BREAKING = ("torchaudio", "torchcodec")
 
 
@@ -27,9 +27,9 @@ def report() -> tuple[list[str], list[str]]:
         f"{SHARED_MEMORY:14}{shared.free / GIB:.1f} GiB free of {shared.total / GIB:.1f}",
         f"{'disk':14}{shutil.disk_usage('.').free / GIB:.1f} GiB free here",
     ]
-    wrong = [f"{package} is not installed; run `make install`" for package in PACKAGES if version(package) is None]
+    problems = [f"{package} is not installed; run `make install`" for package in PACKAGES if version(package) is None]
     if "+cpu" in (version("torch") or ""):
         for package in BREAKING:
             if "+cpu" not in (version(package) or "+cpu"):
-                wrong.append(f"{package} is a CUDA build and breaks transformers here; pip uninstall {package}")
-    return lines, wrong
+                problems.append(f"{package} is a CUDA build and breaks transformers here; pip uninstall {package}")
+    return lines, problems

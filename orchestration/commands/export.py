@@ -1,4 +1,4 @@
-"""`ser export`: a checkpoint as a Hugging Face folder, for which no rank has to run."""
+"""`ser export`: writes a checkpoint as a Hugging Face folder, without starting any rank."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from orchestration.preflight import require_folder
 
 
 def main(source: Path, step: int | None, out: Path, dtype: str, average: bool) -> None:
-    """Raises BadInput, before anything is written, for what is no checkpoint and for a folder that is taken."""
+    """Write the weights to the new folder `out`. Raises BadInput, before anything is written, if `source` is not a
+    checkpoint or `out` is in use. `average`: the moving average of the weights instead of the last ones."""
     record = find_record(source, step)
     saved = Record.read(record)
     require_whole(record, saved)
     if average and not saved.average:
-        raise BadInput(f"--ema: {record.with_suffix('')} holds no average of the weights; zero.ema was not set")
+        raise BadInput(f"--ema: {record.with_suffix('')} holds no average of the weights; train with zero.ema")
     if not Path(saved.model).is_dir():
-        raise BadInput(f"{record}: training began from {saved.model}, which is not there; put the model back")
+        raise BadInput(f"{record}: training began from {saved.model}, which does not exist; restore the model")
     out = require_folder("--out", out)
     if out.is_dir() and any(out.iterdir()):
-        raise BadInput(f"--out {out}: something lies there already; name a new folder")
+        raise BadInput(f"--out {out}: already holds files; name a new folder")
     if model_digest(saved.model) != saved.base:
-        raise BadInput(f"{record}: training began from another model than lies in {saved.model} now")
+        raise BadInput(f"{record}: training began from another model than {saved.model} holds now; restore it")
     _export(record, saved, out, dtype, average)
     print(f"{out}: {'average of the weights' if average else 'weights'} of {record.with_suffix('')} in {dtype}")
 
 
 def find_record(source: Path, step: int | None) -> Path:
-    """Of the checkpoint that `source` is, or of step `step` (None: the newest) of the run or folder of checkpoints that
-    it is."""
+    """The record of a checkpoint. `source`: the checkpoint itself, a run's folder or a folder of checkpoints; of the
+    latter two, `step` (None: the newest) is taken. Raises BadInput."""
     if not source.is_dir():
         raise BadInput(f"{source}: no such folder")
     own = source.absolute().with_suffix(".json")
@@ -51,21 +52,21 @@ def find_record(source: Path, step: int | None) -> Path:
 
 
 def _export(record: Path, saved: Record, out: Path, dtype: str, average: bool) -> None:
-    # These take seconds to import, which bad input need not wait for.
+    # Imported here since they take seconds to load and bad input is reported without them.
     import torch
 
     from learner.model.hugging_face import save_hugging_face
     from learner.zero.consolidate import WholeModel
 
     model = WholeModel(record, saved, average)
-    wanted = getattr(torch, dtype)
+    torch_dtype = getattr(torch, dtype)
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        bar = progress.add_task("weights", total=model.numel * wanted.itemsize)
+        bar = progress.add_task("weights", total=model.numel * torch_dtype.itemsize)
 
-        def told() -> Iterator[tuple[str, torch.Tensor]]:
+        def converted() -> Iterator[tuple[str, torch.Tensor]]:
             for name, tensor in model.tensors():
-                yield name, tensor.to(wanted)
-                progress.advance(bar, tensor.numel() * wanted.itemsize)
+                yield name, tensor.to(torch_dtype)
+                progress.advance(bar, tensor.numel() * torch_dtype.itemsize)
 
-        save_hugging_face(told(), out, Path(saved.model))
+        save_hugging_face(converted(), out, Path(saved.model))

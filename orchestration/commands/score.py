@@ -1,7 +1,7 @@
 """`ser score`: rewards of recorded completions, offline, one JSON line each.
 
-Guarantees: the same reward graph as in training, on groups of all completions that name the same sample; a term whose
-value cannot be had counts 0 and is flagged, here and nowhere else (promise 8). A recipe that asks no referee needs
+Guarantees: the same reward graph as in training, on groups of all completions that name the same sample. A term
+without a value counts 0 and is flagged; no other command does so (promise 8). A recipe that uses no referee needs
 neither a GPU nor a model nor Ray.
 """
 
@@ -29,7 +29,7 @@ from referee.reward.settings import RewardConfig
 from referee.terms.view import GroupView
 from rollout.dataset.read import DatasetFile
 
-ASKED = frozenset({"verdicts", "judgements"})
+REFEREE_NEEDS = frozenset({"verdicts", "judgements"})
 
 
 def score_file(
@@ -41,26 +41,29 @@ def score_file(
     referee: str | None,
     config: Path | None,
 ) -> None:
-    """Write one JSON line per completion to `out`, or to stdout. `referee`, and `config` with how it is asked, where
-    the recipe asks one. Raises BadInput."""
+    """Write one JSON line per completion to `out`, or to stdout. Raises BadInput.
+
+    progress: training progress, 0 to 1. referee, config: a model folder and the referee's settings, for a recipe that
+    uses a referee.
+    """
     if not 0 <= progress <= 1:
-        raise BadInput(f"--progress {progress:g}: it has to be between 0 and 1")
+        raise BadInput(f"--progress {progress:g}: must be between 0 and 1")
     if out is not None:
-        from orchestration.preflight import require_folder  # which imports transformers
+        from orchestration.preflight import require_folder  # imports transformers
 
         require_folder("--out", out.parent)
         if out.is_dir():
-            raise BadInput(f"--out {out}: it is a folder; name a file")
+            raise BadInput(f"--out {out}: is a folder; name a file")
     graph = RewardGraph(load_config(RewardConfig, recipe_file("reward", recipe, "--reward")))
-    asks = bool(graph.needs & ASKED)
-    if asks != (referee is not None):
+    uses_referee = bool(graph.needs & REFEREE_NEEDS)
+    if uses_referee != (referee is not None):
         raise BadInput(
-            f"--reward {recipe}: it asks a referee; name one with --referee"
-            if asks
-            else f"--referee {referee}: the recipe {recipe} asks none; leave it out"
+            f"--reward {recipe}: uses a referee; name one with --referee"
+            if uses_referee
+            else f"--referee {referee}: the recipe {recipe} uses none; leave it out"
         )
-    if config is not None and not asks:
-        raise BadInput(f"--config {config}: it says how a referee is asked, and the recipe {recipe} asks none")
+    if config is not None and not uses_referee:
+        raise BadInput(f"--config {config}: configures a referee, and the recipe {recipe} uses none; leave it out")
     recorded = read_completions(completions)
     samples = {sample.id: sample for sample in dataset}
     views = group_views(samples, recorded, progress)
@@ -78,12 +81,14 @@ def score_file(
 
 
 def group_views(samples: Mapping[str, Sample], recorded: Iterable[Recorded], progress: float) -> dict[str, GroupView]:
-    """What the reward sees of the completions of each sample, by its id. Raises BadInput for one that no sample has."""
+    """The reward's view of each sample's completions, by sample id. Raises BadInput for an id without a sample."""
     groups: dict[str, list[Recorded]] = {}
-    for one in recorded:
-        if one.id not in samples:
-            raise BadInput(f"{one.where}: id = {one.id!r}: no sample has it; samples are called {_some(samples)}")
-        groups.setdefault(one.id, []).append(one)
+    for completion in recorded:
+        if completion.id not in samples:
+            raise BadInput(
+                f"{completion.where}: id = {completion.id!r}: no sample has it; samples are called {_some(samples)}"
+            )
+        groups.setdefault(completion.id, []).append(completion)
     return {name: _view(samples[name], group, progress) for name, group in groups.items()}
 
 
@@ -93,26 +98,25 @@ def scored_lines(
     recorded: Iterable[Recorded],
     unreadable: Mapping[str, str],
 ) -> Iterator[dict[str, Any]]:
-    """One JSON object per completion that was not drawn on shuffled frames, in the order given. `unreadable`: why the
-    media of a sample cannot be looked at, by its id."""
+    """One JSON object per completion that was not drawn on shuffled frames, in the given order. `unreadable`: why the
+    media of a sample cannot be read, by sample id."""
     groups: dict[str, Iterator[dict[str, Any]]] = {}
-    for one in recorded:
-        if one.shuffled:
+    for completion in recorded:
+        sample_id = completion.id
+        if completion.shuffled:
             continue
-        if one.id not in groups:
-            view = views[one.id]
-            reward = graph.score(view)
-            groups[one.id] = (_line(view.sample, i, said, reward) for i, said in enumerate(view.completions))
-        line = next(groups[one.id])
-        if one.id in unreadable:
-            line["flags"].append(f"unreadable media: {unreadable[one.id]}")
+        if sample_id not in groups:
+            groups[sample_id] = _lines(views[sample_id], graph.score(views[sample_id]))
+        line = next(groups[sample_id])
+        if sample_id in unreadable:
+            line["flags"].append(f"unreadable media: {unreadable[sample_id]}")
         yield line
 
 
 async def _judged(
     graph: RewardGraph, views: Mapping[str, GroupView], referee: str, config: Path | None
 ) -> tuple[dict[str, GroupView], dict[str, str]]:
-    """The views with what the referee says of them, and the reasons why some cannot be looked at, by sample id."""
+    """The views with the referee's answers, and the reasons why some media cannot be read, both by sample id."""
     from orchestration.commands.ask_many import with_progress
     from orchestration.supervision.standalone_referee import StandaloneConfig, standalone_referee
 
@@ -131,38 +135,41 @@ async def _judged(
                 view = _in_frames(view, lease.info, settings.template.box_space)
                 return name, await answered(view, graph, standalone.first, lease.info, lease.frames)
 
-        return dict(await with_progress("judging", [judged(*one) for one in views.items()])), unreadable
+        return dict(await with_progress("judging", [judged(name, view) for name, view in views.items()])), unreadable
 
 
 def _in_frames(view: GroupView, info: FrameInfo, box_space: str) -> GroupView:
-    """The view with its frames decoded, boxes in their pixels."""
+    """The view with decoded frames `info`, and boxes in their pixels."""
     completions = tuple(spaces.read(text, info, box_space) for text in view.texts)
     contrast = view.contrast and _in_frames(view.contrast, info, box_space)
     return replace(view, completions=completions, frames=info, box_space=box_space, contrast=contrast)
 
 
 def _require_same_frames(view: GroupView, info: FrameInfo) -> None:
-    said = view.frames
-    if said is None:
+    """Raises BadInput if the recorded frames, as far as they are known, differ from the decoded ones."""
+    recorded = view.frames
+    if recorded is None:
         return
-    times = len(said.times) in (0, len(info.times)) and all(abs(a - b) < 0.01 for a, b in zip(said.times, info.times))
-    if said.size not in ((0, 0), info.size) or not times:
+    same_times = len(recorded.times) in (0, len(info.times)) and all(
+        abs(a - b) < 0.01 for a, b in zip(recorded.times, info.times)
+    )
+    if recorded.size not in ((0, 0), info.size) or not same_times:
         raise BadInput(
-            f"sample {view.sample.id}: its completions were drawn on {len(said.times)} frames of {said.size}, and the "
-            f"contract makes {len(info.times)} of {info.size} at {[round(time, 2) for time in info.times]} s; give the "
-            "contract that they were drawn with, by --config"
+            f"sample {view.sample.id}: its completions were drawn on {len(recorded.times)} frames of {recorded.size}, "
+            f"and the contract gives {len(info.times)} of {info.size} at {[round(time, 2) for time in info.times]} s; "
+            "give the contract that they were drawn with, by --config"
         )
 
 
 def _view(sample: Sample, group: Sequence[Recorded], progress: float) -> GroupView:
     frames = _frames(sample, group)
-    drawn = [one for one in group if not one.shuffled]
-    shuffled = [one for one in group if one.shuffled]
-    tokens = tuple(one.tokens for one in drawn if one.tokens is not None)
+    drawn = [completion for completion in group if not completion.shuffled]
+    shuffled = [completion for completion in group if completion.shuffled]
+    tokens = tuple(completion.tokens for completion in drawn if completion.tokens is not None)
     view = GroupView(
         sample=sample,
-        texts=tuple(one.text for one in drawn),
-        completions=tuple(parse(one.text) for one in drawn),
+        texts=tuple(completion.text for completion in drawn),
+        completions=tuple(parse(completion.text) for completion in drawn),
         frames=frames,
         lengths=tokens if len(tokens) == len(drawn) else (),
         progress=progress,
@@ -170,25 +177,29 @@ def _view(sample: Sample, group: Sequence[Recorded], progress: float) -> GroupVi
     )
     if not shuffled:
         return view
-    texts = tuple(one.text for one in shuffled)
+    texts = tuple(completion.text for completion in shuffled)
     return replace(view, contrast=GroupView(sample, texts, tuple(map(parse, texts)), frames, progress=progress))
 
 
 def _frames(sample: Sample, group: Sequence[Recorded]) -> FrameInfo:
-    """The frames that all completions of a sample were drawn on, as far as its lines say."""
+    """The frames on which all completions of a sample were drawn, as far as they are recorded. Raises BadInput."""
     first = group[0]
-    for one in group:
-        if (one.frame_size, one.frame_times) != (first.frame_size, first.frame_times):
+    for completion in group:
+        if (completion.frame_size, completion.frame_times) != (first.frame_size, first.frame_times):
             raise BadInput(
-                f"{one.where}: its frame_size and frame_times are not those of {first.where}, which is about the same "
-                "sample; completions of one sample have to be drawn on the same frames"
+                f"{completion.where}: its frame_size and frame_times differ from those of {first.where}, which is "
+                "about the same sample; all completions of a sample must be drawn on the same frames"
             )
     size = first.frame_size
     return FrameInfo("", first.frame_times, size, sample.image_size or size, sample.duration or 0.0)
 
 
+def _lines(view: GroupView, reward: GroupReward) -> Iterator[dict[str, Any]]:
+    return (_line(view.sample, index, completion, reward) for index, completion in enumerate(view.completions))
+
+
 def _line(sample: Sample, index: int, completion: Completion, reward: GroupReward) -> dict[str, Any]:
-    scored = {one.claim: one for one in reward.evidence[index]}
+    scored = {claim_score.claim: claim_score for claim_score in reward.evidence[index]}
     claims = [
         scored_claim(scored[claim]) if claim in scored else claim_line(claim) | {"flag": claim.reason}
         for claim in completion.claims

@@ -1,7 +1,7 @@
 """`ser sft`: supervised warm start on the ZeRO-3 ranks, resumable.
 
-Guarantees: run again with the same config, it goes on from the last checkpoint, seeing the batches that an
-uninterrupted run would have seen; the exported model appears only when training is done.
+Guarantees: started again with the same config, it continues from the last checkpoint with the batches of an
+uninterrupted run; the exported model appears only when training is done.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import os
 from collections import deque
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import ray
 
 from evidence.config_checks import require, require_above_zero, require_least, require_one_of
 from evidence.errors import BadInput, RunFailed
+from evidence.files import whole_folder, write_text
 from evidence.sampling import SamplingContract, resolved
 from learner.model.tiny import TinySpec, create_tiny_model
 from learner.schedule import Schedule
 from learner.settings import DTYPES, PackingConfig, PolicyConfig, RankConfig, ZeroConfig
-from orchestration.commands.sft_rows import Made, RowsConfig, RowSource, by_clip
+from orchestration.commands.sft_rows import Made, RowsConfig, RowSourceActor, by_clip
 from orchestration.config import load_config, to_yaml
 from orchestration.loop.skipped_steps import SkippedSteps, first_few
 from orchestration.machine import require_memory
@@ -39,24 +41,24 @@ from rollout.template import PromptTemplate
 logger = logging.getLogger(__name__)
 
 TASKS = ("answer", "verify")
-# What a run may be resumed with another value of: nothing that the weights depend on.
+# Keys whose value may change when a run is resumed: the weights depend on none of them.
 MAY_CHANGE = (
     *("run_dir", "out", "dtype", "stop_after", "checkpoint_every", "max_skipped", "wandb"),
-    "ranks",  # the same rows in other parts: sums are rounded in another order
-    *("frames", "frames_gib", "object_store_gib"),  # but frames.decoder may not: two decoders can give other pixels
+    "ranks",  # the same rows, split differently: only the rounding of sums changes
+    *("frames", "frames_gib", "object_store_gib"),  # except frames.decoder: decoders differ in their pixels
 )
-AHEAD = 3  # steps whose rows are made while the ranks train
-MAX_LEFT_OUT_SHARE = 0.5  # of the clips drawn, as of the groups of `ser train`: mostly broken data is a mistake
-CALLS = 3  # of a decoding process for one file: digest, first decoder, second decoder
+AHEAD = 3  # steps whose rows are made in advance while the ranks train
+MAX_LEFT_OUT_SHARE = 0.5  # of the drawn clips, as for the groups of `ser train`: mostly broken data is a mistake
+CALLS = 3  # calls of a decoding process for one file: digest, first decoder, second decoder
 
 
 class TooManyLeftOut(RunFailed):
-    """More clips cannot be read than can."""
+    """More than MAX_LEFT_OUT_SHARE of the drawn clips were left out."""
 
 
 @dataclass
 class Stage:
-    """A part of a curriculum: `steps` optimizer steps on `data`, one dataset file or several with their weights."""
+    """One stage of a curriculum: `steps` optimizer steps on `data`, one dataset file or several with their weights."""
 
     data: list[DataShare]
     steps: int
@@ -70,13 +72,14 @@ class Stage:
 class SftConfig:
     """One supervised run.
 
-    model: folder to start from; null creates a random one of the sizes in `tiny`, with a tokenizer of the data's text.
+    model: folder to start from; null creates a random model of the sizes in `tiny`, with a tokenizer trained on the
+    data's text.
     task: `answer` (a policy, on the samples' reasoning) or `verify` (a referee, on claims made from boxes).
-    out: where the trained model is exported to, in `dtype`.
-    clips: drawn for each step, with all their questions that show the same frames; claims: verified of each.
-    frames_gib: what decoded frames may take of object_store_gib, Ray's shared memory.
-    max_skipped: steps in a row whose loss or gradient is not finite, at which the run stops.
-    stop_after: steps after which to end early, the schedule of the learning rate kept; null trains all stages.
+    out: folder to which the trained model is exported, in `dtype`.
+    clips: number drawn per step, each with all questions that show the same frames; claims: number verified per clip.
+    frames_gib: budget for decoded frames within object_store_gib, Ray's shared memory.
+    max_skipped: the run stops after this many consecutive steps whose loss or gradient is not finite.
+    stop_after: ends the run early after this many steps, with the same learning-rate schedule; null trains all stages.
     """
 
     stages: list[Stage] = field(default_factory=list)
@@ -115,31 +118,31 @@ class SftConfig:
         require(stop is None or stop >= 1, "stop_after", stop, "1 or more, or null for all stages")
         require(self.ranks <= self.clips, "ranks", self.ranks, f"at most clips ({self.clips})")
         require_above_zero(self, "frames_gib", "object_store_gib")
-        within = f"below object_store_gib ({self.object_store_gib})"
-        require(self.frames_gib < self.object_store_gib, "frames_gib", self.frames_gib, within)
+        wanted = f"below object_store_gib ({self.object_store_gib})"
+        require(self.frames_gib < self.object_store_gib, "frames_gib", self.frames_gib, wanted)
 
     @property
     def planned(self) -> int:
-        """Steps of all stages, which the schedule is for."""
+        """Steps of all stages, over which the learning-rate schedule runs."""
         return sum(stage.steps for stage in self.stages)
 
     @property
     def steps(self) -> int:
-        """Steps to be taken."""
+        """Steps that this run trains."""
         return min(self.planned, self.stop_after or self.planned)
 
 
 def locate(step: int, stages: list[Stage]) -> tuple[int, int]:
-    """(stage, step within it) of a step of the whole run."""
-    for number, stage in enumerate(stages):
+    """(stage, step within the stage) of a step of the run. Raises IndexError after the last stage."""
+    for index, stage in enumerate(stages):
         if step < stage.steps:
-            return number, step
+            return index, step
         step -= stage.steps
     raise IndexError(f"step {step} is after the last stage")
 
 
 def initial_model(config: SftConfig, run_dir: Path) -> str:
-    """The folder to start from, created from nothing if the config names none."""
+    """The model folder to start from; a random model is created if the config names none."""
     if config.model:
         return config.model
     folder = run_dir / "initial"
@@ -147,48 +150,48 @@ def initial_model(config: SftConfig, run_dir: Path) -> str:
         samples = [sample for share in config.stages[0].data for sample in share.read()][:20_000]
         corpus = [f"{s.question} {s.answer} {s.reasoning}" for s in samples]
         wording = config.verification.wording
-        asked = [config.template.frame, config.template.question, *config.template.tasks.values()]
-        corpus += [*asked, wording.relevance, wording.localization] * 1000
-        part = run_dir / "initial.part"
-        create_tiny_model(part, config.tiny, corpus, config.seed)
-        part.rename(folder)  # a run that is interrupted before this makes it anew
+        template = [config.template.frame, config.template.question, *config.template.tasks.values()]
+        corpus += [*template, wording.relevance, wording.localization] * 1000
+        with whole_folder(folder) as part:
+            create_tiny_model(part, config.tiny, corpus, config.seed)
     return str(folder)
 
 
 def require_same_run(config: SftConfig, run_dir: Path) -> None:
-    """Raises BadInput if another run lies in `run_dir`: going on from its checkpoint would mix the two."""
+    """Raises BadInput if `run_dir` holds a run with another config: resuming from its checkpoint would mix the two."""
     file = run_dir / "config.yaml"
     if not file.is_file():
         return
-    begun = load_config(SftConfig, file)
-    both = [(each.name, getattr(begun, each.name), getattr(config, each.name)) for each in fields(SftConfig)]
-    for key, was, now in (*both, ("frames.decoder", begun.frames.decoder, config.frames.decoder)):
-        if key not in MAY_CHANGE and was != now:
+    saved = load_config(SftConfig, file)
+    values = [(key.name, getattr(saved, key.name), getattr(config, key.name)) for key in fields(SftConfig)]
+    for key, old, new in (*values, ("frames.decoder", saved.frames.decoder, config.frames.decoder)):
+        if key not in MAY_CHANGE and old != new:
             raise BadInput(
-                f"{key} = {now}: the run in {config.run_dir} was begun with {was}; name another run_dir, or "
-                "remove that one to begin anew"
+                f"{key} = {new}: the run in {config.run_dir} was started with {old}; name another run_dir, or "
+                "remove that one to start again"
             )
 
 
 def require_own_out(config: SftConfig, run_dir: Path) -> None:
-    """Raises BadInput if the model, written whole, would take the place of anything but this run's own."""
+    """Raises BadInput if the exported model would replace anything but this run's own model."""
     out, file = Path(os.path.abspath(require_folder("out", config.out))), run_dir / "config.yaml"
-    own = {run_dir / name for name in ("checkpoints", "initial", "wandb")}
-    if out in (run_dir, *run_dir.parents) or own & {out, *out.parents}:
-        raise BadInput(f"out = {config.out}: the run itself lies there; name a folder of its own, as {run_dir}/model")
+    used = {run_dir / name for name in ("checkpoints", "initial", "wandb")}
+    if out in (run_dir, *run_dir.parents) or used & {out, *out.parents}:
+        raise BadInput(f"out = {config.out}: holds files of the run; name a separate folder, such as {run_dir}/model")
     if run_dir in out.parents or not (out.is_dir() and any(out.iterdir())):
         return
     if not file.is_file() or Path(os.path.abspath(load_config(SftConfig, file).out)) != out:
-        raise BadInput(f"out = {config.out}: something lies there, which the model would replace; name a new folder")
+        raise BadInput(f"out = {config.out}: holds files that the model would replace; name a new folder")
 
 
 def main(config: SftConfig) -> None:
+    """Train, or continue, one supervised run and export its model. Raises BadInput and RunFailed."""
     run_dir = run_directory(config.run_dir)
     tile = ChatEncoder(config.model).tile if config.model else config.tiny.patch * config.tiny.merge
     config = replace(config, contract=resolved(config.contract, tile))
     require_same_run(config, run_dir)
     require_own_out(config, run_dir)
-    # Whatever can be refused is, before anything is written.
+    # All checks come before anything is written.
     require_tiles(tile, config.contract, "model")
     if config.task == "verify":
         require_crop_tiles(tile, config.verification)
@@ -215,9 +218,8 @@ def main(config: SftConfig) -> None:
         frames_bytes=int(config.frames_gib * 2**30),
     )
     with start_ray(config.object_store_gib):
-        # Absolute: the source's process has a working directory of its own.
-        data = [[replace(share, **share.absolute) for share in stage.data] for stage in config.stages]
-        source = RowSource.remote(model, rows, data, config.ranks, config.seed)
+        data = [[_absolute(share) for share in stage.data] for stage in config.stages]
+        source = RowSourceActor.remote(model, rows, data, config.ranks, config.seed)
         rank_config = RankConfig(
             model=model,
             banned_ids=ChatEncoder(model).banned_ids,
@@ -225,30 +227,37 @@ def main(config: SftConfig) -> None:
             zero=config.zero,
         )
         gang = LearnerGang(rank_config, config.ranks)
-        (run_dir / "config.yaml").write_text(to_yaml(config))
+        write_text(run_dir / "config.yaml", to_yaml(config))
         state = gang.resume(run_dir / "checkpoints")
         start = state["step"] if state else 0
-        bad = _train(config, run_dir, gang, source, start)
+        left_out = _train(config, run_dir, gang, source, start)
         gang.export(Path(config.out).absolute(), config.dtype)
         gang.stop()
-    print(f"{config.out}: {gang.trained_parameters:,} parameters after {config.steps} steps; {len(bad)} bad clips")
+    trained = f"{gang.trained_parameters:,} parameters after {config.steps} steps"
+    print(f"{config.out}: {trained}; {len(left_out)} clips left out")
 
 
-def require_few_left_out(left_out: int, drawn: int, a_step: int) -> None:
-    """Raises TooManyLeftOut once more than the share that may be and one step's clips were left out."""
-    if left_out > MAX_LEFT_OUT_SHARE * drawn + a_step:
+def _absolute(share: DataShare) -> DataShare:
+    """The share with absolute paths, since the row source's process has another working directory."""
+    paths: dict[str, Any] = share.absolute
+    return replace(share, **paths)
+
+
+def require_few_left_out(left_out: int, drawn: int, per_step: int) -> None:
+    """Raises TooManyLeftOut if more clips were left out than MAX_LEFT_OUT_SHARE of those drawn plus one step's."""
+    if left_out > MAX_LEFT_OUT_SHARE * drawn + per_step:
         raise TooManyLeftOut(
-            f"{left_out} of the {drawn} clips drawn could not be read or did not fit, the reasons are told above; "
-            "`ser data check FILE --media` names all of a file"
+            f"{left_out} of the {drawn} clips drawn could not be read or did not fit, for the reasons logged above; "
+            "`ser data check FILE --media` lists all unreadable clips of a file"
         )
 
 
 def _train(config: SftConfig, run_dir: Path, gang: LearnerGang, source: ray.actor.ActorHandle, start: int) -> set[str]:
-    """The clips that were left out."""
-    make = source.micro_batches.options(num_returns=config.ranks + 1)
+    """Train from step `start` on. Returns the paths of the clips that were left out."""
+    make: Any = source.micro_batches.options(num_returns=config.ranks + 1)
     longest_s = gang.timeout_s + CALLS * config.clips * config.frames.timeout_s
-    bad: set[str] = set()
-    left_out = 0
+    left_out: set[str] = set()
+    left_out_draws = 0
     skips = SkippedSteps(config.max_skipped)
 
     def rows_of(step: int) -> list[ray.ObjectRef]:
@@ -257,24 +266,24 @@ def _train(config: SftConfig, run_dir: Path, gang: LearnerGang, source: ray.acto
     waiting = deque(rows_of(step) for step in range(start, min(start + AHEAD, config.steps)))
     with RunLog(run_dir, asdict(config), config.wandb, start) as log, Progress(config.steps, start) as progress:
         for step in range(start, config.steps):
-            *parts, told = waiting.popleft()
+            *parts, report_ref = waiting.popleft()
             if step + AHEAD < config.steps:
                 waiting.append(rows_of(step + AHEAD))
             rate = config.schedule.rate(step, config.planned)
-            made: Made = ray.get(told, timeout=longest_s)
-            for path, reason in made.unreadable:
+            report: Made = ray.get(report_ref, timeout=longest_s)
+            for path, reason in report.unreadable:
                 logger.warning("step %d: %s: %s", step + 1, path, reason)
-            for path in made.over_budget:
-                logger.warning("step %d: %s: one of its sequences is above packing.token_budget", step + 1, path)
-            bad |= {*made.over_budget, *(path for path, _ in made.unreadable)}
-            left_out += len(made.unreadable) + len(made.over_budget)
-            require_few_left_out(left_out, (step + 1 - start) * config.clips, config.clips)
+            for path in report.over_budget:
+                logger.warning("step %d: %s: a sequence exceeds packing.token_budget", step + 1, path)
+            left_out |= {*report.over_budget, *(path for path, _ in report.unreadable)}
+            left_out_draws += len(report.unreadable) + len(report.over_budget)
+            require_few_left_out(left_out_draws, (step + 1 - start) * config.clips, config.clips)
             metrics = gang.train_step(parts, rate)
-            skips.count(metrics, f"step {step + 1}, clips {first_few(made.clips)}")
-            frames = {f"frames/{name}": n for name, n in made.frames.items()}
-            bad_now = {"clips_left_out": len(made.unreadable), "clips_over_budget": len(made.over_budget)}
-            log.log(step + 1, {**metrics, "learning_rate": rate, **bad_now, **frames})
+            skips.count(metrics, f"step {step + 1}, clips {first_few(report.clips)}")
+            frames = {f"frames/{name}": n for name, n in report.frames.items()}
+            counts = {"clips_left_out": len(report.unreadable), "clips_over_budget": len(report.over_budget)}
+            log.log(step + 1, {**metrics, "learning_rate": rate, **counts, **frames})
             progress.update(step + 1, f"loss {metrics['loss']:.4f}  {metrics['seconds']:.2f} s")
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                 gang.save(run_dir / "checkpoints", step + 1, {})
-    return bad
+    return left_out

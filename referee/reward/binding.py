@@ -70,6 +70,12 @@ def bound_term(where: str, use: str, options: dict[str, Any]) -> Callable[..., A
     return bound
 
 
+def option_names(use: str) -> list[str]:
+    """The options that the term called `use` takes. Raises BadInput for a name that leads nowhere."""
+    term = _named("use", use)
+    return [option.name for option in fields(term if is_dataclass(term) else _schema("use", use, term))]
+
+
 def _named(where: str, use: str) -> Any:
     if ":" not in use:
         if use not in TERMS:

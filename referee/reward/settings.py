@@ -9,6 +9,7 @@ from typing import Any
 
 from evidence.config_checks import require, require_least, require_one_of, require_share
 from evidence.errors import BadInput
+from referee.reward.binding import option_names
 
 NORMALISE = ("sum", "each", "task_std")
 
@@ -42,6 +43,16 @@ class TermConfig:
             return (before or after)[-1 if before else 0][1]
         (x1, y1), (x2, y2) = before[-1], after[0]
         return y1 + (y2 - y1) * (progress - x1) / (x2 - x1)
+
+    @staticmethod
+    def free_keys(name: str, section: Any) -> list[str]:
+        """The keys that the options of the term `name`, written as `section`, may have: what an unknown key of a config
+        is compared with. None for a term that cannot be found."""
+        use = section.get("use") if isinstance(section, dict) else None
+        try:
+            return [f"options.{option}" for option in option_names(str(use or name))]
+        except BadInput:
+            return []
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a person can get wrong: one line on stderr saying what, where and the mend, exit code 2, and no trace left."""
+"""Bad input gives one line on stderr with the key, the fault and the remedy, exit code 2, and leaves no files."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def world(shapes: Path, tmp_path: Path) -> Path:
-    """A copy to be broken."""
+    """A copy of the shapes that a test may damage."""
     return shutil.copytree(shapes, tmp_path / "world")
 
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
-    """Runs `ser …`, which has to be refused; returns its one line."""
+    """Runs `ser …`, asserts that it is refused, and returns its one line."""
     import ray
 
     def start(*args: object, **kwargs: object) -> None:
-        raise AssertionError("Ray was started for input that is bad")
+        raise AssertionError("Ray was started despite bad input")
 
     monkeypatch.setattr(ray, "init", start)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -60,7 +60,7 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
-    """Runs the quickstart on `world` with overrides, which has to be refused before anything is written."""
+    """Runs the quickstart on `world` with overrides and asserts that it is refused before anything is written."""
 
     def run(*overrides: str) -> str:
         config = ROOT / "configs/experiment/quickstart.yaml"
@@ -104,7 +104,7 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
             "contract={max_pixels: 700, min_pixels: 100, multiple: null}",
             ["contract.max_pixels = 700", "one tile of 28 x 28"],
         ),
-        ("contract.multiple=14", ["contract.multiple = 14", "the policy sees tiles of 28 pixels"]),
+        ("contract.multiple=14", ["contract.multiple = 14", "the policy takes tiles of 28 pixels"]),
         ("verification.crop_size=[56,30]", ["verification.crop_size = [56, 30]", "multiples of 28"]),
         ("frames.cache_dir=/dev/null/none", ["frames.cache_dir = /dev/null/none", "/dev/null is a file"]),
         ("reward.terms.ser.options.m_min=0", ["override reward.terms.ser.options.m_min=…: ", "1 or more"]),
@@ -123,8 +123,8 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("learner.schedule.lr=inf", ["learner.schedule.lr = inf", "finite"]),
         ("learner.schedule.warmup=-1", ["learner.schedule.warmup = -1", "0 or more"]),
         ("learner.zero.betas=[1.5,2]", ["learner.zero.betas = [1.5, 2.0]", "below 1"]),
-        ("algorithm=rler", ["learner.reference.kind = none", "frozen or lora_off", "price"]),
-        ("learner.reference=frozen", ["learner.reference.kind = frozen", "must be none", "nothing would ask it"]),
+        ("algorithm=rler", ["learner.reference.kind = none", "frozen or lora_off", "sets a KL penalty"]),
+        ("learner.reference=frozen", ["learner.reference.kind = frozen", "must be none", "nothing would use it"]),
         ("learner.reference=lora_off", ["learner.reference.kind = lora_off", "no learner.policy.lora"]),
         ("learner.reference={kind: lora_off, ranks: 2}", ["learner.reference.ranks = 2", "only a frozen reference"]),
         ("learner.policy.vision_lr_factor=0.1", ["learner.policy.vision_lr_factor = 0.1", "set train_vision"]),
@@ -134,46 +134,46 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("algorithm={baseline: none, divide_by_std: true}", ["algorithm.divide_by_std = True", "baseline none"]),
         ("algorithm={baseline: none, dynamic_sampling: true}", ["algorithm.dynamic_sampling = True", "baseline none"]),
         ("sampling.max_num_seqs=0", ["sampling.max_num_seqs = 0", "1 or more"]),
-        ("eval.samples=5", ["eval.samples = 5", "test.json has 4", "ask for fewer"]),
+        ("eval.samples=5", ["eval.samples = 5", "test.json has 4 samples", "set a lower value"]),
     ],
 )
-def test_a_value_that_cannot_be(train: Refused, override: str, parts: list[str]) -> None:
+def test_an_impossible_value_is_refused(train: Refused, override: str, parts: list[str]) -> None:
     error = train(override)
     assert all(part in error for part in parts), error
 
 
-def test_a_budget_of_tokens_that_no_completion_of_full_length_fits(train: Refused) -> None:
+def test_a_token_budget_below_one_prompt_and_completion_is_refused(train: Refused) -> None:
     error = train("learner.packing.token_budget=100")
     assert "learner.packing.token_budget = 100: a prompt of " in error
-    least = int(re.search(r"a completion run (\d+) tokens; raise it", error)[1])
+    least = int(re.search(r"a completion take (\d+) tokens; raise it", error)[1])
     assert str(least) in train(f"learner.packing.token_budget={least - 1}")
     enough = f"learner.packing.token_budget={least}"
-    assert "frames.cache_dir = /dev/null/none" in train(enough, "frames.cache_dir=/dev/null/none")  # looked at after it
+    assert "frames.cache_dir = /dev/null/none" in train(enough, "frames.cache_dir=/dev/null/none")  # a later check
 
 
-def test_of_two_runs_begun_at_once_one_gets_the_folder(tmp_path: Path) -> None:
+def test_of_two_runs_started_at_once_one_gets_the_folder(tmp_path: Path) -> None:
     config = load_config(TrainConfig, ROOT / "configs/experiment/quickstart.yaml", [f"run_dir={tmp_path}/run"])
     claim(tmp_path / "run", config)
-    with pytest.raises(BadInput, match=rf"^run_dir = {tmp_path}/run: a run lies there already"):
+    with pytest.raises(BadInput, match=rf"^run_dir = {tmp_path}/run: already holds a run"):
         claim(tmp_path / "run", replace(config, seed=1))
     assert load_config(TrainConfig, tmp_path / "run/config.yaml") == config
 
 
-def test_a_price_on_the_reward_that_its_normalisation_would_drop(train: Refused) -> None:
+def test_a_kl_penalty_on_the_reward_that_its_normalisation_would_drop_is_refused(train: Refused) -> None:
     kl = "algorithm.kl={coefficient: 0.1, where: reward}"
     error = train(kl, "learner.reference=frozen", "reward.normalise=each")
     assert "algorithm.kl.where = reward" in error
     assert "loss with reward.normalise = each" in error
 
 
-def test_a_config_file_that_is_not_there(refused: Refused) -> None:
+def test_a_missing_config_file_is_refused(refused: Refused) -> None:
     error = refused("train", ROOT / "configs/experiment/quickstrat.yaml")
     assert "quickstrat.yaml: no such file; nearby: " in error
     assert "quickstart.yaml" in error
 
 
 @pytest.mark.parametrize("key", ["data.train", "data.heldout"])
-def test_a_dataset_that_is_not_there(train: Refused, world: Path, key: str) -> None:
+def test_a_missing_dataset_is_refused(train: Refused, world: Path, key: str) -> None:
     error = train(f"{key}={world}/trian.json")
     assert f"{world}/trian.json: no such dataset file; in that folder: " in error
 
@@ -188,14 +188,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_a_broken_dataset(train: Refused, refused: Refused, world: Path, text: str) -> None:
+def test_a_broken_dataset_is_refused(train: Refused, refused: Refused, world: Path, text: str) -> None:
     (world / "train.json").write_text(text)
     for error in (train(), refused("data", "check", world / "train.json")):
         assert error.startswith(f"ser: {world}/train.json: ")
         assert all(part in error for part in BROKEN[text]), error
 
 
-def test_a_dataset_without_its_media(train: Refused, refused: Refused, world: Path) -> None:
+def test_a_dataset_without_its_media_is_refused(train: Refused, refused: Refused, world: Path) -> None:
     shutil.rmtree(world / "videos")
     for error in (train(), refused("data", "check", world / "train.json")):
         assert f"{world}/train.json" in error
@@ -203,7 +203,7 @@ def test_a_dataset_without_its_media(train: Refused, refused: Refused, world: Pa
 
 
 @pytest.mark.parametrize("key", ["model.policy", "model.referee"])
-def test_a_folder_that_holds_no_model(train: Refused, world: Path, key: str) -> None:
+def test_a_folder_without_a_model_is_refused(train: Refused, world: Path, key: str) -> None:
     error = train(f"{key}={world}")
     assert f"{world}: no model here" in error
     assert "Hugging Face" in error
@@ -219,21 +219,21 @@ def test_a_model_of_an_unsupported_family(train: Refused, tmp_path: Path, key: s
 
 @pytest.mark.parametrize("content", [b"", b"not a video"])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_dataset_of_which_no_video_can_be_read(train: Refused, world: Path, split: str, content: bytes) -> None:
+def test_a_dataset_without_a_readable_video_is_refused(train: Refused, world: Path, split: str, content: bytes) -> None:
     for video in (world / "videos" / split).rglob("*.mp4"):
         video.write_bytes(content)
     error = train()
     assert f"{world}/{split}.json: none of its media files can be read" in error
-    assert "--media` names all" in error
+    assert "--media` lists them all" in error
 
 
-def test_a_run_directory_that_holds_a_run(train: Refused, tmp_path: Path) -> None:
+def test_a_run_directory_that_holds_a_run_is_refused(train: Refused, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").touch()
-    assert "a run lies there already; name another folder" in train()
+    assert "already holds a run; name another folder" in train()
 
 
-def test_a_run_directory_that_is_a_file(train: Refused, tmp_path: Path) -> None:
+def test_a_run_directory_that_is_a_file_is_refused(train: Refused, tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     error = train(f"run_dir={tmp_path}/run/within")
     assert f"{tmp_path}/run is a file; name a folder" in error
@@ -249,18 +249,18 @@ def test_data_check_finds_a_video_that_cannot_be_decoded(
     error = refused("data", "check", world / "test.json", "--media")
     assert f"{world}/test.json: 1 of its media files" in error
     assert str(video) in error
-    assert "mend or remove" in error
+    assert "repair the files, or remove" in error
 
 
 @pytest.mark.parametrize("numbers", [("--train", "-1"), ("--questions", "0"), ("--workers", "0"), ("--seed", "-1")])
-def test_make_shapes_refuses_a_senseless_number(refused: Refused, tmp_path: Path, numbers: tuple[str, str]) -> None:
+def test_make_shapes_refuses_numbers_out_of_range(refused: Refused, tmp_path: Path, numbers: tuple[str, str]) -> None:
     error = refused("data", "make-shapes", tmp_path / "new", *numbers)
     assert "make-shapes" in error
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("out", ["", "..", "checkpoints", "initial", "../theirs"])
-def test_a_warm_start_that_would_replace_what_is_not_its_own(refused: Refused, tmp_path: Path, out: str) -> None:
+def test_sft_does_not_replace_a_folder_that_is_not_its_own(refused: Refused, tmp_path: Path, out: str) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs/thesis.txt").touch()
     error = refused("sft", ROOT / "configs/sft/policy.yaml", f"run_dir={tmp_path}/run", f"out={tmp_path}/run/{out}")

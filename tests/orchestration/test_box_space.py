@@ -1,4 +1,4 @@
-"""A policy that writes boxes in another space than pixels is judged, measured and kept on record by what it means."""
+"""Boxes that a policy writes in another space than pixels are judged, measured and recorded in pixels."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ class Store:
 
 
 class Engines:
-    """They write one claim, and about it, as many completions as are asked for."""
+    """Write the requested number of completions, each with one claim."""
 
     def __init__(self, box: str):
         self.text = f"<think><obj>cup</obj><box>{box}</box>at<t>0.0</t>s</think><answer>left</answer>"
 
-    async def generate(self, *asked: Any) -> tuple[tuple[Trajectory, ...], int]:
-        one = Trajectory(np.zeros(1, np.int32), np.zeros(1, np.float32), ((0, 0, 1),), self.text, "stop")
-        return (one,) * asked[3], 0
+    async def generate(self, *request: Any) -> tuple[tuple[Trajectory, ...], int]:
+        completion = Trajectory(np.zeros(1, np.int32), np.zeros(1, np.float32), ((0, 0, 1),), self.text, "stop")
+        return (completion,) * request[3], 0
 
 
 class Referee:
@@ -97,7 +97,7 @@ def pipeline(request: pytest.FixtureRequest) -> Pipeline:
     return Pipeline(Engines(WRITTEN[request.param]), Referee(), Store(), encoder, template, GRAPH)
 
 
-def test_the_referee_the_reward_and_the_record_of_a_group_have_pixels(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_referee_reward_and_record_of_a_group_use_pixels(pipeline: Pipeline, tmp_path: Path) -> None:
     async def loop() -> GroupMaker:
         maker = GroupMaker(pipeline, Admission(Pacing(1)), Ledger(), Draw(2, 1.0, 8), PackingConfig(), 0, 1)
         maker.begin(0, SAMPLE)

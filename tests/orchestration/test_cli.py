@@ -1,4 +1,4 @@
-"""The command line: exit codes, one line for bad input, and light commands that stay light."""
+"""The command line: exit codes, one line for bad input, and no heavy imports in light commands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_config_prints_what_will_be_used(config, capsys):
+def test_config_prints_the_resolved_values(config, capsys):
     assert cli.main(["config", str(config), "learner.schedule.lr=3e-4"]) == 0
     printed = capsys.readouterr().out
     assert "lr: 0.0003" in printed
@@ -66,7 +66,7 @@ def test_bad_input_is_one_line_and_exit_code_2(config, capsys, argv):
     assert err.count("\n") == 1
 
 
-def test_bad_input_of_an_actor_is_told_without_its_stack_trace(config, capsys, monkeypatch):
+def test_bad_input_raised_in_an_actor_is_printed_without_its_stack_trace(config, capsys, monkeypatch):
     from ray.exceptions import RayTaskError
 
     wrapped = RayTaskError("work", "Traceback …\n  File …\n", BadInput("x: wrong")).as_instanceof_cause()
@@ -90,7 +90,7 @@ def test_module_and_script_are_the_same_command(config):
     assert run(sys.executable, "-m", "orchestration", "config", "missing.yaml").returncode == 2
 
 
-def test_config_command_loads_nothing_heavy(config):
+def test_the_config_command_imports_nothing_heavy(config):
     code = (
         "import sys; from orchestration.cli import main; "
         f"main(['config', {str(config)!r}]); "
@@ -99,7 +99,7 @@ def test_config_command_loads_nothing_heavy(config):
     assert run(sys.executable, "-c", code).stderr == "[]\n"
 
 
-def test_doctor_finds_the_environment_complete(capsys):
+def test_doctor_reports_a_complete_environment(capsys):
     assert cli.main(["doctor"]) == 0
     printed = capsys.readouterr().out
     for part in ("cores", "ray", "vllm", "deepspeed", "torch", "transformers"):

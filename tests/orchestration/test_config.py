@@ -1,4 +1,4 @@
-"""Configs: what is composed, and each way in which a person can get one wrong."""
+"""Composing a config, and every way in which a user can get one wrong."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from orchestration.config import load_config, to_yaml
 from orchestration.settings import TrainConfig
 from referee.reward.graph import RewardGraph
 
+ROOT = Path(__file__).parents[2]
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -27,7 +29,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise BadInput(f"count = {self.count}: it has to be 1 or more")
+            raise BadInput(f"count = {self.count}: must be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise BadInput(f"steps = {self.steps}: it has to be 1 or more")
+            raise BadInput(f"steps = {self.steps}: must be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def write(folder: Path, name: str, text: str) -> Path:
     return path
 
 
-def test_later_wins_default_include_file_override(tmp_path):
+def test_overrides_win_over_the_file_its_includes_and_defaults_in_this_order(tmp_path):
     write(tmp_path, "parts/a.yaml", "name: a\nengine: {count: 2, share: 0.2}\nlimit: 1\n")
     write(tmp_path, "parts/b.yaml", "engine: {count: 3}\nmode: exact\nstages: [{data: x, steps: 5}]\n")
     path = write(tmp_path, "run.yaml", "include: [parts/a.yaml, parts/b.yaml]\nname: run\nweights: {acc: 1}\n")
@@ -77,14 +79,14 @@ def test_includes_are_relative_to_the_file_that_names_them(tmp_path, monkeypatch
     assert load_config(Run, path).name == "base"
 
 
-def test_two_files_may_include_the_same_third(tmp_path):
+def test_two_files_may_include_the_same_file(tmp_path):
     write(tmp_path, "base.yaml", "name: base\nengine: {count: 9}\n")
     write(tmp_path, "a.yaml", "include: [base.yaml]\nengine: {count: 2}\n")
     write(tmp_path, "b.yaml", "include: [base.yaml]\n")
     assert load_config(Run, write(tmp_path, "run.yaml", "include: [a.yaml, b.yaml]\n")).engine.count == 9
 
 
-def test_resolved_yaml_reads_back_equal(tmp_path):
+def test_resolved_yaml_loads_to_an_equal_config(tmp_path):
     config = load_config(Run, None, ["name='a b: c'", "spare.count=4", "weights={ser: 1.5}", "limit=${engine.share}"])
     assert config.limit == 0.5
     assert config.spare == Engine(4)
@@ -116,7 +118,7 @@ def test_resolved_yaml_reads_back_equal(tmp_path):
         ("mode=[1", ["not valid YAML"]),
     ],
 )
-def test_an_override_is_refused_in_one_line_naming_it(tmp_path, override, parts):
+def test_a_wrong_override_is_refused_in_one_line_that_names_it(tmp_path, override, parts):
     path = write(tmp_path, "run.yaml", "name: run\n")
     with pytest.raises(BadInput) as refused:
         load_config(Run, path, ["engine.share=0.1", override])
@@ -145,12 +147,41 @@ def test_an_override_is_refused_in_one_line_naming_it(tmp_path, override, parts)
         (SftConfig, "stages=[{data: a, step: 1}]", "stages.0.steps"),
     ],
 )
-def test_a_key_that_is_misspelt_or_out_of_place_is_told_the_right_one(schema, override, nearest):
+def test_the_right_key_is_suggested_for_a_misspelt_or_misplaced_one(schema, override, nearest):
     with pytest.raises(BadInput, match=rf"unknown key .*; the nearest known one is {re.escape(nearest)}$"):
         load_config(schema, None, [override])
 
 
-def test_an_override_without_a_value():
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("reward.sigma=2", "reward.terms.ser.options.sigma"),
+        ("reward.sigm=2", "reward.terms.ser.options.sigma"),
+        ("reward.options.sigma=2", "reward.terms.ser.options.sigma"),
+        ("reward.terms.ser.sigma=2", "reward.terms.ser.options.sigma"),
+        ("reward.free_form=exact", "reward.terms.acc.options.free_form"),
+        ("eval.sigma=2", "eval.ser.sigma"),
+        ("learner.grups_per_step=2", "pacing.groups_per_step"),
+    ],
+)
+def test_keys_of_the_same_section_are_suggested_first_options_of_reward_terms_included(override, nearest):
+    with pytest.raises(BadInput, match=rf"unknown key .*; the nearest known one is {re.escape(nearest)}$"):
+        load_config(TrainConfig, ROOT / "configs/experiment/quickstart.yaml", [override])
+
+
+def test_option_names_follow_the_recipe_in_force(tmp_path, monkeypatch):
+    write(tmp_path, "mine.py", "def shout(view, *, loudness=1):\n    return [0.0] * len(view.texts)\n")
+    monkeypatch.chdir(tmp_path)
+    config = ROOT / "configs/experiment/quickstart.yaml"
+    with pytest.raises(BadInput, match=r"nearest known one is reward\.terms\.loud\.options\.loudness$"):
+        load_config(TrainConfig, config, ["reward.terms.loud.use='mine:shout'", "reward.loudnes=2"])
+    with pytest.raises(BadInput, match=r"nearest known one is eval\.ser\.sigma$"):
+        load_config(TrainConfig, config, ["reward=accuracy_only", "reward.sigma=2"])
+    with pytest.raises(BadInput, match=r"unknown key reward\.sigma"):
+        load_config(TrainConfig, config, ["reward.terms.ser.use=nowhere", "reward.sigma=2"])
+
+
+def test_an_override_without_a_value_is_refused():
     with pytest.raises(BadInput, match=r"override 'engine\.count': write it as key=value"):
         load_config(Run, None, ["engine.count"])
 
@@ -170,7 +201,7 @@ def test_an_override_without_a_value():
         ("name: run\nengine: {count: -1}\n", ["engine.count = -1", "1 or more"]),
     ],
 )
-def test_a_file_is_refused_in_one_line_naming_it(tmp_path, text, parts):
+def test_a_wrong_file_is_refused_in_one_line_that_names_it(tmp_path, text, parts):
     path = write(tmp_path, "run.yaml", text)
     with pytest.raises(BadInput) as refused:
         load_config(Run, path)
@@ -179,13 +210,13 @@ def test_a_file_is_refused_in_one_line_naming_it(tmp_path, text, parts):
     assert all(part in message for part in [str(path), *parts]), message
 
 
-def test_a_mistake_in_an_included_file_is_laid_at_its_door(tmp_path):
+def test_a_fault_in_an_included_file_names_that_file(tmp_path):
     base = write(tmp_path, "base.yaml", "engine: {count: 0}\n")
     with pytest.raises(BadInput, match=str(base)):
         load_config(Run, write(tmp_path, "run.yaml", "include: [base.yaml]\nname: run\n"))
 
 
-def test_a_missing_file_is_named_with_its_neighbours(tmp_path):
+def test_a_missing_file_is_named_with_similar_files_in_its_folder(tmp_path):
     path = write(tmp_path, "quickstart.yaml", "name: run\n")
     with pytest.raises(BadInput, match=rf"quickstrat\.yaml: no such file; nearby: {path}"):
         load_config(Run, tmp_path / "quickstrat.yaml")
@@ -195,11 +226,11 @@ def test_a_missing_file_is_named_with_its_neighbours(tmp_path):
         load_config(Run, write(tmp_path, "run.yaml", "include: [bse.yaml]\n"))
 
 
-def test_a_circle_of_includes_is_refused(tmp_path):
+def test_circular_includes_are_refused(tmp_path):
     write(tmp_path, "a.yaml", "include: [b.yaml]\n")
     write(tmp_path, "b.yaml", "include: [c.yaml]\n")
     write(tmp_path, "c.yaml", "include: [b.yaml]\n")
-    with pytest.raises(BadInput, match=r"circle: b\.yaml -> c\.yaml -> b\.yaml"):
+    with pytest.raises(BadInput, match=r"circular include: b\.yaml -> c\.yaml -> b\.yaml"):
         load_config(Run, tmp_path / "a.yaml")
 
 
@@ -220,7 +251,7 @@ keys = st.sampled_from([*Run.__dataclass_fields__, "engine.count", "stages.0", "
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(keys, values), max_size=3))
-def test_whatever_is_written_gives_a_config_or_one_line(pairs):
+def test_any_override_gives_a_config_or_a_one_line_error(pairs):
     overrides = [f"{key}={yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}" for key, value in pairs]
     try:
         config = load_config(Run, None, ["name=run", *overrides])
@@ -239,7 +270,7 @@ def test_whatever_is_written_gives_a_config_or_one_line(pairs):
         ("data.train={path: c.json, weight: 2}", [("c.json", 2.0)]),
     ],
 )
-def test_a_dataset_may_be_its_path_alone(tmp_path, override, files):
+def test_a_dataset_may_be_given_by_its_path_alone(tmp_path, override, files):
     path = write(tmp_path, "run.yaml", "data: {train: [x.json, y.json], heldout: h.json}\n")
     config = load_config(TrainConfig, path, [*NEEDED[2:], override])
     assert [(file.path, file.weight) for file in config.data.train] == files
@@ -260,7 +291,7 @@ def test_a_dataset_may_be_its_path_alone(tmp_path, override, files):
         ("data.heldout=[a, b]", ["data.heldout", "text (the path) or a section"]),
     ],
 )
-def test_a_dataset_that_cannot_be(override, parts):
+def test_a_wrong_dataset_section_is_refused(override, parts):
     with pytest.raises(BadInput) as refused:
         load_config(TrainConfig, None, [*NEEDED, override])
     assert all(part in str(refused.value) for part in parts), refused.value
@@ -293,27 +324,27 @@ def recipes(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_recipe_is_named_and_what_is_said_beside_it_comes_on_top(recipes):
+def test_keys_beside_a_recipe_override_it(recipes):
     path = write(recipes, "run.yaml", "engine: {recipe: large, parts: {b: 5}}\n")
     assert load_config(Cooked, path) == Cooked(Recipe("", 9, {"a": 1, "b": 5}))
     assert load_config(Cooked, path, ["engine.parts.c=7"]).engine.parts == {"a": 1, "b": 5, "c": 7}
 
 
-def test_a_later_recipe_takes_the_place_of_all_that_was_said_before(recipes):
+def test_a_later_recipe_replaces_everything_set_before(recipes):
     path = write(recipes, "run.yaml", "engine: {recipe: large, parts: {c: 5}}\n")
     assert load_config(Cooked, path, ["engine=small"]) == Cooked(Recipe("", 1, {"a": 1, "b": 2}))
     own = write(recipes, "own.yaml", "size: 4\n")
     assert load_config(Cooked, path, [f"engine={own}", "engine.parts.d=1"]) == Cooked(Recipe("", 4, {"d": 1}))
 
 
-def test_a_resolved_recipe_needs_its_file_no_more(recipes):
+def test_a_resolved_config_does_not_need_the_recipe_file(recipes):
     config = load_config(Cooked, write(recipes, "run.yaml", "engine: large\n"))
     saved = write(recipes, "saved.yaml", to_yaml(config))
     (recipes / "engines" / "large.yaml").unlink()
     assert load_config(Cooked, saved) == config
 
 
-def test_a_recipe_that_is_not_there_is_refused_with_those_that_are(recipes):
+def test_an_unknown_recipe_is_refused_with_the_known_ones(recipes):
     with pytest.raises(BadInput, match=r"override engine=…: .*the nearest is large, all are: large, small"):
         load_config(Cooked, None, ["engine=larg"])
     write(recipes, "engines/large.yaml", "sise: 9\n")
@@ -321,10 +352,12 @@ def test_a_recipe_that_is_not_there_is_refused_with_those_that_are(recipes):
         load_config(Cooked, None, ["engine=large"])
 
 
-RECIPES = sorted(path.stem for path in (Path(__file__).parents[2] / "configs/reward").glob("*.yaml"))
+RECIPES = sorted(path.stem for path in (ROOT / "configs/reward").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_of_ours_can_be_trained_with(name):
-    graph = RewardGraph(load_config(TrainConfig, "configs/experiment/quickstart.yaml", [f"reward={name}"]).reward)
+def test_every_recipe_in_configs_can_be_trained_with(name):
+    graph = RewardGraph(
+        load_config(TrainConfig, ROOT / "configs/experiment/quickstart.yaml", [f"reward={name}"]).reward
+    )
     assert ("verdicts" in graph.needs) == name.startswith("ser")

@@ -1,4 +1,4 @@
-"""The control of the quickstart: rewards that say nothing, and nothing else changed."""
+"""The quickstart's control: rewards permuted within each group, everything else unchanged."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Scored:
     paid: dict[str, np.ndarray]
 
 
-def test_each_group_keeps_its_rewards_in_another_order() -> None:
+def test_each_group_keeps_its_rewards_in_a_new_order() -> None:
     rewards = np.arange(16, dtype=np.float32)
     groups = [Scored(rewards + 100 * g, {"ser": rewards}, {"ser": 2 * rewards}) for g in range(8)]
-    dealt = shuffled(groups, seed=3)
-    for group, after in zip(groups, dealt):
+    permuted = shuffled(groups, seed=3)
+    for group, after in zip(groups, permuted):
         assert sorted(after.rewards) == sorted(group.rewards), "no reward leaves its group"
         assert after.terms is group.terms
-        assert (after.paid["ser"] == 2 * (after.rewards % 100)).all(), "what was paid goes with its reward"
-    orders = [tuple(after.rewards - 100 * g) for g, after in enumerate(dealt)]
-    assert len(set(orders)) == 8, "every group has an order of its own"
+        assert (after.paid["ser"] == 2 * (after.rewards % 100)).all(), "the paid values move with their reward"
+    orders = [tuple(after.rewards - 100 * g) for g, after in enumerate(permuted)]
+    assert len(set(orders)) == 8, "every group has its own order"
     assert tuple(rewards) not in orders
-    assert [tuple(a.rewards) for a in shuffled(groups, seed=4)] != [tuple(a.rewards) for a in dealt]
+    assert [tuple(a.rewards) for a in shuffled(groups, seed=4)] != [tuple(a.rewards) for a in permuted]

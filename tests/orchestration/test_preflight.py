@@ -1,5 +1,5 @@
-"""What a run is refused for before it starts: frames of a step's groups that would never fit at once, and terms that
-would never be paid."""
+"""Checks before a run starts: a step's frames must fit the store at once, and every reward term must apply to some
+sample."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def labelled(key_frames: int) -> Sample:
     return Sample(f"{key_frames} keys", "s", "t", "q", "a", video_path="a.mp4", key_frames=keys)
 
 
-def test_key_frames_are_reckoned_with_where_they_are_shown() -> None:
-    samples, room = [labelled(0), labelled(9), labelled(2)], 4 * most_bytes(PLAIN) / 2**30
-    require_frames_fit(PLAIN, samples, 4, KEY, room)
-    require_frames_fit(WITH_KEYS, [labelled(0)], 4, KEY, room)
-    with pytest.raises(BadInput, match=r"frames_gib = .* 4 clips can take, up to 17 each; or lower contract.frames"):
-        require_frames_fit(WITH_KEYS, samples, 4, KEY, room)
+def test_key_frames_count_if_they_are_shown() -> None:
+    samples, gib = [labelled(0), labelled(9), labelled(2)], 4 * most_bytes(PLAIN) / 2**30
+    require_frames_fit(PLAIN, samples, 4, KEY, gib)
+    require_frames_fit(WITH_KEYS, [labelled(0)], 4, KEY, gib)
+    with pytest.raises(BadInput, match=r"frames_gib = .* 4 clips, up to 17 each; raise it, or lower contract.frames"):
+        require_frames_fit(WITH_KEYS, samples, 4, KEY, gib)
 
 
-def test_what_is_asked_for_is_enough() -> None:
+def test_the_suggested_size_passes() -> None:
     samples = [labelled(9)]
     with pytest.raises(BadInput) as refusal:
         require_frames_fit(WITH_KEYS, samples, 4, KEY, 1e-4)
@@ -43,15 +43,15 @@ def test_what_is_asked_for_is_enough() -> None:
 
 
 @given(st.lists(st.integers(0, 30), min_size=1), st.integers(1, 8), st.floats(1e-4, 0.1))
-def test_what_passes_is_refused_to_no_group(keys: list[int], groups: int, gib: float) -> None:
+def test_a_size_that_passes_is_enough_for_every_group(keys: list[int], groups: int, gib: float) -> None:
     samples = [labelled(n) for n in keys]
     with suppress(BadInput):
         require_frames_fit(WITH_KEYS, samples, groups, KEY, gib)
-        share = int(gib * 2**30) // groups  # as rollout/frames/store has it
+        share = int(gib * 2**30) // groups  # as in rollout/frames/store
         assert all(most_bytes(WITH_KEYS, shown_key_times(sample, WITH_KEYS)) <= share for sample in samples)
 
 
-def test_a_term_that_concerns_no_sample_is_refused_and_one_that_concerns_some_is_told_of(
+def test_a_term_without_any_of_its_tasks_is_refused_and_one_with_some_is_warned_about(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     samples = [Sample(task, "s", task, "q", "a", video_path="a.mp4") for task in ("temporal QA", "visual QA")]
@@ -63,6 +63,6 @@ def test_a_term_that_concerns_no_sample_is_refused_and_one_that_concerns_some_is
         require("visual QA")
         assert not caplog.messages
         require("visual QA", "OCR")
-    assert "reward.terms.style.tasks: no sample of data.train is of the task 'OCR'" in caplog.messages[0]
+    assert "reward.terms.style.tasks: no sample of data.train has the task 'OCR'" in caplog.messages[0]
     with pytest.raises(BadInput, match=r"tasks: .*'Temporal qa'; the nearest is 'temporal QA', of .*visual"):
         require("Temporal qa", "OCR")

@@ -1,4 +1,4 @@
-"""The cluster's way in: `ray job submit` runs `python -m orchestration train` from an uploaded copy of the project."""
+"""Training on a cluster: `ray job submit` runs `python -m orchestration train` from an uploaded copy of the project."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ BIN = Path(sys.executable).parent
 
 def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    for listener in sockets:
+        listener.bind(("127.0.0.1", 0))
+    ports = [listener.getsockname()[1] for listener in sockets]
+    for listener in sockets:
+        listener.close()
     return ports
 
 
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """(dashboard address, environment) of a Ray head of our own, ended by its own process group.
+    """(dashboard address, environment) of a Ray head that this test starts and stops.
 
-    Its ports are its own too: a job is refused for want of an agent if another Ray of this machine holds the agent's.
+    It has its own ports: a job needs the head's agent, and another Ray on this machine may hold that agent's port.
     """
     gcs, dashboard, client, agent = free_ports(4)
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     env |= {"PATH": f"{BIN}:{env['PATH']}", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    folder = Path("/tmp") / f"ser-ray-{os.getpid()}"  # short: Ray puts sockets in it, whose paths are limited
+    folder = Path("/tmp") / f"ser-ray-{os.getpid()}"  # short, since the length of a socket's path is limited
     command = [
         *(str(BIN / "ray"), "start", "--head", "--block", f"--port={gcs}", f"--dashboard-port={dashboard}"),
         *(f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"),
@@ -76,11 +76,11 @@ def test_a_submitted_job_trains_three_steps(head: tuple[str, dict[str, str]], tm
 
 
 def _submit(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Submit, waiting for the head's dashboard and its agent to be there first."""
+    """Submit, again until the head's dashboard and its agent are up."""
     for _ in range(30):
         done = subprocess.run(command, cwd=ROOT, env=env, timeout=400, capture_output=True, text=True)
-        said = done.stdout + done.stderr
-        if "Failed to connect to Ray" not in said and "No available agent" not in said:
+        output = done.stdout + done.stderr
+        if "Failed to connect to Ray" not in output and "No available agent" not in output:
             break
         time.sleep(2)
     return done

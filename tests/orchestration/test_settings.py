@@ -1,4 +1,4 @@
-"""What a training config refuses by itself."""
+"""Checks within the training config."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ NEEDED += ["reward=ser_no_temporal"]
         "sampling.repetition_penalty=1.1",
     ],
 )
-def test_training_refuses_any_distribution_but_the_learners(override):
+def test_training_refuses_sampling_that_differs_from_the_learners_softmax(override):
     with pytest.raises(BadInput, match="softmax"):
         load_config(TrainConfig, None, [*NEEDED, override])
 
 
 @pytest.mark.parametrize("temperature", [0, 2.5])
-def test_temperatures_that_let_banned_tokens_in_are_refused(temperature):
+def test_temperatures_that_let_banned_tokens_through_are_refused(temperature):
     with pytest.raises(BadInput, match=r"sampling\.temperature = .* at most 2"):
         load_config(TrainConfig, None, [*NEEDED, f"sampling.temperature={temperature}"])
 

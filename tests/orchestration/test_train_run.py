@@ -1,4 +1,4 @@
-"""`ser train` whole, with real engines, referee and ZeRO-3 ranks: the quickstart's path, small."""
+"""Complete, small runs of `ser train` with real engines, referee and ZeRO-3 ranks, as in the quickstart."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_an_asynchronous_run_uses_staleness_within_its_bound_and_reports(world: 
     assert str(run_dir) in done.stdout
     metrics = lines_of(run_dir / "metrics.jsonl")
     assert [m["step"] for m in metrics] == [1, 2, 3, 4]
-    # Tokens of one version have ratio 1 at the first step; later batches are a version old, so theirs is not.
+    # The first step trains tokens of its own version, so their ratio is 1. Later batches are one version old.
     assert metrics[0]["learner/ratio"] == pytest.approx(1, abs=1e-5)
     assert metrics[-1]["learner/behaviour_kl"] > 1e-9
     samples = lines_of(run_dir / "samples.jsonl")
-    assert any(sample["claims"] for sample in samples), "the embedded policy names evidence"
+    assert any(sample["claims"] for sample in samples), "the embedded policy writes claims"
     assert (run_dir / "model/model.safetensors").is_file()
-    # What was written can be scored again, by the same referee, to the same numbers.
+    # `ser score` with the same referee reproduces the recorded rewards.
     held_out = run_dir / "heldout_after_greedy.jsonl"
     done = ser(
         *("score", "--reward", "ser", "--samples", world / "test.json", "--completions", held_out),
@@ -73,19 +73,19 @@ def test_an_asynchronous_run_uses_staleness_within_its_bound_and_reports(world: 
     assert again == pytest.approx([line["reward"] for line in lines_of(held_out)], abs=1e-5)
 
 
-def test_a_reward_that_compares_with_shuffled_frames_trains(world: Path, tmp_path: Path) -> None:
+def test_training_with_a_reward_that_compares_with_shuffled_frames(world: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    # The bonus is for long completions, and those of the embedded policy are short.
+    # The length bonus is for long completions; the embedded policy writes short ones.
     length = ("reward.terms.length.options.low=1", "reward.terms.length.options.high=96")
-    # By another algorithm than the other runs, too, and an adapter that pays for what it leaves behind.
-    # Its entropy bonus moves the policy even when all its rewards are equal.
+    # Also a different algorithm, and an adapter with a KL penalty against its base.
+    # The entropy bonus moves the policy even if all rewards are equal.
     algorithm = ("algorithm={recipe: aipo, kl: {coefficient: 0.1}, entropy: 0.01}", "learner.reference=lora_off")
     adapter = ("learner.policy.lora={rank: 4}", "learner.schedule={lr: 0.01, warmup: 0}")
     arguments = ("steps=2", "eval.samples=0", "reward=video_r1", *length, *algorithm, *adapter)
     done = train(run_dir, world / "train.json", world / "test.json", *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     metrics, after = lines_of(run_dir / "metrics.jsonl")
-    assert metrics["learner/kl"] == pytest.approx(0, abs=1e-6), "an adapter begins as its base"
+    assert metrics["learner/kl"] == pytest.approx(0, abs=1e-6), "an adapter starts equal to its base"
     assert after["learner/kl"] > 1e-4
     assert metrics["reward/acc"] > 0
     assert metrics["reward/t_grpo"] > 0
@@ -95,16 +95,16 @@ def test_a_reward_that_compares_with_shuffled_frames_trains(world: Path, tmp_pat
     (task,) = {json.loads((world / "train.json").read_text())[0]["task"]}
     assert metrics[f"reward/{task}/acc"] == metrics["reward/acc"]
     assert not any(name.startswith("evidence/left out") for name in metrics)
-    assert len(lines_of(run_dir / "samples.jsonl")) == 2 * 4, "what was drawn on shuffled frames is never trained on"
+    assert len(lines_of(run_dir / "samples.jsonl")) == 2 * 4, "completions drawn on shuffled frames are not trained on"
 
 
-def test_with_staleness_0_every_batch_is_new_and_equal_seeds_give_equal_runs(world: Path, tmp_path: Path) -> None:
-    # As native video, which the other runs leave out; the parity gate would stop a run that saw it otherwise.
+def test_with_staleness_0_every_batch_has_age_0_and_equal_seeds_give_equal_runs(world: Path, tmp_path: Path) -> None:
+    # With native video, which the other runs do not use; the parity check would stop a run whose prompts differ.
     runs = []
     for name in ("a", "b"):
         arguments = ("steps=3", "eval.samples=0", "pacing.staleness=0", "template.native_video=true")
-        price = ("algorithm.kl={coefficient: 0.01, estimator: k2, where: reward}", "learner.reference=frozen")
-        done = train(tmp_path / name, world / "train.json", world / "test.json", *arguments, *price)
+        penalty = ("algorithm.kl={coefficient: 0.01, estimator: k2, where: reward}", "learner.reference=frozen")
+        done = train(tmp_path / name, world / "train.json", world / "test.json", *arguments, *penalty)
         assert done.returncode == 0, done.stderr[-3000:]
         runs.append((lines_of(tmp_path / name / "metrics.jsonl"), lines_of(tmp_path / name / "samples.jsonl")))
     (metrics, samples), (_, again) = runs
@@ -125,7 +125,7 @@ QUESTIONS = (
 
 
 @pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"the real footage in {VIDEOS} is not on this machine")
-def test_real_footage_trains_and_a_damaged_file_is_a_counted_outcome(tmp_path: Path) -> None:
+def test_training_on_real_footage_counts_a_damaged_file(tmp_path: Path) -> None:
     folder = tmp_path / "footage"
     folder.mkdir()
     rows = []
@@ -143,12 +143,10 @@ def test_real_footage_trains_and_a_damaged_file_is_a_counted_outcome(tmp_path: P
     assert np.isfinite([m["reward"] for m in lines_of(tmp_path / "run/metrics.jsonl")]).all()
 
 
-def test_steps_that_are_not_finite_are_skipped_and_end_the_run_when_there_are_too_many(
-    world: Path, tmp_path: Path
-) -> None:
+def test_steps_that_are_not_finite_are_skipped_and_too_many_end_the_run(world: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    # After the first step the activations are out of range; published every tenth step, the engines never see them.
-    # The entropy bonus makes that step one even if all rewards are equal.
+    # The first step drives the activations out of range; with a publication every tenth step, engines never load it.
+    # The entropy bonus makes its gradient non-zero even if all rewards are equal.
     far = ("learner.schedule={lr: 1e18, warmup: 0}", "algorithm.entropy=0.01")
     broken = (*far, "pacing.publish_every=10", "learner.max_skipped=2")
     done = train(run_dir, world / "train.json", world / "test.json", "steps=6", "eval.samples=0", *broken)
@@ -157,5 +155,5 @@ def test_steps_that_are_not_finite_are_skipped_and_end_the_run_when_there_are_to
     assert re.search(r"step 2, groups \d+, \d+: loss or gradient is not finite .*; the step is skipped$", skipped)
     assert re.search(r"^ser: step 2, groups \d+, \d+: loss or gradient is not finite .*, in 2 steps in a row", last)
     first, second = (set(re.search(r"groups (\d+), (\d+):", line).groups()) for line in (skipped, last))
-    assert not first & second, "others took the place of those that were skipped"
+    assert not first & second, "skipped groups are replaced by new ones"
     assert [m["step"] for m in lines_of(run_dir / "metrics.jsonl")] == [1]

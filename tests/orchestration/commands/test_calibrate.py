@@ -1,4 +1,4 @@
-"""`ser calibrate`: bad input is one line, the claims are those that were given, and the real thing once."""
+"""`ser calibrate`: one line for bad input, the claims that are asked about, and one real run."""
 
 from __future__ import annotations
 
@@ -42,31 +42,31 @@ def config(shapes: Path) -> CalibrateConfig:
     return CalibrateConfig(data=DataFile(str(shapes)))
 
 
-def test_claims_are_made_from_boxes_alike_each_time(shapes, clips):
-    made = _claims(config(shapes), clips, Given())
-    assert len(made) == 12 * 6
-    assert [claim for _, claim, _ in made] == [claim for _, claim, _ in _claims(config(shapes), clips, Given())]
+def test_claims_made_from_boxes_are_reproducible(shapes, clips):
+    claims = _claims(config(shapes), clips, Given())
+    assert len(claims) == 12 * 6
+    assert [claim for _, claim, _ in claims] == [claim for _, claim, _ in _claims(config(shapes), clips, Given())]
 
 
-def test_rated_claims_are_moved_to_the_frames_that_are_shown(shapes, clips):
+def test_boxes_of_rated_claims_are_converted_to_pixels_of_the_shown_frames(shapes, clips):
     sample = clips[3].sample.id
     rated = RatedClaim(sample, "red circle", (0.25, 0.5, 0.5, 1.0), 2.0, {"ann": (2, 1), "bob": (2, 2)})
-    ((number, claim, known),) = _claims(config(shapes), clips, Given(ratings=[rated]))
-    assert (number, claim.phrase, claim.box, claim.time) == (3, "red circle", (14, 28, 28, 56), 2.0)
+    ((clip, claim, known),) = _claims(config(shapes), clips, Given(ratings=[rated]))
+    assert (clip, claim.phrase, claim.box, claim.time) == (3, "red circle", (14, 28, 28, 56), 2.0)
     assert known.grade == {"relevance": 1.0, "localization": 0.75, "product": 0.75}
 
 
-def test_recorded_claims_are_labelled_by_the_boxes(shapes, clips):
+def test_recorded_claims_are_labelled_from_the_boxes(shapes, clips):
     sample = clips[0].sample
     recorded = [Recorded("", sample.id, text) for text in (sample.reasoning or "", "<think></think>")]
-    made = _claims(config(shapes), clips, Given(completions=recorded))
-    assert len(made) == (sample.reasoning or "").count("<box>") > 0
-    for number, _, known in made:  # drawn as by a hurried annotator: of the right thing, but too large
-        assert (number, known.grade["relevance"]) == (0, 1.0)
+    claims = _claims(config(shapes), clips, Given(completions=recorded))
+    assert len(claims) == (sample.reasoning or "").count("<box>") > 0
+    for clip, _, known in claims:  # boxes as a hurried annotator draws them: around the right object, but too large
+        assert (clip, known.grade["relevance"]) == (0, 1.0)
         assert 0.3 < known.truth["localization"] == known.truth["relevance"] < 1
 
 
-def test_boxes_in_pixels_of_another_frame_are_the_same_claims(shapes, clips):
+def test_boxes_in_pixels_of_another_frame_size_are_converted(shapes, clips):
     sample = clips[0].sample
     doubled = "<think><obj>red circle</obj><box>[20,24,60,80]</box>at<t>1.0</t>s</think>"
     ((_, claim, _),) = _claims(config(shapes), clips, Given(completions=[Recorded("", sample.id, doubled, (112, 112))]))
@@ -77,7 +77,7 @@ def test_boxes_in_pixels_of_another_frame_are_the_same_claims(shapes, clips):
     ("arguments", "part"),
     [
         (["data={shapes}"], "out has no value"),
-        (["data={shapes}", "out={folder}"], "it is there already"),
+        (["data={shapes}", "out={folder}"], "already exists; name a new folder"),
         (["data={folder}/none.json", "out={folder}/new"], "none.json"),
         (["data={shapes}", "out={folder}/new", "samples=0"], "samples = 0"),
         (["data={shapes}", "out={folder}/new", "resample=1"], "the nearest known one is resamples"),
@@ -94,7 +94,10 @@ def test_boxes_in_pixels_of_another_frame_are_the_same_claims(shapes, clips):
         ),
         (["data={shapes}", "out={folder}/new", "--ratings", "{folder}/none.csv"], "cannot be read"),
         (["data={shapes}", "out={folder}/new", "--ratings", "{folder}/alien.csv"], "sample 'alien' is not in"),
-        (["data={shapes}", "out={folder}/new", "--ratings", "a", "--completions", "b"], "give one of them"),
+        (
+            ["data={shapes}", "out={folder}/new", "--ratings", "a", "--completions", "b"],
+            "both supply the claims; give one of them",
+        ),
         (["data={shapes}", "--attacks", "--second", "b"], "leave out"),
         (["data={shapes}", "--attacks", "attacks=5"], "attacks = 5: must be 14 or more, one of each kind"),
     ],
@@ -103,7 +106,7 @@ def test_bad_input_is_one_line_and_starts_nothing(shapes, tmp_path, capsys, monk
     import ray
 
     def start(*args: object, **kwargs: object) -> None:
-        raise AssertionError("Ray was started for input that is bad")
+        raise AssertionError("Ray was started despite bad input")
 
     monkeypatch.setattr(ray, "init", start)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -120,8 +123,8 @@ def test_bad_input_is_one_line_and_starts_nothing(shapes, tmp_path, capsys, monk
 
 
 @pytest.mark.slow
-def test_the_real_thing(shapes, tmp_path):
-    """On rated claims, beside itself as a second referee: exact agreement, and a calibration that it can use."""
+def test_a_referee_calibrated_on_ratings_agrees_with_itself(shapes, tmp_path):
+    """A real run on rated claims, with the same referee as the second one."""
     lines = ["sample,object,box,time,rater,relevance,localization"]
     for sample in read_dataset(shapes):
         key = sample.key_frames[0]
@@ -133,12 +136,12 @@ def test_the_real_thing(shapes, tmp_path):
     ratings.write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-m", "orchestration", "calibrate", CONFIG, f"data={shapes}", f"out={out}"]
     flags = [f"model.referee={referee}", "resamples=50", "--ratings", str(ratings), "--second", referee, "--json"]
-    done = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    process = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert process.returncode == 0, process.stderr
+    report = json.loads(process.stdout)
     assert report["second"]["localization"]["spearman"]["value"] == 1.0
     assert report["second"]["claims"] == (len(lines) - 1) / 2
     assert report["raters"][0]["kappa"]["relevance"] == 1.0
     read_calibration(out / "calibration.json").require(model_digest(referee))
-    written = {"calibration.json", "config.yaml", "report.json", "reliability.png", "thresholds.png", "strata.png"}
-    assert {path.name for path in out.iterdir()} == written
+    expected = {"calibration.json", "config.yaml", "report.json", "reliability.png", "thresholds.png", "strata.png"}
+    assert {path.name for path in out.iterdir()} == expected

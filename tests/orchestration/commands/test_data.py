@@ -1,4 +1,4 @@
-"""`ser data check` and `ser data convert` as a person meets them."""
+"""`ser data check` and `ser data convert` on the command line."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_json_has_exactly_its_keys_and_nothing_beside_it(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_is_one_object_with_exactly_its_keys(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "check", str(world / "train.json"), "--json", "--media"]) == 0
     out, err = capsys.readouterr()
-    found = json.loads(out)
-    assert (list(found), err) == (KEYS, "")
-    assert (found["n"], found["format"], found["by_source"]) == (3, "open-o3", {"shapes": 3})
-    assert (found["boxes_outside"], found["times_outside"], found["unreadable_media"]) == (0, 0, {})
+    report = json.loads(out)
+    assert (list(report), err) == (KEYS, "")
+    assert (report["n"], report["format"], report["by_source"]) == (3, "open-o3", {"shapes": 3})
+    assert (report["boxes_outside"], report["times_outside"], report["unreadable_media"]) == (0, 0, {})
 
 
-def test_overlap_with_a_test_set(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_overlap_with_a_test_set_is_reported(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train, test = str(world / "train.json"), str(world / "test.json")
     assert cli.main(["data", "check", train, "--json", "--against", test]) == 0
     assert json.loads(capsys.readouterr().out)["overlap"] == {}
     assert cli.main(["data", "check", train, "--json", "--against", str(world / "train_le2.json")]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert list(found) == [*KEYS, "overlap", "not_compared"]
-    assert len(found["overlap"]) == len(read_dataset(world / "train_le2.json"))
-    assert found["not_compared"] == []
+    report = json.loads(capsys.readouterr().out)
+    assert list(report) == [*KEYS, "overlap", "not_compared"]
+    assert len(report["overlap"]) == len(read_dataset(world / "train_le2.json"))
+    assert report["not_compared"] == []
 
 
-def test_a_test_set_whose_media_are_elsewhere_is_not_called_disjoint(
+def test_a_test_set_whose_media_are_missing_is_not_reported_as_disjoint(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     test = tmp_path / "test.json"
@@ -57,21 +57,23 @@ def test_a_test_set_whose_media_are_elsewhere_is_not_called_disjoint(
     assert "--against-media-root" in err
 
 
-def test_the_table_tells_the_same(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_the_same_keys(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "check", str(world / "train.json")]) == 0
     out = capsys.readouterr().out
     assert all(key in out for key in KEYS)
     assert "temporal-spatial free-form QA: 3" in out
 
 
-def test_a_report_is_printed_before_broken_media_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_report_is_printed_before_broken_media_are_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "a.mp4").write_text("not a video")
     row = {"task": "t", "question": "What?", "answer": "It."}
     (tmp_path / "d.jsonl").write_text("\n".join(json.dumps(row | {"video": v}) for v in ("a.mp4", "b.mp4")))
     assert cli.main(["data", "check", str(tmp_path / "d.jsonl"), "--json", "--media"]) == 2
-    out, err = capfd.readouterr()  # also what the decoder's library writes itself
-    found = json.loads(out)
-    assert (found["missing_media"], list(found["unreadable_media"])) == (
+    out, err = capfd.readouterr()  # includes output of the decoder's library
+    report = json.loads(out)
+    assert (report["missing_media"], list(report["unreadable_media"])) == (
         [str(tmp_path / "b.mp4")],
         [str(tmp_path / "a.mp4")],
     )
@@ -79,7 +81,7 @@ def test_a_report_is_printed_before_broken_media_are_refused(tmp_path: Path, cap
     assert "2 of its media files cannot be read" in err
 
 
-def test_a_format_and_a_media_root_may_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_format_and_a_media_root_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "json").mkdir()
     file = tmp_path / "json/d.json"
     file.write_text(json.dumps([{"path": "a.mp4", "problem": "?", "question": "q", "answer": "1-2", "duration": 9}]))
@@ -91,7 +93,9 @@ def test_a_format_and_a_media_root_may_be_named(tmp_path: Path, capsys: pytest.C
     assert json.loads(capsys.readouterr().out)["format"] == "tvgbench"
 
 
-def test_so_may_those_of_the_test_set(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_format_and_a_media_root_of_the_test_set_can_be_given(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clip = read_dataset(world / "train.json")[0].media_path
     row = {"path": Path(clip).name, "problem": "?", "question": "q", "answer": "1-2", "duration": 9}
     test = tmp_path / "test.json"
@@ -106,7 +110,7 @@ def test_so_may_those_of_the_test_set(world: Path, tmp_path: Path, capsys: pytes
     assert "fit video-r1 and tvgbench; name the format" in err
 
 
-def test_convert(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_converted_dataset_holds_the_same_samples(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = world / "train.json", world / "ours.jsonl"
     assert cli.main(["data", "convert", str(source), str(target), "--to", "ser"]) == 0
     assert f"{target}: 3 samples, from open-o3 to ser" in capsys.readouterr().out
@@ -116,7 +120,7 @@ def test_convert(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["check", "{world}/train.json", "--workers", "0"], "--workers 0: it has to be 1 or more"),
+        (["check", "{world}/train.json", "--workers", "0"], "--workers 0: must be 1 or more"),
         (["check", "{world}/train.json", "--format", "x"], "format = x: must be one of ser"),
         (["check", "{world}/train.json", "--against", "{world}/tst.json"], "tst.json: no such dataset file"),
         (["check", "{world}/train.json", "--against-format", "ser"], "name it with --against TEST"),
@@ -126,7 +130,9 @@ def test_convert(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["convert", "{world}/train.json", "{world}/new.json", "--to", "tvgbench"], "cannot be written as tvgbench"),
     ],
 )
-def test_bad_input(world: Path, capsys: pytest.CaptureFixture[str], argv: list[str], words: str) -> None:
+def test_bad_input_is_one_line_and_writes_nothing(
+    world: Path, capsys: pytest.CaptureFixture[str], argv: list[str], words: str
+) -> None:
     before = sorted(world.rglob("*"))
     assert cli.main(["data", *(part.format(world=world) for part in argv)]) == 2
     out, err = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""`ser export`: what real ranks saved is what transformers and a real engine load; what is no checkpoint is refused."""
+"""`ser export`: transformers and a real engine load what real ranks saved; anything but a checkpoint is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RECORD = Record("/nowhere", "", 1, "float32", False, None, {"a": Saved((1,), "mo
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """Of no model, but whole."""
+    """A complete checkpoint without a model."""
     folder = tmp_path / "run/checkpoints/step-000002"
     folder.mkdir(parents=True)
     (folder / "zero_pp_rank_0_mp_rank_00_optim_states.pt").touch()
@@ -41,7 +41,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[...,
     return run
 
 
-def test_a_checkpoint_is_found_by_its_folder_its_run_and_its_step(checkpoint: Path) -> None:
+def test_a_checkpoint_is_found_from_its_folder_its_run_and_its_step(checkpoint: Path) -> None:
     RECORD.write(checkpoint.with_name("step-000010.json"))
     newest, older = checkpoint.with_name("step-000010.json"), checkpoint.with_suffix(".json")
     for source, step, expected in (
@@ -53,7 +53,7 @@ def test_a_checkpoint_is_found_by_its_folder_its_run_and_its_step(checkpoint: Pa
         assert find_record(source, step) == expected
 
 
-def test_what_is_no_checkpoint_is_told_in_one_line(checkpoint: Path, refused: Callable, tmp_path: Path) -> None:
+def test_anything_but_a_checkpoint_is_refused_in_one_line(checkpoint: Path, refused: Callable, tmp_path: Path) -> None:
     run = checkpoint.parents[1]
     record = checkpoint.with_suffix(".json")
     assert "no such folder" in refused(tmp_path / "missing")
@@ -61,31 +61,31 @@ def test_what_is_no_checkpoint_is_told_in_one_line(checkpoint: Path, refused: Ca
     assert f"--step 7: {run} holds 2" in refused(run, "--step", "7")
     assert "--dtype" in refused(run, "--dtype", "int8")
     assert "holds no average of the weights" in refused(run, "--ema")
-    assert "training began from /nowhere, which is not there" in refused(run)
+    assert "training began from /nowhere, which does not exist" in refused(run)
     replace(RECORD, ranks=2).write(record)
     assert "saved by 2 ranks, but holds the shards of 1" in refused(run)
     record.write_text('{"step": 2}')
     assert "not the record of a checkpoint" in refused(run)
     record.unlink()
-    assert "no checkpoint" in refused(checkpoint), "one that was never whole"
+    assert "no checkpoint" in refused(checkpoint), "a checkpoint without its record is incomplete"
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_is_taken_is_left_alone(checkpoint: Path, refused: Callable, tmp_path: Path) -> None:
+def test_a_folder_with_files_is_not_overwritten(checkpoint: Path, refused: Callable, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.txt").touch()
     replace(RECORD, model=str(tmp_path)).write(checkpoint.with_suffix(".json"))
-    assert "something lies there already" in refused(checkpoint)
+    assert "already holds files; name a new folder" in refused(checkpoint)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
-def test_what_is_not_trained_has_to_be_what_it_was(checkpoint: Path, refused: Callable, tmp_path: Path) -> None:
+def test_a_base_model_that_has_changed_is_refused(checkpoint: Path, refused: Callable, tmp_path: Path) -> None:
     replace(RECORD, model=str(tmp_path)).write(checkpoint.with_suffix(".json"))
-    assert f"another model than lies in {tmp_path} now" in refused(checkpoint)
+    assert f"another model than {tmp_path} holds now" in refused(checkpoint)
 
 
 @pytest.mark.slow
-def test_the_export_is_to_transformers_and_to_an_engine_what_the_learner_trained(
+def test_transformers_and_an_engine_load_the_weights_that_the_learner_trained(
     ray_cluster: Any, tiny_model: Path, encoder: Any, run: Callable, video_prompt: tuple, tmp_path: Path
 ) -> None:
     from reference import Reference

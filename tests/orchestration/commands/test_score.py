@@ -1,4 +1,4 @@
-"""`ser score`: recorded completions are rewarded as in training, and what a line lacks is told, never guessed."""
+"""`ser score`: recorded completions are rewarded as in training, and missing values are reported, never guessed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SAMPLES = [
 CLAIM = "<obj>red cup</obj><box>[10,10,50,50]</box>at<t>{time}</t>s"
 
 
-def said(time: float, answer: str) -> str:
+def completion(time: float, answer: str) -> str:
     return f"<think>{CLAIM.format(time=time)} {CLAIM.format(time=8.0)}</think><answer>{answer}</answer>"
 
 
@@ -61,8 +61,8 @@ def score(files: Path, capsys: Any) -> Any:
 
 
 def test_each_line_has_its_terms_claims_and_flags_in_the_order_of_the_file(score):
-    second = {"id": "2", "text": said(4.0, "On the table."), "frame_size": [100, 100]}
-    first = {"id": "1", "text": said(3.0, "From <t>3</t>s to <t>7</t>s")}
+    second = {"id": "2", "text": completion(4.0, "On the table."), "frame_size": [100, 100]}
+    first = {"id": "1", "text": completion(3.0, "From <t>3</t>s to <t>7</t>s")}
     two, one = score(second, first)
     assert (two["id"], one["id"]) == ("2", "1")
     assert one["terms"] == {
@@ -75,7 +75,7 @@ def test_each_line_has_its_terms_claims_and_flags_in_the_order_of_the_file(score
         "thk_spatial": 0,
     }
     assert one["reward"] == pytest.approx(2.1)
-    assert two["terms"]["thk_spatial"] == 0.5  # the second claim is 5 s from the key frame: gated out, and counted
+    assert two["terms"]["thk_spatial"] == 0.5  # the second claim is 5 s from the key frame: gated to 0, but counted
     assert two["claims"][0] == {
         "phrase": "red cup",
         "box": [10, 10, 50, 50],
@@ -87,16 +87,16 @@ def test_each_line_has_its_terms_claims_and_flags_in_the_order_of_the_file(score
 
 
 def test_progress_sets_the_schedules(score):
-    line = {"id": "2", "text": said(4.0, "x"), "frame_size": [100, 100]}
+    line = {"id": "2", "text": completion(4.0, "x"), "frame_size": [100, 100]}
     ((late,), (early,)) = score(line), score(line, more=("--progress", "0"))
     assert early["terms"]["thk_temporal_point"] > late["terms"]["thk_temporal_point"]
     assert score(line, more=("--progress", "2"))[0] == 2
 
 
 def test_completions_of_one_sample_are_a_group(score):
-    short = {"id": "2", "text": said(4.0, "on the table"), "tokens": 100}
+    short = {"id": "2", "text": completion(4.0, "on the table"), "tokens": 100}
     long = short | {"tokens": 400}
-    shuffled = short | {"shuffled": True, "text": said(4.0, "nowhere")}
+    shuffled = short | {"shuffled": True, "text": completion(4.0, "nowhere")}
     lines = score(short, long, shuffled, reward="video_r1")
     assert [line["terms"]["length"] for line in lines] == [0, 1]
     assert [line["terms"]["t_grpo"] for line in lines] == [1, 1]
@@ -106,17 +106,17 @@ def test_completions_of_one_sample_are_a_group(score):
     assert alone["reward"] == alike["reward"] == 2
 
 
-def test_what_is_malformed_is_flagged_and_scored(score):
+def test_malformed_completions_are_flagged_and_scored(score):
     (line,) = score({"id": "2", "text": "<think><obj>a</obj><box>[1]</box>", "frame_size": [100, 100]})
     assert line["reward"] == 0
     assert line["flags"][0] == "not well-formed"
 
 
-def test_beside_claims_that_were_judged_the_invalid_ones_are_listed_with_their_reason():
+def test_invalid_claims_are_listed_with_their_reason_beside_judged_ones():
     text = f"<think><obj>a hat</obj><box>[1,2,3]</box>at<t>1.0</t>s {CLAIM.format(time=3.0)}</think><answer>x</answer>"
-    of = Sample("1", "s", "free-form", "Who?", "x", video_path="a.mp4")
+    sample = Sample("1", "s", "free-form", "Who?", "x", video_path="a.mp4")
     frames = FrameInfo("k", (1.0, 3.0), (100, 100), (100, 100), 4.0)
-    view = GroupView(of, (text,), (parse(text),), frames, verdicts=([Verdict(1.0, 0.5)],))
+    view = GroupView(sample, (text,), (parse(text),), frames, verdicts=([Verdict(1.0, 0.5)],))
     graph = RewardGraph(RewardConfig(terms={"ser": TermConfig()}))
     (line,) = scored_lines(graph, {"1": view}, [Recorded("line 1", "1", text)], {})
     hat, cup = line["claims"]
@@ -127,12 +127,12 @@ def test_beside_claims_that_were_judged_the_invalid_ones_are_listed_with_their_r
 
 
 @pytest.mark.parametrize(
-    ("line", "why"),
+    ("line", "reason"),
     [
         ("{", "line 1: not JSON"),
         ({"id": "1"}, "line 1: has no text"),
         ({"id": "9", "text": ""}, "line 1: id = '9': no sample has it; samples are called 1, 2"),
-        ({"id": "2", "text": said(4.0, "x")}, "sample 2: this reward needs frame_size, [width, height]"),
+        ({"id": "2", "text": completion(4.0, "x")}, "sample 2: this reward needs frame_size, [width, height]"),
         ({"id": "2", "text": "", "frame_size": [100]}, "frame_size = [100]: must be [width, height]"),
         ({"id": "2", "text": "", "frame_size": [math.nan, 100]}, "frame_size = [nan, 100]: must be a list of"),
         ({"id": "2", "text": "", "frame_size": [10**400, 100]}, "must be a list of finite numbers"),
@@ -146,22 +146,22 @@ def test_beside_claims_that_were_judged_the_invalid_ones_are_listed_with_their_r
         ("", "holds no completion"),
     ],
 )
-def test_what_a_line_lacks_is_told_in_one_line(score, line, why):
+def test_a_faulty_line_is_refused_in_one_line(score, line, reason):
     code, error = score(line)
     assert code == 2
-    assert why in error
+    assert reason in error
     assert error.count("\n") == 1
 
 
-def test_completions_of_one_sample_have_to_share_their_frames(score):
+def test_completions_of_one_sample_must_share_their_frames(score):
     code, error = score(
         {"id": "2", "text": "", "frame_size": [100, 100]}, {"id": "2", "text": "", "frame_size": [200, 100]}
     )
     assert code == 2
-    assert "line 2: its frame_size and frame_times are not those of" in error
+    assert "line 2: its frame_size and frame_times differ from those of" in error
 
 
-def test_a_recipe_of_ones_own_with_a_term_of_ones_own(files, score, monkeypatch):
+def test_a_users_own_recipe_with_a_users_own_term(files, score, monkeypatch):
     (files / "mine.py").write_text("def shout(view, *, mark='!'):\n    return [t.count(mark) for t in view.texts]\n")
     (files / "mine.yaml").write_text("terms:\n  shout: {use: 'mine:shout', weight: 2}\n")
     monkeypatch.chdir(files)
@@ -169,7 +169,7 @@ def test_a_recipe_of_ones_own_with_a_term_of_ones_own(files, score, monkeypatch)
     assert (line["reward"], line["terms"]) == (4, {"shout": 2})
 
 
-def test_it_loads_nothing_heavy(files, score):
+def test_scoring_without_a_referee_imports_nothing_heavy(files, score):
     score({"id": "1", "text": ""})
     code = (
         "import sys; from orchestration.cli import main; "
@@ -181,20 +181,20 @@ def test_it_loads_nothing_heavy(files, score):
     assert done.stderr == "[]\n"
 
 
-def test_the_lines_go_to_a_file_whose_folder_is_made_and_never_to_a_folder(files, score):
+def test_out_creates_its_folder_and_refuses_an_existing_folder(files, score):
     line, out = {"id": "1", "text": "x"}, files / "new" / "scored.jsonl"
     assert score(line, more=("--out", str(out))) == []
     assert json.loads(out.read_text())["id"] == "1"
-    assert score(line, more=("--out", str(files))) == (2, f"ser: --out {files}: it is a folder; name a file\n")
+    assert score(line, more=("--out", str(files))) == (2, f"ser: --out {files}: is a folder; name a file\n")
 
 
-def test_a_config_that_nothing_would_read_is_refused(score):
+def test_a_config_without_effect_is_refused(score):
     code, error = score({"id": "1", "text": "x"}, more=("--config", "none.yaml"))
     assert (code, error.count("\n")) == (2, 1)
-    assert "--config none.yaml: it says how a referee is asked" in error
+    assert "--config none.yaml: configures a referee" in error
 
 
-def test_a_reader_that_has_seen_enough_is_no_stack_trace(files, score):
+def test_a_pipe_closed_by_its_reader_gives_no_stack_trace(files, score):
     score(*[{"id": "1", "text": "x" * 1000}] * 300)
     argv = ["--reward", "accuracy_only", "--samples", "samples.json", "--completions", "completions.jsonl"]
     command = f"{sys.executable} -m orchestration score {' '.join(argv)} | head -n 1"

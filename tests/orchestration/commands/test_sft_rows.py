@@ -1,4 +1,4 @@
-"""Which rows a supervised step is made of."""
+"""The rows of a supervised step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, shown_key_times
 from learner.settings import PackingConfig
 from orchestration.commands.sft import SftConfig, Stage, TooManyLeftOut, locate, require_few_left_out
-from orchestration.commands.sft_rows import Rows, RowsConfig, RowSource, by_clip, image_key
+from orchestration.commands.sft_rows import Rows, RowsConfig, RowSourceActor, by_clip, image_key
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
 from rollout.dataset.shapes import make_shapes
@@ -29,7 +29,7 @@ CONTRACT = SamplingContract(frames=2, max_pixels=3136, min_pixels=3136, multiple
 DATA = [DataShare("a")]
 
 
-def test_images_of_the_same_bytes_in_another_shape_are_others() -> None:
+def test_images_of_equal_bytes_and_different_shapes_have_different_keys() -> None:
     wide, high = np.zeros((28, 112, 3), np.uint8), np.zeros((112, 28, 3), np.uint8)
     assert image_key(wide) == image_key(wide.copy()) != image_key(high)
 
@@ -49,12 +49,12 @@ def test_questions_about_one_clip_are_drawn_together(tmp_path: Path) -> None:
         by_clip([DataShare(str(tmp_path / "a.jsonl"))], "verify", CONTRACT, seed=0)
 
 
-def test_a_question_is_shown_the_frames_that_training_shows_and_a_bad_clip_is_left_out_and_counted(
+def test_frames_are_those_of_training_and_a_broken_clip_is_left_out_and_counted(
     ray_cluster: Any, tiny_model: Path, tmp_path: Path
 ) -> None:
     make_shapes(tmp_path / "data", train=4, val=0, test=0, workers=1)
     rows = json.loads((tmp_path / "data/train.json").read_text())
-    for n, row in enumerate(rows):  # one labelled moment a question, of the eight that the world's questions share
+    for n, row in enumerate(rows):  # one labelled moment per question, of the eight that the world's questions share
         row["key_frames"] = [row["key_frames"][n % 2]]
     (tmp_path / "data/train.json").write_text(json.dumps(rows))
     data, contract = DataShare(str(tmp_path / "data/train.json")), replace(CONTRACT, key_frames=True)
@@ -75,7 +75,7 @@ def test_a_question_is_shown_the_frames_that_training_shows_and_a_bad_clip_is_le
         frames=FramesConfig(workers=1),
         frames_bytes=len(groups) * most_bytes(contract, range(4)),
     )
-    source = RowSource.remote(str(tiny_model), config, [[data]], 1, 0)
+    source = RowSourceActor.remote(str(tiny_model), config, [[data]], 1, 0)
     try:
         first, again = (
             ray.get(source.micro_batches.options(num_returns=2).remote(0, 0), timeout=120) for _ in range(2)
@@ -84,13 +84,13 @@ def test_a_question_is_shown_the_frames_that_training_shows_and_a_bad_clip_is_le
         ray.kill(source)
     images = [image for micro in first[0] for image in micro.images]
     assert sorted(image.tobytes() for image in images) == sorted(frames.tobytes() for frames in shown)
-    for one, other in zip(first[0], again[0], strict=True):
-        np.testing.assert_array_equal(one.batch.token_ids, other.batch.token_ids)
-    made = first[1]
-    assert [path for path, _ in made.unreadable] == [bad] * sum(path == bad for path, _ in groups)
-    assert set(made.clips) == {path for path, _ in groups} - {bad}
-    assert len(made.clips) == 3
-    assert made.frames["decoded"] == len(shown)
+    for micro, repeated in zip(first[0], again[0], strict=True):
+        np.testing.assert_array_equal(micro.batch.token_ids, repeated.batch.token_ids)
+    report = first[1]
+    assert [path for path, _ in report.unreadable] == [bad] * sum(path == bad for path, _ in groups)
+    assert set(report.clips) == {path for path, _ in groups} - {bad}
+    assert len(report.clips) == 3
+    assert report.frames["decoded"] == len(shown)
 
 
 def test_a_clip_with_a_sequence_above_the_token_budget_is_left_out_and_counted(
@@ -112,11 +112,11 @@ def test_a_clip_with_a_sequence_above_the_token_budget_is_left_out_and_counted(
     rows = Rows(str(tiny_model), config, [[data]], 1, 0)
 
     def lengths(token_budget: int) -> tuple[list[int], list[str]]:
-        """Of a step's sequences, each in a row of its own; and the clips left out."""
+        """The lengths of a step's sequences, each in its own row, and the clips left out."""
         rows.config = replace(config, packing=PackingConfig("none", token_budget))
-        micros, made = runner.run(rows.micro_batches(0, 0))
-        assert len({*made.clips, *made.over_budget}) == len(made.clips) + len(made.over_budget) == 4
-        return sorted(n for micro in micros for n in (micro.batch.segment >= 0).sum(1).tolist()), made.over_budget
+        micros, report = runner.run(rows.micro_batches(0, 0))
+        assert len({*report.clips, *report.over_budget}) == len(report.clips) + len(report.over_budget) == 4
+        return sorted(n for micro in micros for n in (micro.batch.segment >= 0).sum(1).tolist()), report.over_budget
 
     try:
         with asyncio.Runner() as runner:
@@ -160,8 +160,8 @@ def test_impossible_settings_are_refused(change: dict, word: str) -> None:
         SftConfig(**({"stages": [Stage(DATA, 1)]} | change))
 
 
-def test_data_that_is_mostly_broken_ends_the_run_after_more_than_a_steps_clips() -> None:
-    require_few_left_out(left_out=5, drawn=5, a_step=10)
-    require_few_left_out(left_out=60, drawn=100, a_step=10)
+def test_mostly_broken_data_ends_the_run_after_more_than_one_steps_clips() -> None:
+    require_few_left_out(left_out=5, drawn=5, per_step=10)
+    require_few_left_out(left_out=60, drawn=100, per_step=10)
     with pytest.raises(TooManyLeftOut, match="61 of the 100 clips drawn could not be read or did not fit"):
-        require_few_left_out(left_out=61, drawn=100, a_step=10)
+        require_few_left_out(left_out=61, drawn=100, per_step=10)

@@ -1,5 +1,5 @@
-"""`ser sft` on two real ZeRO-3 ranks: an interrupted run goes on as if it had not been, on fewer ranks too; its last
-checkpoint is exported as its model; a clip that cannot be read costs its samples alone."""
+"""`ser sft` on two real ZeRO-3 ranks: an interrupted run continues as if uninterrupted, also on fewer ranks; its last
+checkpoint is exported as its model; a clip that cannot be read costs only its own samples."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> N
     sft(tmp_path / "whole", data)
     sft(tmp_path / "parts", data, "stop_after=2")
     shutil.copytree(tmp_path / "parts", tmp_path / "fewer")
-    for change in ("schedule.lr=0.1", "frames.decoder=pyav"):  # not the run that was begun there
+    for change in ("schedule.lr=0.1", "frames.decoder=pyav"):  # not the config of the run in that folder
         with pytest.raises(subprocess.CalledProcessError) as refused:
             sft(tmp_path / "parts", data, change)
         assert refused.value.returncode == 2
@@ -53,8 +53,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> N
         np.testing.assert_array_equal(whole[name], exported, err_msg=name)
     sft(tmp_path / "fewer", data, "ranks=1")
     fewer = load_file(tmp_path / "fewer/model/model.safetensors")
-    apart = sum(np.square(fewer[name] - whole[name], dtype=np.float64).sum() for name in whole)
-    assert apart <= 1e-10 * sum(np.square(whole[name], dtype=np.float64).sum() for name in whole)
+    squared_difference = sum(np.square(fewer[name] - whole[name], dtype=np.float64).sum() for name in whole)
+    assert squared_difference <= 1e-10 * sum(np.square(whole[name], dtype=np.float64).sum() for name in whole)
     lines = [json.loads(line) for line in (tmp_path / "parts/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert sum(line["clips_left_out"] for line in lines) == 2, "each of the 6 clips is drawn twice"
