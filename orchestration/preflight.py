@@ -141,7 +141,7 @@ def require_tiles(tile: int, contract: SamplingContract, role: str) -> None:
 
 
 def note_box_space(family: Family, template: PromptTemplate) -> None:
-    """Log a warning where boxes are read in another space than the one in which the policy's family writes them."""
+    """Log a warning if boxes are read in another space than the one in which the policy's family writes them."""
     if template.box_space != family.box_space:
         log.warning(
             "template.box_space = %s: published %s models write boxes as %s; set that unless the policy was taught %s",

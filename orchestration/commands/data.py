@@ -22,7 +22,7 @@ from rollout.dataset.read import DatasetFile
 from rollout.frames.config import FramesConfig
 
 T = TypeVar("T")
-# No model is at hand whose tile `multiple` could follow. Whether a file can be read does not depend on it.
+# No model is given whose tile `multiple` could follow. Whether a file can be read does not depend on it.
 CHECKED = SamplingContract(multiple=2)
 SHOWN = 5  # entries of a long list in the table; --json prints all
 

@@ -170,11 +170,11 @@ def test_keys_of_the_same_section_are_suggested_first_options_of_reward_terms_in
 
 
 def test_option_names_follow_the_recipe_in_force(tmp_path, monkeypatch):
-    write(tmp_path, "mine.py", "def shout(view, *, loudness=1):\n    return [0.0] * len(view.texts)\n")
+    write(tmp_path, "loud_terms.py", "def shout(view, *, loudness=1):\n    return [0.0] * len(view.texts)\n")
     monkeypatch.chdir(tmp_path)
     config = ROOT / "configs/experiment/quickstart.yaml"
     with pytest.raises(BadInput, match=r"nearest known one is reward\.terms\.loud\.options\.loudness$"):
-        load_config(TrainConfig, config, ["reward.terms.loud.use='mine:shout'", "reward.loudnes=2"])
+        load_config(TrainConfig, config, ["reward.terms.loud.use='loud_terms:shout'", "reward.loudnes=2"])
     with pytest.raises(BadInput, match=r"nearest known one is eval\.ser\.sigma$"):
         load_config(TrainConfig, config, ["reward=accuracy_only", "reward.sigma=2"])
     with pytest.raises(BadInput, match=r"unknown key reward\.sigma"):
