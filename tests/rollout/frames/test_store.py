@@ -61,7 +61,8 @@ def test_who_needs_more_than_is_free_waits_until_it_is(store: Any, run: Run, tmp
         second = await held.lease(clip(tmp_path / "1.mp4", 20))
         assert held.counters()["waits"] == 0
         third = asyncio.create_task(held.lease(clip(tmp_path / "2.mp4", 40)))
-        await asyncio.sleep(0.2)
+        while not held.counters()["waits"] and not third.done():
+            await asyncio.sleep(0.01)
         assert not third.done()
         assert held.counters()["waits"] == 1
         assert held.counters()["bytes"] == 2 * size
