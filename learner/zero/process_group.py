@@ -10,10 +10,15 @@ import deepspeed
 import ray
 import torch
 
+SHARED_MEMORY_OP = "deepspeed_shm_comm"
+
 
 def join_group(rank: int, world: int, address: str, port: int, timeout_s: float) -> None:
     """Join the process group: nccl where there is a GPU, gloo elsewhere."""
     os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE=str(world), MASTER_ADDR=address, MASTER_PORT=str(port))
+    # DeepSpeed would compile an optional shared-memory all-reduce for the CPU here, which takes a minute and a
+    # compiler, under a file lock that outlives a killed process and then blocks every later run of the account.
+    deepspeed.ops.__compatible_ops__[SHARED_MEMORY_OP] = False
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(backend, timeout=timedelta(seconds=timeout_s), auto_mpi_discovery=False, verbose=False)
 
