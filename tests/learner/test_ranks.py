@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
+from deepspeed.utils import safe_get_full_optimizer_state
 from transformers import AutoModelForImageTextToText
 
 from evidence.manifest import unpack_bucket
@@ -26,6 +28,8 @@ from orchestration.supervision.learner_gang import LearnerGang
 
 pytestmark = pytest.mark.slow
 LEARNING_RATE = 1e-2
+# Adam's first moment after one step, as a share of the gradient.
+FIRST_MOMENT = 0.1
 
 
 def step_parts(encoder: Any, ranks: int, seed: int = 0) -> list[list[MicroBatch]]:
@@ -85,12 +89,46 @@ def weights_of(ray_cluster: Any, gang: LearnerGang, frozen: bool = False) -> dic
     return weights
 
 
-def plain_step(folder: Path, encoder: Any, parts: list[list[MicroBatch]]) -> tuple[dict[str, np.ndarray], float]:
-    """(weights after the same step in plain torch, gradient norm), in one process with AdamW and an explicit loss."""
+def gradients_of(gang: LearnerGang) -> dict[str, np.ndarray]:
+    """The gradients of the gang's first step, from Adam's first moment."""
+
+    def moments(rank: Any) -> dict[str, np.ndarray]:
+        trained = rank.policy.checkpoint_parameters(frozen=False)
+        return {name: safe_get_full_optimizer_state(p, "exp_avg").numpy() for name, p in trained.items()}
+
+    of_rank_0, *_ = ray.get([rank.__ray_call__.remote(moments) for rank in gang.ranks], timeout=gang.timeout_s)
+    return {name: moment / FIRST_MOMENT for name, moment in of_rank_0.items()}
+
+
+def require_same_gradients(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    """Equal to within 1e-4 of the largest gradient of each tensor."""
+    assert ours.keys() == theirs.keys()
+    for name, wanted in theirs.items():
+        np.testing.assert_allclose(ours[name], wanted, atol=1e-4 * np.abs(wanted).max(), err_msg=name)
+
+
+def require_same_first_step(
+    ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], gradients: dict[str, np.ndarray]
+) -> None:
+    """Adam's first step is lr * sign(gradient), and rounding decides the sign of a gradient near 0, so only the other
+    elements must agree. In a key bias a single element is 1.6% of the tensor: softmax ignores a constant added to all
+    keys, and at the slowest rotary frequencies a bias is almost constant."""
+    assert ours.keys() == theirs.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        clear = np.abs(gradient) > 1e-3 * np.abs(gradient).max()
+        np.testing.assert_allclose(ours[name][clear], theirs[name][clear], atol=1e-4, err_msg=name)
+    differs = np.concatenate([(np.abs(ours[name] - theirs[name]) > 1e-4).ravel() for name in gradients])
+    assert differs.mean() < 2e-4
+
+
+def plain_step(
+    folder: Path, encoder: Any, parts: list[list[MicroBatch]]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(weights after the same step in plain torch, gradients): one process, with AdamW and an explicit loss."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     policy, patcher = Policy(model, encoder.banned_ids, PolicyConfig()), Patcher.of_model(folder)
-    trained = [p for p in policy.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(trained.values(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
     for micro in (m for rank in parts for m in rank):
         b = micro.batch
         patches = patcher.patches(micro.images, b.frame_counts)
@@ -99,9 +137,8 @@ def plain_step(folder: Path, encoder: Any, parts: list[list[MicroBatch]]) -> tup
         advantage = torch.from_numpy(micro.advantages)
         gain = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
         (-(torch.from_numpy(micro.weights) * gain).sum()).backward()
-    norm = float(torch.stack([p.grad.norm() for p in trained]).norm())
     optimizer.step()
-    return {name: p.detach().numpy() for name, p in model.named_parameters() if p.requires_grad}, norm
+    return {name: p.detach().numpy() for name, p in trained.items()}, {n: p.grad.numpy() for n, p in trained.items()}
 
 
 def test_a_step_is_the_same_on_one_rank_two_ranks_and_in_plain_torch(
@@ -113,15 +150,14 @@ def test_a_step_is_the_same_on_one_rank_two_ranks_and_in_plain_torch(
     assert metrics[1]["loss"] == pytest.approx(metrics[2]["loss"], rel=1e-4)
     assert metrics[1]["grad_norm"] == pytest.approx(metrics[2]["grad_norm"], rel=1e-3)
     one, two = (weights_of(ray_cluster, gangs[world]) for world in (1, 2))
-    plain, norm = plain_step(tiny_model, encoder, step_parts(encoder, 1))
-    assert metrics[1]["grad_norm"] == pytest.approx(norm, rel=1e-3), "Adam's first step would hide a wrong scale"
-    assert one.keys() == two.keys() == plain.keys()
+    plain, gradients = plain_step(tiny_model, encoder, step_parts(encoder, 1))
+    norm = np.linalg.norm(np.concatenate([gradient.ravel() for gradient in gradients.values()]))
+    assert metrics[1]["grad_norm"] == pytest.approx(norm, rel=1e-3)
     assert not any(name.startswith("model.visual") for name in one), "a frozen tower is not published"
-    for name in one:
-        # Adam's first step is lr * sign(gradient): for a gradient near 0, rounding decides the sign.
-        for other in (two, plain):
-            differs = np.abs(one[name] - other[name]) > 1e-4
-            assert differs.mean() < 2e-3, name
+    for world, weights in ((1, one), (2, two)):
+        # The first step does not depend on the scale of the gradients.
+        require_same_gradients(gradients_of(gangs[world]), gradients)
+        require_same_first_step(weights, plain, gradients)
 
     exported = tmp_path / "exported"
     gangs[2].export(exported, "float32")

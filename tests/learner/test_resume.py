@@ -84,12 +84,13 @@ def saved_average(record: Path) -> Weights:
 
 
 def require_close(actual: Weights, expected: Weights) -> None:
-    """Compares the norm over all weights: for a gradient near 0, rounding decides Adam's step of a single weight."""
+    """Equal except for a few weights of each tensor: for a gradient near 0, rounding decides the direction of Adam's
+    step."""
     assert actual.keys() == expected.keys()
-    ours, theirs = (
-        np.concatenate([w[name].ravel() for name in expected]).astype(np.float64) for w in (actual, expected)
-    )
-    assert np.linalg.norm(ours - theirs) <= 1e-6 * np.linalg.norm(theirs)
+    for name, theirs in expected.items():
+        off = np.abs(actual[name] - theirs)
+        assert (off > 1e-3 * LEARNING_RATE).mean() < 0.05, name
+        assert off.max() <= 2 * LEARNING_RATE, name
 
 
 @pytest.mark.parametrize("world", [1, 3])

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from deepspeed.utils import safe_get_full_optimizer_state
 from ray.exceptions import RayError
 from shown import micro_batch, plain_gradients, plain_logprobs, plain_policy
-from test_ranks import weights_of
+from test_ranks import gradients_of, require_same_gradients, weights_of
 
 from learner.algorithm import AlgorithmConfig
 from learner.model.patches import Patcher
@@ -25,8 +24,6 @@ LEARNING_RATE = 1e-2
 VISION_FACTOR = 0.1
 # A step takes about a second in these tests. The test also checks why a step does not end.
 HANGS_S = 20.0
-# Share of a gradient in Adam's first moment after the first step.
-FIRST_MOMENT = 0.1
 
 Parts = list[list[MicroBatch]]
 
@@ -69,23 +66,9 @@ def check_step(gang: LearnerGang, parts: Parts, config: PolicyConfig, model: Pat
             np.testing.assert_allclose(logprobs, plain_logprobs(policy, patcher, micro).detach(), atol=1e-5)
     metrics = gang.train_step(parts, LEARNING_RATE)
     assert metrics["grad_norm"] == pytest.approx(plain_gradients(policy, patcher, parts), rel=1e-3)
-    ours, theirs = gradients_of(gang), policy.checkpoint_parameters(frozen=False)
-    assert ours.keys() == theirs.keys()
-    for name, parameter in theirs.items():
-        expected = parameter.grad.numpy()
-        np.testing.assert_allclose(ours[name], expected, atol=1e-3 * np.abs(expected).max(), err_msg=name)
+    theirs = policy.checkpoint_parameters(frozen=False)
+    require_same_gradients(gradients_of(gang), {name: p.grad.numpy() for name, p in theirs.items()})
     return metrics
-
-
-def gradients_of(gang: LearnerGang) -> dict[str, np.ndarray]:
-    """The gradients of the first step, by checkpoint name."""
-
-    def moments(rank: Any) -> dict[str, np.ndarray]:
-        trained = rank.policy.checkpoint_parameters(frozen=False)
-        return {name: safe_get_full_optimizer_state(p, "exp_avg").numpy() for name, p in trained.items()}
-
-    of_rank_0, _ = ray.get([rank.__ray_call__.remote(moments) for rank in gang.ranks], timeout=gang.timeout_s)
-    return {name: moment / FIRST_MOMENT for name, moment in of_rank_0.items()}
 
 
 def watch_layers(gang: LearnerGang, folder: Path) -> Callable[[], list[list[str]]]:

@@ -14,7 +14,7 @@ from referee.verification import VerificationConfig
 
 RED = Claim("red circle", (10.0, 10.0, 30.0, 32.0), 3.0, (0, 0))
 CALM = ServiceConfig(deadline_s=30.0)
-IMPATIENT = ServiceConfig(deadline_s=0.05)
+IMPATIENT = ServiceConfig(deadline_s=0.5)
 LIKELY = (0.1, 0.2, 0.7)
 
 

@@ -61,7 +61,10 @@ def test_verdicts_depend_on_their_claim_and_not_on_concurrent_ones(referee, info
     assert red.localization not in (other_box.localization, other_time.localization, other_phrase.localization)
     assert red.relevance == other_phrase.relevance
     fresh = verify(referee, [moved(box=(0.0, 0.0, 50.0, 41.0)), *reversed(claims)], info, frames)
-    assert fresh[:0:-1] == verdicts
+    # Equal up to rounding: on some CPUs the result of a matrix product depends on the number of rows.
+    assert [(v.relevance, v.localization) for v in fresh[:0:-1]] == [
+        pytest.approx((v.relevance, v.localization), abs=1e-5) for v in verdicts
+    ]
 
 
 def test_the_same_question_is_asked_once_and_cached(referee, info, frames):

@@ -15,7 +15,7 @@ INFO = FrameInfo("key", (0.0,), (28, 28), (28, 28), 1.0)
 
 def decode(turns: Turns, contract: SamplingContract, memory_bytes: int, sender: Connection) -> None:
     if turns.decoder in turns.path and "hangs" in turns.path:
-        time.sleep(60)
+        time.sleep(1000)
     if turns.decoder in turns.path and "dies" in turns.path:
         os._exit(139)
     sender.send(INFO)

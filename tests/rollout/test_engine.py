@@ -23,7 +23,8 @@ def reference(tiny_model: Path, encoder: Any) -> Reference:
 
 
 def same(a: Trajectory, b: Trajectory) -> bool:
-    return np.array_equal(a.token_ids, b.token_ids) and np.array_equal(a.logprobs, b.logprobs)
+    """Equal up to rounding: on some CPUs the result of a matrix product depends on the number of rows."""
+    return np.array_equal(a.token_ids, b.token_ids) and np.abs(a.logprobs - b.logprobs).max() < TOLERANCE
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
@@ -36,8 +37,10 @@ def test_logprobs_match_transformers(
         assert np.abs(trajectory.logprobs - expected).max() < TOLERANCE
         assert not set(trajectory.token_ids.tolist()) & set(reference.banned_ids)
         if temperature == 0:
-            best = reference.logits(prompt, frames, trajectory.token_ids)[:-1].argmax(-1).numpy()
-            assert np.array_equal(best, trajectory.token_ids)
+            logits = reference.logits(prompt, frames, trajectory.token_ids)[:-1].numpy()
+            logits[:, reference.banned_ids] = -np.inf
+            drawn = np.take_along_axis(logits, trajectory.token_ids[:, None].astype(np.int64), axis=1)
+            assert (drawn > logits.max(1, keepdims=True) - TOLERANCE).all()
 
 
 def test_completions_depend_only_on_their_seed(engine: Engine, run: Callable, video_prompt: tuple) -> None:

@@ -25,7 +25,7 @@ from rollout.engine import Engine, EngineConfig, WeightsRefused, WeightStore
 from rollout.prompt import ChatEncoder, NativeVideo
 
 pytestmark = pytest.mark.slow
-TOLERANCE = 1e-5
+TOLERANCE = 3e-5
 TIMEOUT_S = 60.0
 
 
@@ -159,7 +159,8 @@ def test_the_engine_merges_an_adapter(
     assert np.abs(ours - engine_logprobs(group)).max() < TOLERANCE
     with adapters_off(model):
         without = learner_logprobs(adapted, either_model, prompt, frames, group)
-    np.testing.assert_array_equal(without, learner_logprobs(policy, either_model, prompt, frames, group))
+    base_logprobs = learner_logprobs(policy, either_model, prompt, frames, group)
+    assert np.abs(without - base_logprobs).max() < TOLERANCE
     assert np.abs(ours - without).max() > 0.1
 
     run(either_engine.update_weights(publish(base)))

@@ -98,8 +98,11 @@ def test_an_update_in_flight_splits_version_spans(
     before, after = engine.version, publish(1)
 
     async def update_meanwhile() -> Any:
+        for _ in range(2):  # the first call may include one-time work
+            start = time.monotonic()
+            await engine.generate(prompt, frames, 8, 1.0, 32, seed=4)
         generation = asyncio.create_task(engine.generate(prompt, frames, 8, 1.0, 1500, seed=4))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(time.monotonic() - start)  # until the first tokens are drawn
         await engine.update_weights(after)
         return await generation
 
@@ -152,7 +155,7 @@ def kill_and_expect_no_engine_left(actor: Any) -> None:
     children = process.children(recursive=True)
     assert children, "the engine runs in a process of its own"
     ray.kill(actor)
-    psutil.wait_procs([process, *children], timeout=10)
+    psutil.wait_procs([process, *children], timeout=TIMEOUT_S)
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -169,7 +172,8 @@ def test_a_faulty_weight_set_is_never_loaded(
         run(engine.update_weights(version))
     after = run(engine.generate(prompt, frames, 1, 1.0, 32, seed=1))[0]
     assert engine.version == version
-    assert np.array_equal(before.logprobs, after.logprobs)
+    assert np.array_equal(before.token_ids, after.token_ids)
+    assert np.abs(before.logprobs - after.logprobs).max() < TOLERANCE
     assert after.version_spans == before.version_spans
 
 
@@ -202,7 +206,6 @@ def test_weights_outlive_the_ranks_that_made_them(
 
 def test_the_store_does_not_grow_over_fifty_versions(engine: Engine, run: Callable, publish: Callable) -> None:
     def used() -> int:
-        time.sleep(1.0)  # freed objects leave the count a moment later
         node = ray.nodes()[0]
         return node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats.object_store_bytes_used
 
@@ -212,11 +215,15 @@ def test_the_store_does_not_grow_over_fifty_versions(engine: Engine, run: Callab
 
     for noise in range(3):
         run(engine.update_weights(publish(noise)))
+    time.sleep(1.0)  # freed objects leave the count a moment later
     early, early_memory = used(), engine_memory()
     for noise in range(50):
         run(engine.update_weights(publish(noise)))
     assert early > 0
-    assert used() <= 1.1 * early
+    until = time.monotonic() + TIMEOUT_S
+    while used() > 1.1 * early:
+        assert time.monotonic() < until
+        time.sleep(0.1)
     assert engine_memory() - early_memory < 60 * 2**20, "the engine keeps memory of old versions, 6 MB each"
 
 

@@ -84,7 +84,8 @@ def test_wandb_offline_holds_metrics_and_config_without_an_account(
     assert capfd.readouterr() == ("", "")
 
 
-def test_without_a_terminal_each_step_is_one_plain_line() -> None:
+def test_without_a_terminal_each_step_is_one_plain_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestration.reporting.metrics.time.monotonic", lambda: 1000.0)
     out = io.StringIO()
     with Progress(total=40, done=9, console=Console(file=out, width=20)) as progress:
         progress.update(10, "reward 0.250  staleness 0.50  12.3 samples/s")

@@ -230,7 +230,10 @@ def ask(info: FrameInfo, frames: np.ndarray) -> Callable[..., Coroutine]:
 
 
 def test_claims_are_verified_with_bounded_concurrency(ask):
+    three = asyncio.Barrier(3)
+
     async def busy(body: dict[str, Any]) -> tuple[int, Any]:
+        await three.wait()
         await asyncio.sleep(0.01)
         return answering(0.1, 0.2, 0.7)
 
@@ -290,7 +293,7 @@ def test_slow_answers_are_missing_and_the_others_are_not(ask):
     async def first_two_hang(body: dict[str, Any]) -> tuple[int, Any]:
         return await (hanging if next(arrived) < 2 else steady)(body)
 
-    verdicts, service, _ = asyncio.run(ask(first_two_hang, ServiceConfig(deadline_s=1.0)))
+    verdicts, service, _ = asyncio.run(ask(first_two_hang, ServiceConfig(deadline_s=3.0)))
     assert verdicts.count(None) in (1, 2)
     assert service.counts["late"] == 2
     assert service.counts["missing"] == verdicts.count(None)

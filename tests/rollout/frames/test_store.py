@@ -61,7 +61,8 @@ def test_leases_beyond_the_budget_wait(store: Any, run: Run, tmp_path: Path) -> 
         second = await frame_store.lease(clip(tmp_path / "1.mp4", 20))
         assert frame_store.counters()["waits"] == 0
         third = asyncio.create_task(frame_store.lease(clip(tmp_path / "2.mp4", 40)))
-        await asyncio.sleep(0.2)
+        while not frame_store.counters()["waits"] and not third.done():
+            await asyncio.sleep(0.01)
         assert not third.done()
         assert frame_store.counters()["waits"] == 1
         assert frame_store.counters()["bytes"] == 2 * size
