@@ -144,6 +144,23 @@ def fitted(cpu_seconds: dict[str, list[float]]) -> dict[str, Any]:
     return {"cpu_seconds": seconds, "power": float(power)}
 
 
+def flops_limits(task: Task, folder: Path) -> dict[str, float]:
+    """The speed-ups of `prefix` over `none` that FLOPs and tokens allow, and the vision tower's share of `none`."""
+    text = AutoConfig.from_pretrained(folder).get_text_config()
+    flops = {
+        mode: sum(language_flops(text, micro.batch, head_passes=4) for micro in parts_of([task], mode)[0])
+        for mode in ("none", "prefix")
+    }
+    tower, whole = vision_flops(task, folder)
+    # A frozen tower has one forward; a trained one also has a backward, which costs two forwards.
+    limits = {
+        name: (passes * GROUP * tower + flops["none"]) / (passes * tower + flops["prefix"])
+        for name, passes in (("limit", 3), ("limit_frozen", 1), ("lm_limit", 0))
+    }
+    token_limit = GROUP * (PROMPT + COMPLETION) / (PROMPT + GROUP * COMPLETION)
+    return limits | {"token_limit": token_limit, "vision_share_of_none": tower / whole}
+
+
 def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict[str, Any]:
     task = make_task(folder, PROMPT, COMPLETION, GROUP)
     config = RankConfig(
@@ -177,31 +194,18 @@ def measure(folder: Path, scratch: Path, rounds: int, with_growth: bool) -> dict
         ours.gang.stop()
     reports = {name: turns.end() for name, turns in others.items()}
     median = {name: statistics.median(times) for name, times in cpu_seconds.items()}
-    text = AutoConfig.from_pretrained(folder).get_text_config()
-    flops = {
-        mode: sum(language_flops(text, micro.batch, head_passes=4) for micro in parts_of([task], mode)[0])
-        for mode in ("none", "prefix")
-    }
     losses = [towers["_frozen"].first["loss"], *(reports[name]["loss"] for name in ("engine", "torch", "trl_frozen"))]
     norms = [towers["_frozen"].first["grad_norm"], reports["trl_frozen"]["grad_norm"]]
-    tower, whole = vision_flops(task, folder)
-    # A frozen tower has one forward; a trained one also has a backward, which costs two forwards.
-    limits = {
-        name: (passes * GROUP * tower + flops["none"]) / (passes * tower + flops["prefix"])
-        for name, passes in (("limit", 3), ("limit_frozen", 1), ("lm_limit", 0))
-    }
     return {
         "prefix_vs_none": median["none"] / median["prefix"],
         "prefix_vs_none_frozen": median["none_frozen"] / median["prefix_frozen"],
         "prefix_vs_none_lm": median["none_lm"] / median["prefix_lm"],
-        **limits,
-        "token_limit": GROUP * (PROMPT + COMPLETION) / (PROMPT + GROUP * COMPLETION),
+        **flops_limits(task, folder),
         "prefix_vs_trl": median["trl"] / median["prefix"],
         "prefix_vs_trl_frozen": median["trl_frozen"] / median["prefix_frozen"],
         "none_vs_trl": median["trl"] / median["none"],
         "step_vs_bare": median["prefix_frozen"] / median["engine"],
         "step_vs_torch": median["prefix_frozen"] / median["torch"],
-        "vision_share_of_none": tower / whole,
         "waste": {mode: long_tail_waste(mode) for mode in ("none", "sequence")},
         # In the first step; they show that all do the same update.
         "differences": {
