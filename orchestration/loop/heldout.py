@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import ray
 
+from evaluation.comparison import Evaluation, as_evaluation
 from evaluation.heldout import ClipRecord, record
 from evidence.errors import BadInput, UnreadableMedia
 from evidence.files import write_text
 from evidence.plain import dumps
 from evidence.types import Sample
 from orchestration.loop.pipeline import Draw, Pipeline
-from orchestration.reporting.summary import Evaluation
 from orchestration.settings import TrainConfig
 from referee.reward.asking import ask_verdicts
 from referee.reward.ser import Ser
@@ -107,23 +107,3 @@ def write_records(path: Path, records: Sequence[ClipRecord]) -> None:
     """One JSON line per clip: the completion, as `ser score` reads it, its reward, and measures that no reward saw."""
     fields = map(asdict, records)
     write_text(path, "".join(dumps({"id": clip.pop("clip"), **clip}) + "\n" for clip in fields))
-
-
-def as_evaluation(records: Sequence[ClipRecord]) -> Evaluation:
-    """Raises ValueError if a verdict is missing: means over fewer clips would not compare."""
-    missing = [r.clip for r in records if np.isnan(r.reward)]
-    if missing:
-        raise ValueError(f"{len(missing)} held-out clips have no verdict, {missing[0]} first; is the referee alive?")
-
-    def column(name: str) -> np.ndarray:
-        return np.array([getattr(r, name) for r in records], np.float64)
-
-    return Evaluation(
-        clips=tuple(r.clip for r in records),
-        reward=column("reward"),
-        accuracy=column("accuracy"),
-        iou=column("iou"),
-        claims=column("claims"),
-        valid_claims=column("valid_claims"),
-        box_area=column("box_area"),
-    )

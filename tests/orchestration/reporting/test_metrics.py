@@ -6,19 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluations import evaluation
 from rich.console import Console
 
+from evaluation.comparison import comparison
 from orchestration.reporting.metrics import Progress, RunLog, print_summary
-from orchestration.reporting.summary import (
-    Evaluation,
-    RunFacts,
-    comparison,
-    in_both,
-    installed_versions,
-    paired_bootstrap_ci,
-    training,
-    write_summary,
-)
+from orchestration.reporting.summary import RunFacts, installed_versions, training, write_summary
 
 
 def lines(run_dir: Path) -> list[dict]:
@@ -117,19 +110,6 @@ def test_on_a_terminal_the_bar_shows_the_last_step() -> None:
 # The summary.
 
 
-def evaluation(
-    reward: list[float], clips: tuple[str, ...] = ("a", "b", "c", "d"), **changes: list[float]
-) -> Evaluation:
-    fields = {
-        "accuracy": [1, 0, 1, 1],
-        "iou": [0.5, 0.0, 0.25, 0.25],
-        "claims": [2, 1, 3, 2],
-        "valid_claims": [2, 0, 1, 2],
-        "box_area": [0.1, float("nan"), 0.2, 0.3],
-    } | changes
-    return Evaluation(clips, np.array(reward), **{name: np.array(values, float) for name, values in fields.items()})
-
-
 FACTS = RunFacts(ages=[0, 1, 1, 2], staleness_bound=2, wall_s=61.5, versions={"torch": "2.13.0"})
 
 
@@ -164,49 +144,12 @@ def test_the_summary_equals_a_case_worked_by_hand() -> None:
     }
 
 
-def test_a_clip_unreadable_in_one_evaluation_is_left_out_of_both() -> None:
-    before, after = evaluation([0, 1, 2, 3]), evaluation([4, 6, 7, 8], clips=("b", "c", "d", "e"))
-    left, right = in_both(before, after)
-    assert left.clips == right.clips == ("b", "c", "d")
-    assert left.reward.tolist() == [1, 2, 3]
-    assert right.reward.tolist() == [4, 6, 7]
-
-
 def test_different_clips_and_runs_without_training_are_refused() -> None:
     before = evaluation([0, 0, 0, 0])
     with pytest.raises(ValueError, match="not the same clips"):
         comparison(before, evaluation([0, 0, 0, 0], clips=("b", "a", "c", "d")))
     with pytest.raises(ValueError, match="no group was trained"):
         training(RunFacts([], 2, 1.0, {}))
-
-
-def test_the_interval_is_of_the_paired_difference() -> None:
-    rng = np.random.default_rng(1)
-    before = rng.normal(0, 10, 400)
-    gain = rng.normal(0.5, 1, 400)
-    low, high = paired_bootstrap_ci(before, before + gain)
-    # Unpaired, the half-width would be about 1.4; paired it is 1.96 standard errors of the gain.
-    half = 1.96 * gain.std() / np.sqrt(400)
-    assert low == pytest.approx(gain.mean() - half, abs=0.005)
-    assert high == pytest.approx(gain.mean() + half, abs=0.005)
-    assert (low, high) == paired_bootstrap_ci(before, before + gain)
-    assert (low, high) != paired_bootstrap_ci(before, before + gain, seed=1)
-
-
-def test_the_interval_of_two_clips_equals_a_case_worked_by_hand() -> None:
-    # Two clips that differ by 0 and 1: a resample's mean is 0, .5 or 1 with probability 1/4, 1/2, 1/4.
-    before, after = np.zeros(2), np.array([0.0, 1.0])
-    assert paired_bootstrap_ci(before, after, level=0.95) == (0.0, 1.0)
-    assert paired_bootstrap_ci(before, after, level=0.3) == (0.5, 0.5)
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [([], []), ([1.0], [1.0, 2.0]), ([1.0, float("nan")], [1.0, 2.0])],
-)
-def test_the_interval_needs_one_finite_pair_per_clip(before: list[float], after: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"one value per clip|finite value for every clip"):
-        paired_bootstrap_ci(np.array(before), np.array(after))
 
 
 def test_the_summary_file_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
