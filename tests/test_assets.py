@@ -153,11 +153,11 @@ def test_a_correct_claim_scores_far_above_every_corrupted_one(judged):
 def test_no_attack_pays(attacked):
     """The bars of referee/trust/attacks: mean and 95th percentile of the gain, and the score of a box without its
     object. On loose boxes, where only the wording can gain anything, the two bars of the gain."""
-    from referee.trust.attacks import MEAN_BAR, P95_BAR, bars_broken
+    from referee.trust.attacks import MEAN_BAR, P95_BAR, broken_bars
 
     unrelated, loose = attacked["unrelated"], attacked["too loose"]
     assert all(report["attacks"] >= 200 for report in (unrelated, loose))
     assert unrelated["followable"] >= unrelated["attacks"] / 2
-    assert bars_broken(unrelated) == [], unrelated["worst"]
+    assert broken_bars(unrelated) == [], unrelated["worst"]
     assert loose["mean"] < MEAN_BAR, loose["worst"]
     assert loose["p95"] < P95_BAR, loose["worst"]

@@ -14,7 +14,7 @@ from evidence.types import Sample
 from orchestration.commands.ask_many import ask_many, phrases_of, readable
 from orchestration.commands.calibrate import CalibrateConfig
 from orchestration.supervision.standalone_referee import standalone_referee
-from referee.trust.attacks import ABSENT_BAR, MEAN_BAR, P95_BAR, Attack, attack_report, bars_broken, make_attacks
+from referee.trust.attacks import ABSENT_BAR, MEAN_BAR, P95_BAR, Attack, attack_report, broken_bars, make_attacks
 
 
 def main(config: CalibrateConfig, as_json: bool) -> None:
@@ -27,7 +27,7 @@ def main(config: CalibrateConfig, as_json: bool) -> None:
         from orchestration.commands.calibration_output import print_attacks
 
         print_attacks(report)
-    broken = bars_broken(report["unrelated"])
+    broken = broken_bars(report["unrelated"])
     if broken:
         raise RunFailed(
             f"{config.model.referee.name} does not withstand the attacks (mean gain under {MEAN_BAR}, 95th percentile "

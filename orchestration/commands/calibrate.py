@@ -27,13 +27,13 @@ from orchestration.commands.ask_many import ReadableSample, ask_many, phrases_of
 from orchestration.config import to_yaml
 from orchestration.preflight import require_folder
 from orchestration.supervision.standalone_referee import StandaloneConfig, standalone_referee
-from referee.reward.recorded import Recorded, read_completions
+from referee.reward.recorded import RecordedCompletion, read_completions
 from referee.service.cache import Answer
 from referee.service.sources import RefereeSource
 from referee.trust.attacks import ROUND
 from referee.trust.calibration import (
-    Judged,
-    Known,
+    JudgedClaims,
+    KnownLabels,
     calibrate,
     known_by_box,
     known_by_raters,
@@ -76,7 +76,7 @@ class Given:
     """Claims from a file instead of generated ones. At most one of the two is not None."""
 
     ratings: list[RatedClaim] | None = None
-    completions: list[Recorded] | None = None
+    completions: list[RecordedCompletion] | None = None
 
 
 def main(
@@ -161,21 +161,21 @@ async def _calibrated(
 
 def _judged(
     clips: list[ReadableSample],
-    claims: list[tuple[int, Claim, Known]],
+    claims: list[tuple[int, Claim, KnownLabels]],
     answers: list[Answers],
     complete: list[int],
     referee: int,
-) -> Judged:
+) -> JudgedClaims:
     """The judgements of one referee. `complete`: indices of the claims that every referee answered."""
     replies = [answers[i][referee] for i in complete]
-    return Judged(
+    return JudgedClaims(
         clips=tuple(clips[claims[i][0]].sample.media_path for i in complete),
         known=tuple(claims[i][2] for i in complete),
         given={kind: np.array([reply[kind] for reply in replies if reply is not None], np.float64) for kind in KINDS},
     )
 
 
-def _claims(config: CalibrateConfig, clips: list[ReadableSample], given: Given) -> list[tuple[int, Claim, Known]]:
+def _claims(config: CalibrateConfig, clips: list[ReadableSample], given: Given) -> list[tuple[int, Claim, KnownLabels]]:
     """(index of the clip, claim, its labels)."""
     if given.ratings is not None:
         return [
@@ -199,7 +199,7 @@ def _claims(config: CalibrateConfig, clips: list[ReadableSample], given: Given) 
     return [(index, claim.claim, _known(claim)) for index, claim in labelled]
 
 
-def _known(claim: LabelledClaim) -> Known:
+def _known(claim: LabelledClaim) -> KnownLabels:
     return known_by_box(claim.relevance, claim.localization, claim.asked_iou, claim.named_iou, claim.stratum)
 
 
@@ -207,7 +207,7 @@ def _rated_claim(rated: RatedClaim, info: FrameInfo) -> Claim:
     return Claim(rated.phrase, convert(rated.box, NORMALISED, info.resized_space), rated.time, (0, 0))
 
 
-def _recorded_claims(recorded: Recorded, info: FrameInfo, space: str) -> list[Claim]:
+def _recorded_claims(recorded: RecordedCompletion, info: FrameInfo, space: str) -> list[Claim]:
     """The valid claims of the text, with boxes converted to pixels of the contract's frames. They were written in
     `space`, on frames of the recorded size if it is known."""
     shown = replace(info, size=recorded.frame_size) if all(recorded.frame_size) else info

@@ -24,7 +24,7 @@ from orchestration.config import load_config, recipe_file
 from orchestration.reporting.samples import claim_line, scored_claim
 from referee.reward.asking import answered
 from referee.reward.graph import GroupReward, RewardGraph
-from referee.reward.recorded import Recorded, read_completions
+from referee.reward.recorded import RecordedCompletion, read_completions
 from referee.reward.settings import RewardConfig
 from referee.terms.view import GroupView
 from rollout.dataset.read import DatasetFile
@@ -80,9 +80,11 @@ def score_file(
             file.writelines(text)
 
 
-def group_views(samples: Mapping[str, Sample], recorded: Iterable[Recorded], progress: float) -> dict[str, GroupView]:
+def group_views(
+    samples: Mapping[str, Sample], recorded: Iterable[RecordedCompletion], progress: float
+) -> dict[str, GroupView]:
     """The reward's view of each sample's completions, by sample id. Raises BadInput for an id without a sample."""
-    groups: dict[str, list[Recorded]] = {}
+    groups: dict[str, list[RecordedCompletion]] = {}
     for completion in recorded:
         if completion.id not in samples:
             raise BadInput(
@@ -95,7 +97,7 @@ def group_views(samples: Mapping[str, Sample], recorded: Iterable[Recorded], pro
 def scored_lines(
     graph: RewardGraph,
     views: Mapping[str, GroupView],
-    recorded: Iterable[Recorded],
+    recorded: Iterable[RecordedCompletion],
     unreadable: Mapping[str, str],
 ) -> Iterator[dict[str, Any]]:
     """One JSON object per completion that was not drawn on shuffled frames, in the given order. `unreadable`: why the
@@ -161,7 +163,7 @@ def _require_same_frames(view: GroupView, info: FrameInfo) -> None:
         )
 
 
-def _view(sample: Sample, group: Sequence[Recorded], progress: float) -> GroupView:
+def _view(sample: Sample, group: Sequence[RecordedCompletion], progress: float) -> GroupView:
     frames = _frames(sample, group)
     drawn = [completion for completion in group if not completion.shuffled]
     shuffled = [completion for completion in group if completion.shuffled]
@@ -181,7 +183,7 @@ def _view(sample: Sample, group: Sequence[Recorded], progress: float) -> GroupVi
     return replace(view, contrast=GroupView(sample, texts, tuple(map(parse, texts)), frames, progress=progress))
 
 
-def _frames(sample: Sample, group: Sequence[Recorded]) -> FrameInfo:
+def _frames(sample: Sample, group: Sequence[RecordedCompletion]) -> FrameInfo:
     """The frames on which all completions of a sample were drawn, as far as they are recorded. Raises BadInput."""
     first = group[0]
     for completion in group:

@@ -19,12 +19,13 @@ from evidence.config_checks import require, require_above_zero, require_least, r
 from evidence.errors import BadInput, RunFailed
 from evidence.files import whole_folder, write_text
 from evidence.sampling import SamplingContract, resolved
+from evidence.supervision import actor_class
 from learner.model.tiny import TinySpec, create_tiny_model
 from learner.schedule import Schedule
 from learner.settings import DTYPES, PackingConfig, PolicyConfig, RankConfig, ZeroConfig
-from orchestration.commands.sft_rows import Made, RowsConfig, RowSourceActor, by_clip
+from orchestration.commands.sft_rows import RowsConfig, RowSource, RowsReport, by_clip
 from orchestration.config import load_config, to_yaml
-from orchestration.loop.skipped_steps import SkippedSteps, first_few
+from orchestration.loop.skipped_steps import SkippedSteps, shortened_list
 from orchestration.machine import require_memory
 from orchestration.preflight import require_crop_tiles, require_folder, require_frames_fit, require_tiles
 from orchestration.reporting.metrics import Progress, RunLog
@@ -219,7 +220,7 @@ def main(config: SftConfig) -> None:
     )
     with start_ray(config.object_store_gib):
         data = [[_absolute(share) for share in stage.data] for stage in config.stages]
-        source = RowSourceActor.remote(model, rows, data, config.ranks, config.seed)
+        source = actor_class(RowSource).remote(model, rows, data, config.ranks, config.seed)
         rank_config = RankConfig(
             model=model,
             banned_ids=ChatEncoder(model).banned_ids,
@@ -270,7 +271,7 @@ def _train(config: SftConfig, run_dir: Path, gang: LearnerGang, source: ray.acto
             if step + AHEAD < config.steps:
                 waiting.append(rows_of(step + AHEAD))
             rate = config.schedule.rate(step, config.planned)
-            report: Made = ray.get(report_ref, timeout=longest_s)
+            report: RowsReport = ray.get(report_ref, timeout=longest_s)
             for path, reason in report.unreadable:
                 logger.warning("step %d: %s: %s", step + 1, path, reason)
             for path in report.over_budget:
@@ -279,7 +280,7 @@ def _train(config: SftConfig, run_dir: Path, gang: LearnerGang, source: ray.acto
             left_out_draws += len(report.unreadable) + len(report.over_budget)
             require_few_left_out(left_out_draws, (step + 1 - start) * config.clips, config.clips)
             metrics = gang.train_step(parts, rate)
-            skips.count(metrics, f"step {step + 1}, clips {first_few(report.clips)}")
+            skips.count(metrics, f"step {step + 1}, clips {shortened_list(report.clips)}")
             frames = {f"frames/{name}": n for name, n in report.frames.items()}
             counts = {"clips_left_out": len(report.unreadable), "clips_over_budget": len(report.over_budget)}
             log.log(step + 1, {**metrics, "learning_rate": rate, **counts, **frames})

@@ -54,7 +54,7 @@ class RowsConfig:
 
 
 @dataclass(frozen=True)
-class Made:
+class RowsReport:
     """The clips of a step's rows, the clips that were left out, and the frame store's counters.
 
     clips: distinct paths. unreadable: (path, reason) of clips that could not be decoded. over_budget: paths of clips
@@ -121,7 +121,7 @@ class Rows:
         self.phrases = sorted({phrase for s in first for items in s.key_items.values() for phrase in items})
         self.store = FrameStore(config.contract, config.frames_bytes, config.frames, holders=config.clips)
 
-    async def micro_batches(self, stage: int, step: int) -> tuple[list[MicroBatch] | Made, ...]:
+    async def micro_batches(self, stage: int, step: int) -> tuple[list[MicroBatch] | RowsReport, ...]:
         """Each rank's micro-batches of one step, then the report on them. Raises BadInput if no clip is usable."""
         draws = range(step * self.config.clips, (step + 1) * self.config.clips)
         clips = [self.stages[stage][draw] for draw in draws]
@@ -146,7 +146,7 @@ class Rows:
                     "clips that cannot be decoded"
                 )
             unreadable = [(lease.path, lease.reason) for lease in leases if isinstance(lease, UnreadableMedia)]
-            report = Made(list(dict.fromkeys(paths)), unreadable, over_budget, self.store.counters())
+            report = RowsReport(list(dict.fromkeys(paths)), unreadable, over_budget, self.store.counters())
             return *to_micro_batches(units, self.ranks, self.config.packing), report
         finally:
             for lease in leases:
@@ -169,6 +169,7 @@ class Rows:
         return verify_units(self.encoder, self.config, sample, frames, info, rng, self.phrases)
 
 
+@ray.remote(num_cpus=0)
 class RowSource:
     """Makes rows in a separate process, ahead of the learner. Its method is synchronous, so that steps are made one by
     one in the order of the calls, which Ray does not guarantee for asynchronous actors."""
@@ -176,12 +177,9 @@ class RowSource:
     def __init__(self, *args: Any):
         self.rows, self.loop = Rows(*args), asyncio.Runner()
 
-    def micro_batches(self, stage: int, step: int) -> tuple[list[MicroBatch] | Made, ...]:
+    def micro_batches(self, stage: int, step: int) -> tuple[list[MicroBatch] | RowsReport, ...]:
         """As Rows.micro_batches. Call with num_returns=ranks + 1."""
         return self.loop.run(self.rows.micro_batches(stage, step))
-
-
-RowSourceActor: Any = ray.remote(num_cpus=0)(RowSource)
 
 
 def by_clip(shares: list[DataShare], task: str, contract: SamplingContract, seed: int) -> Mixture[list[Sample]]:

@@ -14,7 +14,7 @@ from orchestration.loop.learner_step import Learner
 from orchestration.loop.pipeline import Pipeline
 from orchestration.settings import TrainConfig
 from orchestration.supervision.cluster import NAMESPACE
-from orchestration.supervision.engines import policy_engine, referee_engine, sizes_of
+from orchestration.supervision.engines import engine_sizes, policy_engine, referee_engine
 from orchestration.supervision.referee_pool import make_referee
 from orchestration.supervision.rollout_pool import RolloutPool
 from orchestration.supervision.weights import WeightsActor
@@ -62,7 +62,7 @@ async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) ->
         config.model.referee,
         config.referee,
         config.verification,
-        partial(referee_engine, sizes_of(config), cluster),
+        partial(referee_engine, engine_sizes(config), cluster),
         cluster.gpus_per_engine,
     )
     frames_bytes = int(cluster.frames_gib * 2**30)

@@ -35,7 +35,7 @@ class SkippedSteps:
         return True
 
 
-def first_few(names: Sequence[str]) -> str:
+def shortened_list(names: Sequence[str]) -> str:
     """The names as text: all of a few; of many, the first ones and the number of the others."""
     more = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -19,7 +19,7 @@ class EngineSizes:
     max_num_seqs: int = 64
 
 
-def sizes_of(config: TrainConfig) -> EngineSizes:
+def engine_sizes(config: TrainConfig) -> EngineSizes:
     """The sizes that the policy's and the referee's engines of a run share."""
     return EngineSizes(config.learner.zero.precision, config.sampling.max_model_len, config.sampling.max_num_seqs)
 
@@ -29,7 +29,7 @@ def policy_engine(config: TrainConfig, images: int) -> EngineConfig:
     return _engine(
         config.model.policy,
         images,
-        sizes_of(config),
+        engine_sizes(config),
         config.cluster,
         native_video=config.template.native_video,
         seed=config.seed,

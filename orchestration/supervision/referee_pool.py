@@ -23,7 +23,7 @@ from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, Supervis
 from evidence.types import Claim, FrameInfo, Verdict
 from orchestration.supervision.rollout_pool import MAX_RESTARTS, START_TIMEOUT_S
 from referee.actor import RefereeActor, RefereeConfig
-from referee.service.ensemble import combined
+from referee.service.ensemble import combine_verdicts
 from referee.service.service import ServiceConfig
 from referee.service.sources import RefereeSource, read_calibration
 from referee.verification import VerificationConfig
@@ -162,7 +162,7 @@ class Referee:
         """RefereeService.verify, averaged over the referees; None where any verdict is missing. Raises RefereeLost."""
         calls = (pool.ask(info.key, "verify", question, claims, info, frames) for pool in self._pools)
         answers = [answer or [None] * len(claims) for answer in await asyncio.gather(*calls)]
-        verdicts = combined(answers)
+        verdicts = combine_verdicts(answers)
         disagreements = [verdict.disagreement for verdict in verdicts if verdict is not None]
         self._disagreement += sum(disagreements)
         self._verdicts += len(disagreements)

@@ -18,7 +18,7 @@ HIGHEST = 1e9  # pixels or seconds: a larger number, or NaN, cannot be a measure
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedCompletion:
     """One line of a completions file.
 
     where: file and line number, for messages.
@@ -36,7 +36,7 @@ class Recorded:
     shuffled: bool = False
 
 
-def read_completions(path: Path) -> list[Recorded]:
+def read_completions(path: Path) -> list[RecordedCompletion]:
     """The lines of a completions file. Raises BadInput that names the line and the remedy."""
     try:
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
@@ -48,7 +48,7 @@ def read_completions(path: Path) -> list[Recorded]:
     return completions
 
 
-def _recorded(where: str, line: str) -> Recorded:
+def _recorded(where: str, line: str) -> RecordedCompletion:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -70,7 +70,7 @@ def _recorded(where: str, line: str) -> Recorded:
     tokens = _typed(where, row, "tokens", int, None)
     if tokens is not None and tokens < 0:
         raise BadInput(f"{where}: tokens = {tokens}: must be 0 or more")
-    return Recorded(
+    return RecordedCompletion(
         where=where,
         id=str(row["id"]),
         text=text,

@@ -9,7 +9,7 @@ import numpy as np
 from evidence.types import Verdict
 
 
-def combined(verdicts: Sequence[Sequence[Verdict | None]]) -> list[Verdict | None]:
+def combine_verdicts(verdicts: Sequence[Sequence[Verdict | None]]) -> list[Verdict | None]:
     """One verdict per claim. `verdicts`: the verdicts of each referee, in the order of the claims.
 
     A claim's verdict is the mean over the referees; its `disagreement` is the mean distance between two referees, over

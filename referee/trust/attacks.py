@@ -259,7 +259,7 @@ def _figures(gains: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     }
 
 
-def bars_broken(report: dict[str, Any]) -> list[str]:
+def broken_bars(report: dict[str, Any]) -> list[str]:
     """The bounds that a report on unrelated boxes breaks, in words."""
     if ABSENT not in report["targets"]:
         return ["no attack on the box of an absent object got a verdict"]

@@ -28,7 +28,7 @@ POSITIVE, NEGATIVE = 0.75, 0.25
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownLabels:
     """The known labels of one claim.
 
     labels: kind -> float [3], the shares of labels 0, 1 and 2 (one-hot for a label from boxes).
@@ -43,11 +43,11 @@ class Known:
     stratum: str
 
 
-def known_by_box(relevance: int, localization: int, asked_iou: float, named_iou: float, stratum: str) -> Known:
+def known_by_box(relevance: int, localization: int, asked_iou: float, named_iou: float, stratum: str) -> KnownLabels:
     """A claim labelled by boxes. Relevance is ranked against the IoU with the asked object, localization against the
     IoU with the named object, the product against the lesser of the two."""
     levels = (relevance, localization)
-    return Known(
+    return KnownLabels(
         labels={kind: np.eye(3)[level] for kind, level in zip(KINDS, levels)},
         grade=dict(zip(VERDICTS, (level / 2 for level in (*levels, min(levels))))),
         truth=dict(zip(VERDICTS, (asked_iou, named_iou, min(asked_iou, named_iou)))),
@@ -55,11 +55,11 @@ def known_by_box(relevance: int, localization: int, asked_iou: float, named_iou:
     )
 
 
-def known_by_raters(ratings: Sequence[tuple[int, int]], stratum: str) -> Known:
+def known_by_raters(ratings: Sequence[tuple[int, int]], stratum: str) -> KnownLabels:
     """A claim rated by people: (relevance, localization) of each rater, 0-2."""
     levels = np.array([(rel, loc, min(rel, loc)) for rel, loc in ratings])
     grade = dict(zip(VERDICTS, (levels.mean(axis=0) / 2).tolist()))
-    return Known(
+    return KnownLabels(
         labels={kind: np.eye(3)[levels[:, place]].mean(axis=0) for place, kind in enumerate(KINDS)},
         grade=grade,
         truth=grade,
@@ -68,17 +68,17 @@ def known_by_raters(ratings: Sequence[tuple[int, int]], stratum: str) -> Known:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedClaims:
     """N claims that a referee has judged. `clips`: the clip of each; claims about one clip are not independent.
     `given`: kind -> probabilities of the scale's tokens, float [N, 3]."""
 
     clips: tuple[str, ...]
-    known: tuple[Known, ...]
+    known: tuple[KnownLabels, ...]
     given: dict[str, np.ndarray]
 
-    def take(self, indices: np.ndarray) -> Judged:
+    def take(self, indices: np.ndarray) -> JudgedClaims:
         """The claims at `indices`, int [M]."""
-        return Judged(
+        return JudgedClaims(
             tuple(self.clips[i] for i in indices),
             tuple(self.known[i] for i in indices),
             {kind: rows[indices] for kind, rows in self.given.items()},
@@ -105,7 +105,7 @@ def halves(clips: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(of_first), np.flatnonzero(~of_first)
 
 
-def calibrate(judged: Judged, resamples: int, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
+def calibrate(judged: JudgedClaims, resamples: int, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
     """(kind -> temperature fitted on one half of the clips; the report on the other half, read at that temperature).
 
     Needs two or more clips. Every interval is a 95% bootstrap interval over clips, [low, high].
@@ -128,12 +128,12 @@ def calibrate(judged: Judged, resamples: int, seed: int) -> tuple[dict[str, floa
     return temperature, report
 
 
-def _size(judged: Judged) -> dict[str, int]:
+def _size(judged: JudgedClaims) -> dict[str, int]:
     return {"claims": len(judged.clips), "clips": len(set(judged.clips))}
 
 
 def _verdict(
-    judged: Judged, name: str, before: np.ndarray, after: np.ndarray, resamples: int, seed: int
+    judged: JudgedClaims, name: str, before: np.ndarray, after: np.ndarray, resamples: int, seed: int
 ) -> dict[str, Any]:
     grade = np.array([known.grade[name] for known in judged.known])
     truth = np.array([known.truth[name] for known in judged.known])
@@ -170,7 +170,7 @@ def _verdict(
     }
 
 
-def referees_agree(a: Judged, b: Judged, resamples: int, seed: int) -> dict[str, Any]:
+def referees_agree(a: JudgedClaims, b: JudgedClaims, resamples: int, seed: int) -> dict[str, Any]:
     """Agreement of two referees on the same claims: kappa of the likeliest tokens (for the product: the lesser of the
     two), and Spearman correlation of the expected readings, each with its interval."""
     levels = [_levels(judged) for judged in (a, b)]
@@ -186,7 +186,7 @@ def referees_agree(a: Judged, b: Judged, resamples: int, seed: int) -> dict[str,
     } | {"claims": len(a.clips)}
 
 
-def _levels(judged: Judged) -> dict[str, np.ndarray]:
+def _levels(judged: JudgedClaims) -> dict[str, np.ndarray]:
     levels = {kind: judged.given[kind].argmax(axis=1) for kind in KINDS}
     return levels | {"product": np.minimum(levels["relevance"], levels["localization"])}
 

@@ -20,7 +20,7 @@ from evidence.grammar import Completion
 from evidence.types import Claim, FrameInfo, Verdict
 from referee.reward.ser import SerConfig, claims_to_verify, score
 
-Judged = tuple[Claim, Verdict]
+JudgedClaims = tuple[Claim, Verdict]
 
 INFO = FrameInfo("k", tuple(map(float, range(8))), (56, 56), (112, 112), 7.25)
 WORDS = ("red circle", "scarlet disc", "blue square", "a green triangle")
@@ -48,9 +48,9 @@ def are_copies(a: Claim, b: Claim) -> bool:
     return iou(a.box, b.box) > 0.5 and (abs(a.time - b.time) <= 1 or min(a.time, b.time) >= 6.5)
 
 
-def without_copies(judged: list[Judged]) -> list[Judged]:
+def without_copies(judged: list[JudgedClaims]) -> list[JudgedClaims]:
     """The claims that copy no kept claim before them."""
-    kept: list[Judged] = []
+    kept: list[JudgedClaims] = []
     for claim, verdict in judged:
         if not any(are_copies(claim, other) for other, _ in kept):
             kept.append((claim, verdict))
@@ -60,7 +60,7 @@ def without_copies(judged: list[Judged]) -> list[Judged]:
 honest = some.map(without_copies)
 
 
-def r_ser(judged: list[Judged], cfg: SerConfig) -> float:
+def r_ser(judged: list[JudgedClaims], cfg: SerConfig) -> float:
     """r_SER of a completion with these claims, given the verdict of each."""
     spans = [replace(claim, span=(place, place + 1)) for place, (claim, _) in enumerate(judged)]
     verdict_of = dict(zip(spans, (verdict for _, verdict in judged)))
@@ -70,7 +70,7 @@ def r_ser(judged: list[Judged], cfg: SerConfig) -> float:
     return total
 
 
-def placed(judged: list[Judged], added: list[Judged], at: int) -> list[Judged]:
+def placed(judged: list[JudgedClaims], added: list[JudgedClaims], at: int) -> list[JudgedClaims]:
     at = at % (len(judged) + 1)
     return [*judged[:at], *added, *judged[at:]]
 

@@ -13,7 +13,7 @@ from evidence.types import FrameInfo
 from orchestration import cli
 from orchestration.commands.ask_many import ReadableSample
 from orchestration.commands.calibrate import CalibrateConfig, Given, _claims
-from referee.reward.recorded import Recorded
+from referee.reward.recorded import RecordedCompletion
 from referee.service.engine_backend import model_digest
 from referee.service.sources import read_calibration
 from referee.trust.ratings import RatedClaim
@@ -58,7 +58,7 @@ def test_boxes_of_rated_claims_are_converted_to_pixels_of_the_shown_frames(shape
 
 def test_recorded_claims_are_labelled_from_the_boxes(shapes, clips):
     sample = clips[0].sample
-    recorded = [Recorded("", sample.id, text) for text in (sample.reasoning or "", "<think></think>")]
+    recorded = [RecordedCompletion("", sample.id, text) for text in (sample.reasoning or "", "<think></think>")]
     claims = _claims(config(shapes), clips, Given(completions=recorded))
     assert len(claims) == (sample.reasoning or "").count("<box>") > 0
     for clip, _, known in claims:  # boxes as a hurried annotator draws them: around the right object, but too large
@@ -69,7 +69,9 @@ def test_recorded_claims_are_labelled_from_the_boxes(shapes, clips):
 def test_boxes_in_pixels_of_another_frame_size_are_converted(shapes, clips):
     sample = clips[0].sample
     doubled = "<think><obj>red circle</obj><box>[20,24,60,80]</box>at<t>1.0</t>s</think>"
-    ((_, claim, _),) = _claims(config(shapes), clips, Given(completions=[Recorded("", sample.id, doubled, (112, 112))]))
+    ((_, claim, _),) = _claims(
+        config(shapes), clips, Given(completions=[RecordedCompletion("", sample.id, doubled, (112, 112))])
+    )
     assert claim.box == (10, 12, 30, 40)
 
 

@@ -17,7 +17,7 @@ from evidence.types import FrameInfo, Sample, Verdict
 from orchestration import cli
 from orchestration.commands.score import scored_lines
 from referee.reward.graph import RewardGraph
-from referee.reward.recorded import Recorded
+from referee.reward.recorded import RecordedCompletion
 from referee.reward.settings import RewardConfig, TermConfig
 from referee.terms.view import GroupView
 
@@ -118,7 +118,7 @@ def test_invalid_claims_are_listed_with_their_reason_beside_judged_ones():
     frames = FrameInfo("k", (1.0, 3.0), (100, 100), (100, 100), 4.0)
     view = GroupView(sample, (text,), (parse(text),), frames, verdicts=([Verdict(1.0, 0.5)],))
     graph = RewardGraph(RewardConfig(terms={"ser": TermConfig()}))
-    (line,) = scored_lines(graph, {"1": view}, [Recorded("line 1", "1", text)], {})
+    (line,) = scored_lines(graph, {"1": view}, [RecordedCompletion("line 1", "1", text)], {})
     hat, cup = line["claims"]
     assert (hat["phrase"], hat["box"], hat["flag"]) == ("a hat", None, view.completions[0].claims[0].reason)
     assert hat["flag"] is not None

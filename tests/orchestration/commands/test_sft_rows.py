@@ -17,7 +17,7 @@ from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, shown_key_times
 from learner.settings import PackingConfig
 from orchestration.commands.sft import SftConfig, Stage, TooManyLeftOut, locate, require_few_left_out
-from orchestration.commands.sft_rows import Rows, RowsConfig, RowSourceActor, by_clip, image_key
+from orchestration.commands.sft_rows import Rows, RowsConfig, RowSource, by_clip, image_key
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
 from rollout.dataset.shapes import make_shapes
@@ -75,7 +75,7 @@ def test_frames_are_those_of_training_and_a_broken_clip_is_left_out_and_counted(
         frames=FramesConfig(workers=1),
         frames_bytes=len(groups) * most_bytes(contract, range(4)),
     )
-    source = RowSourceActor.remote(str(tiny_model), config, [[data]], 1, 0)
+    source = RowSource.remote(str(tiny_model), config, [[data]], 1, 0)
     try:
         first, again = (
             ray.get(source.micro_batches.options(num_returns=2).remote(0, 0), timeout=120) for _ in range(2)

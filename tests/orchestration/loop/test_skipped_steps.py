@@ -10,8 +10,8 @@ import ray
 
 from evidence.errors import RunFailed
 from orchestration.commands.sft import SftConfig, Stage, _train
-from orchestration.commands.sft_rows import Made
-from orchestration.loop.skipped_steps import SkippedSteps, first_few
+from orchestration.commands.sft_rows import RowsReport
+from orchestration.loop.skipped_steps import SkippedSteps, shortened_list
 from rollout.dataset.mix import DataShare
 
 GOOD = {"loss": 0.5, "skipped": 0.0}
@@ -31,15 +31,15 @@ def test_only_skips_in_a_row_end_a_run(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_of_many_names_the_first_and_the_number_of_others_are_given() -> None:
-    assert first_few(["a", "b", "c", "d"]) == "a, b, c, d"
-    assert first_few(["a", "b", "c", "d", "e", "f"]) == "a, b, c, d and 2 more"
+    assert shortened_list(["a", "b", "c", "d"]) == "a, b, c, d"
+    assert shortened_list(["a", "b", "c", "d", "e", "f"]) == "a, b, c, d and 2 more"
 
 
 def test_a_warm_start_names_the_clips_of_a_skipped_step(
     ray_cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clips = [f"{n}.mp4" for n in range(6)]
-    rows = SimpleNamespace(remote=lambda stage, step: [None, ray.put(Made(clips[step:], [], [], {}))])
+    rows = SimpleNamespace(remote=lambda stage, step: [None, ray.put(RowsReport(clips[step:], [], [], {}))])
     source = SimpleNamespace(micro_batches=SimpleNamespace(options=lambda num_returns: rows))
     gang = SimpleNamespace(timeout_s=60.0, train_step=lambda parts, rate: BAD)
     config = SftConfig(stages=[Stage([DataShare("a")], 9)], ranks=1, max_skipped=2, wandb="disabled")

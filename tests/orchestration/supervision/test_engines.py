@@ -9,7 +9,7 @@ import pytest
 
 from orchestration.config import load_config
 from orchestration.settings import TrainConfig
-from orchestration.supervision.engines import policy_engine, referee_engine, sizes_of
+from orchestration.supervision.engines import engine_sizes, policy_engine, referee_engine
 from rollout.engine import EngineConfig
 from rollout.engine_setup import _platform_arguments
 
@@ -19,7 +19,7 @@ FOLDERS = ("data.train=a.json", "data.heldout=b.json", "model.policy=/policy", "
 
 def engines(*overrides: str) -> tuple[EngineConfig, EngineConfig]:
     config = load_config(TrainConfig, GPU_CONFIG, [*FOLDERS, *overrides])
-    return policy_engine(config, 20), referee_engine(sizes_of(config), config.cluster, "/referee")
+    return policy_engine(config, 20), referee_engine(engine_sizes(config), config.cluster, "/referee")
 
 
 def test_policy_and_referee_have_their_own_models_and_share_their_sizes() -> None:

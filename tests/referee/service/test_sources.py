@@ -13,7 +13,7 @@ from evidence.errors import BadInput
 from evidence.types import Verdict
 from orchestration.config import load_config, to_yaml
 from orchestration.settings import TrainConfig
-from referee.service.ensemble import combined
+from referee.service.ensemble import combine_verdicts
 from referee.service.sources import Calibration, RefereeSource, read_calibration
 
 NEEDED = ["data.train=a", "data.heldout=b", "model.policy=p", "steps=3", "run_dir=runs/x", "reward=ser"]
@@ -120,18 +120,18 @@ def test_a_missing_calibration_file_is_refused(tmp_path: Path):
 
 def test_an_ensembles_verdict_is_the_mean_and_its_disagreement_the_mean_difference():
     a, b, c = Verdict(1.0, 0.2), Verdict(0.4, 0.2), Verdict(0.1, 0.8)
-    (of_one,) = combined([[a]])
+    (of_one,) = combine_verdicts([[a]])
     assert of_one == a
-    (of_two,) = combined([[a], [b]])
+    (of_two,) = combine_verdicts([[a], [b]])
     assert (of_two.relevance, of_two.localization) == pytest.approx((0.7, 0.2))
     assert of_two.disagreement == pytest.approx((0.6 + 0) / 2)
-    (of_three,) = combined([[a], [b], [c]])
+    (of_three,) = combine_verdicts([[a], [b], [c]])
     assert (of_three.relevance, of_three.localization) == pytest.approx((0.5, 0.4))
     assert of_three.disagreement == pytest.approx(((0.6 + 0.9 + 0.3) / 3 + (0 + 0.6 + 0.6) / 3) / 2)
 
 
 def test_one_missing_verdict_leaves_the_ensemble_without_a_verdict():
     a = Verdict(1.0, 1.0)
-    assert combined([[a, None, a], [None, a, a]]) == [None, None, a]
+    assert combine_verdicts([[a, None, a], [None, a, a]]) == [None, None, a]
     with pytest.raises(ValueError, match="shorter"):
-        combined([[a], []])
+        combine_verdicts([[a], []])

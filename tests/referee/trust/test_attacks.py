@@ -19,7 +19,7 @@ from referee.trust.attacks import (
     WORDS,
     Attack,
     attack_report,
-    bars_broken,
+    broken_bars,
     make_attacks,
 )
 from referee.trust.labelled_claims import asked_phrase
@@ -120,14 +120,14 @@ def test_report_and_bars(attacks):
     corpus: list[Attack] = [attack for _, attack in attacks]
     honest = np.full(420, 0.01)
     scores = honest.copy()
-    assert bars_broken(attack_report(corpus, scores, honest)) == []
+    assert broken_bars(attack_report(corpus, scores, honest)) == []
     scores[:30] += 0.3
     report = attack_report(corpus, scores, honest)
     assert report["mean"] == pytest.approx(0.3 * 30 / 420)
     assert report["p95"] == pytest.approx(0.3)
     assert [worst["gain"] for worst in report["worst"]] == pytest.approx([0.3] * 10)
     assert sum(kind["attacks"] for kind in report["kinds"].values()) == 420
-    mean, p95, absent = bars_broken(report)
+    mean, p95, absent = broken_bars(report)
     assert mean == "mean gain is 0.021, not below 0.02"
     assert "95th percentile" in p95
     assert "absent" in absent
@@ -136,7 +136,7 @@ def test_report_and_bars(attacks):
 def test_a_report_without_attacks_on_absent_objects_breaks_the_bounds(attacks):
     corpus = [attack for _, attack in attacks if attack.target != ABSENT]
     zeros = np.zeros(len(corpus))
-    assert bars_broken(attack_report(corpus, zeros, zeros)) == [
+    assert broken_bars(attack_report(corpus, zeros, zeros)) == [
         "no attack on the box of an absent object got a verdict"
     ]
 

@@ -3,7 +3,7 @@ import pytest
 
 from referee.trust.calibration import (
     VERDICTS,
-    Judged,
+    JudgedClaims,
     calibrate,
     halves,
     known_by_box,
@@ -14,7 +14,7 @@ from referee.trust.calibration import (
 from referee.verification import KINDS, rescaled
 
 
-def judged(n: int = 800, seed: int = 0, sharper: float = 1.0) -> Judged:
+def judged(n: int = 800, seed: int = 0, sharper: float = 1.0) -> JudgedClaims:
     """Claims, four per clip, whose labels are drawn from the referee's probabilities before they are sharpened."""
     rng = np.random.default_rng(seed)
     true = {kind: rng.dirichlet([0.6, 0.3, 0.6], n) for kind in KINDS}
@@ -23,7 +23,7 @@ def judged(n: int = 800, seed: int = 0, sharper: float = 1.0) -> Judged:
         levels = [int(rng.choice(3, p=true[kind][i])) for kind in KINDS]
         known.append(known_by_box(*levels, levels[0] / 2, levels[1] / 2, "even" if i % 2 == 0 else "odd"))
     given = {kind: rescaled(true[kind], 1 / sharper) for kind in KINDS}
-    return Judged(tuple(f"clip {i // 4}" for i in range(n)), tuple(known), given)
+    return JudgedClaims(tuple(f"clip {i // 4}" for i in range(n)), tuple(known), given)
 
 
 def test_halves_share_no_clip_and_cover_all_clips():
@@ -59,7 +59,7 @@ def test_the_report_has_every_verdict_with_intervals_around_the_value():
 def test_shuffled_labels_give_no_agreement():
     ours = judged()
     shuffled = tuple(ours.known[i] for i in np.random.default_rng(1).permutation(len(ours.known)))
-    _, report = calibrate(Judged(ours.clips, shuffled, ours.given), resamples=60, seed=0)
+    _, report = calibrate(JudgedClaims(ours.clips, shuffled, ours.given), resamples=60, seed=0)
     for verdict in report["verdicts"].values():
         low, high = verdict["spearman"]["interval"]
         assert low < 0 < high
@@ -83,7 +83,7 @@ def test_labels_from_raters_who_disagree():
 def test_a_referee_agrees_with_itself_and_not_with_a_random_one():
     ours = judged()
     same = referees_agree(ours, ours, resamples=20, seed=0)
-    other = referees_agree(ours, Judged(ours.clips, ours.known, judged(seed=1).given), resamples=50, seed=0)
+    other = referees_agree(ours, JudgedClaims(ours.clips, ours.known, judged(seed=1).given), resamples=50, seed=0)
     for name in VERDICTS:
         assert same[name]["kappa"]["value"] == same[name]["spearman"]["value"] == pytest.approx(1)
         for figure in ("kappa", "spearman"):
