@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from evidence.plain import plain
 from referee.trust.statistics import auroc
 
 
-def referee_report(labels: Sequence[int], scores: Sequence[float], strata: Sequence[str]) -> dict[str, object]:
+def referee_report(labels: Sequence[int], scores: Sequence[float], strata: Sequence[str]) -> dict[str, Any]:
     """Agreement of one kind of verdict with its labels.
 
     `labels` are 0, 1 or 2, `scores` in [0, 1], `strata` names, all of length N. Label 2 is positive, label 0 negative;
@@ -22,22 +24,20 @@ def referee_report(labels: Sequence[int], scores: Sequence[float], strata: Seque
         raise ValueError(f"{len(label)} labels, {len(value)} scores, {len(stratum)} strata")
     positives, negatives = value[label == 2], value[label == 0]
 
-    def known(number: float) -> float | None:
-        return None if np.isnan(number) else round(number, 4)
-
     table = {}
     for name in sorted(set(strata)):
         inside = stratum == name
         table[name] = {
             "n": int(inside.sum()),
             "labels": [int((label[inside] == k).sum()) for k in range(3)],
-            "mean_score": round(float(value[inside].mean()), 4),
-            "auroc_positives": known(auroc(value[inside & (label == 2)], negatives)),
-            "auroc_negatives": known(auroc(positives, value[inside & (label == 0)])),
+            "mean_score": float(value[inside].mean()),
+            "auroc_positives": auroc(value[inside & (label == 2)], negatives),
+            "auroc_negatives": auroc(positives, value[inside & (label == 0)]),
         }
-    return {
-        "auroc": known(auroc(positives, negatives)),
+    report = {
+        "auroc": auroc(positives, negatives),
         "positives": len(positives),
         "negatives": len(negatives),
         "strata": table,
     }
+    return plain(report, places=4)

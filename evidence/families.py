@@ -74,6 +74,7 @@ class Family:
     windowed_vision: whether the tower has window attention (else: learnt positions).
     vision_tower, language_model, head: modules of the model, which are prefixes of checkpoint names too.
     lora_layers: linear layers of the language model that an adapter may change.
+    layer: a pattern whose group is the prefix of a layer's tensors, in the language model and in the tower.
     engine_tower, engine_layer: the vision tower's prefix, and a pattern for a decoder layer's, among vLLM's names.
     """
 
@@ -104,6 +105,7 @@ class Family:
     language_model: str = "model.language_model"
     head: str = "lm_head"
     lora_layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    layer: str = r"(.*?\.(?:layers|blocks)\.\d+)\."
     engine_tower: str = "visual"
     engine_layer: str = r"language_model\.model\.layers\.\d+"
 

@@ -18,17 +18,23 @@ PART = ".part"
 def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
     """A path to write to, which becomes `path` at the end of the block, in place of an old file.
 
-    If the block fails, `path` stays as it was. durable: wait until the content is on disk, so that it survives a power
-    failure; without it the file may come back empty after one, but a killed process still leaves no half file.
+    If the block fails, `path` stays as it was. A link is followed; a device or a pipe is written to directly.
+    durable: wait until the content is on disk, so that it survives a power failure; without it the file may come back
+    empty after one, but a killed process still leaves no half file.
     """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    target = path.resolve()
     # Two processes may write the same file at once.
-    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
+    part = target.with_name(f"{target.name}.{os.getpid()}{PART}")
     try:
         yield part
         if durable:
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-        part.replace(path)
+            _sync(part)
+        part.replace(target)
+        if durable:
+            _sync(target.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -38,7 +44,8 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A new, empty folder to fill, which becomes `path` at the end of the block, in place of an old folder.
 
-    If the block fails, `path` stays as it was. What a killed process left of an earlier attempt is removed first.
+    If the block fails, `path` stays as it was. What a killed process left of an earlier attempt is removed first. A
+    process killed at the very end may have removed the old folder and not yet renamed the new one.
     """
     part = path.with_name(path.name + PART)
     if part.exists():
@@ -59,3 +66,12 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file, whole."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

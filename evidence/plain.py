@@ -1,4 +1,7 @@
-"""Plain data for JSON: the one way in which numbers that JSON cannot hold are written."""
+"""Plain data for JSON that is read by people and programs: numbers that JSON cannot hold become null.
+
+State that must be read back bit for bit goes through evidence/codec, which keeps NaN and infinities.
+"""
 
 from __future__ import annotations
 

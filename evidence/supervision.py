@@ -19,7 +19,7 @@ A = TypeVar("A")
 
 def actor_class(cls: type) -> Any:
     """`cls`, a class decorated as an actor. Type checkers ignore class decorators and see a plain class, which has no
-    `options` and no `remote`."""
+    `options` and no `remote`. It lies here because all folders that create actors import this module."""
     return cls
 
 

@@ -137,10 +137,16 @@ class LearnerRank:
         identifies the call in logs.
         """
         parameters = named_parameters(self.engine, frozen)
-        for index, arrays in gather_buckets(parameters, self.rank, self.world, self.config.bucket_mib << 20):
+        for index, arrays in self._buckets(parameters, self.world):
             header, data = pack_bucket(index, with_scales(arrays, self.scales))
             yield header
             yield data
+
+    def _buckets(
+        self, parameters: dict[str, torch.nn.Parameter], world: int
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """The buckets of this rank, of `world` that share them; see gather_buckets."""
+        return gather_buckets(parameters, self.rank, world, self.config.bucket_mib << 20, self.policy.family.layer)
 
     def parameters(self) -> dict[str, Saved]:
         """Shape and shard key of each trained parameter, by checkpoint name."""
@@ -165,7 +171,7 @@ class LearnerRank:
         parameters = named_parameters(self.engine, frozen=True)
         state: dict[str, torch.Tensor] = {}
         # With world = 1, rank 0 receives every bucket; the other ranks only take part in the gathers.
-        for _, arrays in gather_buckets(parameters, self.rank, 1, self.config.bucket_mib << 20):
+        for _, arrays in self._buckets(parameters, 1):
             for name, array in arrays.items():
                 tensor = torch.from_numpy(array)
                 state[name] = tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor

@@ -52,7 +52,7 @@ class Record:
 
     def write(self, path: Path) -> None:
         data = asdict(self) | {"parameters": {name: [s.shape, s.key] for name, s in self.parameters.items()}}
-        write_text(path, json.dumps(data))
+        write_text(path, json.dumps(data, allow_nan=False))
 
 
 def require_same_model(path: Path, saved: Record, here: Record) -> None:

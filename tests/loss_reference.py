@@ -88,8 +88,10 @@ def objectives(
             gains.append(min(u * advantage, clip(u, config) * advantage))
         elif config.loss == "cispo":
             gains.append(clip(math.exp(constant) / math.exp(log_q), config) * advantage * log_pi)
-        else:
+        elif config.loss == "reinforce":
             gains.append(advantage * log_pi)
+        else:
+            raise ValueError(f"no reference for {config.loss}")
     return gains
 
 

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
-LAYER = re.compile(r"^(.*?\.(?:layers|blocks)\.\d+)\.")
-
 
 def replicated(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """Replace the sharded parameters of `module` by whole, frozen copies, gathered one by one. Every rank must call
@@ -30,11 +28,13 @@ def whole_numel(parameter: torch.nn.Parameter) -> int:
     return parameter.ds_numel if hasattr(parameter, "ds_numel") else parameter.numel()
 
 
-def layer_buckets(sizes: dict[str, int], limit: int) -> list[list[str]]:
-    """Group names by whole layers into buckets of at most `limit` bytes, or of one layer if that is larger."""
+def layer_buckets(sizes: dict[str, int], limit: int, layer: str) -> list[list[str]]:
+    """Group names by whole layers into buckets of at most `limit` bytes, or of one layer if that is larger.
+
+    layer: the pattern of a layer's prefix, as Family.layer."""
     layers: dict[str, list[str]] = {}
     for name in sizes:
-        match = LAYER.match(name)
+        match = re.match(layer, name)
         layers.setdefault(match[1] if match else name.rsplit(".", 1)[0], []).append(name)
     buckets: list[list[str]] = []
     free = 0
@@ -49,14 +49,14 @@ def layer_buckets(sizes: dict[str, int], limit: int) -> list[list[str]]:
 
 
 def gather_buckets(
-    parameters: dict[str, torch.nn.Parameter], rank: int, world: int, limit: int
+    parameters: dict[str, torch.nn.Parameter], rank: int, world: int, limit: int, layer: str
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Yield (b, {name: whole array}) for this rank's buckets: bucket b belongs to rank b mod `world`.
 
     Every rank must exhaust the generator, since each gather is collective. bfloat16 arrays are viewed as uint16.
     """
     sizes = {name: whole_numel(p) * p.element_size() for name, p in parameters.items()}
-    for index, names in enumerate(layer_buckets(sizes, limit)):
+    for index, names in enumerate(layer_buckets(sizes, limit, layer)):
         mine = index % world == rank
         with GatheredParameters([parameters[n] for n in names], modifier_rank=None):
             arrays = {name: _copy_out(parameters[name]) for name in names} if mine else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from evidence.errors import BadInput
+from evidence.plain import dumps
 from evidence.sampling import SamplingContract
 from rollout.dataset.check import add_media, check, media_of
 from rollout.dataset.convert import convert
@@ -47,7 +47,7 @@ def check_file(file: DatasetFile, media: bool, against: DatasetFile | None, work
 
         values["overlap"], values["not_compared"] = shared(paths, test_paths)
     if as_json:
-        print(json.dumps(values))
+        print(dumps(values))
     else:
         _print_table(values, file.path)
     broken = [*report.missing_media, *report.unreadable_media]

@@ -37,11 +37,12 @@ class StepReport:
         self.run_dir, self.config, self.pipeline, self.ledger = run_dir, config, pipeline, ledger
         self.rewards = RewardLog(config.reward, config.agreement)
         self.ages: list[int] = []
-        self._open = ExitStack()
 
     def __enter__(self) -> StepReport:
-        self._log = self._open.enter_context(RunLog(self.run_dir, asdict(self.config), self.config.wandb))
-        self._progress = self._open.enter_context(Progress(self.config.steps))
+        with ExitStack() as opened:
+            self._log = opened.enter_context(RunLog(self.run_dir, asdict(self.config), self.config.wandb))
+            self._progress = opened.enter_context(Progress(self.config.steps))
+            self._open = opened.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -135,12 +135,15 @@ class RolloutPool:
 
     async def settled(self) -> None:
         """Wait until all updates and restarts have ended. Raises RolloutPoolLost."""
-        await asyncio.gather(*self._background, return_exceptions=True)
+        while self._background:  # an update that meets a dead engine adds its restart
+            await asyncio.gather(*self._background, return_exceptions=True)
         self._raise_if_lost()
 
     def _raise_if_lost(self) -> None:
         if self._lost is not None:
-            raise RolloutPoolLost(str(self._lost)) from self._lost
+            # A timeout has no text of its own.
+            reason = str(self._lost) or f"{type(self._lost).__name__} while an engine was updated or restarted"
+            raise RolloutPoolLost(reason) from self._lost
 
     async def _update(self, engine: _Engine, version: int) -> None:
         actor = engine.supervised.actor

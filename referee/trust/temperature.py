@@ -7,7 +7,6 @@ calibration.json with the digest of its referee; referee/service/sources loads i
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from evidence.files import write_text
+from evidence.plain import dumps
 from referee.verification import TINY, rescaled
 
 # A fit beyond these only means that the labels are noise, or free of errors.
@@ -41,4 +41,4 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def write_calibration(path: Path, temperature: dict[str, float], referee: str) -> None:
     """Write a calibration file. `temperature`: by kind of question; `referee`: the digest of the model."""
-    write_text(path, json.dumps({"temperature": temperature, "referee": referee}, indent=1) + "\n")
+    write_text(path, dumps({"temperature": temperature, "referee": referee}, indent=1) + "\n")

@@ -74,7 +74,8 @@ class FrameCache:
         files = []
         for entry in os.scandir(self.folder):
             with contextlib.suppress(FileNotFoundError):
-                abandoned = entry.name.endswith(PART) and time.time() - entry.stat().st_mtime > ABANDONED_S
+                unfinished = f"{SUFFIX}." in entry.name and entry.name.endswith(PART)
+                abandoned = unfinished and time.time() - entry.stat().st_mtime > ABANDONED_S
                 if not entry.name.endswith(SUFFIX) and not abandoned:
                     continue
                 files.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))

@@ -28,7 +28,7 @@ def test_the_family_is_that_of_config_json(tmp_path: Path) -> None:
 def test_another_family_is_refused_by_its_name(tmp_path: Path, content: object) -> None:
     (tmp_path / "config.json").write_text(json.dumps(content))
     found = "llava" if content == {"model_type": "llava"} else "None"
-    with pytest.raises(BadInput, match=f"model_type = {found}: must be qwen2_5_vl or qwen3_vl; give"):
+    with pytest.raises(BadInput, match=f"model_type = {found}: must be {' or '.join(FAMILIES)}; give"):
         read_family(tmp_path)
 
 

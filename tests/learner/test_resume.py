@@ -113,7 +113,9 @@ def test_another_number_of_ranks_resumes_with_the_same_result(
     assert {key.rsplit("/")[1] for key in ours} == {"fp32", "exp_avg", "exp_avg_sq"}
     for key, values in theirs.items():
         torch.testing.assert_close(ours[key], values, rtol=0, atol=0, msg=key)
-    require_close(saved_average(first), average_of(run.weights[:3]))
+    average = average_of(run.weights[:3])
+    for name, values in saved_average(first).items():
+        np.testing.assert_allclose(values, average[name], rtol=1e-5, atol=1e-7, err_msg=name)
     require_close(saved_average(after), average_of(run.weights))
 
 

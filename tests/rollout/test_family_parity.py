@@ -30,16 +30,28 @@ TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def qwen3_engine(tiny_qwen3: Path, run: Callable, weight_store: WeightStore) -> Iterator[Engine]:
-    banned_ids = ChatEncoder(tiny_qwen3).banned_ids
-    engine = run(Engine.start(EngineConfig(str(tiny_qwen3), native_video=True), banned_ids, 0, weight_store))
-    yield engine
-    run(engine.stop())
+def engine_of(
+    tiny_model: Path, run: Callable, weight_store: WeightStore, request: pytest.FixtureRequest
+) -> Iterator[Callable[[Path], Engine]]:
+    """Returns the engine of a model folder, started once."""
+    engines: dict[Path, Engine] = {}
+
+    def started(folder: Path) -> Engine:
+        if folder == tiny_model:
+            return request.getfixturevalue("engine")
+        if folder not in engines:
+            config = EngineConfig(str(folder), native_video=True)
+            engines[folder] = run(Engine.start(config, ChatEncoder(folder).banned_ids, 0, weight_store))
+        return engines[folder]
+
+    yield started
+    for engine in engines.values():
+        run(engine.stop())
 
 
 @pytest.fixture
-def either_engine(either_model: Path, tiny_qwen3: Path, request: pytest.FixtureRequest) -> Engine:
-    return request.getfixturevalue("qwen3_engine" if either_model == tiny_qwen3 else "engine")
+def either_engine(either_model: Path, engine_of: Callable[[Path], Engine]) -> Engine:
+    return engine_of(either_model)
 
 
 @pytest.fixture
@@ -134,7 +146,8 @@ def test_the_engine_merges_an_adapter(
         ray.get(weights_actor.publish.remote(version, [Rank.remote(tensors)], TIMEOUT_S), timeout=TIMEOUT_S)
         return version
 
-    base = {name: p.detach().numpy() for name, p in policy.model.named_parameters() if "visual" not in name}
+    in_tower = policy.family.in_vision_tower
+    base = {name: p.detach().numpy() for name, p in policy.model.named_parameters() if not in_tower(name)}
     frames, size = clip(either_encoder, 4)
     prompt = either_encoder.encode([*[size] * 4, "Which circle is red?"])
     model = AutoModelForImageTextToText.from_pretrained(either_model, dtype=torch.float32)
@@ -172,7 +185,7 @@ def test_the_engine_merges_an_adapter(
 
 @pytest.mark.parametrize("either_model", ["tiny_qwen3"], indirect=True)
 def test_the_engine_loads_the_learners_weights(
-    qwen3_engine: Engine,
+    engine_of: Callable[[Path], Engine],
     run: Callable,
     either_encoder: ChatEncoder,
     policy: Policy,
@@ -189,9 +202,9 @@ def test_the_engine_loads_the_learners_weights(
     version = (ray.get(weights_actor.latest.remote()) or 0) + 1
     rank = Rank.remote({name: p.detach().numpy() for name, p in trained.items()})
     ray.get(weights_actor.publish.remote(version, [rank], TIMEOUT_S), timeout=TIMEOUT_S)
-    run(qwen3_engine.update_weights(version))
+    run(engine_of(tiny_qwen3).update_weights(version))
     frames, size = clip(either_encoder, 4)
     prompt = either_encoder.encode([*[size] * 4, "Which circle is red?"])
-    group = run(qwen3_engine.generate(prompt, frames, 4, 0.8, 48, seed=2))
+    group = run(engine_of(tiny_qwen3).generate(prompt, frames, 4, 0.8, 48, seed=2))
     ours = learner_logprobs(policy, tiny_qwen3, prompt, frames, group)
     assert np.abs(ours - engine_logprobs(group)).max() < TOLERANCE

@@ -72,6 +72,7 @@ def test_the_folder_stays_within_its_budget_and_keeps_recently_used_entries(tmp_
     caches = [FrameCache(tmp_path, budget) for _ in range(8)]
     (tmp_path / "killed.frames.1.part").write_bytes(b"x" * size)
     (tmp_path / "holiday.mp4").write_bytes(b"x" * 2 * budget)
+    (tmp_path / "holiday.mp4.part").write_bytes(b"x" * size)
     for path in tmp_path.iterdir():
         os.utime(path, (0, 0))
     caches[0].put(*entry("used"))
@@ -80,6 +81,7 @@ def test_the_folder_stays_within_its_budget_and_keeps_recently_used_entries(tmp_
         assert caches[0].get("used") is not None
         assert sum(p.stat().st_size for p in tmp_path.glob("*.frames*")) <= budget
     assert not (tmp_path / "killed.frames.1.part").exists()
-    assert (tmp_path / "holiday.mp4").exists(), "a file that does not belong to the cache"
+    for name in ("holiday.mp4", "holiday.mp4.part"):
+        assert (tmp_path / name).exists(), "a file that does not belong to the cache"
     assert caches[0].get("99") is not None
     assert caches[0].get("0") is None
