@@ -193,7 +193,8 @@ def main(config: SftConfig) -> None:
     """Train, or continue, one supervised run and export its model. Raises BadInput and RunFailed."""
     run_dir = run_directory(config.run_dir)
     tile = ChatEncoder(config.model).tile if config.model else config.tiny.patch * config.tiny.merge
-    config = replace(config, contract=resolved(config.contract, tile))
+    contract = resolved(config.contract, tile)
+    config = replace(config, contract=contract, verification=config.verification.resolved(contract))
     require_same_run(config, run_dir)
     require_own_out(config, run_dir)
     # All checks come before anything is written.

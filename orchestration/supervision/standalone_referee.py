@@ -117,16 +117,15 @@ async def standalone_referee(
     """Start the referees of `sources`. Raises BadInput for a source that is not a referee, or whose referee cannot take
     frames of this contract."""
     contract = _resolved(config.contract, sources)
+    verification = config.verification.resolved(contract)
     for source in sources:
-        require_referee(source, contract, config.verification)
+        require_referee(source, contract, verification)
     cluster = config.cluster
     gpus = cluster.gpus_per_engine * sum(source.replicas for source in sources if not source.url)
     with start_ray(cluster.object_store_gib, gpus):
         engine = partial(referee_engine, config.engine, config.cluster)
         pools = tuple(
-            make_pool(
-                source, config.referee, config.verification, engine, cluster.gpus_per_engine, config.limits.start_s
-            )
+            make_pool(source, config.referee, verification, engine, cluster.gpus_per_engine, config.limits.start_s)
             for source in sources
         )
         await asyncio.gather(*(pool.start() for pool in pools))

@@ -23,11 +23,13 @@ from orchestration.supervision.referee_pool import Referee, RefereePool
 from referee.actor import RefereeConfig
 from referee.service.service import ServiceConfig
 from referee.service.sources import Calibration, RefereeSource
+from referee.verification import VerificationConfig
 
 pytestmark = pytest.mark.slow
 RED = Claim("red circle", (10.0, 10.0, 30.0, 32.0), 3.0, (0, 0))
 INFO = FrameInfo("clip 0", tuple(map(float, range(8))), (56, 56), (112, 112), 7.25)
 FRAMES = np.random.default_rng(0).integers(0, 255, (8, 56, 56, 3), np.uint8)
+VERIFICATION = VerificationConfig(crop_size=(56, 56))
 Run = Callable[..., Any]
 
 
@@ -39,7 +41,7 @@ def endpoint(run: Run, reply: Any) -> Iterator[Endpoint]:
 
 
 def config_for(server: Endpoint, **service: Any) -> RefereeConfig:
-    return RefereeConfig(RefereeSource("m", server.url), service=ServiceConfig(**service))
+    return RefereeConfig(RefereeSource("m", server.url), VERIFICATION, ServiceConfig(**service))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def test_each_clip_has_one_actor_and_clips_are_spread_over_the_actors(
 
 
 def test_no_actor_of_many_gets_much_more_than_its_share() -> None:
-    pool = RefereePool(RefereeConfig(RefereeSource("m", "http://localhost")), 0, 0.0, 300.0)
+    pool = RefereePool(RefereeConfig(RefereeSource("m", "http://localhost"), VERIFICATION), 0, 0.0, 300.0)
     pool._replicas = [module._Replica(number) for number in range(64)]
     for replica in pool._replicas:
         replica.supervised = SimpleNamespace(running=True)  # type: ignore[assignment]
@@ -168,7 +170,7 @@ def test_the_disagreement_of_an_ensemble_is_reported(pair: RefereePool, run: Run
 
 
 def test_a_missing_key_or_a_foreign_calibration_is_bad_input_at_the_start(steady_endpoint: Endpoint, run: Run) -> None:
-    locked = RefereeConfig(RefereeSource("m", steady_endpoint.url, api_key_env="SER_TEST_NO_SUCH_KEY"))
+    locked = RefereeConfig(RefereeSource("m", steady_endpoint.url, api_key_env="SER_TEST_NO_SUCH_KEY"), VERIFICATION)
     with pytest.raises(BadInput, match="SER_TEST_NO_SUCH_KEY: that variable is not set"):
         run(RefereePool(locked, 1, 0.0, 300.0).start())
     foreign = replace(config_for(steady_endpoint), calibration=Calibration("c.json", "other", {}))
