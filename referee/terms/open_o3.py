@@ -61,11 +61,16 @@ def open_o3_format(view: GroupView) -> list[float]:
 
 
 def thk_temporal_segment(view: GroupView) -> list[float]:
-    """Temporal tasks: the share of the thought's times that lie in the true span; both ends of an interval count."""
+    """Temporal tasks: the share of the thought's times that lie in the true span; both ends of an interval count. A
+    time that the prompt printed for a frame lies in it if the frame does, too: 10.0 may stand for a frame at 9.967."""
     span = true_span(view.sample)
     if view.sample.task not in TEMPORAL_QA or span is None:
         return _zeros(view)
-    return [_mean([float(span[0] <= time <= span[1]) for time in _thought_times(c)]) for c in view.completions]
+
+    def inside(time: float) -> bool:
+        return any(span[0] <= t <= span[1] for t in (time, view.printed.get(time, time)))
+
+    return [_mean([float(inside(time)) for time in _thought_times(c)]) for c in view.completions]
 
 
 def thk_temporal_point(view: GroupView) -> list[float]:

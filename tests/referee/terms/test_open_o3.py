@@ -164,6 +164,13 @@ def test_segment_is_the_share_of_times_in_the_true_span():
     assert thk_temporal_segment(thought(SPATIO_TEMPORAL, *thoughts)) == [0, 0, 0, 0]
 
 
+def test_a_printed_time_is_in_the_span_if_its_frame_is():
+    of = sample("temporal QA", "[2.0, 9.98]", spans=((2.0, 9.98),))
+    group = thought(of, "<t>10.0</t>s <t>10.1</t>s")
+    assert thk_temporal_segment(group) == [0]
+    assert thk_temporal_segment(replace(group, printed={10.0: 9.967})) == [0.5]
+
+
 @pytest.mark.parametrize(("progress", "sigma"), [(0.0, 4.0), (0.5, 2.0), (0.74, 1.04), (0.75, 1.0), (1.0, 1.0)])
 def test_point_is_proximity_to_a_key_frame_and_becomes_stricter(progress: float, sigma: float):
     of_3, of_5 = math.exp(-1 / (2 * sigma**2)), math.exp(-1 / (2 * sigma**2))
