@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, shown_key_times
 from evidence.types import KeyFrame, Sample
-from orchestration.preflight import require_frames_fit, require_tasks
+from orchestration.preflight import require_frames_fit, require_scorable, require_tasks
 from referee.reward.settings import RewardConfig, TermConfig
 
 KEY = "cluster.frames_gib"
@@ -66,3 +66,19 @@ def test_a_term_without_any_of_its_tasks_is_refused_and_one_with_some_is_warned_
     assert "reward.terms.style.tasks: no sample of data.train has the task 'OCR'" in caplog.messages[0]
     with pytest.raises(BadInput, match=r"tasks: .*'Temporal qa'; the nearest is 'temporal QA', of .*visual"):
         require("Temporal qa", "OCR")
+
+
+def test_references_that_nothing_satisfies_are_warned_about_and_refused_above_the_limit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    good, bad = (Sample(f"n{a}", "s", "numerical", "q", a, video_path="a.mp4") for a in ("5 m", "some"))
+    with caplog.at_level(logging.WARNING):
+        require_scorable("data.train", [good] * 20, 0.0)
+        assert not caplog.messages
+        require_scorable("data.train", [good] * 19 + [bad], 0.05)
+    assert "data.train: 1 of 20 samples (5.00%) have a reference that no answer can satisfy" in caplog.messages[0]
+    assert "sample nsome: the answer 'some' is not a plain number" in caplog.messages[0]
+    with pytest.raises(
+        BadInput, match=r"^data\.heldout: 2 of 20 .*`ser data check` .*raise data\.max_unscorable \(0\.05\)"
+    ):
+        require_scorable("data.heldout", [good] * 18 + [bad] * 2, 0.05)
