@@ -25,6 +25,7 @@ COMMON = [
     "pillow==13.0.0",
     "psutil==7.2.2",
     "ray[default]==2.60.0",
+    "regex==2026.11.15",
     "rich==15.0.0",
     "rouge-score==0.1.2",
     "safetensors==0.8.0",

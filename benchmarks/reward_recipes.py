@@ -1,8 +1,9 @@
-"""Runs the quickstart with four rewards and three seeds each, and compares the results by the same metrics.
+"""Runs the quickstart with five rewards and three seeds each, and compares the results by the same metrics.
 
-The rewards are `ser`, `open_o3` and `accuracy_only`, and `ser` with a second referee of another size and seed. Accuracy
-and box IoU do not depend on a referee; r_SER is measured by the run's own referee. `ser calibrate --completions …
---second …` on the runs' held-out files measures how far the two referees agree on a trained policy's claims.
+The rewards are `ser`, `open_o3` in two forms (as released, and with its spatial term divided by the boxes written) and
+`accuracy_only`, and `ser` with a second referee of another size and seed. Accuracy and box IoU do not depend on a
+referee; r_SER is measured by the run's own referee. `ser calibrate --completions … --second …` on the runs' held-out
+files measures how far the two referees agree on a trained policy's claims.
 
 Guarantees: those of benchmarks/quickstart_seeds.py.
 """
@@ -28,6 +29,7 @@ RECIPES = {
     "ser": ["reward=ser"],
     "ser, second referee": ["reward=ser", "model.referee=assets/referee-small"],
     "open_o3": ["reward=open_o3"],
+    "open_o3, per box": ["reward=open_o3", "reward.terms.thk_spatial.options.per=box"],
     "accuracy_only": ["reward=accuracy_only"],
 }
 METRICS = {"reward": "r_SER", "accuracy": "accuracy", "iou": "box IoU", "valid_claim_share": "with a valid claim"}
@@ -47,7 +49,7 @@ def table(summaries: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The quickstart with four rewards, three seeds each.")
+    parser = argparse.ArgumentParser(description="The quickstart with five rewards, three seeds each.")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every run, as in `ser train`")
     parser.add_argument("--out", type=Path, default=ROOT / "runs/rewards", help="folder of the runs (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the summaries instead of the table")

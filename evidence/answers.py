@@ -1,7 +1,7 @@
 """Times, intervals and boxes in an answer's text, and the cited frames and the confidence of RLER's format.
 
 Guarantees: no function raises, whatever the text, and each takes time linear in the text's length. Numbers and times
-are read by the rules of `evidence.grammar`.
+are read by the rules of `evidence.numbers`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from evidence.grammar import CLOCK, DIGITS, elements, read_box, read_time, seconds
+from evidence.grammar import elements, read_box
+from evidence.numbers import Interval, plain_intervals, read_time
 from evidence.types import Box
 
-Interval = tuple[float, float]
-
-# Times without tags: `12.0 to 20.5`, `12 s - 20.5 seconds`, `[12.0, 20.5]`, `(12.0, 20.5)`.
-PLAIN = rf"({CLOCK}|{DIGITS})(?:\s*s(?:ec(?:ond)?s?)?\b)?"
-PLAIN_INTERVAL = re.compile(rf"(?<![\w.-]){PLAIN}\s*(?:to|and|[-–,])\s*{PLAIN}")
 KEYFRAMES = re.compile(r"</?keyframes>")
 CONFIDENCE = re.compile(r"<confidence>\s*(1(?:\.0{0,20})?|0?\.[0-9]{1,20}|0)\s*</confidence>")
 
@@ -53,9 +49,7 @@ def times(text: str) -> Times:
 def intervals(text: str) -> list[Interval]:
     """Every interval of `text` in order, in seconds, reversed ones included: those in time tags or, in a text without
     any time tag, those in plain numbers."""
-    if "<t>" in text:
-        return times(text).intervals
-    return [(seconds(match[1]), seconds(match[2])) for match in PLAIN_INTERVAL.finditer(text)]
+    return times(text).intervals if "<t>" in text else plain_intervals(text)
 
 
 def boxes(text: str) -> list[Box]:

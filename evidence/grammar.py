@@ -8,8 +8,8 @@ character between tags is read a bounded number of times. Equal texts give equal
 Accepted beyond the form above:
 - several boxes of one object, each a claim of its own, with the next time that is written;
 - boxes without one or both brackets, numbers with decimals and signs;
-- times as `12`, `12.0`, `12.0s`, `1:02` (62 s), `1:02:03`; intervals as `<t>3.0-5.0</t>`, `<t>3.0 to 5.0</t>` and
-  `<t>3.0</t>s to <t>5.0</t>s`.
+- times as `12`, `12.0`, `12.0s`, `1:02` (62 s), `1:02:03`; intervals as `<t>3.0-5.0</t>`, `<t>3.0 to 5.0</t>`,
+  `<t>3.0</t>s to <t>5.0</t>s` and `between <t>3.0</t>s and <t>5.0</t>s` (all numbers by the rules of evidence.numbers).
 
 Rejected, so that every claim reads the same to a person: exponents, inf, nan, digits other than 0-9, more than nine
 digits before the point, clocks with 60 seconds or more, boxes that do not have four numbers. An evidence tag counts
@@ -25,20 +25,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from evidence.numbers import NO_TIME, NUMBER, ReadTime, read_time, tags_form_interval
 from evidence.types import Box, Claim
 
 TAG = re.compile(r"<(/?)(think|answer|obj|box|t)>")
 FRAME_TAGS = ("think", "answer")
 WELL_FORMED = ["<think>", "</think>", "<answer>", "</answer>"]
-# Bounded digits: a longer number is noise, and float() of it could be infinite.
-DIGITS = r"(?:[0-9]{1,9}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})"
-NUMBER = re.compile(rf"\s*([+-]?{DIGITS})\s*")
-CLOCK = r"(?:[0-9]{1,3}:[0-5][0-9]|[0-9]{1,4}):[0-5][0-9](?:\.[0-9]{0,20})?"
-# No two runs of whitespace may be adjacent: a long one could be split between them in quadratically many ways.
-MOMENT = rf"({CLOCK}|[+-]?{DIGITS})(?:\s*s)?"
-TO = r"\s*(?:to|[-–])\s*"
-TIME = re.compile(rf"\s*{MOMENT}(?:{TO}{MOMENT})?\s*")
-BETWEEN_TIMES = re.compile(rf"(?:\s*s)?{TO}")
 PHRASE_PUNCTUATION = frozenset("-',.&/()%")
 # Invisible marks (joiners, variation selectors), combining accents without a letter of their own, and the two letters
 # that look like a quotation mark.
@@ -80,16 +72,7 @@ class ReadBox(NamedTuple):
     fault: str | None
 
 
-class ReadTime(NamedTuple):
-    """A moment or, with `until`, an interval, in seconds; or the reason why it could not be read."""
-
-    time: float | None
-    until: float | None
-    fault: str | None
-
-
 NO_BOX = ReadBox(None, "no box")
-NO_TIME = ReadTime(None, None, "no time")
 
 
 def parse(text: str) -> Completion:
@@ -178,7 +161,7 @@ def _elements(text: str, tags: list[_Tag]) -> Iterator[Element]:
 
 
 def _joined(text: str, elements: Iterable[Element]) -> Iterator[Element]:
-    """The elements, with `<t>3.0</t>s to <t>5.0</t>` merged into the one element `<t>3.0 to 5.0</t>`."""
+    """The elements, with `<t>3.0</t>s to <t>5.0</t>` and the like merged into the one element `<t>3.0 to 5.0</t>`."""
     last: Element | None = None
     for element in elements:
         name, content, start, end = element
@@ -188,7 +171,7 @@ def _joined(text: str, elements: Iterable[Element]) -> Iterator[Element]:
             name == last[0] == "t"
             and last[1] is not None
             and content is not None
-            and BETWEEN_TIMES.fullmatch(text, last[3], start)
+            and tags_form_interval(text, last[2:], start)
         ):
             yield name, f"{last[1]} to {content}", last[2], end
             last = None
@@ -245,22 +228,3 @@ def read_box(text: str | None) -> ReadBox:
     if len(values) != 4:
         return ReadBox(None, f"box has {len(values)} numbers")
     return ReadBox((values[0], values[1], values[2], values[3]), None)
-
-
-def read_time(text: str | None) -> ReadTime:
-    """A moment or an interval from a time tag's content. None stands for a tag that is not closed."""
-    if text is None:
-        return ReadTime(None, None, "time not closed")
-    match = TIME.fullmatch(text)
-    if not match:
-        return ReadTime(None, None, "unreadable time")
-    time, until = seconds(match[1]), seconds(match[2]) if match[2] else None
-    return ReadTime(time, until, "reversed interval" if until is not None and until < time else None)
-
-
-def seconds(moment: str) -> float:
-    """Seconds of a moment written as hours:minutes:seconds, minutes:seconds or a plain number."""
-    total = 0.0
-    for part in moment.split(":"):
-        total = 60 * total + float(part)
-    return total

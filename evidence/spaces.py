@@ -1,17 +1,20 @@
-"""Conversion of boxes from the coordinates that a policy writes; each model family has its own (`template.box_space`).
+"""Conversion of what a policy writes to what the video has: boxes from the coordinates of its model family
+(`template.box_space`), and times from the rounded ones that its prompt printed.
 
-Guarantee: every completion enters the pipeline through `read`, so that all later stages see claims' boxes in pixels
-of the resized frame. Nothing is rounded or clipped, and boxes written in those pixels stay exactly as written.
+Guarantees: every completion enters the pipeline through `read`, so that all later stages see claims' boxes in pixels
+of the resized frame, and a time that the prompt printed as the time of the frame it was printed for. Boxes are neither
+rounded nor clipped, and boxes written in those pixels, and all other times, stay exactly as written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from evidence.geometry import convert
 from evidence.grammar import Completion, parse
-from evidence.types import NORMALISED, THOUSAND, Box, BoxSpace, FrameInfo
+from evidence.types import NORMALISED, THOUSAND, Box, BoxSpace, Claim, FrameInfo
 
 SPACES: dict[str, Callable[[FrameInfo], BoxSpace]] = {
     "resized": lambda info: info.resized_space,  # Qwen2.5-VL
@@ -21,14 +24,33 @@ SPACES: dict[str, Callable[[FrameInfo], BoxSpace]] = {
 }
 
 
-def read(text: str, info: FrameInfo, space: str) -> Completion:
-    """`parse(text)` with the claims' boxes converted from `space` (a key of SPACES) to pixels of the resized frame.
+# A time in seconds as the prompt printed it -> the time, in seconds, of the frame that it was printed for.
+PrintedTimes = Mapping[float, float]
+NONE_PRINTED: PrintedTimes = MappingProxyType({})
 
-    Boxes in the answer stay text: convert them with `in_pixels` where they are read.
+
+def read(text: str, info: FrameInfo, space: str, printed: PrintedTimes = NONE_PRINTED) -> Completion:
+    """`parse(text)` with the claims' boxes converted from `space` (a key of SPACES) to pixels of the resized frame, and
+    their times from `printed` ones to those of the frames.
+
+    Without that, the last frame could often not be cited: at 60 fps it may begin at 9.967 s and be printed as 10.0,
+    after the video's end at 9.983 s. Boxes and times in the answer stay text: boxes are converted by `in_pixels` where
+    they are read.
     """
     completion = parse(text)
-    claims = (replace(c, box=c.box and in_pixels(c.box, info, space)) for c in completion.claims)
+    claims = (_at_frames(replace(c, box=c.box and in_pixels(c.box, info, space)), printed) for c in completion.claims)
     return replace(completion, claims=tuple(claims))
+
+
+def _at_frames(claim: Claim, printed: PrintedTimes) -> Claim:
+    """The claim with the frames' times in place of the printed ones. An interval in order stays in order."""
+    if claim.time is None:
+        return claim
+    time = printed.get(claim.time, claim.time)
+    if claim.until is None:
+        return replace(claim, time=time)
+    until = printed.get(claim.until, claim.until)
+    return replace(claim, time=time, until=max(time, until) if claim.until >= claim.time else until)
 
 
 def in_pixels(box: Box, info: FrameInfo, space: str) -> Box:

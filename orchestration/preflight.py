@@ -19,6 +19,7 @@ from orchestration.settings import TrainConfig
 from referee.reward.settings import RewardConfig
 from referee.service.engine_backend import scale_token_ids
 from referee.service.sources import RefereeSource, read_calibration
+from referee.terms.references import unscorable
 from referee.verification import VerificationConfig
 from rollout.dataset.media import decoded
 from rollout.dataset.mix import DataFile, Mixture
@@ -50,7 +51,9 @@ def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     parts, examples = zip(*(readable_samples(share, config.contract, config.frames) for share in shares))
     train = Mixture(parts, [share.weight for share in shares], config.seed)
     require_tasks(config.reward, train.items)
+    require_scorable("data.train", list(train.items), config.data.max_unscorable)
     heldout = heldout_samples(config)
+    require_scorable("data.heldout", heldout, config.data.max_unscorable)
     require_tiles(encoder.tile, config.contract, "policy")
     for source in config.model.referee:
         require_referee(source, config.contract, config.verification)
@@ -130,6 +133,22 @@ def require_tasks(reward: RewardConfig, samples: Iterable[Sample]) -> None:
             if not set(present).intersection(term.tasks):
                 raise BadInput(f"{message}. The term would never count: name a task of the data, or remove the term")
             log.warning("%s", message)
+
+
+def require_scorable(key: str, samples: Sequence[Sample], most: float) -> None:
+    """Require that at most a share of `most` of the samples of `key` have references that no answer can satisfy; log a
+    warning if there are any."""
+    reasons = [f"sample {s.id}: {reason}" for s in samples if (reason := unscorable(s)) is not None]
+    if not reasons:
+        return
+    share = len(reasons) / len(samples)
+    message = (
+        f"{key}: {len(reasons)} of {len(samples)} samples ({share:.2%}) have a reference that no answer can satisfy, "
+        f"the first is {reasons[0]}; `ser data check` lists them all"
+    )
+    if share > most:
+        raise BadInput(f"{message}. Repair or remove them, or raise data.max_unscorable ({most:g})")
+    log.warning("%s", message)
 
 
 def require_tiles(tile: int, contract: SamplingContract, role: str) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from omegaconf import MISSING
 
-from evidence.config_checks import require, require_above_zero, require_least, require_one_of
+from evidence.config_checks import require, require_above_zero, require_least, require_one_of, require_share
 from evidence.limits import Limits
 from evidence.sampling import SamplingContract
 from learner.algorithm import AlgorithmConfig
@@ -31,12 +31,16 @@ WandbMode = Literal["offline", "online", "disabled"]
 @dataclass(frozen=True)
 class DataConfig:
     """train: one dataset file, or several with their weights. heldout: one file, of which the first samples are used.
-    A file is given by its path, or as a section with its format, filters and so on (docs/data.md)."""
+    A file is given by its path, or as a section with its format, filters and so on (docs/data.md).
+    max_unscorable: the run is refused if more than this share of either's samples have a reference answer that no
+    answer can satisfy."""
 
     train: list[DataShare] = MISSING
     heldout: DataFile = MISSING
+    max_unscorable: float = 0.05
 
     def __post_init__(self) -> None:
+        require_share(self, "max_unscorable")
         require(bool(self.train), "train", self.train, "at least one dataset file")
 
 

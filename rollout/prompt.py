@@ -21,10 +21,11 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from evidence.errors import BadInput
 from evidence.families import CONTROL_TOKEN, VisionSizes, read_family
+from evidence.geometry import nearest_frame
 from evidence.sampling import mean_spacing
 from evidence.types import FrameInfo, Prompt, Sample
 from rollout.mrope import mrope_positions
-from rollout.template import PromptTemplate
+from rollout.template import PromptTemplate, printed
 
 ImageSize = tuple[int, int]
 
@@ -160,13 +161,44 @@ def build_prompt(encoder: ChatEncoder, template: PromptTemplate, sample: Sample,
     """The policy's prompt: the frames, shown as the template asks (a single frame always as an image), then the
     question."""
     parts: list[Part] = []
-    if template.native_video and info.times[-1] > info.times[0]:
+    if _is_native(template, info):
         parts.append(NativeVideo(info.size, info.times))
     else:
         for index, time in enumerate(info.times, 1):
             parts += [template.frame.format(index=index, index0=index - 1, time=time), info.size]
     parts.append(template.ask(sample, info.duration))
     return encoder.encode(parts)
+
+
+def printed_times(template: PromptTemplate, info: FrameInfo, encoder: ChatEncoder | None = None) -> dict[float, float]:
+    """Each time that `build_prompt` prints for `info` -> the time of its frame, both in seconds; for the duration, the
+    duration itself, unless a frame is printed alike. If frames are printed alike, the nearest to the printed time.
+
+    The policy's `encoder` is needed for the times of a native video, which are those that its family prints before
+    each step; without it, they are left out.
+    """
+    times = dict.fromkeys(template.printed_durations(info.duration), info.duration)
+    if not _is_native(template, info):
+        frames = [
+            (value, time)
+            for index, time in enumerate(info.times, 1)
+            for value in printed(template.frame, time=time, index=index, index0=index - 1)
+        ]
+    elif encoder is not None and encoder.family.step_text is not None:
+        steps = NativeVideo(info.size, info.times).step_times(encoder.sizes.step_frames)
+        frames = [
+            (value, info.times[nearest_frame(info.times, step)])
+            for step in steps
+            for value in printed(encoder.family.step_text, time=step)
+        ]
+    else:
+        frames = []
+    # Sorted by distance, farthest first: of two frames that are printed alike, the last one stays.
+    return times | dict(sorted(frames, key=lambda pair: -abs(pair[0] - pair[1])))
+
+
+def _is_native(template: PromptTemplate, info: FrameInfo) -> bool:
+    return template.native_video and info.times[-1] > info.times[0]
 
 
 def _stop_ids(folder: Path, eos: int) -> tuple[int, ...]:

@@ -5,10 +5,13 @@ Templates are data. configs/templates/ holds one file per style; a run may inclu
 
 from __future__ import annotations
 
+import string
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from evidence.config_checks import require_one_of
 from evidence.errors import BadInput
+from evidence.numbers import read_time
 from evidence.spaces import SPACES
 from evidence.types import Sample
 
@@ -61,6 +64,22 @@ class PromptTemplate:
         units = BOX_UNITS[self.box_space]
         task = texts.get(sample.task.casefold(), self.tasks[OTHER]).format(duration=duration, box_units=units)
         return self.question.format(question=sample.asked, duration=duration, task=task, box_units=units)
+
+    def printed_durations(self, duration: float) -> set[float]:
+        """The values, in seconds, that `ask` prints for `duration`, in the texts for any task."""
+        return {value for text in (self.question, *self.tasks.values()) for value in printed(text, duration=duration)}
+
+
+def printed(text: str, **values: float) -> Iterator[float]:
+    """The moments, in seconds, that `text.format(**values)` prints for the first of `values`, as they are read back
+    from a completion. A value in a form that no time has, such as an exponent, gives none."""
+    name = next(iter(values))
+    for _, field_name, spec, conversion in string.Formatter().parse(text):
+        if field_name is not None and field_name.partition(".")[0] == name:
+            replacement = f"{{{field_name}{f'!{conversion}' if conversion else ''}:{spec}}}"
+            moment = read_time(replacement.format(**values))
+            if moment.time is not None:
+                yield moment.time
 
 
 def _check(key: str, text: str, **values: float | str) -> None:

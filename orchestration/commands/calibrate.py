@@ -45,6 +45,8 @@ from referee.trust.ratings import RatedClaim, read_ratings
 from referee.trust.temperature import write_calibration
 from referee.verification import KINDS
 from rollout.dataset.mix import DataFile
+from rollout.prompt import printed_times
+from rollout.template import PromptTemplate
 
 # The answers of each referee about one claim, by kind; None without a verdict.
 Answers = tuple[dict[str, Answer] | None, ...]
@@ -191,7 +193,7 @@ def _claims(config: CalibrateConfig, clips: list[ReadableSample], given: Given) 
         if given.completions is not None:
             for recorded in given.completions:
                 if recorded.id == sample.id:
-                    claims = _recorded_claims(recorded, info, config.template.box_space)
+                    claims = _recorded_claims(recorded, info, config.template)
                     labelled += [(index, claim) for claim in label_claims(sample, info, claims, "recorded")]
         else:
             rng = np.random.default_rng([config.seed, index])
@@ -207,12 +209,12 @@ def _rated_claim(rated: RatedClaim, info: FrameInfo) -> Claim:
     return Claim(rated.phrase, convert(rated.box, NORMALISED, info.resized_space), rated.time, (0, 0))
 
 
-def _recorded_claims(recorded: RecordedCompletion, info: FrameInfo, space: str) -> list[Claim]:
+def _recorded_claims(recorded: RecordedCompletion, info: FrameInfo, template: PromptTemplate) -> list[Claim]:
     """The valid claims of the text, with boxes converted to pixels of the contract's frames. They were written in
-    `space`, on frames of the recorded size if it is known."""
+    `template.box_space`, on frames of the recorded size if it is known."""
     shown = replace(info, size=recorded.frame_size) if all(recorded.frame_size) else info
     return [
         replace(claim, box=convert(claim.box, shown.resized_space, info.resized_space))
-        for claim in read(recorded.text, shown, space).claims
+        for claim in read(recorded.text, shown, template.box_space, printed_times(template, info)).claims
         if claim.valid and claim.box is not None
     ]

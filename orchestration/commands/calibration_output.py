@@ -75,7 +75,8 @@ def print_attacks(report: Report) -> None:
 
 
 def _left_out(report: Report) -> str:
-    counts = [f"{n} {reason}" for reason, n in report["left_out"].items() if n]
+    left_out = report["left_out"] | {"claims with readings that are not finite": report.get("not_finite", 0)}
+    counts = [f"{n} {reason}" for reason, n in left_out.items() if n]
     return f"Left out: {', '.join(counts)}. " if counts else ""
 
 
@@ -93,7 +94,8 @@ def _strata(report: Report) -> Table:
 
 
 def _agreement(second: Report) -> Table:
-    table = Table(title=f"Agreement with the second referee on {second['claims']} claims")
+    left_out = f", {second['not_finite']} left out: not finite" if second["not_finite"] else ""
+    table = Table(title=f"Agreement with the second referee on {second['claims']} claims{left_out}")
     for name in ("", *VERDICTS):
         table.add_column(name)
     for key, name in (("kappa", "Cohen's kappa"), ("spearman", "Spearman")):

@@ -16,6 +16,7 @@ from rich.table import Table
 from evidence.errors import BadInput
 from evidence.plain import dumps
 from evidence.sampling import SamplingContract
+from referee.terms.references import unscorable
 from rollout.dataset.check import add_media, check, media_of
 from rollout.dataset.convert import convert
 from rollout.dataset.read import DatasetFile
@@ -42,6 +43,7 @@ def check_file(file: DatasetFile, media: bool, against: DatasetFile | None, work
         outcomes = decoded(present, CHECKED, workers, limits.timeout_s, limits.worker_bytes)
         add_media(report, samples, dict(_with_progress("decoding", outcomes, len(present))))
     values: dict[str, Any] = asdict(report)
+    values["unscorable"] = {sample.id: reason for sample in samples if (reason := unscorable(sample)) is not None}
     if test_paths is not None:
         from rollout.dataset.media import shared
 

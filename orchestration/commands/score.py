@@ -28,6 +28,7 @@ from referee.reward.recorded import RecordedCompletion, read_completions
 from referee.reward.settings import RewardConfig
 from referee.terms.view import GroupView
 from rollout.dataset.read import DatasetFile
+from rollout.template import PromptTemplate
 
 REFEREE_NEEDS = frozenset({"verdicts", "judgements"})
 
@@ -134,17 +135,20 @@ async def _judged(
                 return name, replace(view, frames=None)
             with lease:
                 _require_same_frames(view, lease.info)
-                view = _in_frames(view, lease.info, settings.template.box_space)
+                view = _in_frames(view, lease.info, settings.template)
                 return name, await answered(view, graph, standalone.first, lease.info, lease.frames)
 
         return dict(await with_progress("judging", [judged(name, view) for name, view in views.items()])), unreadable
 
 
-def _in_frames(view: GroupView, info: FrameInfo, box_space: str) -> GroupView:
-    """The view with decoded frames `info`, and boxes in their pixels."""
-    completions = tuple(spaces.read(text, info, box_space) for text in view.texts)
-    contrast = view.contrast and _in_frames(view.contrast, info, box_space)
-    return replace(view, completions=completions, frames=info, box_space=box_space, contrast=contrast)
+def _in_frames(view: GroupView, info: FrameInfo, template: PromptTemplate) -> GroupView:
+    """The view with decoded frames `info`, boxes in their pixels, and claims at their times."""
+    from rollout.prompt import printed_times  # imports transformers
+
+    space, printed = template.box_space, printed_times(template, info)
+    completions = tuple(spaces.read(text, info, space, printed) for text in view.texts)
+    contrast = view.contrast and _in_frames(view.contrast, info, template)
+    return replace(view, completions=completions, frames=info, box_space=space, printed=printed, contrast=contrast)
 
 
 def _require_same_frames(view: GroupView, info: FrameInfo) -> None:

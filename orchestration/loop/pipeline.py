@@ -15,7 +15,7 @@ from orchestration.supervision.rollout_pool import RolloutPool
 from referee.reward.graph import RewardGraph
 from referee.terms.view import GroupView
 from rollout.frames.store import FrameStore, Lease
-from rollout.prompt import ChatEncoder, build_prompt
+from rollout.prompt import ChatEncoder, build_prompt, printed_times
 from rollout.template import PromptTemplate
 
 
@@ -54,8 +54,9 @@ class Pipeline:
         self.store.prefetch((s.media_path, shown_key_times(s, self.store.contract)) for s in samples)
 
     def parse(self, text: str, info: FrameInfo) -> Completion:
-        """A completion about the frames `info`, with the boxes of its claims in pixels of these frames."""
-        return spaces.read(text, info, self.template.box_space)
+        """A completion about the frames `info`, with the boxes of its claims in pixels of these frames, and the frames'
+        own times where the claims have those that the prompt printed."""
+        return spaces.read(text, info, self.template.box_space, printed_times(self.template, info, self.encoder))
 
     def view(self, sample: Sample, info: FrameInfo, trajectories: tuple[Trajectory, ...], progress: float) -> GroupView:
         """What the reward sees of trajectories about a sample, before the referee is asked. `progress`: of training,
@@ -66,6 +67,7 @@ class Pipeline:
             completions=tuple(self.parse(t.text, info) for t in trajectories),
             frames=info,
             box_space=self.template.box_space,
+            printed=printed_times(self.template, info, self.encoder),
             lengths=tuple(len(t.token_ids) for t in trajectories),
             progress=progress,
         )

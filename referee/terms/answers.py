@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
-from evidence.answers import Interval, boxes, intervals
+from evidence.answers import boxes, intervals
 from evidence.geometry import convert, iou, tiou
+from evidence.grammar import parse
+from evidence.numbers import Interval, quantity
 from evidence.spaces import in_pixels
 from evidence.types import Box, BoxSpace, Sample
+from referee.terms.choices import letter, right_choices
 from referee.terms.rouge import rouge
 from referee.terms.view import GroupView, needs
+from referee.terms.words import words
 
-Rule = Callable[[str, str], float]
+Rule = Callable[..., float]  # (answer, reference); rules for choices also take `options`
 
 OPTION = "Correct Option:"
 # Casefolded task, as the dataset readers write it -> rule (docs/data.md). For other tasks a sample with options is a
@@ -44,24 +49,25 @@ def exact(answer: str, reference: str) -> float:
     return float(_plain(answer) == _plain(reference))
 
 
-def choice(answer: str, reference: str) -> float:
-    """Open-o3-Video's rule: 1 for the option's letter as X, `X.`, `(X)` or `[X]`, and nothing else. A reference without
-    a letter gives 0."""
-    letter = _letter(reference)
-    return float(bool(letter) and _letter(answer) == letter)
+def choice(answer: str, reference: str, options: Sequence[str] = ()) -> float:
+    """Open-o3-Video's rule: 1 for the option's letter as X, `X.`, `(X)` or `[X]`, and nothing else. The reference may
+    also be written with the option's text, or as the text alone; the same text is then a right answer, too. A reference
+    that names no option gives 0."""
+    return float(letter(answer) in right_choices(reference, options))
 
 
-def stated_choice(answer: str, reference: str) -> float:
+def stated_choice(answer: str, reference: str, options: Sequence[str] = ()) -> float:
     """For a temporal multiple choice: `choice` of the letter after "Correct Option:" and the reference's first line."""
-    _, stated, letter = answer.partition(OPTION)
-    return choice(letter, reference.partition("\n")[0]) if stated else 0.0
+    _, stated, chosen = answer.partition(OPTION)
+    return choice(chosen, reference.partition("\n")[0], options) if stated else 0.0
 
 
 def numeric(answer: str, reference: str) -> float:
     """Video-R1's rule: 1 if the numbers are equal after rounding to two decimals; commas are thousands separators.
-    Unlike in Video-R1, 5 and 5.0 are the same number."""
-    a, b = _number(answer), _number(reference)
-    return float(a is not None and b is not None and round(a, 2) == round(b, 2))
+    Unlike in Video-R1, 5 and 5.0 are the same number, fractions are numbers, and a reference may have a unit, which the
+    answer may repeat or leave out (evidence.numbers.quantity)."""
+    numbers = _numbers(answer, reference)
+    return float(numbers is not None and round(numbers[0], 2) == round(numbers[1], 2))
 
 
 def mean_relative_accuracy(answer: str, reference: str) -> float:
@@ -79,10 +85,10 @@ def closeness(answer: str, reference: str) -> float:
 
 
 def ocr(answer: str, reference: str) -> float:
-    """One minus the word error rate, at least 0 (jiwer)."""
+    """One minus the word error rate, at least 0 (jiwer); in scripts without spaces the character error rate."""
     from jiwer import wer
 
-    reference, answer = " ".join(reference.split()), " ".join(answer.split())
+    reference, answer = " ".join(words(reference)), " ".join(words(answer))
     if not reference:
         return float(not answer)
     return max(0.0, 1 - float(wer(reference, answer)))
@@ -106,7 +112,7 @@ def accuracy(
         return answered_box(view)
     if rule == "interval":
         span = true_span(view.sample)
-        return _each(view, lambda answer, _: interval(answer, span) if span else 0.0)
+        return [interval(completion.answer or "", span) if span else 0.0 for completion in view.completions]
     if rule == "free-form":
         rule = free_form
     elif rule == "regression":
@@ -119,9 +125,16 @@ def rule_of(sample: Sample) -> str:
     return BY_TASK.get(sample.task.casefold(), "choice" if sample.options else "free-form")
 
 
+def reference_of(sample: Sample) -> str:
+    """The sample's answer or, if it is prose around answer tags, the text between them; empty if it has none."""
+    answer = sample.answer or ""
+    tagged = parse(answer).answer if "<answer>" in answer else None
+    return answer if tagged is None else tagged.strip()
+
+
 def true_span(sample: Sample) -> Interval | None:
     """The sample's first span or, without spans, the first interval in the last line of its answer."""
-    spans = sample.spans or intervals(sample.answer.rpartition("\n")[2])
+    spans = sample.spans or intervals(reference_of(sample).rpartition("\n")[2])
     return spans[0] if spans else None
 
 
@@ -130,7 +143,7 @@ def true_box(view: GroupView) -> Box | None:
     Raises BadInput if the frame size is unknown."""
     frames, size = view.known_frames, view.sample.image_size
     original = BoxSpace(*size) if size and min(size) > 0 else frames.original_space
-    return next((convert(box, original, frames.resized_space) for box in boxes(view.sample.answer)), None)
+    return next((convert(box, original, frames.resized_space) for box in boxes(reference_of(view.sample))), None)
 
 
 @needs("frames")
@@ -170,34 +183,31 @@ def term_of(rule: Rule) -> Callable[[GroupView], list[float]]:
 
 
 def _each(view: GroupView, rule: Rule) -> list[float]:
+    reference = reference_of(view.sample)
+    if not reference or reference.isspace():  # two empty texts are no agreement
+        return [0.0] * len(view.completions)
+    if rule in (choice, stated_choice):
+        rule = partial(rule, options=view.sample.options)
     answers: Sequence[str | None] = [completion.answer for completion in view.completions]
-    return [0.0 if answer is None else rule(answer, view.sample.answer) for answer in answers]
+    return [0.0 if answer is None else rule(answer, reference) for answer in answers]
 
 
 def _plain(answer: str) -> str:
     return " ".join(answer.casefold().split()).removesuffix(".").rstrip()
 
 
-def _letter(option: str) -> str:
-    option = option.strip()
-    if len(option) > 2 and option[0] + option[-1] in ("()", "[]"):
-        return option[1:-1]
-    return option[:-1] if len(option) > 1 and option[-1] == "." else option
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text.strip().replace(",", ""))
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+def _numbers(answer: str, reference: str) -> tuple[float, float] | None:
+    """Both numbers; None if either text is anything else, or the answer has a unit that the reference has not."""
+    a, b = quantity(answer), quantity(reference)
+    return (a.value, b.value) if a and b and a.unit in ("", b.unit) else None
 
 
 def _relative_error(answer: str, reference: str) -> float:
     """|answer - reference| / |reference|; infinite if either is not a number, or the reference alone is 0."""
-    a, b = _number(answer), _number(reference)
-    if a is None or b is None:
+    numbers = _numbers(answer, reference)
+    if numbers is None:
         return math.inf
+    a, b = numbers
     if b == 0:
         return 0.0 if a == 0 else math.inf
     return abs(a - b) / abs(b)

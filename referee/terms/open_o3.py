@@ -13,7 +13,9 @@ Terms that apply to each task:
 from __future__ import annotations
 
 import math
+import re
 from itertools import groupby
+from typing import Literal
 
 from evidence.answers import times
 from evidence.errors import BadInput
@@ -27,6 +29,8 @@ VISUAL_QA = "visual QA"
 SPATIO_TEMPORAL_QA = "temporal-spatial free-form QA"
 TEMPORAL_QA = ("temporal QA", "temporal QA (MCQ)")
 FRAME_TAGS, EVIDENCE_TAGS = ("think", "answer"), ("obj", "t", "box")
+# As in the released code, which takes objects of one word only.
+OBJECT_AND_BOX = re.compile(r"<obj>([^<>]*)</obj><box>(\[[^<>]*\])</box>")
 
 
 def ans_acc(view: GroupView) -> list[float]:
@@ -50,22 +54,27 @@ def ans_viou(view: GroupView) -> list[float]:
 
 
 def open_o3_format(view: GroupView) -> list[float]:
-    """0 unless thought and answer exist with balanced tags, and the thought's evidence tags balance; 1 if the thought
-    has the evidence that the task requires, or the task requires none; else .5.
+    """0 unless thought and answer exist with balanced tags, none inside its like, and the thought's evidence tags
+    balance; 1 if the evidence that the task requires is there, or the task requires none; else .5.
 
-    Required evidence: two `<t>` for temporal tasks; an object with a box for visual QA; an object, a box and a time for
-    temporal-spatial free-form QA. Our reading: visual QA requires it in the thought too, where the released code
-    accepts the answer's box instead.
+    Required evidence: two times in the thought for temporal tasks; an object, a box and a time in the thought for
+    temporal-spatial free-form QA; for visual QA either that, or an object and its box anywhere in the completion. Tags
+    without content are no evidence.
     """
     return [_form(view.sample.task, text, completion) for text, completion in zip(view.texts, view.completions)]
 
 
 def thk_temporal_segment(view: GroupView) -> list[float]:
-    """Temporal tasks: the share of the thought's times that lie in the true span; both ends of an interval count."""
+    """Temporal tasks: the share of the thought's times that lie in the true span; both ends of an interval count. A
+    time that the prompt printed for a frame lies in it if the frame does, too: 10.0 may stand for a frame at 9.967."""
     span = true_span(view.sample)
     if view.sample.task not in TEMPORAL_QA or span is None:
         return _zeros(view)
-    return [_mean([float(span[0] <= time <= span[1]) for time in _thought_times(c)]) for c in view.completions]
+
+    def inside(time: float) -> bool:
+        return any(span[0] <= t <= span[1] for t in (time, view.printed.get(time, time)))
+
+    return [_mean([float(inside(time)) for time in _thought_times(c)]) for c in view.completions]
 
 
 def thk_temporal_point(view: GroupView) -> list[float]:
@@ -86,13 +95,17 @@ def thk_temporal_point(view: GroupView) -> list[float]:
 
 
 @needs("frames")
-def thk_spatial(view: GroupView, *, tau: float = 3.0) -> list[float]:
+def thk_spatial(view: GroupView, *, tau: float = 3.0, per: Literal["claim", "box"] = "claim") -> list[float]:
     """Fit of the thought's boxes to labelled boxes. Raises BadInput if `tau` is negative, or if there is a box and the
     frame size is unknown.
 
     Visual QA: the best IoU of any box with the reference's. Temporal-spatial free-form QA: the mean over claims (an
     object with its boxes at a time) of the fit to the nearest labelled key frame; 0 for a claim more than `tau` seconds
     from it. The fit to an object is the mean over its labelled boxes of the best IoU; the best object counts.
+
+    With `per` claim, as released, further boxes cost nothing: enough boxes all over the frame earn nearly everything.
+    With `per` box the sum of the best IoUs is divided by the number of the claim's boxes where that is larger than the
+    number of the object's; for visual QA the best IoU is divided by the number of boxes in the thought.
     """
     if not tau >= 0:
         raise BadInput(f"thk_spatial: tau = {tau}: must be 0 s or more")
@@ -102,9 +115,12 @@ def thk_spatial(view: GroupView, *, tau: float = 3.0) -> list[float]:
     if view.sample.task == VISUAL_QA:
         truth = true_box(view)
         claimed = [[claim.box for claim in c.claims if claim.box is not None] for c in view.completions]
-        return [max((iou(box, truth) for box in boxes), default=0.0) if truth else 0.0 for boxes in claimed]
+        best = [max((iou(box, truth) for box in boxes), default=0.0) if truth else 0.0 for boxes in claimed]
+        return best if per == "claim" else [fit / max(len(boxes), 1) for fit, boxes in zip(best, claimed)]
     labels = _labels(view.sample, view.known_frames)
-    return [_mean([_fit(boxes, time, labels, tau) for boxes, time in _claimed(c)]) for c in view.completions]
+    return [
+        _mean([_fit(boxes, time, labels, tau, per == "box") for boxes, time in _claimed(c)]) for c in view.completions
+    ]
 
 
 # For each key frame with boxes: its time, and the boxes of each object in it, in pixels of the resized frame.
@@ -133,26 +149,32 @@ def _span(claim: Claim) -> tuple[int, int]:
     return claim.span
 
 
-def _fit(boxes: list[Box], time: float, labels: _Labels, tau: float) -> float:
+def _fit(boxes: list[Box], time: float, labels: _Labels, tau: float, per_box: bool) -> float:
     if not labels:
         return 0.0
     at, objects = min(labels, key=lambda label: abs(time - label[0]))
     if abs(time - at) > tau:
         return 0.0
-    return max(_mean([max(iou(box, true) for box in boxes) for true in trues]) for trues in objects)
+
+    def fit(trues: list[Box]) -> float:
+        divisor = max(len(trues), len(boxes)) if per_box else len(trues)
+        return sum(max(iou(box, true) for box in boxes) for true in trues) / divisor
+
+    return max(map(fit, objects))
 
 
 def _form(task: str, text: str, completion: Completion) -> float:
-    if completion.think is None or completion.answer is None or not _balanced(text, FRAME_TAGS):
+    if completion.think is None or completion.answer is None or not _balanced(text, FRAME_TAGS) or _nested(text):
         return 0.0
     if not _balanced(completion.think, EVIDENCE_TAGS):
         return 0.0
+    filled = {tag: _filled(completion.think, tag) for tag in EVIDENCE_TAGS}
     if task in TEMPORAL_QA:
-        has_evidence = completion.think.count("<t>") >= 2
+        has_evidence = filled["t"] >= 2
     elif task == VISUAL_QA:
-        has_evidence = any(claim.phrase and claim.box for claim in completion.claims)
+        has_evidence = all(filled.values()) or any(map(_has_content, OBJECT_AND_BOX.findall(text)))
     elif task == SPATIO_TEMPORAL_QA:
-        has_evidence = all(f"<{tag}>" in completion.think for tag in EVIDENCE_TAGS)
+        has_evidence = all(filled.values())
     else:
         has_evidence = True
     return 1.0 if has_evidence else 0.5
@@ -160,6 +182,20 @@ def _form(task: str, text: str, completion: Completion) -> float:
 
 def _balanced(text: str, tags: tuple[str, ...]) -> bool:
     return all(text.count(f"<{tag}>") == text.count(f"</{tag}>") for tag in tags)
+
+
+def _nested(text: str) -> bool:
+    """Whether a thought holds a thought, or an answer an answer. `text` has balanced tags."""
+    return any(f"</{tag}>" not in part for tag in FRAME_TAGS for part in text.split(f"<{tag}>")[1:])
+
+
+def _filled(text: str, tag: str) -> int:
+    """The number of tags of that kind that hold a letter or a digit."""
+    return sum(_has_content(part.partition(f"</{tag}>")[:1]) for part in text.split(f"<{tag}>")[1:])
+
+
+def _has_content(contents: tuple[str, ...]) -> bool:
+    return all(any(map(str.isalnum, content)) for content in contents)
 
 
 def _thought_times(completion: Completion) -> list[float]:

@@ -13,6 +13,7 @@ import re
 from evidence.answers import CitedFrames, cited_frames
 from evidence.errors import BadInput
 from referee.terms.view import GroupView, needs
+from referee.terms.words import words
 
 SECTION = re.compile(r"</?(?:think|keyframes|answer)>")
 IN_ORDER = ["<think>", "</think>", "<keyframes>", "</keyframes>", "<answer>", "</answer>"]
@@ -68,7 +69,7 @@ def _in_form(text: str) -> bool:
 
 
 def _words(think: str | None) -> list[str]:
-    return TAG.sub(" ", think or "").casefold().split()
+    return words(TAG.sub(" ", think or "").casefold())
 
 
 def _repeated(words: list[str], n: int) -> float:

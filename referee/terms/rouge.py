@@ -6,16 +6,19 @@ reference. The library is imported at the first score, since importing it takes 
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
+
+from referee.terms.words import letter_words
 
 WORDS_KEPT = 1 << 16
 TEXTS_KEPT = 1 << 10
 
 
 def rouge(answer: str, reference: str) -> float:
-    """Similarity in [0, 1]. Only letters a-z and digits count. With a reference of one word it is at most 2/3, since
-    one word has no ROUGE-2."""
+    """Similarity in [0, 1]. Texts in ASCII are divided into words by rouge_score, of letters a-z and digits; others by
+    their script (referee.terms.words). With a reference of one word it is at most 2/3, since one word has no
+    ROUGE-2."""
     scores = _scorer().score(reference, answer)
     return float(sum(score.fmeasure for score in scores.values()) / len(scores))
 
@@ -30,6 +33,8 @@ def _scorer() -> Any:
         """The parts of a stemmer and of a tokenizer that rouge_score uses, cached."""
 
         stem = staticmethod(lru_cache(WORDS_KEPT)(PorterStemmer().stem))
-        tokenize = staticmethod(lru_cache(TEXTS_KEPT)(lambda text: tokenize(text, Stems)))
+        tokenize = staticmethod(
+            lru_cache(TEXTS_KEPT)(lambda text: letter_words(text, partial(tokenize, stemmer=Stems)))
+        )
 
     return RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=Stems)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 
-from evidence.answers import Interval, intervals
+from evidence.answers import intervals
 from evidence.geometry import tiou
+from evidence.numbers import Interval
 from evidence.types import Sample
-from referee.terms.answers import interval, true_span
+from referee.terms.answers import interval, reference_of, true_span
 from referee.terms.view import GroupView
 
 
@@ -53,7 +54,7 @@ def _answered(view: GroupView) -> list[list[Interval]]:
 
 
 def _true_spans(sample: Sample) -> list[Interval]:
-    return list(sample.spans) or intervals(sample.answer.rpartition("\n")[2])
+    return list(sample.spans) or intervals(reference_of(sample).rpartition("\n")[2])
 
 
 def _union_iou(a: list[Interval], b: list[Interval]) -> float:

@@ -23,6 +23,7 @@ import numpy as np
 
 from evidence.errors import BadInput
 from evidence.grammar import Completion
+from evidence.spaces import PrintedTimes
 from evidence.types import FrameInfo, Sample, Verdict
 
 NEEDS = ("frames", "lengths", "verdicts", "judgements", "contrast")
@@ -37,6 +38,8 @@ class GroupView:
     frames: times (seconds) and sizes of the shown frames, None if unknown. For a recorded completion the times may be
         () or the size (0, 0), so terms read them by `frame_times` and `known_frames`.
     box_space: the space of boxes in an answer's text, a key of evidence.spaces.SPACES.
+    printed: times as the prompt printed them -> those of the frames, seconds; empty if the prompt is unknown. Claims
+        have the frames' times already.
     lengths: tokens of each completion, empty if unknown.
     progress: of training, 0-1.
     verdicts: per completion those of the claims that the SER term verifies, in its order.
@@ -50,6 +53,7 @@ class GroupView:
     completions: tuple[Completion, ...]
     frames: FrameInfo | None = None
     box_space: str = "resized"
+    printed: PrintedTimes = field(default_factory=dict)
     lengths: tuple[int, ...] = ()
     progress: float = 0.0
     verdicts: tuple[Sequence[Verdict | None], ...] = ()

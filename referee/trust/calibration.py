@@ -4,8 +4,9 @@ A claim has two labels on the referee's scale, from boxes (referee/trust/labelle
 verdict, `product`, is the quantity that SER pays: the product of the two readings. It is compared with the lesser of
 the two labels.
 
-Guarantee: the temperature is fitted on one half of the clips and all figures are reported on the other half, so no
-figure is measured on the data that it was fitted to.
+Guarantees: the temperature is fitted on one half of the clips and all figures are reported on the other half, so no
+figure is measured on the data that it was fitted to. A claim with a probability that is NaN or infinite enters no
+figure and is counted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from evidence.errors import RunFailed
 from referee.trust.statistics import auroc, bootstrap, calibration_error, kappa, reliability, spearman, threshold_table
 from referee.trust.temperature import fit_temperature, log_loss
 from referee.verification import KINDS, rescaled
@@ -84,6 +86,11 @@ class JudgedClaims:
             {kind: rows[indices] for kind, rows in self.given.items()},
         )
 
+    @property
+    def readable(self) -> np.ndarray:
+        """bool [N]: whether all probabilities of a claim are finite, for both kinds."""
+        return np.logical_and.reduce([np.isfinite(self.given[kind]).all(axis=1) for kind in KINDS])
+
     def labels(self, kind: str) -> np.ndarray:
         """The labels' shares as float [N, 3]."""
         return np.array([known.labels[kind] for known in self.known])
@@ -108,12 +115,20 @@ def halves(clips: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
 def calibrate(judged: JudgedClaims, resamples: int, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
     """(kind -> temperature fitted on one half of the clips; the report on the other half, read at that temperature).
 
-    Needs two or more clips. Every interval is a 95% bootstrap interval over clips, [low, high].
+    Every interval is a 95% bootstrap interval over clips, [low, high]. `not_finite` is the number of claims left out
+    because a probability is NaN or infinite. Raises RunFailed unless two or more clips have claims besides these.
     """
+    readable = judged.readable
+    judged = judged.take(np.flatnonzero(readable))
+    if len(set(judged.clips)) < 2:
+        raise RunFailed(
+            f"{np.sum(~readable)} of {len(readable)} claims have readings that are not finite: too few are left"
+        )
     fitted, rest = (judged.take(half) for half in halves(judged.clips, seed))
     temperature = {kind: fit_temperature(fitted.given[kind], fitted.labels(kind)) for kind in KINDS}
     before, after = rest.readings(AS_GIVEN), rest.readings(temperature)
     report: dict[str, Any] = {
+        "not_finite": int(np.sum(~readable)),
         "fitted_on": _size(fitted),
         "reported_on": _size(rest),
         "temperature": temperature,
@@ -172,7 +187,10 @@ def _verdict(
 
 def referees_agree(a: JudgedClaims, b: JudgedClaims, resamples: int, seed: int) -> dict[str, Any]:
     """Agreement of two referees on the same claims: kappa of the likeliest tokens (for the product: the lesser of the
-    two), and Spearman correlation of the expected readings, each with its interval."""
+    two), and Spearman correlation of the expected readings, each with its interval. `not_finite` is the number of
+    claims left out because a probability of either is NaN or infinite."""
+    readable = a.readable & b.readable
+    a, b = (judged.take(np.flatnonzero(readable)) for judged in (a, b))
     levels = [_levels(judged) for judged in (a, b)]
     readings = [judged.readings(AS_GIVEN) for judged in (a, b)]
 
@@ -183,7 +201,7 @@ def referees_agree(a: JudgedClaims, b: JudgedClaims, resamples: int, seed: int) 
 
     return {
         name: {"kappa": both(name, kappa, levels), "spearman": both(name, spearman, readings)} for name in VERDICTS
-    } | {"claims": len(a.clips)}
+    } | {"claims": len(a.clips), "not_finite": int(np.sum(~readable))}
 
 
 def _levels(judged: JudgedClaims) -> dict[str, np.ndarray]:

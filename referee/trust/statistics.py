@@ -53,7 +53,10 @@ class Bin:
 
 
 def reliability(readings: np.ndarray, truth: np.ndarray) -> list[Bin]:
-    """The reliability curve: BINS equal bins over [0, 1], empty ones left out; both arrays are float [N] in [0, 1]."""
+    """The reliability curve: BINS equal bins over [0, 1], empty ones left out; both arrays are float [N] in [0, 1].
+    Raises ValueError for a reading that is NaN or infinite: it would be in no bin, and missing unseen."""
+    if not np.isfinite(readings).all():
+        raise ValueError("readings must be finite")
     bins = np.minimum((readings * BINS).astype(int), BINS - 1)
     return [
         Bin(k / BINS, (k + 1) / BINS, int(inside.sum()), float(readings[inside].mean()), float(truth[inside].mean()))

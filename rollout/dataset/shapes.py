@@ -37,6 +37,10 @@ FPS = 4
 FRAMES = 29  # so that 8 uniformly spaced frames are at whole seconds
 MOMENTS = 8
 DURATION = FRAMES / FPS
+# Frames per second, and number of frames, of some clips: 8 uniformly spaced frames are within 0.04 s of whole seconds.
+# The last begins just before 7 s, which is where the first two videos end: at 6.990 and 6.983 s.
+RATES = ((60_000 / 1001, 419), (60.0, 419), (30_000 / 1001, 210), (24.0, 168))
+RATE_EVERY, RATE_AT = 32, 5  # clips number 5, 37, 69, … have one of RATES: writing them takes up to 5 times as long
 COLOURS = {
     "red": (225, 30, 30),
     "green": (30, 190, 40),
@@ -127,18 +131,29 @@ def draw_form(image: np.ndarray, shape: Shape, frame: int) -> None:
         cv2.fillPoly(image, [corners], colour, cv2.LINE_AA, 4)
 
 
-def write_clip(path: Path, shapes: list[Shape], rng: np.random.Generator) -> None:
+def rate_of(number: int) -> tuple[float, int]:
+    """Frames per second and number of frames of clip `number`. Drawn from no generator, so that all clips show what
+    they would show at 4 frames per second."""
+    turn, place = divmod(number, RATE_EVERY)
+    return RATES[turn % len(RATES)] if place == RATE_AT else (float(FPS), FRAMES)
+
+
+def write_clip(path: Path, shapes: list[Shape], rng: np.random.Generator, fps: float, frames: int) -> None:
+    """Write the clip with `frames` frames at `fps` frames per second, each the nearest of the FRAMES pictures."""
     scene = background(rng)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (SIDE, SIDE))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (SIDE, SIDE))
     if not writer.isOpened():
         raise OSError(f"cannot write {path}")
-    for frame in range(FRAMES):
+    pictures = []
+    for picture in range(FRAMES):
         image = scene.copy()
-        moment = frame / FPS
+        moment = picture / FPS
         for shape in shapes:
             if shape.first - 0.5 < moment < shape.last + 0.5:
-                draw_form(image, shape, frame)
-        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+                draw_form(image, shape, picture)
+        pictures.append(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    for frame in range(frames):
+        writer.write(pictures[round(frame / fps * FPS)])
     writer.release()
 
 
@@ -208,7 +223,7 @@ def _make_clip(job: tuple[Path, str, int, int, int]) -> list[dict[str, Any]]:
         shapes = draw_shapes(rng)
         samples = list(questions(name, video, shapes, count, rng))
         if samples:
-            write_clip(out / video, shapes, rng)
+            write_clip(out / video, shapes, rng, *rate_of(number))
             return samples
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, resolved, shown_key_times
 from evidence.types import KeyFrame, Sample
-from orchestration.preflight import require_frames_fit, require_referee, require_tasks
+from orchestration.preflight import require_frames_fit, require_referee, require_scorable, require_tasks
 from referee.reward.settings import RewardConfig, TermConfig
 from referee.service.sources import RefereeSource
 from referee.verification import VerificationConfig
@@ -77,3 +77,19 @@ def test_a_referee_of_either_family_is_taken_as_it_is(either_model: Path, either
     require_referee(RefereeSource(str(either_model)), contract, VerificationConfig().resolved(contract))
     with pytest.raises(BadInput, match=rf"crop_size = \[30, 30\].* multiples of {either_encoder.tile}$"):
         require_referee(RefereeSource(str(either_model)), contract, VerificationConfig(crop_size=(30, 30)))
+
+
+def test_references_that_nothing_satisfies_are_warned_about_and_refused_above_the_limit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    good, bad = (Sample(f"n{a}", "s", "numerical", "q", a, video_path="a.mp4") for a in ("5 m", "some"))
+    with caplog.at_level(logging.WARNING):
+        require_scorable("data.train", [good] * 20, 0.0)
+        assert not caplog.messages
+        require_scorable("data.train", [good] * 19 + [bad], 0.05)
+    assert "data.train: 1 of 20 samples (5.00%) have a reference that no answer can satisfy" in caplog.messages[0]
+    assert "sample nsome: the answer 'some' is not a plain number" in caplog.messages[0]
+    with pytest.raises(
+        BadInput, match=r"^data\.heldout: 2 of 20 .*`ser data check` .*raise data\.max_unscorable \(0\.05\)"
+    ):
+        require_scorable("data.heldout", [good] * 18 + [bad] * 2, 0.05)

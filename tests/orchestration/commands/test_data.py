@@ -13,7 +13,7 @@ from rollout.dataset.shapes import make_shapes
 
 KEYS = [
     *("n", "format", "by_task", "by_source", "duplicates", "missing_media", "unreadable_media"),
-    *("boxes_outside", "times_outside", "items_without_frame"),
+    *("boxes_outside", "times_outside", "items_without_frame", "unscorable"),
 ]
 
 
@@ -31,6 +31,24 @@ def test_json_output_is_one_object_with_exactly_its_keys(world: Path, capsys: py
     assert (list(report), err) == (KEYS, "")
     assert (report["n"], report["format"], report["by_source"]) == (3, "open-o3", {"shapes": 3})
     assert (report["boxes_outside"], report["times_outside"], report["unreadable_media"]) == (0, 0, {})
+
+
+def test_references_that_nothing_satisfies_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"id": "plain", "task": "numerical", "answer": "3.5 meters"},
+        {"id": "word", "task": "numerical", "answer": "some"},
+        {"id": "E", "task": "multiple choice", "answer": "E", "options": ["A. plate", "B. cup"]},
+    ]
+    (tmp_path / "a.mp4").write_text("")
+    lines = (json.dumps(row | {"question": row["id"], "video": "a.mp4"}) for row in rows)
+    (tmp_path / "d.jsonl").write_text("\n".join(lines))
+    cli.main(["data", "check", str(tmp_path / "d.jsonl"), "--json"])
+    assert json.loads(capsys.readouterr().out)["unscorable"] == {
+        "word": "the answer 'some' is not a plain number",
+        "E": "the answer 'E' names none of its options",
+    }
+    cli.main(["data", "check", str(tmp_path / "d.jsonl")])
+    assert "word: the answer 'some'" in capsys.readouterr().out
 
 
 def test_overlap_with_a_test_set_is_reported(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

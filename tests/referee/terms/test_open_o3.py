@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from views import FRAMES, answered, sample, thought, view
@@ -132,6 +133,15 @@ def test_without_a_frame_size_boxes_cannot_be_judged():
         (TEMPORAL_MCQ, claim() + claim(), 1),
         (VISUAL, "<obj>cup</obj><box>[1,2,3,4]</box>", 1),
         (VISUAL, "<box>[1,2,3,4]</box>", 0.5),
+        (VISUAL, "<obj></obj><box>[1,2,3,4]</box>", 0.5),
+        (VISUAL, "<obj>cup</obj><box>[]</box>", 0.5),
+        (VISUAL, "<obj>cup</obj> <box>[1,2,3,4]</box> at <t>0</t>", 1),
+        (SPATIO_TEMPORAL, "<obj></obj><box></box><t></t>", 0.5),
+        (SPATIO_TEMPORAL, "<obj>cup</obj><box>[]</box><t>2</t>", 0.5),
+        (TEMPORAL, "<t></t> and <t> </t>", 0.5),
+        (TEMPORAL, "<t>2</t> and <t> </t>", 0.5),
+        (GENERAL, "a <think>b</think> c", 0),
+        (GENERAL, "a</think><answer>b</answer><think>c", 1),
         (GENERAL, "<obj>cup", 0),
         (GENERAL, "</box>", 0),
         (GENERAL, "<t>2<t>3</t>", 0),
@@ -146,6 +156,16 @@ def test_format(of: Sample, think: str, expected: float):
 @pytest.mark.parametrize("text", ["", "B", "<think>a</think>", "<answer>a</answer>", "<think>a</think><answer>a"])
 def test_format_needs_thought_and_answer(text: str):
     assert open_o3_format(view(GENERAL, text)) == [0]
+
+
+def test_the_format_of_visual_qa_looks_in_the_whole_completion():
+    evidence = "<obj>red cup</obj><box>[1,2,3,4]</box>"
+    assert open_o3_format(answered(VISUAL, evidence, "a cup", "<obj></obj><box>[1,2,3,4]</box>")) == [1, 0.5, 0.5]
+    assert open_o3_format(view(VISUAL, f"<think>a</think><answer>b</answer>{evidence}")) == [1]
+
+
+def test_nested_answers_are_no_format():
+    assert open_o3_format(view(GENERAL, "<think>a</think><answer><answer>b</answer></answer>")) == [0]
 
 
 def test_the_format_of_visual_qa_accepts_objects_of_several_words():
@@ -164,6 +184,13 @@ def test_segment_is_the_share_of_times_in_the_true_span():
     assert thk_temporal_segment(thought(SPATIO_TEMPORAL, *thoughts)) == [0, 0, 0, 0]
 
 
+def test_a_printed_time_is_in_the_span_if_its_frame_is():
+    of = sample("temporal QA", "[2.0, 9.98]", spans=((2.0, 9.98),))
+    group = thought(of, "<t>10.0</t>s <t>10.1</t>s")
+    assert thk_temporal_segment(group) == [0]
+    assert thk_temporal_segment(replace(group, printed={10.0: 9.967})) == [0.5]
+
+
 @pytest.mark.parametrize(("progress", "sigma"), [(0.0, 4.0), (0.5, 2.0), (0.74, 1.04), (0.75, 1.0), (1.0, 1.0)])
 def test_point_is_proximity_to_a_key_frame_and_becomes_stricter(progress: float, sigma: float):
     of_3, of_5 = math.exp(-1 / (2 * sigma**2)), math.exp(-1 / (2 * sigma**2))
@@ -173,7 +200,7 @@ def test_point_is_proximity_to_a_key_frame_and_becomes_stricter(progress: float,
     assert thk_temporal_point(thought(TEMPORAL, claim())) == [0]
 
 
-def spatial(*thoughts: str, of: Sample = SPATIO_TEMPORAL, **options: float) -> list[float]:
+def spatial(*thoughts: str, of: Sample = SPATIO_TEMPORAL, **options: Any) -> list[float]:
     return thk_spatial(thought(of, *thoughts), **options)
 
 
@@ -238,6 +265,32 @@ def test_a_degenerate_box_is_a_claim_without_fit_and_an_unreadable_box_is_not_a_
 def test_visual_qa_uses_the_best_box_of_the_thought_without_a_gate():
     far, near = claim("[60,10,80,40]", time="0.0"), claim("[10,10,30,25]", time="99")
     assert spatial(far + near, far, "<obj>cup</obj><box>[10,10,30,40]</box>", of=VISUAL) == pytest.approx([0.5, 0, 1])
+
+
+def tiles() -> str:
+    """24 boxes that tile the frame; the cup fills exactly one of them."""
+    corners = [(x, y) for x in range(0, 100, 25) for y in range(0, 48, 8)]
+    return "".join(f"<box>[{x},{y},{x + 25},{y + 8}]</box>" for x, y in corners)
+
+
+def test_boxes_all_over_the_frame_pay_as_released_and_not_per_box():
+    """A defect of the released reward: further boxes cost nothing."""
+    cup = {"3": {"cup": ((0.25, 0.16, 0.5, 0.32),)}}
+    of = sample(SPATIO_TEMPORAL.task, key_frames=(KeyFrame("3", 2.0),), key_items=cup)
+    tiled, alone = f"<obj>cup</obj>{tiles()}at<t>2</t>s", claim("[25,8,50,16]")
+    assert spatial(tiled, alone, of=of) == pytest.approx([1, 1])
+    assert spatial(tiled, alone, tiled + alone, of=of, per="box") == pytest.approx([1 / 24, 1, 25 / 48])
+    visual = sample("visual QA", "<box>[50,16,100,32]</box>", image_size=(200, 100))
+    assert spatial(tiled, alone, of=visual) == pytest.approx([1, 1])
+    assert spatial(tiled, alone, "a", of=visual, per="box") == pytest.approx([1 / 24, 1, 0])
+
+
+def test_per_box_as_many_boxes_as_labels_earn_the_same():
+    both = ((0.1, 0.2, 0.3, 0.8), (0.5, 0.2, 0.7, 0.8))
+    of = sample(SPATIO_TEMPORAL.task, key_frames=(KeyFrame("3", 2.0),), key_items={"3": {"cups": both}})
+    two = f"<obj>cups</obj><box>{CUP_PIXELS}</box><box>[50,10,70,40]</box>at<t>2</t>s"
+    three = two.replace("at<t>", "<box>[0,0,5,5]</box>at<t>")
+    assert spatial(two, claim(), three, of=of, per="box") == pytest.approx([1, 0.5, 2 / 3])
 
 
 def test_samples_without_labels_earn_nothing():

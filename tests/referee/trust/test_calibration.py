@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from evidence.errors import RunFailed
 from referee.trust.calibration import (
     VERDICTS,
     JudgedClaims,
@@ -54,6 +55,30 @@ def test_the_report_has_every_verdict_with_intervals_around_the_value():
             assert verdict[name]["value"] > 0.5
         assert sum(row["n"] for row in verdict["strata"].values()) == report["reported_on"]["claims"]
         assert sum(row["n"] for row in verdict["reliability"]["after"]) == report["reported_on"]["claims"]
+
+
+def test_readings_that_are_not_finite_are_counted_and_enter_no_figure():
+    ours = judged(400)
+    broken = {kind: rows.copy() for kind, rows in ours.given.items()}
+    broken["relevance"][[3, 50]] = np.nan
+    broken["localization"][[50, 51, 200], 1] = np.inf
+    with_broken = JudgedClaims(ours.clips, ours.known, broken)
+    left = np.setdiff1d(np.arange(400), [3, 50, 51, 200])
+    temperature, report = calibrate(with_broken, resamples=20, seed=0)
+    same_temperature, same = calibrate(ours.take(left), resamples=20, seed=0)
+    assert (report.pop("not_finite"), same.pop("not_finite")) == (4, 0)
+    assert (temperature, report) == (same_temperature, same)
+    assert report["fitted_on"]["claims"] + report["reported_on"]["claims"] == 396
+    agreement = referees_agree(ours, with_broken, resamples=20, seed=0)
+    assert (agreement["claims"], agreement["not_finite"]) == (396, 4)
+    assert agreement["product"]["kappa"]["value"] == 1
+
+
+def test_readings_of_which_none_is_finite_are_no_calibration():
+    ours = judged(40)
+    nothing = {kind: np.full_like(rows, np.nan) for kind, rows in ours.given.items()}
+    with pytest.raises(RunFailed, match="40 of 40 claims have readings that are not finite"):
+        calibrate(JudgedClaims(ours.clips, ours.known, nothing), resamples=20, seed=0)
 
 
 def test_shuffled_labels_give_no_agreement():

@@ -88,3 +88,10 @@ def test_bootstrap_draws_whole_clips():
     assert bootstrap(np.repeat(clips, 20), lambda i: float(repeated[i].mean()), 500, 0) == pytest.approx(by_clip)
     by_claim = bootstrap(range(600), lambda i: float(repeated[i].mean()), 500, 0)
     assert by_claim[1] - by_claim[0] < (by_clip[1] - by_clip[0]) / 3
+
+
+@pytest.mark.parametrize("reading", [np.nan, np.inf])
+def test_a_reading_that_is_not_finite_is_in_no_bin_and_refused(reading: float):
+    for figure in (reliability, calibration_error):
+        with pytest.raises(ValueError, match="finite"):
+            figure(np.array([0.5, reading]), np.array([0.5, 0.5]))

@@ -18,7 +18,21 @@ from referee.trust.labelled_claims import asked_phrase
 from rollout.dataset import read_dataset
 from rollout.dataset.check import check
 from rollout.dataset.read import DatasetFile
-from rollout.dataset.shapes import COLOURS, FRAME_SIDE, FRAME_SPACE, make_shapes
+from rollout.dataset.shapes import (
+    COLOURS,
+    FPS,
+    FRAME_SIDE,
+    FRAME_SPACE,
+    FRAMES,
+    MOMENTS,
+    RATE_AT,
+    RATE_EVERY,
+    RATES,
+    draw_shapes,
+    make_shapes,
+    rate_of,
+    write_clip,
+)
 from rollout.frames.decoding import decode
 
 SIZES = {"train": 12, "val": 6, "test": 6}
@@ -120,11 +134,30 @@ def test_the_reasoning_names_the_asked_shape_in_boxes_that_are_too_large(samples
     assert 0.08 < np.std(outwards) < 0.16
 
 
+def test_clips_at_the_rates_of_real_videos_show_the_same_moments_and_end_before_their_last_printed_time(
+    tmp_path: Path,
+) -> None:
+    contract = SamplingContract(frames=8, max_pixels=3136, min_pixels=3136, multiple=28)
+    for turn, (rate, frames) in enumerate(RATES):
+        number = RATE_AT + turn * RATE_EVERY
+        assert rate_of(number) == (rate, frames)
+        rng = np.random.default_rng(turn)
+        shapes = draw_shapes(rng)
+        path = tmp_path / f"{number}.mp4"
+        write_clip(path, shapes, rng, *rate_of(number))
+        _, info = decode(str(path), contract)
+        assert [f"{time:.1f}" for time in info.times] == [f"{moment}.0" for moment in range(MOMENTS)]
+        assert (info.duration < 7) == (turn < 2)
+        assert info.duration == pytest.approx(frames / rate, abs=0.002)
+    others = {rate_of(number) for number in range(4 * RATE_EVERY) if number % RATE_EVERY != RATE_AT}
+    assert others == {(FPS, FRAMES)}
+
+
 def test_labelled_shapes_are_visible_and_others_absent(samples: list[Sample]) -> None:
     contract = SamplingContract(frames=8, max_pixels=3136, min_pixels=3136, multiple=28)
     for sample in samples[::4]:
         frames, info = decode(sample.media_path, contract)
-        assert info.times == tuple(key.time for key in sample.key_frames)
+        assert info.times == pytest.approx([key.time for key in sample.key_frames], abs=0.05)
         phrases = {phrase for items in sample.key_items.values() for phrase in items}
         for frame, key in zip(frames, sample.key_frames):
             for colour, rgb in COLOURS.items():
