@@ -180,6 +180,8 @@ def test_meaningless_settings_are_refused_in_one_line(values: dict[str, Any], me
         (lambda: Correction("truncate", low=0.1), r"^low = 0.1: .*left out: with mode truncate"),
         (lambda: Proximal("recomputed", 0.3), r"^alpha = 0.3: .*left out: policy recomputed has no alpha"),
         (lambda: Correction("mask", high=0.9), r"^high = 0.9: .*above 1"),
+        (lambda: Correction("mask", high=1e9), r"^high = 1000000000.0: .*below 4.9e\+08, the highest ratio"),
+        (lambda: Correction("mask", low=1e-9), r"^low = 1e-09: .*0, or above 2.1e-09, the least ratio"),
     ],
 )
 def test_a_section_names_the_key_that_it_refuses(make: Any, message: str) -> None:
