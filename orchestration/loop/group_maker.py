@@ -157,14 +157,23 @@ class GroupMaker:
         """What the reward sees of a group, before the referee is asked."""
         pipeline = self.pipeline
         view = pipeline.view(sample, lease.info, trajectories, self.admission.step / self.steps)
-        if "contrast" in pipeline.reward.needs_for(sample.task):
+        frames = len(lease.info.times)
+        if frames > 1 and "contrast" in pipeline.reward.needs_for(sample.task):
             # T-GRPO: half as many completions on the frames in another order; they are never trained on.
-            order = np.random.default_rng([self.seed, group]).permutation(len(lease.info.times))
-            half = max(1, self.draw.n // 2)
-            shuffled, _ = await self._generate(group, prompt, lease.frames, half, tuple(order.tolist()))
+            order, half = another_order(frames, [self.seed, group]), max(1, self.draw.n // 2)
+            shuffled, _ = await self._generate(group, prompt, lease.frames, half, order)
             view = replace(view, contrast=pipeline.view(sample, lease.info, shuffled, view.progress))
         return view
 
     def _reject(self, group: int, reason: str) -> None:
         self.ledger.reject(group, reason)
         self.admission.reject(group)
+
+
+def another_order(frames: int, seed: list[int]) -> tuple[int, ...]:
+    """A random order of 2 or more frames that is not the given one, which would be no contrast to itself."""
+    rng = np.random.default_rng(seed)
+    given, order = list(range(frames)), list(range(frames))
+    while order == given:
+        order = rng.permutation(frames).tolist()
+    return tuple(order)

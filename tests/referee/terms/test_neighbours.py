@@ -130,6 +130,15 @@ def test_t_grpo_pays_only_if_the_order_of_frames_helps(
     assert t_grpo(known(shown, contrast=known(shuffled))) == expected
 
 
+def test_t_grpo_neither_pays_nor_misses_a_contrast_where_there_is_no_order():
+    right = known([1, 1])
+    image = replace(right, sample=replace(sample(), video_path=None, image_path="a.png"), frames=None)
+    assert right.frames is not None
+    single = replace(right, frames=replace(right.frames, times=(0.0,)))
+    for group in (image, single):
+        assert t_grpo(group) == t_grpo(replace(group, contrast=known([0]))) == [0, 0]
+
+
 def test_missing_inputs_give_nan():
     assert all(map(math.isnan, t_grpo(known([1, 0]))))
     assert all(map(math.isnan, t_grpo(known([1, math.nan], contrast=known([1])))))
