@@ -141,6 +141,8 @@ class AlgorithmConfig:
         (rloo), or nothing (none).
     divide_by_std: divide advantages by the group's standard deviation.
     dynamic_sampling: replace groups of equal rewards by other prompts.
+    overlong_filtering: do not train on a completion that was cut at sampling.max_tokens. It counts in its group's
+        baseline and standard deviation.
     entropy: coefficient of the entropy bonus.
     """
 
@@ -157,6 +159,7 @@ class AlgorithmConfig:
     baseline: str = "group"
     divide_by_std: bool = False
     dynamic_sampling: bool = False
+    overlong_filtering: bool = False
     proximal: Proximal = field(default_factory=Proximal)
     correction: Correction = field(default_factory=Correction)
     kl: KL = field(default_factory=KL)

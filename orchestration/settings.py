@@ -8,6 +8,7 @@ from typing import Literal
 from omegaconf import MISSING
 
 from evidence.config_checks import require, require_above_zero, require_least, require_one_of
+from evidence.errors import BadInput
 from evidence.sampling import SamplingContract
 from learner.algorithm import AlgorithmConfig
 from learner.schedule import Schedule
@@ -18,12 +19,14 @@ from referee.reward.ser import Ser
 from referee.reward.settings import RewardConfig
 from referee.service.service import ServiceConfig
 from referee.service.sources import RefereeSource
+from referee.terms.shaping import overlong_span
 from referee.trust.agreement import AgreementConfig
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataFile, DataShare
 from rollout.frames.config import FramesConfig
 from rollout.template import PromptTemplate
 
+LEAST_TEMPERATURE = 0.01
 WandbMode = Literal["offline", "online", "disabled"]
 
 
@@ -80,11 +83,12 @@ class SamplingConfig:
             "2 or more: advantages compare completions within a group",
         )
         require(
-            # A bias of -100 excludes banned tokens; the engine divides it by the temperature.
-            0 < self.temperature <= 2,
+            # A bias of -100 excludes banned tokens; the engine divides it by the temperature. vLLM raises temperatures
+            # below its _MAX_TEMP to it, with no more than a warning.
+            LEAST_TEMPERATURE <= self.temperature <= 2,
             "temperature",
             self.temperature,
-            "above 0, and at most 2: a higher one lets banned tokens through",
+            f"{LEAST_TEMPERATURE} to 2: vLLM silently raises a lower one, a higher one lets banned tokens through",
         )
         require_least(self, 1, "max_tokens", "max_num_seqs")
         for key in ("top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"):
@@ -249,7 +253,17 @@ class TrainConfig:
                 value = getattr(self.algorithm, key)
                 require(value == neutral, f"algorithm.{key}", value, f"{neutral} {by}")
         RewardGraph(self.reward)
+        self._require_overlong()
         self._require_reference()
+
+    def _require_overlong(self) -> None:
+        """Require that a completion of sampling.max_tokens tokens is penalised by a term on overlong completions."""
+        for name, term in self.reward.terms.items():
+            if (term.use or name) == "overlong":
+                try:
+                    overlong_span(term.options.get("max_tokens"), term.options.get("cache"), self.sampling.max_tokens)
+                except BadInput as error:
+                    raise BadInput(f"reward.terms.{name}.options: {error}") from None
 
     def _require_reference(self) -> None:
         """Require a reference policy if a KL penalty uses it, and none otherwise."""

@@ -19,7 +19,7 @@ from evidence.errors import UnreadableMedia
 from evidence.types import Group, Prompt, Sample, ScoredGroup, Trajectory
 from learner.settings import PackingConfig
 from orchestration.loop.admission import Admission
-from orchestration.loop.batches import over_budget
+from orchestration.loop.batches import cut_short, over_budget
 from orchestration.loop.ledger import Ledger, State
 from orchestration.loop.pipeline import Draw, Pipeline
 from orchestration.loop.rejections import ZERO_VARIANCE, no_variance
@@ -53,12 +53,14 @@ class GroupMaker:
         seed: int,
         steps: int,
         dynamic_sampling: bool = False,
+        overlong_filtering: bool = False,
     ):
         """`draw`: how the completions of each group are drawn. `steps`: of the whole run, for its training progress.
-        `dynamic_sampling`: a group whose rewards are all equal is rejected, and another prompt takes its place."""
+        `dynamic_sampling`: a group whose rewards are all equal is rejected, and another prompt takes its place.
+        `overlong_filtering`: so is a group whose completions were all cut at the limit."""
         self.pipeline, self.admission, self.ledger = pipeline, admission, ledger
         self.draw, self.packing, self.seed, self.steps = draw, packing, seed, steps
-        self.dynamic_sampling = dynamic_sampling
+        self.dynamic_sampling, self.overlong_filtering = dynamic_sampling, overlong_filtering
         self.begun = 0
         self.ready: dict[int, ReadyGroup] = {}
         self.progress = asyncio.Event()  # set whenever a group became ready or was rejected
@@ -117,6 +119,9 @@ class GroupMaker:
             trajectories, oldest = await self._generate(group, prompt, frames, self.draw.n)
             if over_budget(prompt, trajectories, self.packing):
                 self._reject(group, "over_budget")
+                return
+            if self.overlong_filtering and cut_short(trajectories).all():
+                self._reject(group, "overlong")
                 return
             self.ledger.score(group)
             view = await self._view(group, sample, prompt, lease, trajectories)

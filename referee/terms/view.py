@@ -37,7 +37,7 @@ class GroupView:
     frames: times (seconds) and sizes of the shown frames, None if unknown. For a recorded completion the times may be
         () or the size (0, 0), so terms read them by `frame_times` and `known_frames`.
     box_space: the space of boxes in an answer's text, a key of evidence.spaces.SPACES.
-    lengths: tokens of each completion, empty if unknown.
+    lengths: tokens of each completion, empty if unknown. max_tokens: at which they are cut, None if unknown.
     progress: of training, 0-1.
     verdicts: per completion those of the claims that the SER term verifies, in its order.
     judgements: the text judge's score of each answer, 0-1, None if missing.
@@ -51,6 +51,7 @@ class GroupView:
     frames: FrameInfo | None = None
     box_space: str = "resized"
     lengths: tuple[int, ...] = ()
+    max_tokens: int | None = None
     progress: float = 0.0
     verdicts: tuple[Sequence[Verdict | None], ...] = ()
     judgements: tuple[float | None, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -118,3 +119,16 @@ def test_a_group_is_over_budget_if_one_completion_does_not_fit_alone() -> None:
     assert over_budget(prompt, trajectories, PackingConfig("prefix", 10))
     with pytest.raises(ValueError, match="above the budget of 10"):
         layout_step([scored.group], ["frames"], 1, PackingConfig("prefix", 10))
+
+
+def test_a_completion_that_was_cut_is_not_trained_but_counts_in_its_group() -> None:
+    (scored,) = scored_groups([[2, 3, 1]], 0)
+    trajectories = scored.group.trajectories
+    cut = (trajectories[0], replace(trajectories[1], finish_reason="length"), trajectories[2])
+    groups = [replace(scored, group=replace(scored.group, trajectories=cut))]
+    advantages = centred_advantages(groups)
+    assert advantages[0].tolist() == pytest.approx((scored.rewards - scored.rewards.mean()).tolist())
+    targets = step_targets(groups, advantages, overlong_filtering=True)
+    assert targets.weights.tolist() == pytest.approx([1 / 4, 1 / 4, 0, 0, 0, 1 / 2])
+    assert targets.advantages.tolist() == pytest.approx(np.repeat(advantages[0], [2, 3, 1]).tolist())
+    assert step_targets(groups, advantages).weights.tolist() == pytest.approx([1 / 6] * 2 + [1 / 9] * 3 + [1 / 3])
