@@ -27,6 +27,7 @@ from rollout.frames.config import FramesConfig
 from rollout.template import PromptTemplate
 
 LEAST_TEMPERATURE = 0.01
+OTHER_SOFTMAX = "the engine's log-probs would differ from those of the learner's softmax"
 WandbMode = Literal["offline", "online", "disabled"]
 
 
@@ -59,8 +60,10 @@ class SamplingConfig:
     """How completions are sampled. max_tokens: limit for one completion; max_model_len: for prompt and completion
     together, tokens. max_num_seqs: completions that an engine decodes at once.
 
-    `top_p` and the keys after it must keep their defaults (promise 4): the learner's softmax is over the whole
-    vocabulary, so a log-prob normalised over a truncated or penalised one would give a wrong ratio.
+    top_k, with top_p or without it, needs engines on GPUs: only they return the tokens that were left to draw from,
+        over which the learner then renormalises. 0 is no truncation.
+    `min_p` and the penalties must keep their defaults (promise 4): the learner's softmax knows nothing of them, so the
+        engine's log-probs would give a wrong ratio.
     """
 
     group_size: int = 8
@@ -91,14 +94,17 @@ class SamplingConfig:
             f"{LEAST_TEMPERATURE} to 2: vLLM silently raises a lower one, a higher one lets banned tokens through",
         )
         require_least(self, 1, "max_tokens", "max_num_seqs")
-        for key in ("top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"):
+        require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, and at most 1")
+        require_least(self, 0, "top_k")
+        require(
+            self.top_p == 1 or self.top_k > 0,
+            "top_p",
+            self.top_p,
+            f"1.0 in training without a top_k, which bounds the sets that the engine returns: {OTHER_SOFTMAX}",
+        )
+        for key in ("min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"):
             value, neutral = getattr(self, key), SamplingConfig.__dataclass_fields__[key].default
-            require(
-                value == neutral,
-                key,
-                value,
-                f"{neutral} in training: the engine's log-probs would differ from those of the learner's softmax",
-            )
+            require(value == neutral, key, value, f"{neutral} in training: {OTHER_SOFTMAX}")
 
 
 @dataclass(frozen=True)
@@ -246,6 +252,12 @@ class TrainConfig:
             "sampling.max_tokens",
             self.sampling.max_tokens,
             f"below max_model_len ({self.sampling.max_model_len})",
+        )
+        require(
+            not self.sampling.top_k or self.cluster.gpus_per_engine > 0,
+            "sampling.top_k",
+            self.sampling.top_k,
+            f"0 in training on engines without GPUs, which do not return the tokens left to draw from: {OTHER_SOFTMAX}",
         )
         if self.reward.normalise != "sum":
             by = f"with reward.normalise = {self.reward.normalise}, which has its own baseline and scale"

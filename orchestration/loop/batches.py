@@ -25,7 +25,12 @@ def layout_step(
     Raises ValueError for a group that is over_budget.
     """
     units = [
-        make_unit([g.prompt] * len(g.trajectories), [t.token_ids for t in g.trajectories], [(g.frames.key, ref)])
+        make_unit(
+            [g.prompt] * len(g.trajectories),
+            [t.token_ids for t in g.trajectories],
+            [(g.frames.key, ref)],
+            [t.kept for t in g.trajectories],
+        )
         for g, ref in zip(groups, frames, strict=True)
     ]
     return lay_out(units, ranks, packing)

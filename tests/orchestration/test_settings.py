@@ -43,6 +43,22 @@ def test_an_overlong_penalty_follows_the_limit_of_sampling_or_is_refused_if_it_n
         load_config(TrainConfig, None, [*NEEDED, named, "sampling.max_tokens=256"])
 
 
+def test_truncated_sampling_needs_a_top_k_and_gpus():
+    on_gpus = [*NEEDED, "cluster.gpus_per_engine=1"]
+    sampling = load_config(TrainConfig, None, [*on_gpus, "sampling.top_p=0.95", "sampling.top_k=50"]).sampling
+    assert (sampling.top_p, sampling.top_k) == (0.95, 50)
+    load_config(TrainConfig, None, [*on_gpus, "sampling.top_k=50"])
+    for overrides, message in (
+        (["sampling.top_p=0.95"], r"sampling\.top_p = 0\.95: must be 1\.0 in training without a top_k"),
+        (["sampling.top_p=0", "sampling.top_k=50"], r"sampling\.top_p = 0.*above 0, and at most 1"),
+        (["sampling.top_p=1.1", "sampling.top_k=50"], r"sampling\.top_p = 1\.1.*above 0, and at most 1"),
+        (["sampling.top_k=-1"], r"sampling\.top_k = -1: must be 0 or more"),
+        (["sampling.top_k=50", "cluster.gpus_per_engine=0"], r"sampling\.top_k = 50: must be 0 .*without GPUs"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            load_config(TrainConfig, None, [*on_gpus, *overrides])
+
+
 @pytest.mark.parametrize("temperature", [0, 0.0099, 2.5, float("nan")])
 def test_temperatures_that_the_engine_changes_or_that_let_banned_tokens_through_are_refused(temperature):
     load_config(TrainConfig, None, [*NEEDED, "sampling.temperature=0.01"])
