@@ -135,6 +135,8 @@ class Trajectory:
     `token_ids`: int32 [C]. `logprobs`: float32 [C], natural log under the distribution that drew each token.
     `version_spans`: (version, first token, one past the last token), covering 0..C in order.
     `finish_reason`: "stop" or "length".
+    `kept`: int32 [C, K], the ids that truncated sampling left at each place, padded with -1, the drawn one among them;
+    None if each token was drawn from the whole vocabulary.
     """
 
     token_ids: np.ndarray
@@ -142,6 +144,7 @@ class Trajectory:
     version_spans: tuple[tuple[int, int, int], ...]
     text: str
     finish_reason: str
+    kept: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

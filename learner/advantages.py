@@ -63,8 +63,8 @@ class Advantages:
 
     def __init__(self, normalise: str, divide_by_std: bool, baseline: str = "group"):
         self.normalise, self.divide_by_std, self.baseline = normalise, divide_by_std, baseline
-        # task -> running mean and mean square of its rewards: at the end of the last step, and with the current step.
-        self._moments: dict[str, tuple[float, float]] = {}
+        # task -> decayed sums of weight, mean and mean square of its groups: after the last step, and with this one.
+        self._moments: dict[str, tuple[float, float, float]] = {}
         self._with_step = self._moments
 
     def of_step(self, groups: Sequence[ScoredGroup]) -> list[np.ndarray]:
@@ -74,7 +74,8 @@ class Advantages:
         its group, the terms are summed by their weights, and the step's sums are divided by their standard deviation
         (their mean is 0 already). `task_std`: rewards centred in their group, divided by the running standard deviation
         of their task (EMA-GRPO; our reading: exponential moving averages of the rewards' first two moments, updated
-        group by group, this step included). The moments are kept only once `step_ended` is called.
+        group by group, this step included, and divided by the sum of their weights, as Adam debiases its moments: arXiv
+        1412.6980, section 3). The moments are kept only once `step_ended` is called.
         """
         if self.normalise == "each":
             return _each(groups)
@@ -93,13 +94,16 @@ class Advantages:
         self._moments = self._with_step
 
     def _update_moments(self, task: str, rewards: np.ndarray) -> None:
-        new = float(rewards.mean()), float(np.square(rewards, dtype=np.float64).mean())
-        old = self._with_step.get(task, new)
-        self._with_step[task] = (DECAY * old[0] + (1 - DECAY) * new[0], DECAY * old[1] + (1 - DECAY) * new[1])
+        new = 1.0, float(rewards.mean()), float(np.square(rewards, dtype=np.float64).mean())
+        weight, mean, square = (
+            DECAY * before + (1 - DECAY) * value
+            for before, value in zip(self._with_step.get(task, (0.0, 0.0, 0.0)), new)
+        )
+        self._with_step[task] = weight, mean, square
 
     def _std(self, task: str) -> float:
-        mean, square = self._with_step[task]
-        return max(0.0, square - mean * mean) ** 0.5
+        weight, mean, square = self._with_step[task]
+        return max(0.0, square / weight - (mean / weight) ** 2) ** 0.5
 
 
 def _each(groups: Sequence[ScoredGroup]) -> list[np.ndarray]:

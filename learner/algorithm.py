@@ -32,6 +32,9 @@ MODES = {
 ESTIMATORS = ("k1", "k2", "k3")
 # Bound on the log-ratio in k3, as in Open-o3-Video: beyond it, exp would let a single token dominate the loss.
 KL_BOUND = 10.0
+# Bound on the log of every probability ratio, of a token or of a sequence, before exp: as in verl (core_algos.py and
+# rollout_corr_helper.py). It lies far outside any clip, and far below what float32 can hold.
+LOG_RATIO_BOUND = 20.0
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,11 @@ class Correction:
     def __post_init__(self) -> None:
         require_one_of(self, MODES, "mode")
         require_one_of(self, LEVELS, "level")
-        require(0 <= self.low < 1, "low", self.low, "at least 0 and below 1")
-        require(1 < self.high < math.inf, "high", self.high, "above 1, and finite")
+        # Ratios are bounded to exp(+-LOG_RATIO_BOUND), so that a limit beyond would never apply.
+        least, most = math.exp(-LOG_RATIO_BOUND), math.exp(LOG_RATIO_BOUND)
+        in_range = self.low == 0 or least < self.low < 1
+        require(in_range, "low", self.low, f"at least 0 and below 1; 0, or above {least:.2g}, the least ratio")
+        require(1 < self.high < most, "high", self.high, f"above 1, and below {most:.2g}, the highest ratio")
         unused = [key for key in ("level", "low", "high") if key not in MODES[self.mode]]
         require_default(self, f"with mode {self.mode} it has no effect", *unused)
 
@@ -135,6 +141,8 @@ class AlgorithmConfig:
         (rloo), or nothing (none).
     divide_by_std: divide advantages by the group's standard deviation.
     dynamic_sampling: replace groups of equal rewards by other prompts.
+    overlong_filtering: do not train on a completion that was cut at sampling.max_tokens. It counts in its group's
+        baseline and standard deviation.
     entropy: coefficient of the entropy bonus.
     """
 
@@ -151,6 +159,7 @@ class AlgorithmConfig:
     baseline: str = "group"
     divide_by_std: bool = False
     dynamic_sampling: bool = False
+    overlong_filtering: bool = False
     proximal: Proximal = field(default_factory=Proximal)
     correction: Correction = field(default_factory=Correction)
     kl: KL = field(default_factory=KL)

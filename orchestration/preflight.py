@@ -23,6 +23,7 @@ from referee.terms.references import unscorable
 from referee.verification import VerificationConfig
 from rollout.dataset.media import decoded
 from rollout.dataset.mix import DataFile, Mixture
+from rollout.engine_setup import returns_kept_sets
 from rollout.frames.config import FramesConfig
 from rollout.prompt import ChatEncoder, build_prompt
 from rollout.template import PromptTemplate
@@ -60,6 +61,11 @@ def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     samples = [*train.items, *heldout]
     budget = "cluster.frames_gib", config.cluster.frames_gib
     require_frames_fit(config.contract, samples, config.pacing.groups_per_step, *budget)
+    if config.sampling.top_k and not returns_kept_sets():
+        raise BadInput(
+            f"sampling.top_k = {config.sampling.top_k}: must be 0: the installed vLLM cannot return the tokens left to "
+            "draw from; that takes its GPU build, 0.32 or later"
+        )
     longest = config.sampling.max_tokens
     require_length(encoder, config.contract, config.template, samples, longest, config.sampling.max_model_len)
     require_budget(encoder, config.template, examples, longest, config.learner.packing.token_budget)

@@ -8,6 +8,7 @@ from typing import Literal
 from omegaconf import MISSING
 
 from evidence.config_checks import require, require_above_zero, require_least, require_one_of, require_share
+from evidence.errors import BadInput
 from evidence.limits import Limits
 from evidence.sampling import SamplingContract
 from learner.algorithm import AlgorithmConfig
@@ -19,12 +20,15 @@ from referee.reward.ser import Ser
 from referee.reward.settings import RewardConfig
 from referee.service.service import ServiceConfig
 from referee.service.sources import RefereeSource
+from referee.terms.shaping import overlong_span
 from referee.trust.agreement import AgreementConfig
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataFile, DataShare
 from rollout.frames.config import FramesConfig
 from rollout.template import PromptTemplate
 
+LEAST_TEMPERATURE = 0.01
+OTHER_SOFTMAX = "the engine's log-probs would differ from those of the learner's softmax"
 WandbMode = Literal["offline", "online", "disabled"]
 
 
@@ -61,8 +65,10 @@ class SamplingConfig:
     """How completions are sampled. max_tokens: limit for one completion; max_model_len: for prompt and completion
     together, tokens. max_num_seqs: completions that an engine decodes at once.
 
-    `top_p` and the keys after it must keep their defaults (promise 4): the learner's softmax is over the whole
-    vocabulary, so a log-prob normalised over a truncated or penalised one would give a wrong ratio.
+    top_k, with top_p or without it, needs engines on GPUs: only they return the tokens that were left to draw from,
+        over which the learner then renormalises. 0 is no truncation.
+    `min_p` and the penalties must keep their defaults (promise 4): the learner's softmax knows nothing of them, so the
+        engine's log-probs would give a wrong ratio.
     """
 
     group_size: int = 8
@@ -85,21 +91,25 @@ class SamplingConfig:
             "2 or more: advantages compare completions within a group",
         )
         require(
-            # A bias of -100 excludes banned tokens; the engine divides it by the temperature.
-            0 < self.temperature <= 2,
+            # A bias of -100 excludes banned tokens; the engine divides it by the temperature. vLLM raises temperatures
+            # below its _MAX_TEMP to it, with no more than a warning.
+            LEAST_TEMPERATURE <= self.temperature <= 2,
             "temperature",
             self.temperature,
-            "above 0, and at most 2: a higher one lets banned tokens through",
+            f"{LEAST_TEMPERATURE} to 2: vLLM silently raises a lower one, a higher one lets banned tokens through",
         )
         require_least(self, 1, "max_tokens", "max_num_seqs")
-        for key in ("top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"):
+        require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, and at most 1")
+        require_least(self, 0, "top_k")
+        require(
+            self.top_p == 1 or self.top_k > 0,
+            "top_p",
+            self.top_p,
+            f"1.0 in training without a top_k, which bounds the sets that the engine returns: {OTHER_SOFTMAX}",
+        )
+        for key in ("min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"):
             value, neutral = getattr(self, key), SamplingConfig.__dataclass_fields__[key].default
-            require(
-                value == neutral,
-                key,
-                value,
-                f"{neutral} in training: the engine's log-probs would differ from those of the learner's softmax",
-            )
+            require(value == neutral, key, value, f"{neutral} in training: {OTHER_SOFTMAX}")
 
 
 @dataclass(frozen=True)
@@ -248,13 +258,29 @@ class TrainConfig:
             self.sampling.max_tokens,
             f"below max_model_len ({self.sampling.max_model_len})",
         )
+        require(
+            not self.sampling.top_k or self.cluster.gpus_per_engine > 0,
+            "sampling.top_k",
+            self.sampling.top_k,
+            f"0 in training on engines without GPUs, which do not return the tokens left to draw from: {OTHER_SOFTMAX}",
+        )
         if self.reward.normalise != "sum":
             by = f"with reward.normalise = {self.reward.normalise}, which has its own baseline and scale"
             for key, neutral in (("baseline", "group"), ("divide_by_std", False)):
                 value = getattr(self.algorithm, key)
                 require(value == neutral, f"algorithm.{key}", value, f"{neutral} {by}")
         RewardGraph(self.reward)
+        self._require_overlong()
         self._require_reference()
+
+    def _require_overlong(self) -> None:
+        """Require that a completion of sampling.max_tokens tokens is penalised by a term on overlong completions."""
+        for name, term in self.reward.terms.items():
+            if (term.use or name) == "overlong":
+                try:
+                    overlong_span(term.options.get("max_tokens"), term.options.get("cache"), self.sampling.max_tokens)
+                except BadInput as error:
+                    raise BadInput(f"reward.terms.{name}.options: {error}") from None
 
     def _require_reference(self) -> None:
         """Require a reference policy if a KL penalty uses it, and none otherwise."""

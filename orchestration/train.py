@@ -67,10 +67,9 @@ class Run:
     async def _train(self, parts: Parts) -> list[int]:
         """The algorithm. Returns the age of every group trained."""
         config, admission, pipeline = self.config, self.admission, parts.pipeline
-        packing, dynamic_sampling = config.learner.packing, config.algorithm.dynamic_sampling
-        maker = GroupMaker(
-            pipeline, admission, self.ledger, self.draw, packing, config.seed, config.steps, dynamic_sampling
-        )
+        packing, algorithm = config.learner.packing, config.algorithm
+        switches = algorithm.dynamic_sampling, algorithm.overlong_filtering
+        maker = GroupMaker(pipeline, admission, self.ledger, self.draw, packing, config.seed, config.steps, *switches)
         skipped = SkippedSteps(config.learner.max_skipped)
         with StepReport(self.run_dir, config, pipeline, self.ledger) as report:
             while admission.step < config.steps:

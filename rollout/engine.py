@@ -55,8 +55,8 @@ class WeightStore:
 class Engine:
     """Created by `await Engine.start(...)`. All methods must be called in the event loop that started it."""
 
-    def __init__(self, llm: Any, banned_ids: Iterable[int], version: int):
-        self._llm = llm
+    def __init__(self, llm: Any, banned_ids: Iterable[int], version: int, top_p: float = 1.0, top_k: int = 0):
+        self._llm, self.top_p, self.top_k = llm, top_p, top_k
         self.logit_bias = {int(token): BANNED_LOGIT_BIAS for token in banned_ids}
         self.version = version
         self.updating = asyncio.Lock()
@@ -86,7 +86,7 @@ class Engine:
         sizes = read_family(config.model).vision_sizes(AutoConfig.from_pretrained(config.model))
         transfer = WeightTransferConfig(backend="ser") if store else None
         arguments = AsyncEngineArgs(**arguments_of(config, sizes), weight_transfer_config=transfer)
-        engine = cls(AsyncLLM.from_engine_args(arguments), banned_ids, version)
+        engine = cls(AsyncLLM.from_engine_args(arguments), banned_ids, version, config.top_p, config.top_k)
         await engine.llm.update_weight_version(str(version))
         if store is not None:
             await engine.llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=vars(store)))
@@ -110,9 +110,14 @@ class Engine:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         first_seed = int(np.random.SeedSequence(seed).generate_state(1, np.uint32)[0])
+        top_p, top_k = self.top_p, self.top_k
+        if top_k and temperature == 0:  # an engine that returns kept sets refuses temperature 0
+            temperature, top_k = 1.0, 1
         params = SamplingParams(
             n=n,
             temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
             max_tokens=max_tokens,
             seed=first_seed,
             logprobs=0,
@@ -184,7 +189,19 @@ class Engine:
             version_spans=tuple((int(span.version), span.start, span.end) for span in completion.weight_versions),
             text=self.llm.tokenizer.decode(completion.token_ids, skip_special_tokens=True),
             finish_reason=completion.finish_reason,
+            kept=self._kept(completion) if self.top_k else None,
         )
+
+    @staticmethod
+    def _kept(completion: CompletionOutput) -> np.ndarray:
+        """Trajectory.kept of a completion."""
+        assert completion.sampling_mask is not None
+        sets = completion.sampling_mask.token_ids
+        assert len(sets) == len(completion.token_ids)
+        kept = np.full((len(sets), max(map(len, sets), default=0)), -1, np.int32)
+        for place, ids in enumerate(sets):
+            kept[place, : len(ids)] = ids
+        return kept
 
     async def prefetch(self, version: int) -> None:
         """Fetch and verify weights while generation continues. Raises WeightsRefused."""

@@ -27,6 +27,7 @@ class EngineConfig:
     kv_cache_gib: KV cache of a CPU engine, GiB; on a GPU it follows from gpu_memory_utilization.
     gpu_memory_utilization: share of each GPU's memory.
     tensor_parallel_size: GPUs of one engine.
+    top_p, top_k: truncation of the sampling of every completion; top_k 0 is none. Needs a GPU engine (below).
     """
 
     model: str
@@ -40,6 +41,17 @@ class EngineConfig:
     kv_cache_gib: float = 0.25
     gpu_memory_utilization: float = 0.85
     tensor_parallel_size: int = 1
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+def returns_kept_sets() -> bool:
+    """Whether the installed vLLM can return the tokens that truncated sampling left at each place: from 0.32 on, with
+    its model runner V2, which runs on GPUs only, and with a top_k, which bounds them."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+
+    return hasattr(AsyncEngineArgs, "return_sampling_mask") and not current_platform.is_cpu()
 
 
 def prepare_environment(threads: int) -> None:
@@ -107,5 +119,6 @@ def arguments_of(config: EngineConfig, sizes: VisionSizes) -> dict[str, Any]:
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
         "worker_extension_cls": "rollout.weight_transfer.PrefetchExtension",
+        **({"return_sampling_mask": True} if config.top_k else {}),
         **_platform_arguments(config),
     }

@@ -12,6 +12,7 @@ from learner.algorithm import AlgorithmConfig, own_loss
 from learner.losses.importance import correction, proximal_logprobs
 from learner.losses.kl import divergence
 from learner.losses.objectives import OBJECTIVES
+from learner.losses.ratios import bounded_ratio
 from learner.losses.tokens import Loss, LossResult, PolicyOutput, TokenTargets
 
 
@@ -56,27 +57,28 @@ def policy_loss(config: AlgorithmConfig, output: PolicyOutput, targets: TokenTar
     proximal = proximal_logprobs(output.logprobs, targets.behaviour, config.proximal)
     gain = OBJECTIVES[config.loss](output, targets, proximal, config.clip_low, config.clip_high)
     factor = correction(proximal - targets.behaviour, targets, config.correction)
-    value = factor * gain.value
+    value = factor.value * gain.value
     log_ratio = output.logprobs.detach() - targets.behaviour
-    ratio = log_ratio.exp()
+    ratio = bounded_ratio(log_ratio)
     observed = {
-        "weight": torch.ones_like(ratio),
-        "ratio": ratio,
+        "weight": torch.ones_like(ratio.value),
+        "ratio": ratio.value,
         "clipped": gain.clipped,
+        "bounded": ratio.bounded | gain.bounded | factor.bounded,
         # k3 estimate of KL(mu, pi): how far the policy has moved from the one that drew the tokens.
-        "behaviour_kl": ratio - 1 - log_ratio,
+        "behaviour_kl": ratio.value - 1 - log_ratio,
         # Without the entropy of the distributions, an estimate from the drawn tokens.
         "entropy": -output.logprobs if output.entropy is None else output.entropy,
     }
     if config.correction.mode != "none":
-        observed["left_out"] = factor == 0
+        observed["left_out"] = factor.value == 0
     if config.correction.mode == "truncate":
-        observed["truncated"] = factor == config.correction.high
+        observed["truncated"] = factor.value == config.correction.high
     if targets.reference is not None:
         penalty = divergence(output.logprobs, targets.reference, config.kl.estimator)
         observed["kl"] = penalty
         if config.kl.coefficient and config.kl.where == "loss":
-            value = value - config.kl.coefficient * ratio * penalty
+            value = value - config.kl.coefficient * ratio.value * penalty
     elif config.kl.coefficient:
         raise ValueError("algorithm.kl.coefficient: the targets have no reference log-probs")
     if config.entropy:

@@ -1,8 +1,9 @@
 """The policy in the learner: maps packed rows to log-probs of the scored tokens.
 
 Guarantees: the distribution is the engine's (promise 4): the same banned set, the same logit bias, then the same
-temperature. All logits are never in memory at once (learner/model/head). With or without images, every rank runs the
-same sharded layers in the same order, which ZeRO-3's collectives require.
+temperature, over the same kept set where sampling was truncated. All logits are never in memory at once
+(learner/model/head). With or without images, every rank runs the same sharded layers in the same order, which ZeRO-3's
+collectives require.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from learner.settings import PolicyConfig
 class Rows(NamedTuple):
     """The tensors of a Batch (shapes there) that describe its tokens and the places of image sets among them.
 
-    set_patches: int64 [S], patches of each image set."""
+    set_patches: int64 [S], patches of each image set. kept: None for a batch drawn from the whole vocabulary."""
 
     token_ids: torch.Tensor
     positions: torch.Tensor
@@ -39,11 +40,13 @@ class Rows(NamedTuple):
     targets: torch.Tensor
     set_patches: torch.Tensor
     image_of: torch.Tensor
+    kept: torch.Tensor | None = None
 
     @classmethod
     def of(cls, batch: Batch, device: torch.device | str = "cpu") -> Rows:
         tokens = (batch.token_ids, batch.positions, batch.segment, batch.branch, batch.predict_from, batch.targets)
-        arrays = (*tokens, set_patches(batch), batch.image_of)
+        kept = () if batch.kept is None else (batch.kept,)
+        arrays = (*tokens, set_patches(batch), batch.image_of, *kept)
         # np.array copies: arrays from the object store are read-only.
         return cls(*(torch.from_numpy(np.array(array)).to(device) for array in arrays))
 
@@ -117,7 +120,8 @@ class Policy(nn.Module):
             **seen_by(self.attention, rows.segment, rows.branch),
             **deepstack,
         ).last_hidden_state
-        return PolicyOutput(*self.head(hidden.flatten(0, 1)[rows.predict_from], rows.targets, temperature))
+        scored = hidden.flatten(0, 1)[rows.predict_from]
+        return PolicyOutput(*self.head(scored, rows.targets, temperature, rows.kept))
 
     def _features(
         self, shown: Pixels | Features | None, device: torch.device

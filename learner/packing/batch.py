@@ -26,6 +26,7 @@ class Batch:
     grids: int64 [n, 3], frame_counts: int32 [n], of the images of all sets in order; set_sizes: int64 [S], images per
         set.
     image_of: int64 [M], the set shown at each place, in the order of the rows.
+    kept: int64 [N, K], the ids from which each target was drawn, padded with -1; None for the whole vocabulary.
     """
 
     token_ids: np.ndarray
@@ -40,6 +41,7 @@ class Batch:
     frame_counts: np.ndarray
     set_sizes: np.ndarray
     image_of: np.ndarray
+    kept: np.ndarray | None = None
 
 
 def first_tokens(units: Sequence[Unit]) -> list[list[int]]:
@@ -62,6 +64,7 @@ def make_batch(
     segment, branch = np.full(shape, -1, np.int32), np.full(shape, -1, np.int32)
     predict_from, targets, token, sequence = ([np.zeros(0, np.int64)] for _ in range(4))
     placed: list[ImageSet] = []
+    kept: list[np.ndarray | None] = []
     sequences = 0
     for b, row in enumerate(forward):
         start = 0
@@ -74,6 +77,7 @@ def make_batch(
             branch[b, span] = np.repeat(range(len(branches) + 1), [len(unit.token_ids), *map(len, branches)])
             predict_from.append(b * length + start + _predict_from(len(unit.token_ids), branches))
             targets += [s.targets for s in branches]
+            kept += [s.kept for s in branches]
             token += [starts[piece.unit][k] + np.arange(len(unit.branches[k].targets)) for k in piece.branches]
             sequence += [np.full(len(s.targets), sequences + k) for k, s in enumerate(branches)]
             placed += unit.images
@@ -92,6 +96,7 @@ def make_batch(
         frame_counts=np.concatenate([np.zeros(0, np.int32), *(s.frame_counts for s in sets)]),
         set_sizes=np.array([len(s.grids) for s in sets], np.int64),
         image_of=np.array(image_of, np.int64),
+        kept=_padded(kept),
     )
     return batch, tuple(sets)
 
@@ -105,6 +110,19 @@ def _predict_from(prefix: int, branches: Sequence[Branch]) -> np.ndarray:
         positions.append(np.where(before < 0, prefix + before, start + before))
         start += len(branch)
     return np.concatenate(positions)
+
+
+def _padded(kept: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """The kept sets of all targets, int64 [N, K], with the K of the largest. Raises ValueError if only some have one:
+    a distribution over the whole vocabulary is no kept set."""
+    given = [sets for sets in kept if sets is not None]
+    if not given:
+        return None
+    if len(given) < len(kept):
+        raise ValueError("some completions of a step were drawn from kept sets, and others were not")
+    width = max(sets.shape[1] for sets in given)
+    wide = [np.pad(sets, ((0, 0), (0, width - sets.shape[1])), constant_values=-1) for sets in given]
+    return np.concatenate(wide).astype(np.int64)
 
 
 def _distinct(placed: Sequence[ImageSet]) -> tuple[list[ImageSet], list[int]]:

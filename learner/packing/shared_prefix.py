@@ -35,11 +35,13 @@ class Branch:
 
     token_ids: int32 [L], the rest of its prompt, and its completion without the last token, which predicts nothing.
     positions: int32 [3, L]. targets: int32 [C], the completion, predicted by the last C tokens of prefix and branch.
+    kept: int32 [C, K], as in evidence.types.Trajectory.
     """
 
     token_ids: np.ndarray
     positions: np.ndarray
     targets: np.ndarray
+    kept: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -66,10 +68,16 @@ def sequence_tokens(prompt: int, completion: int) -> int:
     return prompt + completion - 1
 
 
-def make_unit(prompts: Sequence[Prompt], completions: Sequence[np.ndarray], images: Sequence[tuple[str, Any]]) -> Unit:
+def make_unit(
+    prompts: Sequence[Prompt],
+    completions: Sequence[np.ndarray],
+    images: Sequence[tuple[str, Any]],
+    kept: Sequence[np.ndarray | None] | None = None,
+) -> Unit:
     """The unit of the sequences prompts[k] followed by completions[k] (int32 [C_k], C_k >= 1). `images`: (key, pixels)
     of the images that a prompt shows, in order: one array of its video or of all its images, or several arrays of
-    equally many images each.
+    equally many images each. `kept`: of each completion, as in evidence.types.Trajectory; None for the whole
+    vocabulary.
 
     Raises ValueError if prompts differ in their images, or if an image comes after the shared prefix.
     """
@@ -82,7 +90,10 @@ def make_unit(prompts: Sequence[Prompt], completions: Sequence[np.ndarray], imag
         token_ids=first.token_ids[:shared],
         positions=first.positions[:, :shared],
         images=_image_sets(first, images),
-        branches=tuple(_branch(p, c, shared) for p, c in zip(prompts, completions, strict=True)),
+        branches=tuple(
+            _branch(p, c, k, shared)
+            for p, c, k in zip(prompts, completions, kept or [None] * len(prompts), strict=True)
+        ),
     )
 
 
@@ -96,13 +107,14 @@ def common_prefix(prompts: Sequence[Prompt]) -> int:
     return shared
 
 
-def _branch(prompt: Prompt, completion: np.ndarray, shared: int) -> Branch:
+def _branch(prompt: Prompt, completion: np.ndarray, kept: np.ndarray | None, shared: int) -> Branch:
     after = int(prompt.positions.max()) + 1
     text = np.broadcast_to(np.arange(after, after + len(completion) - 1), (3, len(completion) - 1))
     return Branch(
         token_ids=np.concatenate([prompt.token_ids[shared:], completion[:-1]]),
         positions=np.concatenate([prompt.positions[:, shared:], text], axis=1),
         targets=completion,
+        kept=kept,
     )
 
 

@@ -26,7 +26,12 @@ def layout_step(
     Raises ValueError for a group that is over_budget.
     """
     units = [
-        make_unit([g.prompt] * len(g.trajectories), [t.token_ids for t in g.trajectories], [(g.frames.key, ref)])
+        make_unit(
+            [g.prompt] * len(g.trajectories),
+            [t.token_ids for t in g.trajectories],
+            [(g.frames.key, ref)],
+            [t.kept for t in g.trajectories],
+        )
         for g, ref in zip(groups, frames, strict=True)
     ]
     return lay_out(units, ranks, packing)
@@ -37,13 +42,15 @@ def step_targets(
     advantages: Sequence[np.ndarray],
     aggregate: str = "sequence_mean",
     max_length: int = 0,
+    overlong_filtering: bool = False,
 ) -> StepTargets:
     """The loss targets of every token of a step. `advantages[i]`: float32 [G], for the completions of groups[i].
-    `aggregate`, `max_length`: as in token_weights."""
+    `aggregate`, `max_length`: as in token_weights. `overlong_filtering`: as in AlgorithmConfig."""
     trajectories = [t for scored in groups for t in scored.group.trajectories]
     lengths = np.array([len(t.token_ids) for t in trajectories])
+    trained = ~cut_short(trajectories) if overlong_filtering else None
     return StepTargets(
-        weights=token_weights(lengths, aggregate, max_length),
+        weights=token_weights(lengths, aggregate, max_length, trained),
         advantages=np.repeat(np.concatenate(advantages), lengths).astype(np.float32),
         behaviour=np.concatenate([t.logprobs for t in trajectories]),
     )
@@ -60,6 +67,11 @@ def check_versions(groups: Sequence[Group], version: int) -> None:
                 f"group {group.id} counts as drawn by versions {group.oldest_version} to {version}, but its tokens "
                 f"were drawn by versions {min(drawn)} to {max(drawn)}"
             )
+
+
+def cut_short(trajectories: Sequence[Trajectory]) -> np.ndarray:
+    """bool [trajectories]: whether each was cut at sampling.max_tokens."""
+    return np.array([t.finish_reason == "length" for t in trajectories])
 
 
 def over_budget(prompt: Prompt, trajectories: Sequence[Trajectory], packing: PackingConfig) -> bool:

@@ -19,7 +19,7 @@ from evidence.errors import RunFailed, UnreadableMedia
 from evidence.types import Group, Prompt, Sample, ScoredGroup, Trajectory
 from learner.settings import PackingConfig
 from orchestration.loop.admission import Admission
-from orchestration.loop.batches import over_budget
+from orchestration.loop.batches import cut_short, over_budget
 from orchestration.loop.ledger import Ledger, State
 from orchestration.loop.pipeline import Draw, Pipeline
 from orchestration.loop.rejections import ZERO_VARIANCE, no_variance
@@ -57,12 +57,14 @@ class GroupMaker:
         seed: int,
         steps: int,
         dynamic_sampling: bool = False,
+        overlong_filtering: bool = False,
     ):
         """`draw`: how the completions of each group are drawn. `steps`: of the whole run, for its training progress.
-        `dynamic_sampling`: a group whose rewards are all equal is rejected, and another prompt takes its place."""
+        `dynamic_sampling`: a group whose rewards are all equal is rejected, and another prompt takes its place.
+        `overlong_filtering`: so is a group whose completions were all cut at the limit."""
         self.pipeline, self.admission, self.ledger = pipeline, admission, ledger
         self.draw, self.packing, self.seed, self.steps = draw, packing, seed, steps
-        self.dynamic_sampling = dynamic_sampling
+        self.dynamic_sampling, self.overlong_filtering = dynamic_sampling, overlong_filtering
         self.begun = 0
         self.ready: dict[int, ReadyGroup] = {}
         self.progress = asyncio.Event()  # set whenever a group became ready or was rejected
@@ -123,6 +125,9 @@ class GroupMaker:
             if over_budget(prompt, trajectories, self.packing):
                 self._reject(group, "over_budget")
                 return
+            if self.overlong_filtering and cut_short(trajectories).all():
+                self._reject(group, "overlong")
+                return
             self.ledger.score(group)
             view = await self._view(group, sample, prompt, lease, trajectories)
             began = time.monotonic()
@@ -162,14 +167,23 @@ class GroupMaker:
         """What the reward sees of a group, before the referee is asked."""
         pipeline = self.pipeline
         view = pipeline.view(sample, lease.info, trajectories, self.admission.step / self.steps)
-        if "contrast" in pipeline.reward.needs_for(sample.task):
+        frames = len(lease.info.times)
+        if frames > 1 and "contrast" in pipeline.reward.needs_for(sample.task):
             # T-GRPO: half as many completions on the frames in another order; they are never trained on.
-            order = np.random.default_rng([self.seed, group]).permutation(len(lease.info.times))
-            half = max(1, self.draw.n // 2)
-            shuffled, _ = await self._generate(group, prompt, lease.frames, half, tuple(order.tolist()))
+            order, half = another_order(frames, [self.seed, group]), max(1, self.draw.n // 2)
+            shuffled, _ = await self._generate(group, prompt, lease.frames, half, order)
             view = replace(view, contrast=pipeline.view(sample, lease.info, shuffled, view.progress))
         return view
 
     def _reject(self, group: int, reason: str) -> None:
         self.ledger.reject(group, reason)
         self.admission.reject(group)
+
+
+def another_order(frames: int, seed: list[int]) -> tuple[int, ...]:
+    """A random order of 2 or more frames that is not the given one, which would be no contrast to itself."""
+    rng = np.random.default_rng(seed)
+    given, order = list(range(frames)), list(range(frames))
+    while order == given:
+        order = rng.permutation(frames).tolist()
+    return tuple(order)

@@ -14,7 +14,7 @@ from evidence.types import ScoredGroup
 from learner.advantages import Advantages, kl_penalised
 from learner.packing.step import MicroLayout, gather_tokens, with_targets
 from learner.settings import LossConfig, RankConfig
-from orchestration.loop.batches import layout_step, step_targets
+from orchestration.loop.batches import cut_short, layout_step, step_targets
 from orchestration.loop.group_maker import ReadyGroup
 from orchestration.loop.step_frames import fetch_frames
 from orchestration.settings import TrainConfig
@@ -60,7 +60,11 @@ class Learner:
             scored_groups, metrics["kl_taken_off"] = self._kl_penalised(scored_groups, reference)
         longest = algorithm.max_length or config.sampling.max_tokens
         advantages = self.advantages.of_step(scored_groups)
-        targets = step_targets(scored_groups, advantages, algorithm.aggregate, longest)
+        filtering = algorithm.overlong_filtering
+        targets = step_targets(scored_groups, advantages, algorithm.aggregate, longest, filtering)
+        if filtering:
+            cut = [cut_short(scored.group.trajectories) for scored in scored_groups]
+            metrics["overlong_filtered"] = float(np.sum(cut))
         parts = with_targets(layouts, replace(targets, reference=reference))
         learning_rate = config.learner.schedule.rate(step, config.steps)
         metrics |= await asyncio.to_thread(self.gang.train_step, parts, learning_rate)

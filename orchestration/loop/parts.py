@@ -85,6 +85,7 @@ async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) ->
         encoder=encoder,
         template=config.template,
         reward=RewardGraph(config.reward),
+        max_tokens=config.sampling.max_tokens,
     )
     _, _, learner = await asyncio.gather(
         rollout_pool.start(),

@@ -30,7 +30,8 @@ class Draw:
 
 @dataclass
 class Pipeline:
-    """The parts that a group passes through. `counts`: events on the way, for the metrics."""
+    """The parts that a group passes through. `max_tokens`: at which completions are cut, for rewards that depend on it.
+    `counts`: events on the way, for the metrics."""
 
     rollout_pool: RolloutPool
     referee: Referee
@@ -38,6 +39,7 @@ class Pipeline:
     encoder: ChatEncoder
     template: PromptTemplate
     reward: RewardGraph
+    max_tokens: int | None = None
     counts: Counter[str] = field(default_factory=Counter)
 
     async def prepare(self, sample: Sample) -> tuple[Lease, Prompt]:
@@ -69,5 +71,6 @@ class Pipeline:
             box_space=self.template.box_space,
             printed=printed_times(self.template, info, self.encoder),
             lengths=tuple(len(t.token_ids) for t in trajectories),
+            max_tokens=self.max_tokens,
             progress=progress,
         )

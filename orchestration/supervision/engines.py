@@ -33,6 +33,8 @@ def policy_engine(config: TrainConfig, images: int) -> EngineConfig:
         config.cluster,
         native_video=config.template.native_video,
         seed=config.seed,
+        top_p=config.sampling.top_p,
+        top_k=config.sampling.top_k,
     )
 
 

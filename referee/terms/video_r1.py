@@ -22,8 +22,11 @@ def video_r1_format(view: GroupView) -> list[float]:
 @needs("contrast")
 def t_grpo(view: GroupView, *, of: str = "acc", share: float = 0.8, least: float = 0.1) -> list[float]:
     """1 for a completion whose term `of` is above `least`, if the group's mean of that term is at least `share` times
-    the mean over the completions on shuffled frames; else 0. NaN if there are no such completions, or `of` has missing
-    values."""
+    the mean over the completions on shuffled frames; else 0, as for an image or a single frame, whose order cannot be
+    shuffled (in the released code, too, only videos can earn it). NaN if there are no completions on shuffled frames,
+    or `of` has missing values."""
+    if not _has_order(view):
+        return [0.0] * len(view.completions)
     if view.contrast is None:
         return [math.nan] * len(view.completions)
     shown, shuffled = view.terms[of], view.contrast.terms[of]
@@ -48,6 +51,12 @@ def length_window(
     right = values > least
     several = right.sum() > 1
     return [float(several and good and low <= length <= high) for good, length in zip(right, view.lengths)]
+
+
+def _has_order(view: GroupView) -> bool:
+    """Whether several frames are shown, as far as is known."""
+    times = view.frames.times if view.frames is not None else ()
+    return view.sample.video_path is not None and len(times) != 1
 
 
 def _in_form(text: str) -> bool:

@@ -40,7 +40,7 @@ class GroupView:
     box_space: the space of boxes in an answer's text, a key of evidence.spaces.SPACES.
     printed: times as the prompt printed them -> those of the frames, seconds; empty if the prompt is unknown. Claims
         have the frames' times already.
-    lengths: tokens of each completion, empty if unknown.
+    lengths: tokens of each completion, empty if unknown. max_tokens: at which they are cut, None if unknown.
     progress: of training, 0-1.
     verdicts: per completion those of the claims that the SER term verifies, in its order.
     judgements: the text judge's score of each answer, 0-1, None if missing.
@@ -55,6 +55,7 @@ class GroupView:
     box_space: str = "resized"
     printed: PrintedTimes = field(default_factory=dict)
     lengths: tuple[int, ...] = ()
+    max_tokens: int | None = None
     progress: float = 0.0
     verdicts: tuple[Sequence[Verdict | None], ...] = ()
     judgements: tuple[float | None, ...] = ()

@@ -44,10 +44,22 @@ def test_each_task_has_its_own_running_std():
     assert [a[1] for a in advantages.of_step([loud, quiet])] == pytest.approx([1, 1], rel=2e-3)
     advantages.step_ended()
     (again,) = advantages.of_step([scored("loud", x=[-20, 20])])
-    spread = np.sqrt(DECAY * 100 + (1 - DECAY) * 400)
+    spread = np.sqrt((DECAY * 100 + 400) / (DECAY + 1))
     assert again[1] == pytest.approx(20 / spread, rel=1e-3)
     (flat,) = advantages.of_step([scored("loud", x=[3, 3])])
     assert flat.tolist() == [0, 0]
+
+
+def test_the_first_group_of_a_task_has_no_more_weight_than_later_ones():
+    advantages = Advantages("task_std", divide_by_std=False)
+    (flat,) = advantages.of_step([scored(x=[0, 0, 0, 0])])
+    advantages.step_ended()
+    (second,) = advantages.of_step([scored(x=[0, 0, 0, 1])])
+    assert flat.tolist() == [0, 0, 0, 0]
+    # Both debiased moments are .25 / (1 + DECAY) = .1256, so the standard deviation is .3314.
+    assert second == pytest.approx([-0.754, -0.754, -0.754, 2.262], abs=5e-4)
+    (both,) = Advantages("task_std", divide_by_std=False).of_step([scored(x=[0, 0, 0, 0]), scored(x=[0, 0, 0, 1])])[1:]
+    assert both.tolist() == second.tolist(), "one step or two"
 
 
 def test_baselines():

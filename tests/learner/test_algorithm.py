@@ -92,9 +92,39 @@ def test_presets_match_their_papers() -> None:
         proximal=Proximal("recomputed"),
         correction=Correction("truncate", "token", high=8.0),
     )
-    assert algorithm("algorithm=decoupled") == AlgorithmConfig(
-        aggregate="token_mean", proximal=Proximal("recomputed"), correction=Correction("plain", "token")
+    assert algorithm("algorithm=prime_rl") == AlgorithmConfig(
+        loss="reinforce",
+        aggregate="token_mean",
+        proximal=Proximal("recomputed"),
+        correction=Correction("mask", "token", low=1 / 8, high=8.0),
     )
+    assert algorithm("algorithm=decoupled") == AlgorithmConfig(
+        aggregate="token_mean",
+        proximal=Proximal("recomputed"),
+        correction=Correction("mask", "token", low=0.0, high=5.0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("preset", "ratios", "factors"),
+    [
+        ("aipo", [0.12, 0.125, 1.0, 8.0, 9.0], [0.12, 0.125, 1, 8, 8]),
+        ("prime_rl", [0.12, 0.126, 1.0, 7.9, 9.0], [0, 0.126, 1, 7.9, 0]),
+        ("decoupled", [1e-6, 0.12, 1.0, 4.9, 5.1], [1e-6, 0.12, 1, 4.9, 0]),
+    ],
+)
+def test_presets_treat_tokens_of_an_older_policy_as_published(
+    preset: str, ratios: list[float], factors: list[float]
+) -> None:
+    """With A = 1 the gradient of a token is minus its factor, over the number of tokens, those dropped included."""
+    n = len(ratios)
+    ones = torch.ones(n, dtype=torch.float64)
+    targets = TokenTargets(ones / n, ones, -3 * ones, torch.zeros(n, dtype=torch.long))
+    logprobs = (torch.tensor(ratios, dtype=torch.float64).log() - 3).requires_grad_()
+    result = make_loss(algorithm(f"algorithm={preset}"))(PolicyOutput(logprobs), targets)
+    result.loss.backward()
+    assert (-n * logprobs.grad).tolist() == pytest.approx(factors, rel=1e-9)
+    assert result.metrics["left_out"] == pytest.approx(factors.count(0) / n)
 
 
 def test_preset_values_can_be_overridden_and_the_proximal_policy_has_a_short_form() -> None:
@@ -180,6 +210,8 @@ def test_meaningless_settings_are_refused_in_one_line(values: dict[str, Any], me
         (lambda: Correction("truncate", low=0.1), r"^low = 0.1: .*left out: with mode truncate"),
         (lambda: Proximal("recomputed", 0.3), r"^alpha = 0.3: .*left out: policy recomputed has no alpha"),
         (lambda: Correction("mask", high=0.9), r"^high = 0.9: .*above 1"),
+        (lambda: Correction("mask", high=1e9), r"^high = 1000000000.0: .*below 4.9e\+08, the highest ratio"),
+        (lambda: Correction("mask", low=1e-9), r"^low = 1e-09: .*0, or above 2.1e-09, the least ratio"),
     ],
 )
 def test_a_section_names_the_key_that_it_refuses(make: Any, message: str) -> None:

@@ -238,6 +238,7 @@ def test_metrics_are_averages_over_the_step() -> None:
             "weight": 1,
             "ratio": ratio / 4 + 3 / 4,
             "clipped": 1 / 4,
+            "bounded": 0,
             "behaviour_kl": (ratio - 1 - 0.5) / 4,
             "entropy": 0.6 / 4 + 0.2 / 4 + 1.0 / 2,
             "kl": (np.exp(-1.0) + 1.0 - 1) / 4 + (np.exp(0.5) - 0.5 - 1) / 4,

@@ -88,6 +88,42 @@ def test_a_frozen_head_gets_no_gradient() -> None:
     assert hidden.grad.any()
 
 
+# Ids that truncated sampling left, for three places: the first has one, and one has its ids in any order.
+KEPT = torch.tensor([[5, -1, -1, -1], [0, 63, 17, -1], [40, 9, 62, 31]])
+
+
+@pytest.mark.parametrize("columns", [1, 7, 16, 64, 1000])
+def test_over_a_kept_set_values_and_gradients_are_those_of_the_renormalised_softmax(columns: int) -> None:
+    hidden, head, _ = case(3, 12, 64, torch.float32)
+    targets = torch.tensor([5, 63, 9])
+    ours = scoring(head, columns, 3)(hidden, targets, TEMPERATURE, KEPT)
+    logits = (hidden.double() @ head.weight.double().T).index_add(
+        1, torch.tensor(BANNED), torch.full((3, 2), BANNED_LOGIT_BIAS, dtype=torch.float64)
+    )
+    logprobs, entropies = [], []
+    for row, ids, target in zip(logits / TEMPERATURE, KEPT, targets):
+        log = row[ids[ids >= 0]].log_softmax(0)
+        logprobs.append(log[(ids == target).nonzero()[0, 0]])
+        entropies.append(-(log.exp() * log).sum())
+    theirs = torch.stack(logprobs), torch.stack(entropies)
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a.double(), b, atol=1e-6, rtol=1e-6)
+    assert ours[0][0].item() == ours[1][0].item() == 0, "a single token is certain"
+    weights = torch.randn(2, 3)
+    gradients = torch.autograd.grad(ours, [hidden, head.weight], list(weights))
+    wanted = torch.autograd.grad(theirs, [hidden, head.weight], list(weights.double()))
+    for a, b in zip(gradients, wanted):
+        torch.testing.assert_close(a, b.float(), atol=1e-6, rtol=1e-6)
+
+
+def test_the_whole_vocabulary_as_a_kept_set_changes_nothing() -> None:
+    hidden, head, targets = case(4, 12, 64, torch.float32)
+    score = scoring(head, 10, 4)
+    whole = torch.arange(64).expand(4, 64)
+    for a, b in zip(score(hidden, targets, TEMPERATURE, whole), score(hidden, targets, TEMPERATURE)):
+        assert torch.equal(a, b)
+
+
 def peak(vocab: int, whole: bool) -> float:
     """Peak MiB in a forward and backward over 64 scored tokens, beside the head and its gradient."""
     hidden, head, targets = case(64, 16, vocab, torch.float32)

@@ -136,3 +136,38 @@ def test_the_versions_that_drew_a_group_lie_between_its_oldest_and_the_step(
     else:
         with pytest.raises(StaleBatch, match=f"group 0 .* 3 to 5, .* drawn by versions {first} to {last}"):
             check_versions([group], 5)
+
+
+def test_a_completion_that_was_cut_is_not_trained_but_counts_in_its_group() -> None:
+    (scored,) = scored_groups([[2, 3, 1]], 0)
+    trajectories = scored.group.trajectories
+    cut = (trajectories[0], replace(trajectories[1], finish_reason="length"), trajectories[2])
+    groups = [replace(scored, group=replace(scored.group, trajectories=cut))]
+    advantages = centred_advantages(groups)
+    assert advantages[0].tolist() == pytest.approx((scored.rewards - scored.rewards.mean()).tolist())
+    targets = step_targets(groups, advantages, overlong_filtering=True)
+    assert targets.weights.tolist() == pytest.approx([1 / 4, 1 / 4, 0, 0, 0, 1 / 2])
+    assert targets.advantages.tolist() == pytest.approx(np.repeat(advantages[0], [2, 3, 1]).tolist())
+    assert step_targets(groups, advantages).weights.tolist() == pytest.approx([1 / 6] * 2 + [1 / 9] * 3 + [1 / 3])
+
+
+@pytest.mark.parametrize("mode", PACKING_MODES)
+def test_every_token_keeps_the_set_that_it_was_drawn_from(mode: str) -> None:
+    groups = []
+    for scored in scored_groups([[2, 3], [4, 1]], 0):
+        width = 2 + scored.group.id  # sets of different sizes
+        trajectories = tuple(
+            replace(t, kept=np.stack([t.token_ids, *[t.token_ids + 5000] * (width - 1)], 1))
+            for t in scored.group.trajectories
+        )
+        groups.append(replace(scored, group=replace(scored.group, trajectories=trajectories)))
+    for micro in chain(*micro_batches(groups, centred_advantages(groups), 2, PackingConfig(mode, 40))):
+        batch = micro.batch
+        assert batch.kept.dtype == np.int64
+        for target, kept in zip(batch.targets, batch.kept, strict=True):
+            width = 2 + group_of_token(groups)[int(target)]
+            expected = [target, *[target + 5000] * (width - 1)]
+            assert [*kept] == expected + [-1] * (batch.kept.shape[1] - width)
+    mixed = [*groups, *scored_groups([[1]], 1)]
+    with pytest.raises(ValueError, match="drawn from kept sets, and others were not"):
+        layout_step([scored.group for scored in mixed], refs(mixed), 1, PackingConfig(mode, 10_000))

@@ -64,9 +64,9 @@ class FakePipeline:
         raise TimeoutError
 
 
-def begin(pipeline: Any, token_budget: int = 100) -> GroupMaker:
+def begin(pipeline: Any, token_budget: int = 100, **switches: bool) -> GroupMaker:
     packing = PackingConfig("prefix", token_budget)
-    maker = GroupMaker(pipeline, Admission(Pacing(1)), Ledger(), Draw(2, 1.0, 8), packing, 0, 1)
+    maker = GroupMaker(pipeline, Admission(Pacing(1)), Ledger(), Draw(2, 1.0, 8), packing, 0, 1, **switches)
     maker.begin(7, Sample("1", "", "", "", "", video_path="a.mp4"))
     return maker
 
@@ -84,20 +84,43 @@ def test_frames_are_kept_across_failed_generations_and_freed_after_the_last() ->
     asyncio.run(loop())
 
 
-def test_a_group_with_a_completion_above_the_token_budget_is_rejected_before_scoring() -> None:
+class GeneratingPipeline(FakePipeline):
+    """Generates completions of 1 and 4 tokens for a prompt of 9; `ends` are their finish reasons."""
+
     ids = np.zeros(9, np.int32)
 
-    class GeneratingPipeline(FakePipeline):
-        async def prepare(self, sample: Sample) -> tuple[FakeLease, Prompt]:
-            lease, _ = await super().prepare(sample)
-            return lease, Prompt(ids, ids, np.zeros((3, 9), np.int32), np.zeros((0, 3), np.int32))
+    def __init__(self, *ends: str):
+        super().__init__()
+        self.ends = ends or ("stop", "stop")
 
-        async def generate(self, *_: Any) -> tuple[tuple[Trajectory, ...], int]:
-            return tuple(Trajectory(ids[:n], np.zeros(n), ((0, 0, n),), "", "stop") for n in (1, 4)), 0
+    async def prepare(self, sample: Sample) -> tuple[FakeLease, Prompt]:
+        lease, _ = await super().prepare(sample)
+        return lease, Prompt(self.ids, self.ids, np.zeros((3, 9), np.int32), np.zeros((0, 3), np.int32))
 
-        def view(self, *_: Any) -> None:
-            raise AssertionError("the group was scored")
+    async def generate(self, *_: Any) -> tuple[tuple[Trajectory, ...], int]:
+        drawn = zip((1, 4), self.ends)
+        return tuple(Trajectory(self.ids[:n], np.zeros(n), ((0, 0, n),), "", end) for n, end in drawn), 0
 
+    def view(self, *_: Any) -> None:
+        raise AssertionError("the group was scored")
+
+
+def test_with_overlong_filtering_a_group_that_was_cut_throughout_is_rejected_before_scoring() -> None:
+    async def loop() -> None:
+        pipeline = GeneratingPipeline("length", "length")
+        maker = begin(pipeline, overlong_filtering=True)
+        await maker.wait(10)
+        assert maker.ledger.rejections() == {"overlong": 1}
+        assert [lease.releases for lease in pipeline.leases] == [1]
+        assert maker.admission.free == 2
+        for ends, filtering in ((("length", "stop"), True), (("length", "length"), False)):
+            with pytest.raises(AssertionError, match="the group was scored"):
+                await begin(GeneratingPipeline(*ends), overlong_filtering=filtering).wait(10)
+
+    asyncio.run(loop())
+
+
+def test_a_group_with_a_completion_above_the_token_budget_is_rejected_before_scoring() -> None:
     async def loop() -> None:
         pipeline = GeneratingPipeline()
         maker = begin(pipeline, token_budget=11)  # 9 prompt tokens and 3 of 4 completion tokens are 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +58,25 @@ def advantages_of(steps: list[tuple[list[ReadyGroup], bool]]) -> list[list[float
     for number, (groups, _) in enumerate(steps):
         asyncio.run(learner.train(groups, number, SimpleNamespace()))
     return received
+
+
+def test_completions_left_out_as_overlong_are_counted() -> None:
+    def metrics(*overrides: str) -> dict[str, float]:
+        gang = SimpleNamespace(fetch=lambda parts: None, train_step=lambda parts, rate: {"skipped": 0.0})
+        learner = Learner.__new__(Learner)  # without its ranks
+        learner.config = load_config(
+            TrainConfig, CONFIGS / "experiment/quickstart.yaml", ["learner.ranks=1", *overrides]
+        )
+        learner.gang, learner.reference = gang, None  # type: ignore[assignment]
+        learner.advantages = Advantages("sum", divide_by_std=False)
+        ready = group(0, 0, 1, 2)
+        drawn = ready.scored.group
+        trajectories = (replace(drawn.trajectories[0], finish_reason="length"), *drawn.trajectories[1:])
+        scored = replace(ready.scored, group=replace(drawn, trajectories=trajectories))
+        return asyncio.run(learner.train([replace(ready, scored=scored)], 0, SimpleNamespace()))
+
+    assert metrics("algorithm.overlong_filtering=true") == {"skipped": 0, "overlong_filtered": 1}
+    assert metrics() == {"skipped": 0}
 
 
 def test_rewards_of_a_skipped_step_do_not_affect_later_steps() -> None:

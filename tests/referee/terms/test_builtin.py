@@ -66,6 +66,7 @@ def group(of: Sample, completions: list[str], progress: float = 0.0):
     n = len(completions)
     terms = {"acc": np.linspace(0, 1, n, dtype=np.float32)}
     full = view(of, *completions, progress=progress, lengths=(700,) * n, judgements=(0.5,) * n, terms=terms)
+    full = replace(full, max_tokens=768)
     return replace(full, contrast=full)
 
 

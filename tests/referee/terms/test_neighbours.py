@@ -13,7 +13,7 @@ from evidence.errors import BadInput
 from evidence.geometry import tiou
 from referee.terms.judge import text_judge
 from referee.terms.rler import anti_repetition, frame_sensitive, rler_format, think_transparency
-from referee.terms.shaping import overlong
+from referee.terms.shaping import overlong, overlong_span
 from referee.terms.temporal import temporal_iou, temporal_iou_boundary, temporal_iou_multi
 from referee.terms.video_r1 import length_window, t_grpo, video_r1_format
 from referee.terms.view import GroupView
@@ -130,6 +130,15 @@ def test_t_grpo_pays_only_if_the_order_of_frames_helps(
     assert t_grpo(known(shown, contrast=known(shuffled))) == expected
 
 
+def test_t_grpo_neither_pays_nor_misses_a_contrast_where_there_is_no_order():
+    right = known([1, 1])
+    image = replace(right, sample=replace(sample(), video_path=None, image_path="a.png"), frames=None)
+    assert right.frames is not None
+    single = replace(right, frames=replace(right.frames, times=(0.0,)))
+    for group in (image, single):
+        assert t_grpo(group) == t_grpo(replace(group, contrast=known([0]))) == [0, 0]
+
+
 def test_missing_inputs_give_nan():
     assert all(map(math.isnan, t_grpo(known([1, 0]))))
     assert all(map(math.isnan, t_grpo(known([1, math.nan], contrast=known([1])))))
@@ -148,8 +157,48 @@ def test_length_window_pays_only_if_several_are_right():
 def test_overlong_falls_linearly_over_the_cache():
     group = known([0] * 5, lengths=(10, 80, 85, 100, 300))
     assert overlong(group, max_tokens=100, cache=20) == pytest.approx([0, 0, -0.25, -1, -1])
-    with pytest.raises(BadInput, match="cache"):
-        overlong(group, max_tokens=100, cache=0)
+    assert overlong(replace(group, max_tokens=100)) == pytest.approx([0, 0, -0.25, -1, -1]), "a fifth of the limit"
+    assert overlong(group, max_tokens=100) == overlong(replace(group, max_tokens=100))
+    with pytest.raises(BadInput, match="max_tokens = null: must be given here"):
+        overlong(group)
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "cache", "limit", "span"),
+    [
+        (None, None, 20480, (20480, 4096)),  # DAPO's numbers
+        (None, None, 3, (3, 1)),
+        (None, 56, 256, (256, 56)),
+        (300, None, 256, (300, 60)),
+        (356, 101, 256, (356, 101)),
+        (100, 100, None, (100, 100)),
+        (None, None, None, None),
+        (None, 128, None, None),
+    ],
+)
+def test_the_overlong_penalty_follows_the_limit_of_sampling(
+    max_tokens: int | None, cache: int | None, limit: int | None, span: tuple[int, int] | None
+):
+    assert overlong_span(max_tokens, cache, limit) == span
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "cache", "limit", "message"),
+    [
+        (100, 0, None, "0 < cache <= max_tokens"),
+        (100, 101, None, "0 < cache <= max_tokens"),
+        (None, 0, None, "0 < cache <= max_tokens"),
+        (0, None, 9, "0 < cache <= max_tokens"),
+        (None, 257, 256, "0 < cache <= max_tokens"),
+        (768, 128, 256, r"max_tokens - cache < sampling.max_tokens \(256\)"),
+        (356, 100, 256, "no completion is ever long enough"),
+    ],
+)
+def test_an_overlong_penalty_that_cannot_be_is_refused(
+    max_tokens: int | None, cache: int | None, limit: int | None, message: str
+):
+    with pytest.raises(BadInput, match=message):
+        overlong_span(max_tokens, cache, limit)
 
 
 def test_text_judge_returns_the_judges_scores():
