@@ -107,6 +107,7 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     command.add_argument("--completions", required=True, type=Path, metavar="FILE", help="JSON lines: id, text, …")
     command.add_argument("--format", help="the samples' format (default: detected from their keys)")
     command.add_argument("--media-root", type=Path, metavar="DIR", help="the root folder of the samples' media")
+    _add_no_links(command)
     command.add_argument("--referee", metavar="MODEL", help="a model folder, for a recipe that uses a referee")
     command.add_argument("--config", type=Path, metavar="FILE", help="YAML: contract, verification, … of the referee")
     command.add_argument("--progress", type=float, default=1.0, metavar="0..1", help="training progress (default 1)")
@@ -161,6 +162,11 @@ def _add_dataset(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--media-root", type=Path, metavar="DIR", help="the root folder of its media (default: its own)"
     )
+    _add_no_links(command)
+
+
+def _add_no_links(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--no-links", action="store_true", help="refuse media that are links out of the root folder")
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
@@ -207,7 +213,7 @@ def _score(args: argparse.Namespace) -> None:
     from orchestration.commands.score import score_file
     from rollout.dataset.read import DatasetFile
 
-    samples = DatasetFile(args.samples, args.format, args.media_root)
+    samples = DatasetFile(args.samples, args.format, args.media_root, not args.no_links)
     score_file(args.reward, samples, args.completions, args.progress, args.out, args.referee, args.config)
 
 
@@ -253,8 +259,8 @@ def _check(args: argparse.Namespace) -> None:
     from orchestration.commands.data import check_file
     from rollout.dataset.read import DatasetFile
 
-    test = args.against, args.against_format, args.against_media_root
-    if args.against is None and any(test):
+    test = args.against, args.against_format, args.against_media_root, not args.no_links
+    if args.against is None and any(test[:3]):
         raise BadInput("--against-format and --against-media-root describe a dataset: name it with --against TEST")
     check_file(_opened(args), args.media, DatasetFile(*test) if args.against else None, args.workers, args.json)
 
@@ -268,4 +274,4 @@ def _convert(args: argparse.Namespace) -> None:
 def _opened(args: argparse.Namespace) -> Any:
     from rollout.dataset.read import DatasetFile
 
-    return DatasetFile(args.dataset, args.format, args.media_root)
+    return DatasetFile(args.dataset, args.format, args.media_root, not args.no_links)

@@ -171,7 +171,8 @@ def term_of(rule: Rule) -> Callable[[GroupView], list[float]]:
 
 def _each(view: GroupView, rule: Rule) -> list[float]:
     answers: Sequence[str | None] = [completion.answer for completion in view.completions]
-    return [0.0 if answer is None else rule(answer, view.sample.answer) for answer in answers]
+    reference = view.sample.answer
+    return [rule(answer, reference) if answer is not None and reference else 0.0 for answer in answers]
 
 
 def _plain(answer: str) -> str:
