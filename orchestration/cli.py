@@ -7,6 +7,7 @@ command imports its dependencies when it runs, so that light commands start fast
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ CONFIGURED = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. `argv`: without the program's name; None uses sys.argv."""
+    _print_any_text()
     try:
         args = _parsed(sys.argv[1:] if argv is None else argv)
         args.run(args)
@@ -37,6 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunFailed as error:
         print(f"ser: {getattr(error, 'cause', error)}", file=sys.stderr)
         return 1
+    except UnicodeEncodeError as error:
+        print(
+            f"ser: {error.object!r:.200}: this locale ({error.encoding}) cannot encode it; set PYTHONUTF8=1",
+            file=sys.stderr,
+        )
+        return 2
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -44,6 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("ser: interrupted", file=sys.stderr)
         return 1
     return 0
+
+
+def _print_any_text() -> None:
+    """Let stdout and stderr print every character in any locale: escaped on a terminal, as UTF-8 into files."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and (stream.encoding or "").lower().replace("-", "") != "utf8":
+            if stream.isatty():
+                stream.reconfigure(errors="backslashreplace")
+            else:
+                stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -161,6 +161,10 @@ def resolved(path: Path, what: str) -> Path:
     """The absolute path without links. Raises BadInput if a link cannot be followed, such as a link to itself."""
     try:
         return path.resolve()
+    except UnicodeEncodeError as error:
+        raise BadInput(
+            f"{what} {str(path)!r} cannot be encoded by this locale ({error.encoding}); set PYTHONUTF8=1"
+        ) from None
     except (OSError, RuntimeError, ValueError) as error:
         raise BadInput(f"{what} {str(path)!r} cannot be followed ({error}); fix its links or name another") from None
 

@@ -76,6 +76,9 @@ def identify(path: str) -> Identity:
         raise UnreadableMedia(path, "no such file") from None
     except OSError as error:
         raise UnreadableMedia(path, error.strerror or type(error).__name__) from None
+    except UnicodeEncodeError as error:
+        reason = f"this locale ({error.encoding}) cannot encode its name; set PYTHONUTF8=1"
+        raise UnreadableMedia(path, reason) from None
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableMedia(path, "no such file")
     if not status.st_size:
