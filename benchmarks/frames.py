@@ -133,7 +133,7 @@ class Consumer:
         """Read the first and last byte of the array. Returns whether it is read-only shared memory and not a copy."""
         address = frames.__array_interface__["data"][0]
         _ = frames.flat[0], frames.flat[-1]
-        for line in Path("/proc/self/maps").read_text().splitlines():
+        for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
             low, high = (int(part, 16) for part in line.split()[0].split("-"))
             if low <= address < high:
                 return "/dev/shm" in line and not frames.flags.writeable

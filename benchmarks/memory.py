@@ -47,7 +47,7 @@ def kind(command_line: list[str], name: str) -> str:
 def pss_gib(pid: int) -> float:
     """PSS of a process in GiB; 0 if it has ended, zombies included."""
     try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
     match = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)

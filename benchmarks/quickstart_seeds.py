@@ -59,7 +59,7 @@ def finished(run_dir: Path, overrides: list[str]) -> dict[str, Any]:
             shutil.rmtree(run_dir)
         command = [sys.executable, "-m", "orchestration", "train", str(CONFIG), *wanted]
         subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
-    return json.loads(file.read_text())
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def rows(name: str, summary: dict[str, Any]) -> list[list[str]]:

@@ -79,7 +79,7 @@ def run(delay_s: float, steps: int, run_dir: Path) -> dict[str, float]:
             "referee.max_concurrent=1024",
         ]
         subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()][2:]
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()][2:]
 
     def median(key: str) -> float:
         return round(statistics.median(line[key] for line in lines), 2)

@@ -24,16 +24,16 @@ def trl_python(folder: Path = FOLDER) -> Path:
     python, stamp = folder / "bin/python", folder / "packages.txt"
     ours = sysconfig.get_paths()["purelib"]
     wanted = "\n".join([*PACKAGES, ours])
-    if stamp.is_file() and stamp.read_text() == wanted:
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return python
     print(f"creating {folder} with {PACKAGES[0]}", file=sys.stderr)
     venv.create(folder, clear=True)
     site_packages = sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)})
     # addsitedir instead of a plain path: it also runs our .pth files, one of which makes torchvision importable.
-    Path(site_packages, "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+    Path(site_packages, "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n", encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", *PACKAGES]
     subprocess.run(pip, check=True, stdout=sys.stderr)
-    stamp.write_text(wanted)
+    stamp.write_text(wanted, encoding="utf-8")
     return python
 
 

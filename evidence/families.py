@@ -14,6 +14,15 @@ from typing import Any
 
 from evidence.errors import BadInput
 
+# Files that transformers and vLLM load from a model's folder where they are present.
+JSON_FILES = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "model.safetensors.index.json",
+)
 # A control token as all families write it. Text given as data never contains one (rollout/prompt).
 CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]*\|>")
 
@@ -173,12 +182,41 @@ def family_of(model_type: object, where: str | Path) -> Family:
 
 
 def read_family(folder: str | Path) -> Family:
-    """The family of the model in `folder`, by its config.json. Raises BadInput if none is there or supported."""
+    """The family of the model in `folder`, by its config.json. Raises BadInput if none is there or supported, or if one
+    of JSON_FILES is damaged."""
     file = Path(folder) / "config.json"
     if not file.is_file():
         raise BadInput(f"{folder}: no model here (config.json is missing); give a folder in Hugging Face format")
+    family = family_of(_read_object(file).get("model_type"), folder)
+    for name in JSON_FILES:
+        if (Path(folder) / name).is_file():
+            _read_object(Path(folder) / name)
+    return family
+
+
+def generation_end_ids(folder: str | Path) -> tuple[int, ...]:
+    """The ids that end a completion by the model's generation_config.json; none if the file or the value is absent.
+    Raises BadInput if they are not ids."""
+    file = Path(folder) / "generation_config.json"
+    if not file.is_file():
+        return ()
+    value = _read_object(file).get("eos_token_id")
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(token) is int and token >= 0 for token in ids):
+        raise BadInput(f"{file}: eos_token_id = {value!r:.60}: must be a token id, a list of token ids, or null")
+    return tuple(ids)
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """A file of a model folder. Raises BadInput unless it holds a JSON object."""
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{file}: not valid JSON ({error}); copy the model's own file again") from None
-    return family_of(config.get("model_type") if isinstance(config, dict) else None, folder)
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read ({error.strerror}); make it readable") from None
+    if not isinstance(content, dict):
+        raise BadInput(
+            f"{file}: must hold a JSON object, not {type(content).__name__}; copy the model's own file again"
+        )
+    return content

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from evidence.errors import BadInput
+
 PART = ".part"
+SOCKET_PATH = 107  # longest path of a Unix socket, in bytes
+# Name of the socket by which Python's fork server listens, in the temporary folder.
+FORK_SERVER = "/pymp-xxxxxxxx/listener-xxxxxxxx"
 
 
 @contextmanager
@@ -66,6 +72,18 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file, whole."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def require_room_for_sockets(below: str, folder: str | None = None) -> None:
+    """Raises BadInput, which names TMPDIR, if a socket at the path `below` the temporary folder (or another `folder`)
+    would have a longer path than sockets can have."""
+    folder = tempfile.gettempdir() if folder is None else folder
+    longest = SOCKET_PATH - len(below)
+    if len(os.fsencode(folder)) > longest:
+        raise BadInput(
+            f"TMPDIR = {folder}: too long for the sockets in it; set it to a folder of at most {longest} characters, "
+            "such as TMPDIR=/tmp"
+        )
 
 
 def _sync(path: Path) -> None:

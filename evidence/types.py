@@ -44,7 +44,8 @@ class KeyFrame:
 class Sample:
     """One question about one video or image, read from any dataset format (rollout/dataset, docs/data.md).
 
-    answer: the reference; "[start, end]" for "temporal QA", "X\\n[start, end]" for "temporal QA (MCQ)".
+    answer: the reference; "[start, end]" for "temporal QA", "X\\n[start, end]" for "temporal QA (MCQ)". Empty if the
+        data gives none: no completion is correct then.
     options: the choices of a multiple-choice question as they are shown, with letters; the answer is a letter.
     image_size: (width, height) of the original, pixels.
     key_items: key frame's idx -> {object phrase: boxes normalised to 0-1}.

@@ -34,7 +34,7 @@ def _version_file(package: str) -> str:
     if spec is None or not spec.submodule_search_locations:
         return ""
     path = Path(spec.submodule_search_locations[0]) / "version.py"
-    return path.read_text() if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def is_needed() -> bool:
@@ -71,7 +71,7 @@ class Finder:
 def main() -> None:
     site_packages = Path(sysconfig.get_paths()["purelib"])
     shutil.copyfile(__file__, site_packages / f"{MODULE}.py")
-    (site_packages / f"{MODULE}.pth").write_text(f"import {MODULE}\n")
+    (site_packages / f"{MODULE}.pth").write_text(f"import {MODULE}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

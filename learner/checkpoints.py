@@ -44,7 +44,7 @@ class Record:
     def read(cls, path: Path) -> Record:
         """Raises BadInput if the file is not a record."""
         try:
-            data = json.loads(path.read_text())
+            data = json.loads(path.read_text(encoding="utf-8"))
             parameters = {name: Saved(tuple(shape), key) for name, (shape, key) in data.pop("parameters").items()}
             return cls(**data, parameters=parameters)
         except (ValueError, TypeError, KeyError, AttributeError) as error:

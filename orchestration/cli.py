@@ -7,6 +7,7 @@ command imports its dependencies when it runs, so that light commands start fast
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ CONFIGURED = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. `argv`: without the program's name; None uses sys.argv."""
+    _print_any_text()
     try:
         args = _parsed(sys.argv[1:] if argv is None else argv)
         args.run(args)
@@ -37,6 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunFailed as error:
         print(f"ser: {getattr(error, 'cause', error)}", file=sys.stderr)
         return 1
+    except UnicodeEncodeError as error:
+        print(
+            f"ser: {error.object!r:.200}: this locale ({error.encoding}) cannot encode it; set PYTHONUTF8=1",
+            file=sys.stderr,
+        )
+        return 2
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -44,6 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("ser: interrupted", file=sys.stderr)
         return 1
     return 0
+
+
+def _print_any_text() -> None:
+    """Let stdout and stderr print every character in any locale: escaped on a terminal, as UTF-8 into files."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and (stream.encoding or "").lower().replace("-", "") != "utf8":
+            if stream.isatty():
+                stream.reconfigure(errors="backslashreplace")
+            else:
+                stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -107,6 +125,7 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     command.add_argument("--completions", required=True, type=Path, metavar="FILE", help="JSON lines: id, text, …")
     command.add_argument("--format", help="the samples' format (default: detected from their keys)")
     command.add_argument("--media-root", type=Path, metavar="DIR", help="the root folder of the samples' media")
+    _add_no_links(command)
     command.add_argument("--referee", metavar="MODEL", help="a model folder, for a recipe that uses a referee")
     command.add_argument("--config", type=Path, metavar="FILE", help="YAML: contract, verification, … of the referee")
     command.add_argument("--progress", type=float, default=1.0, metavar="0..1", help="training progress (default 1)")
@@ -161,6 +180,11 @@ def _add_dataset(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--media-root", type=Path, metavar="DIR", help="the root folder of its media (default: its own)"
     )
+    _add_no_links(command)
+
+
+def _add_no_links(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--no-links", action="store_true", help="refuse media that are links out of the root folder")
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
@@ -207,7 +231,7 @@ def _score(args: argparse.Namespace) -> None:
     from orchestration.commands.score import score_file
     from rollout.dataset.read import DatasetFile
 
-    samples = DatasetFile(args.samples, args.format, args.media_root)
+    samples = DatasetFile(args.samples, args.format, args.media_root, not args.no_links)
     score_file(args.reward, samples, args.completions, args.progress, args.out, args.referee, args.config)
 
 
@@ -253,8 +277,8 @@ def _check(args: argparse.Namespace) -> None:
     from orchestration.commands.data import check_file
     from rollout.dataset.read import DatasetFile
 
-    test = args.against, args.against_format, args.against_media_root
-    if args.against is None and any(test):
+    test = args.against, args.against_format, args.against_media_root, not args.no_links
+    if args.against is None and any(test[:3]):
         raise BadInput("--against-format and --against-media-root describe a dataset: name it with --against TEST")
     check_file(_opened(args), args.media, DatasetFile(*test) if args.against else None, args.workers, args.json)
 
@@ -268,4 +292,4 @@ def _convert(args: argparse.Namespace) -> None:
 def _opened(args: argparse.Namespace) -> Any:
     from rollout.dataset.read import DatasetFile
 
-    return DatasetFile(args.dataset, args.format, args.media_root)
+    return DatasetFile(args.dataset, args.format, args.media_root, not args.no_links)

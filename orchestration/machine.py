@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from importlib import metadata
 
 import psutil
 
 from evidence.errors import BadInput
+from evidence.files import require_room_for_sockets
 
 GIB = 2**30
 # vLLM's CPU build is a separate distribution with the same modules.
@@ -23,6 +25,17 @@ def version(package: str) -> str | None:
         except metadata.PackageNotFoundError:
             continue
     return None
+
+
+def ray_folder() -> str:
+    """The folder below which Ray keeps its sessions."""
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+
+
+def require_short_ray_folder() -> None:
+    """Raises BadInput, which names TMPDIR, if Ray's sockets would have too long a path."""
+    session = f"session_2026-01-01_00-00-00_000000_{os.getpid()}"
+    require_room_for_sockets(f"/ray/{session}/sockets/plasma_store", ray_folder())
 
 
 def require_memory(object_store_gib: float) -> None:

@@ -10,7 +10,6 @@ Times of native video enter the positions or are text before each step, dependin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from evidence.errors import BadInput
-from evidence.families import CONTROL_TOKEN, VisionSizes, read_family
+from evidence.families import CONTROL_TOKEN, VisionSizes, generation_end_ids, read_family
 from evidence.geometry import nearest_frame
 from evidence.sampling import mean_spacing
 from evidence.types import FrameInfo, Prompt, Sample
@@ -71,6 +70,7 @@ class ChatEncoder:
 
     def __init__(self, folder: str | Path):
         self.family = family = read_family(folder)
+        generation_ids = generation_end_ids(folder)
         try:
             config = AutoConfig.from_pretrained(folder)
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -82,11 +82,17 @@ class ChatEncoder:
                 )
             )
             self.sizes = family.vision_sizes(config)
-        except (OSError, ValueError, AttributeError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # transformers and tokenizers raise many kinds for damaged files
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise BadInput(f"{folder}: not a whole model folder of type {family.model_type} ({reason})") from None
         self.patch, self.merge = self.sizes.patch, self.sizes.merge
-        self.stop_ids = _stop_ids(Path(folder), self.tokenizer.eos_token_id)
+        if self.tokenizer.eos_token_id is None:
+            raise BadInput(
+                f"{folder}: its tokenizer has no end-of-sequence token; set eos_token in tokenizer_config.json to the "
+                f"token that ends a turn ({family.tokens.turn_end} in the published models)"
+            )
+        self._require_template(folder)
+        self.stop_ids = tuple(sorted({self.tokenizer.eos_token_id, *generation_ids}))
         self.banned_ids = banned_token_ids(self.tokenizer, self.stop_ids, int(config.get_text_config().vocab_size))
 
     def encode(self, parts: Sequence[Part]) -> Prompt:
@@ -103,9 +109,7 @@ class ChatEncoder:
             {"type": "text", "text": without_control(part)} if isinstance(part, str) else {"type": kind}
             for part in parts
         ]
-        turn: dict[str, Any] = {"role": "user", "content": content}
-        text = self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
-        request = np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
+        request = self._request([{"role": "user", "content": content}])
         shown = [self._expand(slot) for slot in slots]
         before, *after = np.split(request, np.flatnonzero(self.is_visual(request)))
         pieces = [before, *(np.concatenate([ids, rest[1:]]) for (ids, _), rest in zip(shown, after, strict=True))]
@@ -119,6 +123,25 @@ class ChatEncoder:
             grids=np.array([self._grid(slot) for slot in slots], np.int32).reshape(-1, 3),
             video_times=video.times if video else None,
         )
+
+    def _request(self, turns: list[dict[str, Any]]) -> np.ndarray:
+        """int32 [R]: the ids of a chat, each image or video as one token."""
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
+
+    def _require_template(self, folder: str | Path) -> None:
+        """Require a chat template that shows an image."""
+        copy = "copy chat_template.jinja or tokenizer_config.json of the published model"
+        if not self.tokenizer.chat_template:
+            raise BadInput(f"{folder}: its tokenizer has no chat template; {copy}")
+        content = [{"type": "text", "text": "?"}, {"type": "image"}]
+        try:
+            shown = int(self.is_visual(self._request([{"role": "user", "content": content}])).sum())
+        except Exception as error:  # a template is a program: it can raise anything
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise BadInput(f"{folder}: its chat template cannot be applied ({reason}); {copy}") from None
+        if shown != 1:
+            raise BadInput(f"{folder}: its chat template shows an image as {shown} image tokens, not as one; {copy}")
 
     @property
     def tile(self) -> int:
@@ -199,16 +222,6 @@ def printed_times(template: PromptTemplate, info: FrameInfo, encoder: ChatEncode
 
 def _is_native(template: PromptTemplate, info: FrameInfo) -> bool:
     return template.native_video and info.times[-1] > info.times[0]
-
-
-def _stop_ids(folder: Path, eos: int) -> tuple[int, ...]:
-    """All ids that end a completion: the tokenizer's and those in generation_config.json."""
-    stop = {eos}
-    file = folder / "generation_config.json"
-    if file.is_file():
-        listed = json.loads(file.read_text()).get("eos_token_id", [])
-        stop.update(listed if isinstance(listed, list) else [listed])
-    return tuple(sorted(stop))
 
 
 def banned_token_ids(tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...], vocab: int) -> tuple[int, ...]:

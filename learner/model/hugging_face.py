@@ -28,9 +28,9 @@ def save_hugging_face(
             if file.suffix in {".json", ".jinja", ".txt"} and not file.name.startswith(PREFIX):
                 shutil.copy(file, part / file.name)
         dtype = _save_weights(tensors, part, file_bytes)
-        config = json.loads((part / "config.json").read_text())
+        config = json.loads((part / "config.json").read_text(encoding="utf-8"))
         config["dtype"] = str(dtype).removeprefix("torch.")
-        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _save_weights(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, file_bytes: int) -> torch.dtype:
@@ -65,5 +65,5 @@ def _save_weights(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, fil
         (folder / f"{number}.part").rename(folder / file)
         index |= dict.fromkeys(names, file)
     content = {"metadata": {"total_size": total}, "weight_map": index}
-    (folder / f"{PREFIX}.index.json").write_text(json.dumps(content, indent=2) + "\n")
+    (folder / f"{PREFIX}.index.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return dtype

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoImageProcessor
 
+from evidence.errors import BadInput
 from evidence.families import VisionSizes, read_family
 
 
@@ -27,9 +28,15 @@ class Patcher:
 
     @classmethod
     def of_model(cls, folder: str | Path) -> Patcher:
-        sizes = read_family(folder).vision_sizes(AutoConfig.from_pretrained(folder))
-        processor = AutoImageProcessor.from_pretrained(folder)
-        return cls(sizes, tuple(processor.image_mean), tuple(processor.image_std))
+        """Read sizes, mean and std from a model's folder. Raises BadInput if they are not there."""
+        family = read_family(folder)
+        try:
+            sizes = family.vision_sizes(AutoConfig.from_pretrained(folder))
+            processor = AutoImageProcessor.from_pretrained(folder)
+            return cls(sizes, tuple(processor.image_mean), tuple(processor.image_std))
+        except Exception as error:  # transformers raises many kinds for damaged files
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise BadInput(f"{folder}: its image processor cannot be loaded ({reason}); copy the model again") from None
 
     @property
     def patch(self) -> int:

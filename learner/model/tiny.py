@@ -198,4 +198,4 @@ def create_tiny_model(folder: Path, spec: TinySpec | None = None, corpus: Iterab
         ("preprocessor_config.json", "image_processor_type", family.image_processor),
         ("video_preprocessor_config.json", "video_processor_type", family.video_processor),
     ):
-        (folder / file).write_text(json.dumps({kind: name} | processor, indent=1))
+        (folder / file).write_text(json.dumps({kind: name} | processor, indent=1), encoding="utf-8")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from pathlib import Path
 
 import psutil
 
-from orchestration.machine import GIB, SHARED_MEMORY, version
+from evidence.errors import BadInput
+from evidence.files import FORK_SERVER, require_room_for_sockets
+from orchestration.leftovers import extensions_folder, orphaned_processes, stale_locks, unmapped_segments
+from orchestration.machine import GIB, SHARED_MEMORY, require_short_ray_folder, version
 
 PACKAGES = ("ray", "vllm", "deepspeed", "torch", "torchvision", "transformers", "decord", "omegaconf", "wandb", "numpy")
 # CUDA builds fail to import beside a CPU torch, and transformers and vLLM import them if they are installed.
@@ -32,4 +36,26 @@ def report() -> tuple[list[str], list[str]]:
         for package in BREAKING:
             if "+cpu" not in (version(package) or "+cpu"):
                 problems.append(f"{package} is a CUDA build and breaks transformers here; pip uninstall {package}")
-    return lines, problems
+    for require in (require_short_ray_folder, lambda: require_room_for_sockets(FORK_SERVER)):
+        try:
+            require()
+        except BadInput as error:
+            problems.append(str(error))
+    if locks := stale_locks(extensions_folder()):
+        problems.append(f"a killed run left locks that make others wait for ever; rm {' '.join(locks)}")
+    return [*lines, *leftovers(Path(SHARED_MEMORY))], problems
+
+
+def leftovers(shared_memory: Path) -> list[str]:
+    """Lines on what runs of this account have left and what costs no more than memory, with its remedy."""
+    lines = []
+    if segments := unmapped_segments(shared_memory):
+        size = sum(os.path.getsize(path) for path in segments if os.path.exists(path))
+        lines.append(
+            f"{'leftovers':14}{size / GIB:.2f} GiB of shared memory that no process of this account uses; if no other "
+            f"container shares it: rm {' '.join(segments)}"
+        )
+    if orphans := orphaned_processes():
+        pids = " ".join(orphan.split()[0] for orphan in orphans)
+        lines.append(f"{'leftovers':14}Ray processes of a run that has ended ({', '.join(orphans)}); kill {pids}")
+    return lines

@@ -57,7 +57,9 @@ def _export(record: Path, saved: Record, out: Path, dtype: str, average: bool) -
 
     from learner.model.hugging_face import save_hugging_face
     from learner.zero.consolidate import WholeModel
+    from rollout.prompt import ChatEncoder
 
+    ChatEncoder(saved.model)  # raises BadInput for files that no engine could load from the exported folder
     model = WholeModel(record, saved, average)
     torch_dtype = getattr(torch, dtype)
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()

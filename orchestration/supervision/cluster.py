@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from evidence.errors import BadInput
-from orchestration.machine import require_memory
+from orchestration.machine import require_memory, require_short_ray_folder
 
 NAMESPACE = "ser"
 # Inherited by every actor, in each of which these libraries would otherwise start one thread per core.
@@ -26,11 +26,13 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALL
 def start_ray(object_store_gib: float, gpus: float = 0.0) -> Iterator[None]:
     """Join the cluster named by RAY_ADDRESS (as in `ray job submit`), or start a local one with this object store.
 
-    Raises BadInput if the object store does not fit this machine, or if the cluster has fewer than `gpus` GPUs.
+    Raises BadInput if the object store does not fit this machine, if TMPDIR is too long for Ray's sockets, or if the
+    cluster has fewer than `gpus` GPUs.
     """
     local_cluster: dict[str, Any] = {}
     if "RAY_ADDRESS" not in os.environ:
         require_memory(object_store_gib)
+        require_short_ray_folder()
         os.environ.update(ONE_THREAD)
         store = int(object_store_gib * 2**30)
         local_cluster = {"address": "local", "object_store_memory": store, "include_dashboard": False}

@@ -54,9 +54,12 @@ async def ask_verdicts(
 async def ask_judgements(
     referee: Referee, sample: Sample, completions: Sequence[Completion]
 ) -> tuple[float | None, ...]:
-    """The text judge's score for each answer. A completion without an answer scores 0 and is not sent."""
+    """The text judge's score for each answer. A completion without an answer, or to a sample without one, scores 0 and
+    is not sent."""
 
     async def score(answer: str | None) -> float | None:
-        return 0.0 if answer is None else await referee.judge(sample.asked, sample.answer, answer)
+        if answer is None or not sample.answer:
+            return 0.0
+        return await referee.judge(sample.asked, sample.answer, answer)
 
     return tuple(await asyncio.gather(*(score(completion.answer) for completion in completions)))

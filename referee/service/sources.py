@@ -103,7 +103,7 @@ def read_calibration(path: str | Path) -> Calibration:
     """Read a file written by `ser calibrate`. Raises BadInput for any other file."""
     wanted = f'{{"temperature": {{"{KINDS[0]}": T, "{KINDS[1]}": T}}, "referee": digest}}'
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
         digest, temperature = content["referee"], {kind: float(content["temperature"][kind]) for kind in KINDS}
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); `ser calibrate` writes it") from None

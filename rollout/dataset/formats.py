@@ -13,7 +13,7 @@ from typing import Any
 from evidence.errors import BadInput
 from evidence.types import Sample
 from rollout.dataset import open_o3, ser, time_r1, video_r1, vstar
-from rollout.dataset.row import Relative, Row
+from rollout.dataset.row import Relative, Row, is_null
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def named(name: str) -> Format:
 
 def detect(rows: Iterable[dict[str, Any]]) -> Format:
     """The one format that fits the keys of `rows`. Raises BadInput, naming the keys, if none or several fit."""
-    keys = {key for row in rows for key, value in row.items() if value is not None}
+    keys = {key for row in rows for key, value in row.items() if not is_null(value)}
     fitting = [form for form in FORMATS.values() if form.fits(keys)]
     if len(fitting) == 1:
         return fitting[0]

@@ -18,6 +18,7 @@ from multiprocessing.context import ForkServerProcess
 import cv2
 
 from evidence.errors import UnreadableMedia
+from evidence.files import FORK_SERVER, require_room_for_sockets
 from evidence.sampling import SamplingContract
 from evidence.types import FrameInfo
 from rollout.frames.decoding import DIED, DecoderFailed, Turns, decode_with, examine, limit_memory, took_longer
@@ -31,7 +32,9 @@ def decoded(
     """Yield (path, its FrameInfo or the reason why it cannot be decoded) in order of completion, `workers` at a time.
 
     Each attempt of a decoder on a file runs in its own process, limited to `timeout_s` and `memory_bytes`, as in a run.
+    Raises BadInput if TMPDIR is too long for the processes' sockets.
     """
+    require_room_for_sockets(FORK_SERVER)
     waiting = deque(Turns(path) for path in paths)
     running: dict[Connection, tuple[Turns, ForkServerProcess, float]] = {}
     try:

@@ -35,6 +35,7 @@ class DataFile:
 
     format: null detects it from the keys. media_root: folder below which the media are; null is the file's own folder
         (V-STaR: its subfolder `videos`).
+    follow_links: whether media may be links to files outside the media root, as in the cache of a hub.
     tasks, sources: keep only these, if any are given.
     max_duration: keep only videos of at most this many seconds, according to the data.
     """
@@ -44,6 +45,7 @@ class DataFile:
     path: str
     format: str | None = None
     media_root: str | None = None
+    follow_links: bool = True
     tasks: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     max_duration: float | None = None
@@ -54,7 +56,7 @@ class DataFile:
 
     def read(self) -> list[Sample]:
         """The samples that pass the filters, in the file's order. Raises BadInput, also if none passes."""
-        samples = read_dataset(self.path, self.format, self.media_root)
+        samples = read_dataset(self.path, self.format, self.media_root, self.follow_links)
         for name, wanted in (("task", self.tasks), ("source", self.sources)):
             present = Counter(getattr(sample, name) for sample in samples)
             missing = [value for value in wanted if value not in present]

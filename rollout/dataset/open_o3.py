@@ -18,7 +18,7 @@ VISUAL_QA = "visual QA"
 
 
 def read(row: Row) -> Sample:
-    task, answer = row.text("task"), row.text("answer")
+    task, answer = row.text("task"), row.answer("answer")
     # A row may name both; its task then says which of them it is about.
     video, image = row.media("video_path"), row.media("image_path")
     if video is not None and image is not None:
@@ -47,7 +47,7 @@ def write(sample: Sample, relative: Relative) -> dict[str, Any]:
         "source": sample.source,
         "task": sample.task,
         "question": sample.question,
-        "answer": sample.answer,
+        "answer": sample.answer or None,
         "video_path": sample.video_path and relative(sample.video_path),
         "image_path": sample.image_path and relative(sample.image_path),
         "image_size": sample.image_size,
@@ -72,7 +72,7 @@ def read_key_items(row: Row) -> dict[str, dict[str, tuple[Box, ...]]]:
 
 
 def _answered_span(task: str, answer: str) -> tuple[tuple[float, float], ...]:
-    if task not in (TEMPORAL_QA, TEMPORAL_MCQ):
+    if not answer or task not in (TEMPORAL_QA, TEMPORAL_MCQ):
         return ()
     before, _, last = answer.rpartition("\n")
     try:

@@ -1,12 +1,14 @@
 """One row of a dataset file, with typed access to its keys; errors name the key.
 
-Guarantees: null and absent are the same; every number is finite; every string can be encoded as UTF-8; a media path
-stays below the media root, also through links and absolute paths; the row records which of its keys were read.
+Guarantees: null and absent are the same, and so is NaN in place of a text, an object or a list; every number is finite;
+every string can be encoded as UTF-8; a media path, as it is written, stays below the media root, and through links too
+where links are not followed; the row records which of its keys were read.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -23,18 +25,19 @@ SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 class Row:
     """`values`: the row at position `index` (from 0) of a file whose media are below `media_root`, a resolved path.
+    follow_links: whether a media path below the root may be a link to a file elsewhere, as in the cache of a hub.
 
     The methods raise KeyError if a required key is missing, and ValueError if a value is not of the required kind.
     """
 
-    def __init__(self, values: dict[str, Any], index: int, media_root: Path):
-        self.values, self.index, self.media_root = values, index, media_root
+    def __init__(self, values: dict[str, Any], index: int, media_root: Path, follow_links: bool = True):
+        self.values, self.index, self.media_root, self.follow_links = values, index, media_root, follow_links
         self._read: set[str] = set()
 
     @property
     def unread(self) -> list[str]:
         """Keys that have a value and were not read."""
-        return [key for key, value in self.values.items() if value is not None and key not in self._read]
+        return [key for key, value in self.values.items() if not is_null(value) and key not in self._read]
 
     def value(self, key: str) -> Any:
         self._read.add(key)
@@ -49,11 +52,24 @@ class Row:
         return value
 
     def text(self, key: str) -> str:
-        """A string that is not empty; a number is converted."""
+        """A string that is not empty; a finite number is converted."""
         value = self.needed(key)
-        if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        if is_null(value):
+            raise KeyError(key)
+        kept = (
+            isinstance(value, str | int | float) and not isinstance(value, bool) and value not in (math.inf, -math.inf)
+        )
+        if not kept or not str(value).strip():
             raise ValueError(f"the key '{key}' must be a text that is not empty, not {value!r:.40}")
         return str(value)
+
+    def id(self, key: str) -> str:
+        """A text as in `text`, or the row's position if it is null."""
+        return str(self.index) if is_null(self.value(key)) else self.text(key)
+
+    def answer(self, key: str) -> str:
+        """The reference answer, a text as in `text`; empty if it is null."""
+        return "" if is_null(self.value(key)) else self.text(key)
 
     def optional_text(self, key: str) -> str | None:
         """A string, or None if it is absent or empty."""
@@ -75,7 +91,7 @@ class Row:
         """An object inside this row. `what` begins the message of the ValueError."""
         if not isinstance(value, dict):
             raise ValueError(f"{what}, not {value!r:.40}")
-        return Row(value, self.index, self.media_root)
+        return Row(value, self.index, self.media_root, self.follow_links)
 
     def number(self, key: str) -> float:
         return number(self.needed(key), f"the key '{key}'")
@@ -120,23 +136,42 @@ class Row:
         return paths
 
     def below_root(self, path: str, key: str) -> str:
-        """The absolute form of `path`, relative to the media root. Raises ValueError unless it is below the root."""
-        media = resolved(self.media_root / path, f"the {key}")
-        if media == self.media_root:
+        """The absolute form of `path`, relative to the media root, under the name by which it is written: a link's own
+        name decides what kind of file it is. Raises ValueError unless it is below the root."""
+        target = resolved(self.media_root / path, f"the {key}")
+        written = os.path.normpath(path)
+        if os.path.isabs(written):  # the root is resolved, so the folder must be
+            folder = resolved(Path(written).parent, f"the {key}")
+            written = os.path.relpath(folder / Path(written).name, self.media_root)
+        if written == ".":
             raise ValueError(f"the {key} {path!r} is the media root {self.media_root} itself; name a file below it")
-        if not media.is_relative_to(self.media_root):
+        if Path(written).parts[0] == "..":
             raise ValueError(
                 f"the {key} {path!r} leaves the media root {self.media_root}; move the file below it, or name another"
             )
-        return str(media)
+        if not (self.follow_links or target.is_relative_to(self.media_root)):
+            raise ValueError(
+                f"the {key} {path!r} is a link that leaves the media root {self.media_root}, and links are forbidden "
+                "(follow_links=false, --no-links); put the file itself there, or name another root"
+            )
+        return str(self.media_root / written)
 
 
 def resolved(path: Path, what: str) -> Path:
     """The absolute path without links. Raises BadInput if a link cannot be followed, such as a link to itself."""
     try:
         return path.resolve()
+    except UnicodeEncodeError as error:
+        raise BadInput(
+            f"{what} {str(path)!r} cannot be encoded by this locale ({error.encoding}); set PYTHONUTF8=1"
+        ) from None
     except (OSError, RuntimeError, ValueError) as error:
         raise BadInput(f"{what} {str(path)!r} cannot be followed ({error}); fix its links or name another") from None
+
+
+def is_null(value: Any) -> bool:
+    """Whether a value is missing: null, or NaN, which pandas writes for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def number(value: Any, what: str) -> float:
@@ -181,6 +216,8 @@ def _require_characters(value: Any, key: str) -> None:
 
 
 def _of_type(value: Any, kind: type, key: str, wanted: str) -> Any:
-    if value is not None and not isinstance(value, kind):
+    if is_null(value):
+        return None
+    if not isinstance(value, kind):
         raise ValueError(f"the key '{key}' must be {wanted}, not {value!r:.40}")
     return value

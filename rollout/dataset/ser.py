@@ -12,7 +12,7 @@ from typing import Any
 
 from evidence.types import Sample
 from rollout.dataset.open_o3 import read_key_frames, read_key_items
-from rollout.dataset.row import Relative, Row, span
+from rollout.dataset.row import Relative, Row, is_null, span
 
 MEDIA = {"video_path": "video", "image_path": "image"}
 KEYS = [MEDIA.get(field.name, field.name) for field in fields(Sample)]
@@ -26,11 +26,11 @@ def read(row: Row) -> Sample:
     video, image = row.video_or_image("video", "image")
     follow_ups = row.inner(row.mapping("follow_ups"), "follow_ups")
     return Sample(
-        id=str(row.index) if row.value("id") is None else row.text("id"),
+        id=row.id("id"),
         source=row.optional_text("source") or "unknown",
         task=row.text("task"),
         question=row.text("question"),
-        answer=row.text("answer"),
+        answer=row.answer("answer"),
         video_path=video,
         image_path=image,
         image_size=row.size("image_size"),
@@ -42,7 +42,7 @@ def read(row: Row) -> Sample:
         duration=row.optional_amount("duration"),
         fps=row.optional_amount("fps"),
         domain=row.optional_text("domain"),
-        follow_ups={key: follow_ups.text(key) for key, text in follow_ups.values.items() if text is not None},
+        follow_ups={key: follow_ups.text(key) for key, text in follow_ups.values.items() if not is_null(text)},
     )
 
 
@@ -50,4 +50,5 @@ def write(sample: Sample, relative: Relative) -> dict[str, Any]:
     values = asdict(sample)
     for field in MEDIA:
         values[field] = values[field] and relative(values[field])
+    values["answer"] = values["answer"] or None
     return {MEDIA.get(name, name): value for name, value in values.items() if value not in (None, (), {})}

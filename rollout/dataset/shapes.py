@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from evidence.errors import BadInput
-from evidence.files import whole_folder
+from evidence.files import FORK_SERVER, require_room_for_sockets, whole_folder
 from evidence.geometry import convert
 from evidence.types import NORMALISED, Box, BoxSpace
 
@@ -250,6 +250,7 @@ def make_shapes(
         raise BadInput("make-shapes: sizes must be 0 or more, one of them above 0, and questions at least 1")
     if seed < 0 or workers < 1:
         raise BadInput(f"make-shapes: seed = {seed}, workers = {workers}: seed must be 0 or more, workers at least 1")
+    require_room_for_sockets(FORK_SERVER)
     counts = {}
     # Not forked from this process: with threads, as in a Ray driver, a fork can deadlock on their locks.
     processes = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"))
@@ -263,9 +264,9 @@ def make_shapes(
             for done, clip_samples in enumerate(pool.map(_make_clip, jobs, chunksize=16), 1):
                 samples.extend(clip_samples)
                 progress(split, done, clips)
-            (part / f"{split}.json").write_text(json.dumps(samples))
+            (part / f"{split}.json").write_text(json.dumps(samples), encoding="utf-8")
             counts[split] = len(samples)
             for most in (1, 2) if split == "train" else ():
                 few = [s for s in samples if len({p for items in s["key_items"].values() for p in items}) <= most]
-                (part / f"{split}_le{most}.json").write_text(json.dumps(few))
+                (part / f"{split}_le{most}.json").write_text(json.dumps(few), encoding="utf-8")
     return counts

@@ -23,25 +23,26 @@ def read_time_r1(row: Row) -> Sample:
 
 
 def read_tvgbench(row: Row) -> Sample:
-    answer = row.text("answer")
+    answer = row.answer("answer")
     numbers = START_END.fullmatch(answer)
-    if numbers is None:
+    if answer and numbers is None:
         raise ValueError(f"the key 'answer' must be \"start-end\" in seconds, not {answer!r:.40}")
     row.value("question_type")  # not needed: the same in all rows
-    return _sample(row, row.media("path"), row.text("question"), span(list(numbers.groups()), "the key 'answer'"))
+    when = span(list(numbers.groups()), "the key 'answer'") if numbers else None
+    return _sample(row, row.media("path"), row.text("question"), when)
 
 
-def _sample(row: Row, video: str | None, sentence: str, when: tuple[float, float]) -> Sample:
+def _sample(row: Row, video: str | None, sentence: str, when: tuple[float, float] | None) -> Sample:
     if video is None:
         raise ValueError("the path of its video is missing or null")
     return Sample(
-        id=str(row.index) if row.value("qid") is None else row.text("qid"),
+        id=row.id("qid"),
         source=row.optional_text("dataset_name") or "unknown",
         task=TEMPORAL_QA,
         question=WHEN + sentence,
-        answer=json.dumps(when),
+        answer=json.dumps(when) if when else "",
         video_path=video,
-        spans=(when,),
+        spans=(when,) if when else (),
         duration=row.optional_amount("duration"),
         domain=row.optional_text("qsemtype"),
     )

@@ -18,7 +18,9 @@ PLACEHOLDER = re.compile(r"(?:\s*<(?:video|image)>)+\s*")
 
 
 def _answer(row: Row, key: str) -> str:
-    text = row.text(key)
+    text = row.answer(key)
+    if not text:
+        return ""
     tagged = ANSWER.fullmatch(text)
     answer = tagged[1].strip() if tagged else text
     if not answer:
@@ -51,7 +53,7 @@ def read_video_r1(row: Row) -> Sample:
         answer=answer,
         video_path=path if kind == "video" else None,
         image_path=path if kind == "image" else None,
-        reasoning=process and process + _conclusion(answer),
+        reasoning=process + _conclusion(answer) if process and answer else None,
         options=row.texts("options"),
         spans=_grounded(answer),
     )
@@ -66,7 +68,7 @@ def write_video_r1(sample: Sample, relative: Relative) -> dict[str, Any]:
         "problem_type": sample.task,
         "options": sample.options,
         **({"process": process} if process else {}),
-        "solution": _conclusion(sample.answer),
+        "solution": _conclusion(sample.answer) if sample.answer else None,
         "path": relative(sample.media_path),
         "data_source": sample.source,
     }
@@ -103,7 +105,7 @@ def write_easy_video_r1(sample: Sample, relative: Relative) -> dict[str, Any]:
     return {
         "problem_id": sample.id,
         "problem": f"<{kind}>{sample.question}",
-        "answer": sample.answer,
+        "answer": sample.answer or None,
         f"{kind}s": [relative(sample.media_path)],
         "data_type": kind,
         "problem_type": sample.task,
@@ -113,4 +115,4 @@ def write_easy_video_r1(sample: Sample, relative: Relative) -> dict[str, Any]:
 
 
 def _id(row: Row) -> str:
-    return str(row.index) if row.value("problem_id") is None else row.text("problem_id")
+    return row.id("problem_id")

@@ -1,8 +1,9 @@
 """Decoders behind one small interface: the track of a video, and the pixels of selected frames.
 
 Guarantees: frame i is the i-th in display order, upright as a player shows it, and begins at `Track.times[i]`, also if
-the frame rate varies; a decoder that cannot guarantee this for a file raises an error. The first frame is at time 0.
-(AVI stores no times; FFmpeg guesses them.)
+the frame rate varies; a decoder that cannot guarantee this for a file raises an error. The first frame is at time 0,
+also if the sound begins before it. (AVI stores no times; FFmpeg guesses them.) Transparent pixels are composited on
+white, and 16-bit gray is scaled to 8 bits.
 
 On a damaged file, decoders raise one of FAILURES. Damage that a codec conceals, as in a block of a predicted frame, is
 not detected.
@@ -29,6 +30,7 @@ import numpy as np
 import PIL
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image, ImageOps
@@ -61,6 +63,8 @@ class Track:
     times: float64 [n], start of each frame in seconds; duration: end of the last one in seconds.
     pts: int64 [n], the same times in units of the stream; keys: int64, increasing, indices of the key frames.
     format: the container's format, by FFmpeg's name.
+    pixel_aspect: width of a displayed pixel over its height, in the upright frame; 1 for square pixels.
+    transparent: whether the pixels have an alpha channel.
     """
 
     times: np.ndarray
@@ -68,10 +72,13 @@ class Track:
     pts: np.ndarray
     keys: np.ndarray
     format: str
+    pixel_aspect: float = 1.0
+    transparent: bool = False
 
 
 def read_track(path: str) -> Track:
-    """Read all packets without decoding. Raises one of FAILURES, also if the file ends before its last frame."""
+    """Read all packets; at most the first frame is decoded. Raises one of FAILURES, also if the file ends before its
+    last frame."""
     with av.open(path) as container:
         stream = _video_stream(container)
         # An MP4 stores the positions of its frames in advance. Nothing else reveals a file cut between two packets.
@@ -85,6 +92,8 @@ def read_track(path: str) -> Track:
             if p.size and not p.is_discard
         ]
         base, format = float(stream.time_base or 1), container.format.name
+        transparent = _has_alpha(stream.codec_context.format)
+        pixel_aspect = float(stream.sample_aspect_ratio or 1)
     if not packets:
         raise ValueError("it holds no frame")
     stored, durations, are_keys, are_corrupt = zip(*packets)
@@ -99,7 +108,22 @@ def read_track(path: str) -> Track:
         pts=pts,
         keys=np.flatnonzero(np.array(are_keys)[order]),
         format=format,
+        pixel_aspect=1 / pixel_aspect if pixel_aspect != 1 and _lies_on_its_side(path) else pixel_aspect,
+        transparent=transparent,
     )
+
+
+def _lies_on_its_side(path: str) -> bool:
+    """Whether frames are stored turned by a quarter, which only a decoded frame says."""
+    with av.open(path) as container:
+        frame = next(container.decode(_video_stream(container)), None)
+        if frame is None:
+            raise ValueError("its first frame cannot be decoded")
+        return frame.rotation % 180 != 0
+
+
+def _has_alpha(pixels: VideoFormat | None) -> bool:
+    return pixels is not None and any(component.is_alpha for component in pixels.components)
 
 
 def _video_stream(container: InputContainer) -> VideoStream:
@@ -116,6 +140,8 @@ def _video_stream(container: InputContainer) -> VideoStream:
 def _decord_frames(path: str, track: Track, indices: Sequence[int]) -> Iterator[np.ndarray]:
     if track.format not in EXACT_SEEKS:
         raise ValueError(f"decord seeks wrongly in {track.format}")
+    if track.transparent:
+        raise ValueError("decord ignores transparency")
     reader = decord.VideoReader(path, num_threads=1)
     if len(reader) != len(track.times):
         raise ValueError(f"decord finds {len(reader)} frames, the container has {len(track.times)}")
@@ -143,7 +169,10 @@ def _pyav_frames(path: str, track: Track, indices: Sequence[int]) -> Iterator[np
             if frame is None or frame.pts != wanted or frame.is_corrupt:
                 raise ValueError(f"the frame at {track.times[index]:.3f} s cannot be decoded")
             last = index
-            yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+            pixels = (
+                _on_white(frame.to_ndarray(format="rgba")) if track.transparent else frame.to_ndarray(format="rgb24")
+            )
+            yield np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
 
 
 def _frames_from(path: str, opened: ExitStack, keys: Sequence[int], wanted: int) -> Iterator[VideoFrame]:
@@ -170,14 +199,39 @@ def _frames_from(path: str, opened: ExitStack, keys: Sequence[int], wanted: int)
 
 
 def read_image(path: str) -> np.ndarray:
-    """uint8 [H, W, 3], RGB, rotated according to its EXIF data."""
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    """uint8 [H, W, 3], RGB, rotated according to its EXIF data. Raises one of FAILURES, also for pixels whose range is
+    not known."""
+    with Image.open(path) as stored:
+        image = ImageOps.exif_transpose(stored)
+    if image.mode.startswith(("I", "F")):
+        return _scaled_gray(image)
+    if image.has_transparency_data:
+        return _on_white(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("RGB"))
 
 
+def _scaled_gray(image: Image.Image) -> np.ndarray:
+    """A gray image with more than 8 bits: integers of 0-65535, or floating-point numbers of 0-1."""
+    most = 1 if image.mode == "F" else 65535
+    values = np.asarray(image, np.float32)
+    if not (values.min() >= 0 and values.max() <= most):  # false for NaN
+        raise ValueError(f"its gray values are not between 0 and {most}, so their range is not known")
+    transparent = image.info.get("transparency")
+    gray = np.where(values == transparent, 255, np.rint(values * (255 / most))).astype(np.uint8)
+    return np.repeat(gray[:, :, None], 3, axis=2)
+
+
+def _on_white(rgba: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 4], alpha last -> uint8 [H, W, 3]."""
+    image = Image.fromarray(rgba)
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
+
+
+# To be raised whenever the same decoder is made to return other pixels: frames cached before must not be used again.
+RULES = 2
 # Decoder and resizer with their versions, which determine the pixels; part of frame keys.
 VERSIONS = {
-    name: f"{name} {version}, opencv {cv2.__version__}"
+    name: f"{name} {version}, opencv {cv2.__version__}, rules {RULES}"
     for name, version in (("decord", decord.__version__), ("pyav", av.__version__), ("pillow", PIL.__version__))
 }
 # (path, track, increasing indices) -> the frames at these indices, uint8 [H, W, 3] RGB.

@@ -76,6 +76,9 @@ def identify(path: str) -> Identity:
         raise UnreadableMedia(path, "no such file") from None
     except OSError as error:
         raise UnreadableMedia(path, error.strerror or type(error).__name__) from None
+    except UnicodeEncodeError as error:
+        reason = f"this locale ({error.encoding}) cannot encode its name; set PYTHONUTF8=1"
+        raise UnreadableMedia(path, reason) from None
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableMedia(path, "no such file")
     if not status.st_size:
@@ -193,20 +196,28 @@ def _read(
     decoder: str, path: str, identity: Identity, contract: SamplingContract, key_times: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, float, tuple[int, int]]:
     """(frames, their times, duration, original size). At most one frame, or one batch, is in memory at full size."""
+    pixel_aspect = 1.0
     if decoder == "pillow":
         times, duration, decoded = np.zeros(1), 0.0, iter([read_image(path)])
     else:
         track = _track(path, identity)
         indices = frame_indices(track.times, contract, key_times)
         times, duration, decoded = track.times[indices], track.duration, VIDEO[decoder](path, track, indices.tolist())
+        pixel_aspect = track.pixel_aspect
     first = next(decoded)
     original = first.shape[1], first.shape[0]
-    width, height = resized_size(*original, contract, len(times))
+    width, height = resized_size(*_displayed(original, pixel_aspect), contract, len(times))
     frames = np.empty((len(times), height, width, 3), np.uint8)
     frames[0] = _resize(first, (width, height))
     for frame, target in zip(decoded, frames[1:]):
         target[:] = _resize(frame, (width, height))
     return frames, times, duration, original
+
+
+def _displayed(stored: tuple[int, int], pixel_aspect: float) -> tuple[int, int]:
+    """(width, height) at which a player shows a frame of `stored` size: the shorter side of its pixels is stretched."""
+    width, height = stored
+    return (round(width * pixel_aspect), height) if pixel_aspect > 1 else (width, round(height / pixel_aspect))
 
 
 def _resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from evidence.digests import model_digest
 from evidence.errors import BadInput
+from learner.checkpoints import Record
 from orchestration import cli
 from orchestration.config import load_config
 from orchestration.settings import TrainConfig
@@ -215,6 +217,45 @@ def test_a_model_of_an_unsupported_family(train: Refused, tmp_path: Path, key: s
     (tmp_path / "llava/config.json").write_text('{"model_type": "llava"}')
     error = train(f"{key}={tmp_path}/llava")
     assert f"{tmp_path}/llava: model_type = llava: must be qwen2_5_vl or " in error
+
+
+# Damage to a model's folder: the file, its new content (None: without the file), and what the message says.
+DAMAGES = {
+    "broken": ("generation_config.json", "{", "generation_config.json: not valid JSON"),
+    "no end token": ("tokenizer_config.json", '{"eos_token": null}', "no end-of-sequence token"),
+    "no template": ("chat_template.jinja", None, "no chat template"),
+}
+
+
+@pytest.mark.parametrize(("file", "content", "words"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_model_folder_is_refused(
+    train: Refused, refused: Refused, world: Path, tmp_path: Path, file: str, content: str | None, words: str
+) -> None:
+    model = shutil.copytree(ROOT / "assets/policy", tmp_path / "model")
+    if content is None:
+        (model / file).unlink()
+    else:
+        (model / file).write_text(content, encoding="utf-8")
+    run = tmp_path / "run/checkpoints/step-000001"
+    run.mkdir(parents=True)
+    (run / "zero_pp_rank_0_mp_rank_00_optim_states.pt").touch()
+    Record(str(model), model_digest(str(model)), 1, "float32", False, None, {}, {"step": 1}).write(
+        run.with_suffix(".json")
+    )
+    sft = [
+        f"model={model}",
+        f"run_dir={tmp_path}/sft",
+        f"out={tmp_path}/out",
+        f"stages=[{{data: {world}/train.json, steps: 1}}]",
+    ]
+    for error in (
+        train(f"model.policy={model}", f"run_dir={tmp_path}/other"),
+        train(f"model.referee={model}", f"run_dir={tmp_path}/other"),
+        refused("sft", ROOT / "configs/sft/policy.yaml", *sft),
+        refused("export", run, "--out", tmp_path / "exported"),
+    ):
+        assert str(model) in error
+        assert words in error
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video"])

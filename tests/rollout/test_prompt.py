@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModel
 from transformers.video_utils import VideoMetadata
 
+from evidence.errors import BadInput
 from evidence.types import FrameInfo, Sample
 from rollout.prompt import ChatEncoder, NativeVideo, build_prompt, without_control
 from rollout.template import PromptTemplate
@@ -51,6 +53,34 @@ def test_no_control_token_survives(text: str) -> None:
     cleaned = without_control(text)
     assert without_control(cleaned) == cleaned
     assert "<|a|>" not in cleaned
+
+
+def test_a_null_end_token_of_the_generation_config_is_absent(tiny_model: Path, encoder: Any, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    (model / "generation_config.json").write_text('{"eos_token_id": null, "use_cache": true}', encoding="utf-8")
+    assert ChatEncoder(model).stop_ids == encoder.stop_ids
+    (model / "generation_config.json").write_text('{"eos_token_id": [0]}', encoding="utf-8")
+    assert ChatEncoder(model).stop_ids == (0, *encoder.stop_ids)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("generation_config.json", '{"eos_token_id": "a"}', "eos_token_id = 'a': must be a token id"),
+        ("chat_template.jinja", "{{ messages[0].role }}", "its chat template shows an image as 0 image tokens"),
+        ("chat_template.jinja", "{% if %}", "its chat template cannot be applied"),
+        ("preprocessor_config.json", "{", r"preprocessor_config\.json: not valid JSON"),
+        ("tokenizer.json", "{}", "not a whole model folder"),
+    ],
+)
+def test_damaged_files_of_a_model_are_refused(
+    tiny_model: Path, tmp_path: Path, file: str, content: str, words: str
+) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    (model / file).write_text(content, encoding="utf-8")
+    with pytest.raises(BadInput, match=words) as refusal:
+        ChatEncoder(model)
+    assert len(str(refusal.value).splitlines()) == 1
 
 
 def test_the_stop_token_is_not_banned_and_control_tokens_are(either_encoder: Any) -> None:

@@ -55,3 +55,10 @@ def test_a_completion_without_an_answer_scores_0_and_is_not_sent_to_the_judge() 
     assert group.judgements == (0.75, 0.0)
     assert [answer for _, _, answer in referee.judged] == ["left"]
     assert not referee.verified
+
+
+def test_an_answer_to_a_sample_without_one_scores_0_and_is_not_sent_to_the_judge() -> None:
+    referee, group = Referee(), view(sample(answer=""), WITH_CLAIM)
+    graph = RewardGraph(RewardConfig(terms={"text_judge": TermConfig()}))
+    assert asyncio.run(answered(group, graph, referee, FRAMES, None)).judgements == (0.0,)
+    assert not referee.judged

@@ -146,6 +146,11 @@ def test_a_sample_with_options_is_a_multiple_choice():
     assert accuracy(answered(sample("mine", "B", options=("A. a", "B. b")), "B.", "A")) == [1, 0]
 
 
+@pytest.mark.parametrize("task", ["boolean", "OCR", "multiple choice", "numerical", "temporal QA", "free-form"])
+def test_no_answer_is_right_where_the_sample_has_none(task: str):
+    assert accuracy(answered(sample(task, ""), "", "left")) == [0.0, 0.0]
+
+
 def test_options_of_accuracy():
     group = answered(sample(), "A red cup.", "a red")
     assert accuracy(group, free_form="exact") == [1, 0]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from evidence.errors import BadInput
+from evidence.sampling import SamplingContract
 from rollout.dataset import read_dataset
+from rollout.dataset.read import OTHER_KINDS
+from rollout.frames.decoding import decode
 
 ROW = {"id": "a", "task": "t", "question": "What?", "answer": "It.", "video_path": "v.mp4"}
 LABELLED: dict[str, Any] = ROW | {
@@ -134,7 +140,11 @@ def test_the_message_for_a_missing_file_in_an_empty_folder(tmp_path: Path) -> No
     ("changes", "words"),
     [
         ({"question": ["a"]}, ["'question'", "a text"]),
-        ({"answer": None}, ["'answer'", "missing or null"]),
+        ({"answer": []}, ["'answer'", "a text"]),
+        ({"answer": float("inf")}, ["'answer'", "a text", "inf"]),
+        ({"question": float("nan")}, ["'question'", "missing or null"]),
+        ({"task": float("nan")}, ["'task'", "missing or null"]),
+        ({"video_path": float("nan")}, ["'video_path'", "missing or null"]),
         ({"video_path": 5}, ["'video_path'", "a path"]),
         ({"video_path": "../a\nb"}, ["leaves the media root", "name another"]),
         ({"image_size": [640]}, ["'image_size'", "[width, height]"]),
@@ -160,13 +170,80 @@ def test_a_wrong_value_is_refused_and_its_key_named(tmp_path: Path, changes: dic
     assert all(word in message for word in [": sample 2: ", *words]), message
 
 
-def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
-    data, outside = tmp_path / "data", tmp_path / "outside"
-    data.mkdir()
-    outside.mkdir()
-    (data / "videos").symlink_to(outside)
-    row = ROW | {"video_path": "videos/v.mp4"}
-    assert "leaves the media root" in refusal_of(write(data, json.dumps([row])))
+def test_links_out_of_the_folder_are_followed_unless_they_are_forbidden(tmp_path: Path) -> None:
+    blobs, data = tmp_path / "blobs", tmp_path / "snapshots/abc"
+    (data / "clips").mkdir(parents=True)
+    blobs.mkdir()
+    write(blobs, json.dumps([ROW | {"video_path": "clips/a.mp4"}])).rename(blobs / "1")
+    Image.new("RGB", (4, 2)).save(blobs / "2", "PNG")
+    (data / "data.json").symlink_to("../../blobs/1")
+    for name in ("a.mp4", "b.png"):
+        (data / "clips" / name).symlink_to("../../../blobs/2")
+    (data / "videos").symlink_to(blobs)
+    (sample,) = read_dataset(data / "data.json")
+    assert sample.media_path == str(data / "clips/a.mp4")
+    # The link's own name says that it is an image; the file that it leads to has no suffix.
+    assert decode(str(data / "clips/b.png"), SamplingContract(multiple=2))[1].times == (0.0,)
+    for path in ("clips/a.mp4", "videos/2", str(data / "clips/a.mp4")):
+        file = data / "data.jsonl"
+        file.write_text(json.dumps(ROW | {"video_path": path}), encoding="utf-8")
+        assert read_dataset(file)[0].media_path == str(data / path)
+        with pytest.raises(BadInput, match=r"is a link that leaves the media root .* links are forbidden"):
+            read_dataset(file, follow_links=False)
+    file.write_text(json.dumps(ROW | {"video_path": "data.jsonl"}), encoding="utf-8")
+    assert read_dataset(file, follow_links=False)[0].media_path == str(file)
+
+
+@pytest.mark.parametrize("path", ["../blobs/2", "clips/../../blobs/2", "videos/../../blobs/2", "{tmp}/blobs/2"])
+def test_a_path_that_is_written_to_leave_the_folder_is_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs/2").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/videos").symlink_to(tmp_path / "blobs")
+    file = write(tmp_path / "data", json.dumps([ROW | {"video_path": path.format(tmp=tmp_path)}]))
+    assert "leaves the media root" in refusal_of(file)
+
+
+def test_an_absolute_path_may_lead_to_the_root_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data")
+    file = write(tmp_path / "data", json.dumps([ROW | {"video_path": str(tmp_path / "link/v.mp4")}]))
+    assert read_dataset(file)[0].media_path == str(tmp_path / "data/v.mp4")
+
+
+@pytest.mark.parametrize("answer", ["NaN", "null", None])
+def test_a_missing_answer_is_empty_and_not_the_word_nan(tmp_path: Path, answer: str | None) -> None:
+    row = json.dumps(without("answer"))
+    (sample,) = read_dataset(write(tmp_path, row if answer is None else f'{row[:-1]}, "answer": {answer}}}'))
+    assert sample.answer == ""
+
+
+@pytest.mark.parametrize("key", LABELLED.keys() - ROW.keys())
+def test_nan_in_place_of_a_text_a_list_or_an_object_is_null(tmp_path: Path, key: str) -> None:
+    null, nan = read_dataset(write(tmp_path, json.dumps([LABELLED | {key: None}, LABELLED | {key: float("nan")}])))
+    assert nan == null
+
+
+@pytest.mark.parametrize("text", [json.dumps([ROW]), json.dumps(ROW) + "\n"])
+@pytest.mark.parametrize("name", ["data.json.gz", "data.jsonl.gz", "data.json"])
+def test_a_file_compressed_by_gzip_is_read(tmp_path: Path, text: str, name: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+    assert read_dataset(tmp_path / name) == read_dataset(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: data[:20] + b"x" * (len(data) - 20)])
+@pytest.mark.parametrize("text", [json.dumps([ROW] * 30), json.dumps(ROW) * 30])
+def test_damaged_gzip_data_are_refused(tmp_path: Path, text: str, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "data.json.gz"
+    path.write_bytes(damage(gzip.compress(text.encode())))
+    assert "its gzip data are damaged or cut short" in refusal_of(path)
+
+
+@pytest.mark.parametrize(("start", "kind"), OTHER_KINDS.items())
+def test_files_of_other_kinds_are_named_as_what_they_are(tmp_path: Path, start: bytes, kind: str) -> None:
+    path = tmp_path / "data.parquet"
+    path.write_bytes(start + b"\x15\x04\n[")
+    assert f": is {kind}; write it as JSON, one object per line" in refusal_of(path)
 
 
 def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:

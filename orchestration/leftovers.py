@@ -1,0 +1,67 @@
+"""What killed runs of this account left behind. Nothing is removed here: `ser doctor` says how."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from pathlib import Path
+
+import psutil
+
+# PyTorch compiles an extension under a lock file, and waits for ever for one whose holder was killed. No extension
+# takes this long to compile.
+BUILD_S = 1800.0
+LEAST_BYTES = 2**20  # smaller files in shared memory, such as semaphores, do not matter
+SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_(\d+)")
+
+
+def extensions_folder() -> Path:
+    """The folder in which PyTorch compiles extensions."""
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache/torch_extensions")
+
+
+def stale_locks(folder: Path) -> list[str]:
+    """Lock files of compilations that have ended, as far as their age or the absence of a compiler tells."""
+    locks = [path for depth in ("*/lock", "*/*/lock") for path in folder.glob(depth)]
+    if not locks:
+        return []
+    building = any(process.info["name"] in ("ninja", "c++", "g++", "cc1plus", "nvcc") for process in _processes("name"))
+    return sorted(str(lock) for lock in locks if not building or time.time() - lock.stat().st_mtime > BUILD_S)
+
+
+def unmapped_segments(folder: Path) -> list[str]:
+    """Files of this account in shared memory, of LEAST_BYTES or more, that no process of this account has mapped or
+    open."""
+    used: set[str] = set()
+    for process in _processes("pid"):
+        with contextlib.suppress(OSError):
+            maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
+            used.update(line.split(maxsplit=5)[5] for line in maps.splitlines() if f" {folder}/" in line)
+            for descriptor in os.scandir(f"/proc/{process.pid}/fd"):
+                with contextlib.suppress(OSError):
+                    used.add(os.readlink(descriptor.path))
+    unused = []
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            status = entry.stat(follow_symlinks=False)
+            if status.st_uid == os.getuid() and status.st_size >= LEAST_BYTES and entry.path not in used:
+                unused.append(entry.path)
+    return sorted(unused)
+
+
+def orphaned_processes() -> list[str]:
+    """Ray processes of this account whose driver, named by the folder of their session, is dead: "pid name" each."""
+    orphans = []
+    for process in _processes("pid", "name", "cmdline"):
+        session = SESSION.search(" ".join(process.info["cmdline"] or ()))
+        if session and not psutil.pid_exists(int(session[1])):
+            orphans.append(f"{process.pid} {process.info['name']}")
+    return orphans
+
+
+def _processes(*attributes: str) -> list[psutil.Process]:
+    """This account's processes, with `attributes` in their `info`."""
+    uid = os.getuid()
+    return [p for p in psutil.process_iter(["uids", *attributes]) if p.info["uids"] and p.info["uids"].real == uid]

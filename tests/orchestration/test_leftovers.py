@@ -1,0 +1,60 @@
+"""What killed runs leave behind is found, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestration.commands.doctor import leftovers, report
+from orchestration.leftovers import BUILD_S, LEAST_BYTES, SESSION, stale_locks, unmapped_segments
+
+
+def test_the_lock_of_a_killed_compilation_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    assert not any("locks" in problem for problem in report()[1])
+    lock = tmp_path / "py311_cpu/deepspeed_shm_comm/lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    os.utime(lock, (1, 1))
+    assert stale_locks(tmp_path) == [str(lock)]
+    (problem,) = (problem for problem in report()[1] if "locks" in problem)
+    assert f"rm {lock}" in problem
+    assert lock.exists()
+
+
+def test_the_lock_of_a_running_compilation_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Compiler:
+        info = {"name": "ninja"}  # noqa: RUF012
+
+    monkeypatch.setattr("orchestration.leftovers._processes", lambda *_: [Compiler()])
+    (tmp_path / "op").mkdir()
+    lock = tmp_path / "op/lock"
+    lock.touch()
+    assert stale_locks(tmp_path) == []
+    os.utime(lock, (lock.stat().st_mtime - BUILD_S - 9,) * 2)
+    assert stale_locks(tmp_path) == [str(lock)]
+
+
+def test_shared_memory_that_nothing_uses_is_reported(tmp_path: Path) -> None:
+    for name, size in (("used", LEAST_BYTES), ("unused", LEAST_BYTES), ("sem.small", 32)):
+        (tmp_path / name).write_bytes(bytes(size))
+    with (tmp_path / "used").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+        assert unmapped_segments(tmp_path) == [str(tmp_path / "unused")]
+        assert f"rm {tmp_path}/unused" in leftovers(tmp_path)[0]
+    assert (tmp_path / "unused").exists()
+
+
+def test_a_session_names_its_driver() -> None:
+    found = SESSION.search("raylet --session=/tmp/ray/session_2026-11-26_21-18-00_123456_4711/sockets/raylet")
+    assert found is not None
+    assert found[1] == "4711"
+
+
+@pytest.mark.parametrize("key", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_temporary_folder_too_long_for_sockets_is_a_problem(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(key, "/tmp/" + "x" * 50)
+    assert any(problem.startswith("TMPDIR = /tmp/xxx") for problem in report()[1])
