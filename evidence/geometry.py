@@ -56,9 +56,8 @@ def convert(box: Box, source: BoxSpace, target: BoxSpace) -> Box:
 
 
 def tiou(a: tuple[float, float], b: tuple[float, float]) -> float:
-    """Temporal IoU with the hull as denominator (domain.md 2, reward 2); 0 for a reversed or empty interval."""
-    if a[0] > a[1] or b[0] > b[1]:
-        return 0.0
+    """Temporal IoU with the hull as denominator (domain.md 2, reward 2); 0 for a reversed or empty interval, which
+    overlaps nothing."""
     hull = max(a[1], b[1]) - min(a[0], b[0])
     return max(0.0, min(a[1], b[1]) - max(a[0], b[0])) / hull if hull > 0 else 0.0
 

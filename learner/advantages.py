@@ -95,10 +95,8 @@ class Advantages:
 
     def _update_moments(self, task: str, rewards: np.ndarray) -> None:
         new = 1.0, float(rewards.mean()), float(np.square(rewards, dtype=np.float64).mean())
-        weight, mean, square = (
-            DECAY * before + (1 - DECAY) * value
-            for before, value in zip(self._with_step.get(task, (0.0, 0.0, 0.0)), new)
-        )
+        before = self._with_step.get(task, (0.0, 0.0, 0.0))
+        weight, mean, square = (DECAY * decayed + value for decayed, value in zip(before, new))
         self._with_step[task] = weight, mean, square
 
     def _std(self, task: str) -> float:

@@ -16,6 +16,29 @@ def test_iou_of_known_boxes():
     assert iou((10, 10, 0, 0), (10, 10, 0, 0)) == 0
 
 
+def test_area_of_known_boxes():
+    assert area((2, 3, 5, 7)) == 12
+    assert area((0, 0, 0.5, 0.5)) == 0.25
+    assert area((0, 0, -3, 4)) == area((0, 0, 3, -4)) == area((0, 0, -3, -4)) == 0
+
+
+def test_boxes_smaller_than_one_pixel_overlap_as_others_do():
+    a, b = (0.0, 0.0, 0.5, 0.5), (0.25, 0.0, 0.75, 0.5)
+    assert iou(a, b) == pytest.approx(1 / 3)
+    assert coverage(a, b) == pytest.approx(1 / 2)
+
+
+def test_coverage_is_the_share_of_the_target():
+    assert coverage((0, 0, 10, 10), (5, 0, 20, 20)) == pytest.approx(1 / 2)
+    assert coverage((5, 5, 5, 9), (0, 0, 20, 20)) == 0, "a target without area"
+
+
+def test_clipping_of_known_boxes():
+    assert clip((-5, -6, 60, 90), (56, 84)) == (0, 0, 56, 84)
+    assert clip((0.5, 0.25, 55.5, 83.5), (56, 84)) == (0.5, 0.25, 55.5, 83.5)
+    assert clip((60, 90, -5, -6), (56, 84)) == (56, 84, 0, 0)
+
+
 @given(boxes, boxes)
 def test_iou_is_symmetric_and_at_most_coverage(a, b):
     assert iou(a, b) == pytest.approx(iou(b, a))
@@ -60,10 +83,23 @@ def test_conversion_there_and_back_neither_changes_nor_clips(box, source, target
         ((10, 0), (0, 10), 0),
         ((0, 10), (10, 0), 0),
         ((3, 3), (3, 3), 0),
+        ((5, 15), (10, 20), 1 / 3),
+        ((10, 20), (5, 15), 1 / 3),
+        ((2, 3), (1, 9), 1 / 8),
+        ((0, 0.5), (0, 0.25), 1 / 2),
+        ((6, 2), (0, 10), 0),
+        ((0, 10), (6, 2), 0),
+        ((9, 1), (8, 2), 0),
     ],
 )
 def test_tiou_of_known_intervals(a, b, expected):
     assert tiou(a, b) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("time", "index"), [(-1, 0), (1, 0), (1.1, 1), (2, 1), (2.5, 1), (3, 1), (3.1, 2), (9, 2)])
+def test_a_tie_goes_to_the_earlier_frame(time, index):
+    assert nearest_frame([0, 2, 4], time) == index
+    assert nearest_frame([5], time) == 0
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=20, unique=True).map(sorted), st.floats(-10, 110))

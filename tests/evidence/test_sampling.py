@@ -19,6 +19,7 @@ from evidence.sampling import (
     frame_key,
     mean_spacing,
     most_bytes,
+    most_frames,
     resized_size,
     resolved,
     shown_key_times,
@@ -54,6 +55,25 @@ def test_uniform_indices_spread_from_the_first_frame_to_the_last(total: int, fra
     if len(steps):
         assert indices[-1] == total - 1
         assert steps.max() - steps.min() <= 1
+
+
+def test_uniform_indices_are_rounded_to_the_nearest_frame() -> None:
+    indices = frame_indices([0.1 * k for k in range(12)], SamplingContract(frames=4))
+    assert indices.tolist() == [0, 4, 7, 11]  # of 0, 3.67, 7.33, 11
+    assert indices.dtype == np.int64
+
+
+def test_ticks_count_from_the_first_frame_and_include_the_last_within_rounding() -> None:
+    contract = SamplingContract(fps=2, frames=100, min_frames=1)
+    assert frame_indices(5 + np.arange(100) / 25, contract).tolist() == [0, 12, 25, 37, 50, 62, 75, 87]
+    each_second = SamplingContract(fps=1, frames=9, min_frames=1)
+    assert frame_indices([0.0, 1.0, 1.998], each_second).tolist() == [0, 1, 2]
+    assert frame_indices([0.0, 1.0, 1.99], each_second).tolist() == [0, 1]
+
+
+def test_a_frame_that_begins_at_the_end_of_the_rounding_is_on_display() -> None:
+    times = [0.0, 1.0, 5.0 + 0.005]
+    assert frame_indices(times, SamplingContract(frames=1), [5.0]).tolist() == [0, 2]
 
 
 def test_sampling_by_fps_takes_the_frames_on_display_at_its_ticks() -> None:
@@ -132,7 +152,51 @@ def test_equal_bounds_on_a_frame_that_is_not_square() -> None:
 
 
 def test_a_side_below_half_a_tile_scales_up_the_whole_frame() -> None:
-    assert resized_size(7, 70, SamplingContract(multiple=28)) == (28, 280)
+    contract = SamplingContract(multiple=28)
+    assert resized_size(7, 70, contract) == resized_size(10, 100, contract) == (28, 280)
+    assert resized_size(14, 140, contract) == (28, 140), "half a tile rounds to none, and is one"
+    assert resized_size(15, 150, contract) == (28, 140)
+
+
+@pytest.mark.parametrize(
+    ("size", "bounds", "expected"),
+    [
+        ((448, 224), {}, (448, 224)),  # exactly max_pixels
+        ((56, 56), {}, (56, 56)),  # exactly min_pixels
+        ((28, 28), {"min_pixels": 16 * 784}, (112, 112)),  # grows to exactly 4 x 4 tiles
+        ((1120, 1120), {"max_pixels": 16 * 784}, (112, 112)),  # shrinks to them
+        ((100, 100), {"frames": 1, "min_pixels": 784, "max_pixels": 784, "total_pixels": 784}, (28, 28)),
+        ((448, 224), {"frames": 1, "total_pixels": 100352}, (448, 224)),
+    ],
+)
+def test_sizes_right_at_the_bounds(size: tuple[int, int], bounds: dict[str, int], expected: tuple[int, int]) -> None:
+    assert resized_size(*size, SamplingContract(multiple=28, **bounds)) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "most", "expected"),
+    [
+        ((25, 14), 784, 60784, (28, 28)),  # the rounded size is exactly min_pixels
+        ((56, 56), 16 * 784, 64 * 784, (112, 112)),  # too small: grows to min_pixels, not to max_pixels
+        ((28, 28), 16 * 784, 25 * 784, (112, 112)),
+        ((27, 84), 3136, 63136, (56, 112)),  # grows: rounded up
+        ((364, 336), 20 * 784, 16913, (140, 112)),  # of the sizes between the bounds, the one of the nearest shape
+        ((672, 616), 27 * 784, 24544, (168, 140)),
+        ((53, 133), 3136, 4783, (28, 112)),
+    ],
+)
+def test_sizes_of_known_frames(size: tuple[int, int], least: int, most: int, expected: tuple[int, int]) -> None:
+    contract = SamplingContract(frames=1, min_pixels=least, max_pixels=most, multiple=28)
+    assert resized_size(*size, contract) == expected
+
+
+def test_total_pixels_are_shared_by_the_frames() -> None:
+    contract = SamplingContract(frames=2, min_pixels=784, total_pixels=2 * 16 * 784, multiple=28)
+    assert resized_size(1120, 1120, contract, 2) == (112, 112)
+    assert resized_size(1120, 1120, contract, 8) == (56, 56)
+    assert resized_size(1120, 1120, contract, 32) == (28, 28)
+    with pytest.raises(BadInput, match=r"^contract\.total_pixels = 25088: too few for 33 frames of one tile each"):
+        resized_size(1120, 1120, contract, 33)
 
 
 @given(sides, sides, st.one_of(contracts, narrow))
@@ -167,14 +231,27 @@ def test_most_bytes_is_an_upper_bound(width: int, height: int, contract: Samplin
     assert 3 * n * w * h <= most_bytes(contract, key_times)
 
 
+def test_most_bytes_of_known_contracts() -> None:
+    contract = SamplingContract(frames=4)
+    assert most_frames(contract, [0.5, 1.5]) == 6
+    assert most_bytes(contract, [0.5, 1.5]) == 3 * 6 * 100352
+    assert most_bytes(replace(contract, total_pixels=200_000)) == 3 * 200_000
+
+
 @pytest.mark.parametrize(
     ("change", "part"),
     [
         ({"frames": 0}, "^frames = "),
         ({"fps": -1.0}, "^fps = "),
-        ({"fps": 1.0, "min_frames": 17}, "^min_frames = "),
-        ({"max_pixels": 100}, "^max_pixels = "),
-        ({"total_pixels": 16 * 3136 - 1}, "^total_pixels = "),
+        ({"min_frames": 0}, "^min_frames = 0"),
+        ({"min_pixels": 0}, "^min_pixels = 0"),
+        ({"fps": 1.0, "min_frames": 17}, r"^min_frames = 17: must be at most frames \(16\)$"),
+        ({"max_pixels": 100}, r"^max_pixels = 100: must be at least min_pixels \(3136\)$"),
+        (
+            {"total_pixels": 16 * 3136 - 1},
+            "^total_pixels = 50175: 16 frames need at least 50176; raise it, or lower frames or min_pixels$",
+        ),
+        ({"multiple": 100, "total_pixels": 16 * 100**2 - 1}, "^total_pixels = 159999: 16 frames need at least 160000"),
         ({"multiple": 0}, "^multiple = 0"),
         ({"multiple": 400}, "^max_pixels = .*one tile of 400 x 400"),
     ],
@@ -184,8 +261,13 @@ def test_impossible_contracts_are_refused(change: dict[str, float], part: str) -
         replace(SamplingContract(), **change)
 
 
+def test_the_smallest_contract_is_a_single_pixel() -> None:
+    smallest = SamplingContract(frames=1, min_frames=1, min_pixels=1, max_pixels=1, total_pixels=1)
+    assert resized_size(5, 9, replace(smallest, multiple=1)) == (1, 1)
+
+
 def test_mean_spacing_of_uneven_frames() -> None:
-    assert mean_spacing((0.0, 0.5, 3.0)) == 1.5
+    assert mean_spacing((0.0, 0.5, 3.0)) == mean_spacing((2.0, 2.5, 5.0)) == 1.5
 
 
 def test_the_key_changes_with_everything_that_changes_pixels() -> None:

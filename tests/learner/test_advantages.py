@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,21 @@ def test_with_each_a_term_counts_by_its_weight_and_not_by_its_spread():
     assert second.tolist() == [0, 0]
 
 
+def test_with_each_the_steps_sums_are_divided_by_their_std():
+    group = scored(x=[0, 1], weights={"x": 0.01})
+    (advantages,) = Advantages("each", divide_by_std=False).of_step([group])
+    normalised = 0.01 * 0.5 / (np.sqrt(0.5) + 1e-4)  # also the standard deviation of the two sums
+    assert advantages == pytest.approx([-normalised / (normalised + 1e-4), normalised / (normalised + 1e-4)], rel=1e-5)
+    assert advantages.dtype == np.float32
+
+
+def test_with_each_a_group_without_a_paid_term_has_no_advantage():
+    left_out = replace(scored(x=[0, 1]), paid={}, weights={})
+    first, second = Advantages("each", divide_by_std=False).of_step([left_out, scored(x=[0, 1])])
+    assert first.tolist() == [0, 0]
+    assert second == pytest.approx([-np.sqrt(2), np.sqrt(2)], rel=1e-3)
+
+
 def test_each_task_has_its_own_running_std():
     advantages = Advantages("task_std", divide_by_std=False)
     loud, quiet = scored("loud", x=[-10, 10]), scored("quiet", x=[-0.1, 0.1])
@@ -62,9 +79,19 @@ def test_the_first_group_of_a_task_has_no_more_weight_than_later_ones():
     assert both.tolist() == second.tolist(), "one step or two"
 
 
+def test_task_std_keeps_its_precision_far_from_zero():
+    """In float32 the mean square of these rewards would be below the square of their mean."""
+    advantages = Advantages("task_std", divide_by_std=False)
+    advantages.step_ended()  # of a step without groups
+    (far,) = advantages.of_step([scored(x=[10000, 10001])])
+    assert far == pytest.approx([-1, 1], rel=1e-3)
+    assert far.dtype == np.float32
+
+
 def test_baselines():
     rewards = np.array([1.0, 2.0, 6.0], np.float32)
     assert group_advantages(rewards, False).tolist() == [-2, -1, 3]
+    assert group_advantages(rewards.astype(np.float64), False).dtype == np.float32
     assert group_advantages(rewards, False, "rloo").tolist() == [1 - 4, 2 - 3.5, 6 - 1.5]
     assert group_advantages(rewards, False, "none").tolist() == [1, 2, 6]
     deviation = np.sqrt((4 + 1 + 9) / 2) + 1e-4

@@ -24,6 +24,11 @@ def test_weights_of_two_completions(aggregate: str, wanted: list[float]) -> None
     np.testing.assert_allclose(weights, wanted, rtol=1e-6)
 
 
+def test_the_constant_has_no_default_length() -> None:
+    with pytest.raises(ZeroDivisionError):
+        token_weights(LENGTHS, "constant")
+
+
 @pytest.mark.parametrize(
     ("aggregate", "wanted"),
     [

@@ -57,6 +57,8 @@ def test_the_penalty_in_the_reward() -> None:
     assert paid("k2") == pytest.approx([1 - 0.1 * (0.125 + 0.5), 0])
     assert paid("k3") == pytest.approx([1 - 0.1 * (np.exp(-0.5) - 0.5 + np.exp(1.0) - 2), 0])
     assert paid("k3", 0.0) == rewards.tolist()
+    wide = kl_penalised(rewards.astype(np.float64), behaviour, reference, KL(0.1, "k1", "reward"))
+    assert wide.dtype == np.float32
     with pytest.raises(ValueError, match="zip"):
         kl_penalised(rewards, behaviour, reference[:1], KL(0.1, "k1", "reward"))
 

@@ -16,6 +16,7 @@ from loss_reference import Completion, Logprobs, gradient, loss, random_step
 from learner.aggregation import token_weights
 from learner.algorithm import KL, AlgorithmConfig, Correction, Proximal
 from learner.losses import LossResult, PolicyOutput, TokenTargets, cross_entropy, make_loss
+from learner.losses.importance import correction
 
 MAX_LENGTH = 7
 HIGH, BOTH = {"high": 1.2}, {"low": 0.8, "high": 1.2}
@@ -142,6 +143,16 @@ def test_corrections_by_hand_and_the_tokens_they_leave_out() -> None:
         assert result.metrics["left_out"] == pytest.approx(left_out, abs=1e-7)
         if mode == "truncate":
             assert result.metrics["truncated"] == pytest.approx(1 / 2 if level == "sequence" else 1 / 4, abs=1e-7)
+
+
+@pytest.mark.parametrize("mode", ["mask", "reject"])
+def test_a_weight_right_at_a_limit_is_kept(mode: str) -> None:
+    logs = torch.tensor([0.5, 2.0], dtype=torch.float64).log()
+    targets = TokenTargets(logs, logs, logs, torch.tensor([0, 1]))
+    for nudge, factors in ((0.0, [0.5, 2.0]), (1e-9, [0, 0])):
+        factor = correction(logs * (1 + nudge), targets, Correction(mode, "token", 0.5, 2.0)).value
+        expected = factors if mode == "mask" else [float(f > 0) for f in factors]
+        assert (factor.dtype, factor.tolist()) == (torch.float64, pytest.approx(expected))
 
 
 def test_an_overflowing_correction_is_truncated_or_masked_without_nan() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from evidence.errors import BadInput
 from learner.packing.batch import waste
+from learner.packing.plan import stack
 from learner.packing.shared_prefix import Branch, Unit
 from learner.packing.step import MicroLayout, StepTargets, gather_tokens, lay_out, with_targets
 from learner.settings import PACKING_MODES, PackingConfig
@@ -90,6 +91,20 @@ def test_a_unit_above_the_budget_is_split_between_sequences_and_repeats_its_pref
     split = flat(lay_out(units, 1, PackingConfig("prefix", 114)))
     assert sum((layout.batch.segment >= 0).sum() for layout in split) == 165
     check_tokens(units, split, 114)
+
+
+def test_only_prefix_packing_shares_a_prompt() -> None:
+    units = units_of([(5, [2, 1])])  # 1 token after the prompt, and none
+    tokens = {
+        mode: sum((layout.batch.segment >= 0).sum() for layout in flat(lay_out(units, 1, PackingConfig(mode, 100))))
+        for mode in PACKING_MODES
+    }
+    assert tokens == {"none": 11, "sequence": 11, "prefix": 6}
+
+
+def test_stacked_rows_may_fill_the_capacity() -> None:
+    assert stack([2, 3, 2], 6) == [[1, 0], [2]]
+    assert stack([2, 3, 2], 5) == [[1], [0, 2]]
 
 
 def test_a_sequence_above_the_budget_is_refused() -> None:

@@ -24,6 +24,7 @@ def test_only_skips_in_a_row_end_a_run(caplog: pytest.LogCaptureFixture) -> None
     assert skipped == [True, True, False, True, True]
     assert skips.total == 4
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["step 0", "step 1", "step 3", "step 4"]
+    assert all(record.getMessage().endswith("(loss nan); the step is skipped") for record in caplog.records)
     with pytest.raises(
         RunFailed, match=r"^step 5, groups 7, 9: loss or gradient is not finite \(loss nan\), in 3 steps"
     ):
@@ -32,6 +33,7 @@ def test_only_skips_in_a_row_end_a_run(caplog: pytest.LogCaptureFixture) -> None
 
 def test_of_many_names_the_first_and_the_number_of_others_are_given() -> None:
     assert shortened_list(["a", "b", "c", "d"]) == "a, b, c, d"
+    assert shortened_list(["a", "b", "c", "d", "e"]) == "a, b, c, d and 1 more"
     assert shortened_list(["a", "b", "c", "d", "e", "f"]) == "a, b, c, d and 2 more"
 
 

@@ -64,5 +64,12 @@ def test_a_probe_without_an_outcome_does_not_keep_it_open_for_ever(breaker: Brea
     opened(breaker)
     clock.now = 10
     assert breaker.allows()
+    clock.now = 19.9
+    assert not breaker.allows()
     clock.now = 20
     assert breaker.allows()
+
+
+def test_a_breaker_that_bears_no_failure_probes_from_the_start(clock: Clock):
+    breaker = Breaker(failures=0, pause_s=10, clock=clock)
+    assert [breaker.closed, breaker.allows(), breaker.allows()] == [False, True, False]

@@ -23,6 +23,11 @@ def test_auroc_is_the_share_of_ordered_pairs_with_ties_counted_half(positives, n
     assert auroc(positives, negatives) == pytest.approx(np.mean(pairs))
 
 
+# Figures that are not determined are found before they are computed, so that no library warns.
+silent = pytest.mark.filterwarnings("error")
+
+
+@silent
 def test_undetermined_figures_are_nan():
     empty, constant, varied = np.array([]), np.array([0.5, 0.5]), np.array([0.1, 0.9])
     assert np.isnan(auroc(empty, varied))
@@ -31,6 +36,21 @@ def test_undetermined_figures_are_nan():
     assert np.isnan(calibration_error(empty, empty))
     assert np.isnan(bootstrap([], lambda i: 0.0, 10, 0)).all()
     assert np.isnan(bootstrap(["a", "b"], lambda i: float("nan"), 10, 0)).all()
+
+
+@silent
+def test_few_and_constant_values_are_told_apart():
+    empty, constant, varied = np.array([]), np.array([0.5, 0.5]), np.array([0.0, 1.0])
+    assert spearman(varied, varied) == pytest.approx(1)
+    assert np.isnan([spearman(empty, empty), spearman(varied[:1], varied[:1])]).all()
+    assert np.isnan([spearman(varied, constant), spearman(constant, varied)]).all()
+    assert np.isnan(auroc(varied, empty))
+    ones, zeros, both = np.array([1, 1]), np.array([0, 0]), np.array([1, 0])
+    assert np.isnan([kappa(empty, empty), kappa(zeros, zeros)]).all()
+    assert kappa(ones, both) == kappa(both, ones) == kappa(ones, zeros) == kappa(zeros, ones) == 0
+    assert kappa(both, both) == 1
+    assert np.isnan(kappa(ones[:1], ones[:1]))
+    assert kappa(ones[:1], zeros[:1]) == 0
 
 
 def test_spearman_depends_only_on_order():
@@ -68,6 +88,37 @@ def test_threshold_table():
     assert (cuts[0.8].precision, cuts[0.8].recall, cuts[0.8].f1) == (1.0, 0.5, pytest.approx(2 / 3))
     assert np.isnan(cuts[0.9].precision)
     assert (cuts[0.9].recall, cuts[0.9].f1) == (0.0, 0.0)
+
+
+def test_a_reading_at_the_threshold_counts_as_positive():
+    cuts = {cut.threshold: cut for cut in threshold_table(np.array([0.5, 0.2]), np.array([True, False]))}
+    assert (cuts[0.5].precision, cuts[0.5].recall, cuts[0.5].f1) == (1, 1, 1)
+    assert cuts[0.6].recall == 0
+
+
+@silent
+def test_without_positives_only_what_is_determined_has_a_value():
+    cuts = {cut.threshold: cut for cut in threshold_table(np.array([0.5]), np.array([False]))}
+    assert (cuts[0.5].precision, cuts[0.5].f1) == (0, 0)
+    assert np.isnan([cuts[0.5].recall, cuts[0.6].precision, cuts[0.6].recall, cuts[0.6].f1]).all()
+
+
+def test_a_bootstrap_is_the_percentiles_of_its_known_resamples():
+    drawn: list[list[int]] = []
+    values: list[float] = []
+
+    def statistic(indices: np.ndarray) -> float:
+        drawn.append(indices.tolist())
+        values.append(float("nan") if len(drawn) % 3 == 0 else float(len(drawn)))
+        return values[-1]
+
+    interval = bootstrap(["a", "b", "b", "c"], statistic, 100, 0)
+    assert len(drawn) == 100
+    assert interval == pytest.approx(tuple(np.nanpercentile(values, [2.5, 97.5])))
+    assert set().union(*drawn) == {0, 1, 2, 3}
+    assert all(len(ids) == 3 + ids.count(1) and ids.count(1) == ids.count(2) for ids in drawn), "three whole clips"
+    first, second = (bootstrap(["a", "b", "b", "c"], lambda i: float(i.mean()), 100, seed) for seed in (0, 1))
+    assert first != second
 
 
 def test_bootstrap_intervals_have_their_nominal_coverage():
