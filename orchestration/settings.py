@@ -7,7 +7,7 @@ from typing import Literal
 
 from omegaconf import MISSING
 
-from evidence.config_checks import require, require_above_zero, require_least, require_one_of
+from evidence.config_checks import MOST_SEED, require, require_above_zero, require_least, require_one_of
 from evidence.sampling import SamplingContract
 from learner.algorithm import AlgorithmConfig
 from learner.schedule import Schedule
@@ -24,6 +24,7 @@ from rollout.dataset.mix import DataFile, DataShare
 from rollout.frames.config import FramesConfig
 from rollout.template import PromptTemplate
 
+MOST_GROUP = 4096  # completions of one prompt, which are drawn and trained together
 WandbMode = Literal["offline", "online", "disabled"]
 
 
@@ -74,10 +75,10 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         require(
-            self.group_size >= 2,
+            2 <= self.group_size <= MOST_GROUP,
             "group_size",
             self.group_size,
-            "2 or more: advantages compare completions within a group",
+            f"from 2 to {MOST_GROUP}: advantages compare completions within a group",
         )
         require(
             # A bias of -100 excludes banned tokens; the engine divides it by the temperature.
@@ -230,7 +231,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_least(self, 1, "steps")
-        require_least(self, 0, "seed")
+        require_least(self, 0, "seed", most=MOST_SEED)
         require(
             self.pacing.groups_per_step >= self.learner.ranks,
             "learner.ranks",
