@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from importlib import metadata
 
 import psutil
 
-from evidence.errors import BadInput
+from evidence.errors import BadInput, RunFailed
 
 GIB = 2**30
 # vLLM's CPU build is a separate distribution with the same modules.
@@ -26,7 +27,8 @@ def version(package: str) -> str | None:
 
 
 def require_memory(object_store_gib: float) -> None:
-    """Raises BadInput if Ray's object store would not fit. It is in shared memory, which also counts as main memory."""
+    """Raises BadInput if Ray's object store would not fit. It is in shared memory, which also counts as main memory.
+    Raises RunFailed if this process may not write a file of its size: Ray would be killed."""
     spaces = {SHARED_MEMORY: shutil.disk_usage(SHARED_MEMORY).free, "memory": psutil.virtual_memory().available}
     for place, free in spaces.items():
         if object_store_gib * GIB > free:
@@ -34,3 +36,9 @@ def require_memory(object_store_gib: float) -> None:
                 f"cluster.object_store_gib = {object_store_gib}: {place} has {free / GIB:.1f} GiB free; "
                 "ask for less, or free or mount more"
             )
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and object_store_gib * GIB > limit:
+        raise RunFailed(
+            f"cluster.object_store_gib = {object_store_gib}: is a file in {SHARED_MEMORY}, and the file-size limit "
+            f"(ulimit -f) is {limit / GIB:.3f} GiB; raise the limit"
+        )
