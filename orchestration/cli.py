@@ -76,10 +76,6 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message}; see {self.prog} --help")
 
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        sys.stdout.flush()  # after --help
-        super().exit(status, message)
-
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments. argparse leaves over the overrides that follow an option; they are appended to the others."""

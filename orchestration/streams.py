@@ -35,8 +35,11 @@ def open_streams() -> None:
 
 def say(line: str) -> None:
     """Print one line on stderr, if it can be written."""
-    with contextlib.suppress(OSError):
+    try:
         print(line, file=sys.stderr, flush=True)
+    except OSError:  # at exit, Python would try once more, fail and change the exit code
+        with contextlib.suppress(io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class _Stdout(io.FileIO):
@@ -70,14 +73,19 @@ def guarded_stdout(lasting: bool) -> Iterator[None]:
     raw = _Stdout(before.fileno(), lasting)
     by_line = before.line_buffering or before.write_through
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), before.encoding, before.errors, line_buffering=by_line)
+    ending: SystemExit | None = None
     try:
         yield
+    except SystemExit as error:  # after --help, whose parser ignores errors of its output
+        ending = error
     finally:
         with contextlib.suppress(OSError):  # kept as raw.failure
             sys.stdout.flush()
         sys.stdout = before
     if raw.failure is not None:
         raise raw.failure
+    if ending is not None:
+        raise ending
 
 
 def is_failed_output(error: OSError) -> bool:

@@ -27,15 +27,18 @@ def shell(command: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("buffering", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
-@pytest.mark.parametrize("command", [f"config {CONFIG}", "data make-shapes --help"])
+@pytest.mark.parametrize(
+    ("command", "buffering"),
+    [(f"config {CONFIG}", {}), ("--help", {}), ("--help", {"PYTHONUNBUFFERED": "1"})],
+    ids=["config", "help", "unbuffered help"],
+)
 def test_a_full_disk_behind_stdout(command: str, buffering: dict[str, str]) -> None:
     done = shell(f"$SER {command} > /dev/full", **buffering)
     assert (done.returncode, done.stderr) == (1, FULL)
 
 
 def test_a_closed_stdout_is_refused_before_any_work() -> None:
-    done = shell(f"$SER config {CONFIG} >&-")
+    done = shell("$SER --help >&-")
     assert (done.returncode, done.stderr) == (
         1,
         "ser: stdout: is closed; redirect it, to /dev/null if nobody reads it\n",
@@ -43,7 +46,7 @@ def test_a_closed_stdout_is_refused_before_any_work() -> None:
 
 
 def test_a_pipe_whose_reader_has_ended() -> None:
-    done = shell(f"exec 3> >(:); wait $!; $SER config {CONFIG} >&3")
+    done = shell("exec 3> >(:); wait $!; $SER --help >&3")
     assert (done.returncode, done.stderr) == (1, "ser: stdout: cannot be written (its reader has ended)\n")
 
 
@@ -51,14 +54,14 @@ def test_a_file_size_limit_behind_stdout(tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 
-    argv = [sys.executable, "-m", "orchestration", "config", CONFIG]
+    argv = [sys.executable, "-m", "orchestration", "--help"]
     with (tmp_path / "out").open("w") as out:
         done = subprocess.run(argv, cwd=ROOT, stdout=out, stderr=subprocess.PIPE, preexec_fn=limit, timeout=120)
     assert (done.returncode, done.stderr) == (1, b"ser: stdout: cannot be written (File too large)\n")
 
 
 def test_a_closed_or_full_stderr_changes_no_exit_code_and_is_not_mixed_with_stdout() -> None:
-    for command in ("config none.yaml 2>&-", "config none.yaml 2> /dev/full"):
+    for command in ("unknown 2>&-", "unknown 2> /dev/full"):
         done = shell(f"$SER {command}")
         assert (done.returncode, done.stdout) == (2, "")
 

@@ -33,7 +33,7 @@ TEXT = "<think><obj>cup</obj><box>[10,10,50,40]</box>at<t>0.0</t>s</think><answe
 def scored_group(number: int) -> ScoredGroup:
     trajectory = Trajectory(np.zeros(1, np.int32), np.zeros(1, np.float32), ((0, 0, 1),), TEXT, "stop")
     nothing = np.zeros(0, np.int32)
-    prompt = Prompt(nothing, np.zeros((3, 0), np.int32), nothing)
+    prompt = Prompt(nothing, nothing, np.zeros((3, 0), np.int32), np.zeros((0, 3), np.int32))
     group = Group(number, SAMPLE, INFO, prompt, (trajectory, trajectory), 0)
     rewards = np.zeros(2, np.float32)
     return ScoredGroup(group, rewards, {}, {}, {}, ((), ()))
