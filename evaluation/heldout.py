@@ -22,6 +22,7 @@ from referee.trust.labelled_claims import asked_phrase
 class ClipRecord:
     """One completion about one clip.
 
+    frame_size: (width, height) of the frames shown; frame_times: their seconds.
     reward: r_SER, NaN if a verdict is missing.
     iou: mean over the valid claims of `claim_iou`; 0 without a valid claim.
     box_area: mean area of the valid claims' boxes as a share of the frame, NaN without a valid claim.
@@ -37,6 +38,8 @@ class ClipRecord:
     valid_claims: int
     box_area: float
     claim_ious: tuple[float, ...]
+    frame_size: tuple[int, int]
+    frame_times: tuple[float, ...]
 
 
 def labelled_boxes(sample: Sample, info: FrameInfo, time: float) -> tuple[Box, ...]:
@@ -74,4 +77,6 @@ def record(
         valid_claims=len(valid),
         box_area=float(np.mean([area(c.box) / frame_area for c in valid if c.box])) if valid else np.nan,
         claim_ious=ious,
+        frame_size=info.size,
+        frame_times=info.times,
     )

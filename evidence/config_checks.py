@@ -11,6 +11,11 @@ from typing import Any
 
 from evidence.errors import BadInput
 
+# No count, size, time or factor of a config is meant to exceed this. The libraries that would get it overflow later,
+# without naming the key.
+MOST = 10**9
+MOST_SEED = 2**32 - 1  # as numpy's seeds; times a million and more, it still fits the engine's 64 bits
+
 
 def require(right: bool, key: str, value: object, wanted: str) -> None:
     """Raise BadInput with `key = value: must be wanted` unless `right`."""
@@ -25,19 +30,25 @@ def require_one_of(section: object, known: Iterable[str], *keys: str) -> None:
         require(value in known, key, value, f"one of {', '.join(known)}")
 
 
-def require_least(section: object, least: int, *keys: str) -> None:
-    """Require values of `least` or more, neither infinite nor NaN."""
+def require_least(section: object, least: int, *keys: str, most: int = MOST) -> None:
+    """Require values from `least` to `most`, NaN excluded."""
     for key in keys:
         value = getattr(section, key)
-        finite = ", and finite" if isinstance(value, float) else ""
-        require(least <= value < math.inf, key, value, f"{least} or more{finite}")
+        require(least <= value <= most, key, value, f"{least} or more{_limit(value, most)}")
 
 
 def require_above_zero(section: object, *keys: str) -> None:
-    """Require values above 0, neither infinite nor NaN."""
+    """Require values above 0 and at most MOST, NaN excluded."""
     for key in keys:
         value = getattr(section, key)
-        require(0 < value < math.inf, key, value, "above 0, and finite")
+        require(0 < value <= MOST, key, value, f"above 0{_limit(value, MOST)}")
+
+
+def _limit(value: float, most: int) -> str:
+    """The upper limit, for values that exceed it or that are no finite number."""
+    if not math.isfinite(value):
+        return ", and finite"
+    return f", and at most {most:,}" if value > most else ""
 
 
 def require_share(section: object, *keys: str) -> None:

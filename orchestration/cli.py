@@ -1,22 +1,23 @@
 """The command line: `ser …`, or `python -m orchestration …`.
 
-Exit codes: 0 done, 1 failed run, 2 bad input, which is reported in one line on stderr and never as a stack trace. Each
-command imports its dependencies when it runs, so that light commands start fast. Only `main` reads sys.argv.
+Exit codes: 0 done; 1 failed run, or output that cannot be written; 2 bad input. Failures are reported in one line on
+stderr, and never as a stack trace. Each command imports its dependencies when it runs, so that light commands start
+fast. Only `main` reads sys.argv.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from evidence.config_checks import MOST, MOST_SEED
 from evidence.errors import BadInput, RunFailed
 from learner.settings import DTYPES
+from orchestration.streams import described, guarded_stdout, is_failed_output, open_streams, print_any_text, say
 
 # Commands that take a config: the module whose `main` does the work, and the config's schema.
 CONFIGURED = {
@@ -24,44 +25,55 @@ CONFIGURED = {
     "sft": ("orchestration.commands.sft", "orchestration.commands.sft:SftConfig"),
     "calibrate": ("orchestration.commands.calibrate", "orchestration.commands.calibrate:CalibrateConfig"),
 }
+MOST_CLIPS = 1_000_000  # of a split of the embedded world
+MOST_WORKERS = 1024  # processes of one command
+LASTING = [["train"], ["sft"]]  # the first argument of commands that go on when stdout fails
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. `argv`: without the program's name; None uses sys.argv."""
-    _print_any_text()
+    print_any_text()
     try:
-        args = _parsed(sys.argv[1:] if argv is None else argv)
-        args.run(args)
-    except BadInput as error:
+        open_streams()
+        _run(sys.argv[1:] if argv is None else argv)
+    except (BadInput, RunFailed) as error:
         # Ray wraps an actor's error: the text of the wrapper holds the actor's stack trace, its cause does not.
-        print(f"ser: {getattr(error, 'cause', error)}", file=sys.stderr)
-        return 2
-    except RunFailed as error:
-        print(f"ser: {getattr(error, 'cause', error)}", file=sys.stderr)
+        say(f"ser: {getattr(error, 'cause', error)}")
+        return 2 if isinstance(error, BadInput) else 1
+    except OSError as error:
+        cause = getattr(error, "cause", error)
+        if not is_failed_output(cause):
+            raise
+        say(f"ser: {described(cause)}")
         return 1
     except UnicodeEncodeError as error:
-        print(
-            f"ser: {error.object!r:.200}: this locale ({error.encoding}) cannot encode it; set PYTHONUTF8=1",
-            file=sys.stderr,
-        )
+        say(f"ser: {error.object!r:.200}: this locale ({error.encoding}) cannot encode it; set PYTHONUTF8=1")
         return 2
-    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except KeyboardInterrupt:
-        print("ser: interrupted", file=sys.stderr)
+        say("ser: interrupted")
         return 1
     return 0
 
 
-def _print_any_text() -> None:
-    """Let stdout and stderr print every character in any locale: escaped on a terminal, as UTF-8 into files."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and (stream.encoding or "").lower().replace("-", "") != "utf8":
-            if stream.isatty():
-                stream.reconfigure(errors="backslashreplace")
-            else:
-                stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+def _run(argv: Sequence[str]) -> None:
+    with guarded_stdout(lasting=list(argv[:1]) in LASTING):
+        args = _parsed(argv)
+        args.run(args)
+
+
+def _at_most(most: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number of at most `most`; the command checks the lower limit."""
+
+    def whole(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text}: must be at most {most:,}")
+        return value
+
+    return whole
 
 
 class _Parser(argparse.ArgumentParser):
@@ -127,16 +139,19 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     command.add_argument("--media-root", type=Path, metavar="DIR", help="the root folder of the samples' media")
     _add_no_links(command)
     command.add_argument("--referee", metavar="MODEL", help="a model folder, for a recipe that uses a referee")
-    command.add_argument("--config", type=Path, metavar="FILE", help="YAML: contract, verification, … of the referee")
+    command.add_argument(
+        "--config", type=Path, metavar="FILE", help="a run's config.yaml, or YAML: contract, template, verification, …"
+    )
     command.add_argument("--progress", type=float, default=1.0, metavar="0..1", help="training progress (default 1)")
     command.add_argument("--out", type=Path, metavar="FILE", help="write the lines to FILE instead of stdout")
+    command.add_argument("--overwrite", action="store_true", help="replace FILE if it exists, once all is scored")
     command.set_defaults(run=_score)
 
 
 def _add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument("checkpoint", type=Path, metavar="FOLDER", help="a run's folder, or one of its checkpoints")
     command.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="a new folder")
-    command.add_argument("--step", type=int, metavar="N", help="the checkpoint's step (default: the newest)")
+    command.add_argument("--step", type=_at_most(MOST), metavar="N", help="the checkpoint's step (default: the newest)")
     command.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="dtype of the weights (default bfloat16)")
     command.add_argument("--ema", action="store_true", help="export the moving average of the weights, if kept")
     command.set_defaults(run=_export)
@@ -144,15 +159,16 @@ def _add_export(command: argparse.ArgumentParser) -> None:
 
 def _add_make_shapes(command: argparse.ArgumentParser) -> None:
     command.add_argument("out", type=Path, help="a new folder")
-    for name, default, summary in (
-        ("train", 2000, "training clips"),
-        ("val", 256, "validation clips"),
-        ("test", 512, "held-out clips"),
-        ("questions", 4, "questions about each training clip"),
-        ("seed", 0, "equal seeds give equal files"),
-        ("workers", 2, "processes"),
+    for name, default, most, summary in (
+        ("train", 2000, MOST_CLIPS, "training clips"),
+        ("val", 256, MOST_CLIPS, "validation clips"),
+        ("test", 512, MOST_CLIPS, "held-out clips"),
+        ("questions", 4, MOST_CLIPS, "questions about each training clip"),
+        ("seed", 0, MOST_SEED, "equal seeds give equal files"),
+        ("workers", 2, MOST_WORKERS, "processes"),
     ):
-        command.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{summary} (default {default})")
+        summary = f"{summary} (default {default})"
+        command.add_argument(f"--{name}", type=_at_most(most), default=default, metavar="N", help=summary)
     command.set_defaults(run=_make_shapes)
 
 
@@ -163,7 +179,9 @@ def _add_check(command: argparse.ArgumentParser) -> None:
     command.add_argument("--against-format", metavar="FORMAT", help="TEST's format (default: detected)")
     command.add_argument("--against-media-root", type=Path, metavar="DIR", help="the root folder of TEST's media")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    command.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes (default 2)")
+    command.add_argument(
+        "--workers", type=_at_most(MOST_WORKERS), default=2, metavar="N", help="decoding processes (default 2)"
+    )
     command.set_defaults(run=_check)
 
 
@@ -192,11 +210,36 @@ def _add_config(command: argparse.ArgumentParser) -> None:
     command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that override the file's")
 
 
+def _schema(command: str) -> Any:
+    module, schema = CONFIGURED[command][1].split(":")
+    return getattr(import_module(module), schema)
+
+
 def _load(args: argparse.Namespace) -> Any:
     from orchestration.config import load_config
 
-    module, schema = CONFIGURED[args.command][1].split(":")
-    return load_config(getattr(import_module(module), schema), args.config, args.overrides)
+    if args.command == "calibrate":
+        from orchestration.commands.run_files import is_run_config, run_for_calibration
+
+        if is_run_config(args.config):
+            return load_config(_schema(args.command), run_for_calibration(args.config), args.overrides)
+    _require_own_config(args.config, args.command)
+    return load_config(_schema(args.command), args.config, args.overrides)
+
+
+def _require_own_config(config: Path, command: str) -> None:
+    """Raises BadInput for a config that has fewer unknown keys as one of another command."""
+    from orchestration.config import unknown_keys
+
+    unknown = unknown_keys(_schema(command), config)
+    if unknown:
+        of_command = {other: len(unknown_keys(_schema(other), config)) for other in CONFIGURED}
+        closest = min(of_command, key=lambda other: of_command[other])
+        if of_command[closest] < len(unknown):
+            raise BadInput(
+                f"{config}: is a config of `ser {closest}`, not of `ser {command}`, which has no {', '.join(unknown)}; "
+                f"`ser {closest}` and `ser config --for {closest}` take it"
+            )
 
 
 def _run_configured(args: argparse.Namespace) -> None:
@@ -228,11 +271,12 @@ def _print_config(args: argparse.Namespace) -> None:
 
 
 def _score(args: argparse.Namespace) -> None:
-    from orchestration.commands.score import score_file
+    from orchestration.commands.score import Output, score_file
     from rollout.dataset.read import DatasetFile
 
     samples = DatasetFile(args.samples, args.format, args.media_root, not args.no_links)
-    score_file(args.reward, samples, args.completions, args.progress, args.out, args.referee, args.config)
+    out = Output(args.out, args.overwrite)
+    score_file(args.reward, samples, args.completions, args.progress, out, args.referee, args.config)
 
 
 def _export(args: argparse.Namespace) -> None:

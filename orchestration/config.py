@@ -15,6 +15,8 @@ its name.
 A section whose class has a function `free_keys` has a mapping without declared keys. The function, given the section's
 name and content, returns the keys that the mapping may have, so that they can be suggested for an unknown key.
 
+Text stays as typed (orchestration/typed_yaml).
+
 A file may start from other files: `include: [base.yaml]`, relative to itself. Later includes win over earlier ones, and
 the file itself wins over what it includes.
 """
@@ -35,21 +37,25 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from evidence.errors import BadInput
+from orchestration.typed_yaml import declared_at, is_text, load_override, load_yaml, section_of
 
 Schema = TypeVar("Schema")
+Layer = tuple[str, dict[str, Any]]  # the name of a source of values, and its content as plain data
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+MOST_WHOLE = 2**53  # beyond it, a number is not exact in JSON; sections have their own, lower limits
 SIMILAR = 0.8  # last parts of two keys: one letter in five wrong, or two of five swapped
 
 
-def load_config(schema: type[Schema], path: str | Path | None, overrides: Sequence[str] = ()) -> Schema:
+def load_config(schema: type[Schema], path: str | Path | Layer | None, overrides: Sequence[str] = ()) -> Schema:
     """An instance of the dataclass `schema`: its defaults, then the file with its includes, then the overrides.
 
-    path: None uses the defaults and overrides alone.
+    path: None uses the defaults and overrides alone; a layer stands for the content of a file.
     Raises BadInput. The message of a section's `__post_init__`, which begins with the section's own key, is completed:
     "ranks = 0: must be 1 or more" becomes "learner.ranks = 0: …".
     """
-    layers = list(_read(Path(path), ())) if path is not None else []
-    layers += [_parse_override(text) for text in overrides]
+    given = [path] if isinstance(path, tuple) else _read(Path(path), schema) if path is not None else []
+    layers = list(given)
+    layers += [_parse_override(schema, text) for text in overrides]
     layers = [(source, _expanded(schema, layer)) for source, layer in layers]
     layers = _with_recipes(schema, layers)
     source_of: dict[str, str] = {}
@@ -59,7 +65,7 @@ def load_config(schema: type[Schema], path: str | Path | None, overrides: Sequen
 
     for source, layer in layers:
         source_of |= dict.fromkeys(_checked(schema, layer, source, known_keys), source)
-    name = str(path) if path is not None else "overrides"
+    name = "overrides" if path is None else path[0] if isinstance(path, tuple) else str(path)
     try:
         return _instance(OmegaConf.merge(schema, *(layer for _, layer in layers)))
     except MissingMandatoryValue as error:
@@ -72,19 +78,26 @@ def load_config(schema: type[Schema], path: str | Path | None, overrides: Sequen
         raise BadInput(f"{sources[-1] if sources else name}: {error}") from None
 
 
+def unknown_keys(schema: Any, path: str | Path) -> list[str]:
+    """The keys of a file and its includes that `schema` does not have, in their order. Raises BadInput."""
+    keys = dict.fromkeys(key for _, layer in _read(Path(path), schema) for key in layer)
+    return [key for key in keys if key not in schema.__dataclass_fields__]
+
+
 def to_yaml(config: Any) -> str:
     """The resolved config as YAML that `load_config` reads back to an equal instance."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def _read(path: Path, parents: tuple[Path, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(source, layer) of each file that `path` includes, in their order, then of `path` itself."""
+def _read(path: Path, hint: Any, parents: tuple[Path, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(source, layer) of each file that `path` includes, in their order, then of `path` itself, all declared as `hint`.
+    `parents`: the files that include it."""
     resolved = path.resolve()
     if resolved in parents:
         circle = " -> ".join(p.name for p in (*parents[parents.index(resolved) :], resolved))
         raise BadInput(f"{parents[-1]}: circular include: {circle}; remove one of them")
     try:
-        layer = OmegaConf.to_container(OmegaConf.load(path))
+        layer = load_yaml(path.read_text(encoding="utf-8"), hint) or {}
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; {_nearby(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -92,32 +105,38 @@ def _read(path: Path, parents: tuple[Path, ...]) -> Iterator[tuple[str, dict[str
     except (YAMLError, OmegaConfBaseException) as error:
         raise BadInput(f"{path}: not valid YAML: {_one_line(error)}") from None
     if not isinstance(layer, dict):
-        raise BadInput(f"{path}: holds a list; a config is a mapping of keys to values")
+        raise BadInput(f"{path}: holds {layer!r:.60}; a config is a mapping of keys to values")
     includes = layer.pop("include", [])
     if not isinstance(includes, list) or not all(isinstance(name, str) for name in includes):
         raise BadInput(f"{path}: include = {includes!r}: must be a list of file names")
     for name in includes:
-        yield from _read(path.parent / name, (*parents, resolved))
-    yield str(path), layer  # type: ignore[misc]
+        yield from _read(path.parent / name, hint, (*parents, resolved))
+    yield str(path), layer
 
 
-def _parse_override(text: str) -> tuple[str, dict[str, Any]]:
-    key, equals, _ = text.partition("=")
+def _parse_override(schema: Any, text: str) -> tuple[str, dict[str, Any]]:
+    key, equals, value = text.partition("=")
     if not equals or not key:
         raise BadInput(f"override {text!r}: write it as key=value")
     source = f"override {key}=…"  # without the value, which may hold a password
     try:
-        return source, OmegaConf.to_container(OmegaConf.from_dotlist([text]))  # type: ignore[return-value]
+        layer: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}="]))
+        keys, innermost = [], layer
+        while isinstance(innermost[(last := next(iter(innermost)))], dict):
+            keys.append(last)
+            innermost = innermost[last]
+        innermost[last] = load_override(value, declared_at(schema, [*keys, last]))
     except (YAMLError, OmegaConfBaseException) as error:
         raise BadInput(f"{source}: the value is not valid YAML: {_one_line(error)}") from None
+    return source, layer
 
 
 def _expanded(hint: Any, value: Any) -> Any:
     """`value`, declared as `hint`, with each section that is written by its `SHORT` key expanded."""
-    section, short = _section(hint), getattr(_section(hint), "SHORT", None)
+    section, short = section_of(hint), getattr(section_of(hint), "SHORT", None)
     if get_origin(hint) is list:
         entry_hint = get_args(hint)[0]
-        entries = [value] if hasattr(_section(entry_hint), "SHORT") and isinstance(value, str | dict) else value
+        entries = [value] if hasattr(section_of(entry_hint), "SHORT") and isinstance(value, str | dict) else value
         return [_expanded(entry_hint, entry) for entry in entries] if isinstance(entries, list) else entries
     if short and isinstance(value, str):
         return {short: value}
@@ -131,7 +150,7 @@ def _with_recipes(schema: Any, layers: list[tuple[str, dict[str, Any]]]) -> list
     """The layers with each named recipe inserted below the layer that names it, and with the section that it replaces
     removed from earlier layers."""
     hints = get_type_hints(schema)
-    folders = {name: section.FOLDER for name, hint in hints.items() if hasattr(section := _section(hint), "FOLDER")}
+    folders = {name: section.FOLDER for name, hint in hints.items() if hasattr(section := section_of(hint), "FOLDER")}
     result: list[tuple[str, dict[str, Any]]] = []
     for source, layer in layers:
         for key, folder in folders.items():
@@ -139,7 +158,7 @@ def _with_recipes(schema: Any, layers: list[tuple[str, dict[str, Any]]]) -> list
             if isinstance(section, dict) and isinstance(section.get("recipe"), str) and section["recipe"]:
                 recipe = section.pop("recipe")
                 result = [(earlier, {k: v for k, v in content.items() if k != key}) for earlier, content in result]
-                for file, content in _read(recipe_file(folder, recipe, source), ()):
+                for file, content in _read(recipe_file(folder, recipe, source), hints[key]):
                     result.append((file, {key: _expanded(hints[key], content)}))
         result.append((source, layer))
     return result
@@ -165,7 +184,7 @@ def _checked(hint: Any, value: Any, source: str, known_keys: Callable[[], list[s
 
     key: the dotted key of `value` itself. known_keys: returns the keys of the whole config.
     """
-    section, origin = _section(hint), get_origin(hint)
+    section, origin = section_of(hint), get_origin(hint)
     prefix = f"{key}." if key else ""
     if section and isinstance(value, dict):
         hints = get_type_hints(section)
@@ -184,8 +203,12 @@ def _checked(hint: Any, value: Any, source: str, known_keys: Callable[[], list[s
     elif origin is dict and isinstance(value, dict):
         for name, entry in value.items():
             yield from _checked(get_args(hint)[1], entry, source, known_keys, f"{prefix}{name}")
+    elif isinstance(value, str) and value == MISSING:
+        raise BadInput(f"{source}: {key} = {MISSING}: is no value; give one, or leave the key out")
+    elif isinstance(value, int) and abs(value) > MOST_WHOLE:
+        raise BadInput(f"{source}: {key} = {value}: must be at most {MOST_WHOLE:,}")
     elif not _fits(value, hint):
-        raise BadInput(f"{source}: {key} = {value!r}: must be {_describe(hint)}")
+        raise BadInput(f"{source}: {key} = {value!r}: must be {_describe(hint)}{_quoting(value, hint)}")
     else:
         yield key
 
@@ -214,7 +237,7 @@ def _sections(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a plain value has the declared type. The only plain value that an optional section takes is None."""
-    if section := _section(hint):
+    if section := section_of(hint):
         return value is None and hint is not section
     field = dataclasses.make_dataclass("Field", [("value", hint, MISSING)])
     try:
@@ -222,12 +245,6 @@ def _fits(value: Any, hint: Any) -> bool:
     except (OmegaConfBaseException, TypeError):  # TypeError: a mapping where a list is declared
         return False
     return True
-
-
-def _section(hint: Any) -> Any:
-    """The dataclass that `hint` declares, with or without `| None`; None for a plain value."""
-    options = [o for o in get_args(hint) if o is not NoneType] if get_origin(hint) in (Union, UnionType) else [hint]
-    return options[0] if len(options) == 1 and dataclasses.is_dataclass(options[0]) else None
 
 
 def _paths(schema: Any, written: Any = None) -> Iterator[str]:
@@ -244,7 +261,7 @@ def _paths(schema: Any, written: Any = None) -> Iterator[str]:
             sections = {f"{name}.0": None}
         elif origin is dict:
             sections = {f"{name}.{key}": content for key, content in value.items()} if isinstance(value, dict) else {}
-        section = _section(get_args(hint)[-1] if origin in (list, dict) else hint)
+        section = section_of(get_args(hint)[-1] if origin in (list, dict) else hint)
         for path, content in sections.items() if section else ():
             yield from (f"{path}.{key}" for key in _paths(section, content))
             if hasattr(section, "free_keys"):
@@ -294,6 +311,15 @@ def _describe(hint: Any) -> str:
     if get_origin(hint) is dict:
         return f"a mapping, each value {_describe(get_args(hint)[1])}"
     return str(hint).replace("typing.Literal", "one of ")
+
+
+def _quoting(value: Any, hint: Any) -> str:
+    """How to write text that was read as something else."""
+    if not is_text(hint):
+        return ""
+    if isinstance(value, str):
+        return "; ${…} refers to another key, \\${…} is the text itself" if "${" in value else ""
+    return ", in quotes: 'null' is the word, '' is no text" if value is None else ", in quotes"
 
 
 def _nearby(path: Path) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from importlib import metadata
 
 import psutil
 
-from evidence.errors import BadInput
+from evidence.errors import BadInput, RunFailed
 from evidence.files import require_room_for_sockets
 
 GIB = 2**30
@@ -39,7 +40,8 @@ def require_short_ray_folder() -> None:
 
 
 def require_memory(object_store_gib: float) -> None:
-    """Raises BadInput if Ray's object store would not fit. It is in shared memory, which also counts as main memory."""
+    """Raises BadInput if Ray's object store would not fit. It is in shared memory, which also counts as main memory.
+    Raises RunFailed if this process may not write a file of its size: Ray would be killed."""
     spaces = {SHARED_MEMORY: shutil.disk_usage(SHARED_MEMORY).free, "memory": psutil.virtual_memory().available}
     for place, free in spaces.items():
         if object_store_gib * GIB > free:
@@ -47,3 +49,9 @@ def require_memory(object_store_gib: float) -> None:
                 f"cluster.object_store_gib = {object_store_gib}: {place} has {free / GIB:.1f} GiB free; "
                 "ask for less, or free or mount more"
             )
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and object_store_gib * GIB > limit:
+        raise RunFailed(
+            f"cluster.object_store_gib = {object_store_gib}: is a file in {SHARED_MEMORY}, and the file-size limit "
+            f"(ulimit -f) is {limit / GIB:.3f} GiB; raise the limit"
+        )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from evidence.errors import BadInput
 from evidence.families import Family
@@ -243,8 +243,14 @@ def require_budget(
 def require_folder(key: str, name: str | Path) -> Path:
     """`name` as an absolute path at which a folder exists or can be created. Raises BadInput."""
     path = Path(name).absolute()
-    existing = next(p for p in (path, *path.parents) if p.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        fault = "cannot be written to" if existing.is_dir() else "is a file"
-        raise BadInput(f"{key} = {name}: {existing} {fault}; name a folder that can be created")
+    try:
+        existing = next(p for p in (path, *path.parents) if p.exists())
+        if not existing.is_dir():
+            raise BadInput(f"{key} = {name}: {existing} is a file; name a folder that can be created")
+        # Only an attempt shows what a file system allows: permissions do not tell, least of all to root.
+        with TemporaryDirectory(prefix=".ser-", dir=existing) as trial:
+            (Path(trial) / path.relative_to(existing)).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise BadInput(f"{key} = {name}: cannot be written to ({reason}); name a folder that can be created") from None
     return path

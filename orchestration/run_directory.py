@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evidence.errors import BadInput
+from evidence.files import whole_file
 from orchestration.config import to_yaml
 from orchestration.preflight import require_folder
 
@@ -16,6 +17,8 @@ CONFIG = "config.yaml"
 def run_directory(name: str) -> Path:
     """`name` as an absolute path. Raises BadInput for a path at which no folder can be created, and for a relative path
     inside a Ray job, whose working directory is a copy that is deleted when the job ends."""
+    if not name:
+        raise BadInput("run_dir has no value; name a folder")
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not Path(name).is_absolute():
         raise BadInput(f"run_dir = {name}: a Ray job runs in a copy of the project; give an absolute path")
     return require_folder("run_dir", name)
@@ -28,11 +31,12 @@ def require_unused(run_dir: Path) -> None:
 
 
 def claim(run_dir: Path, config: Any) -> None:
-    """Write config.yaml. Raises BadInput if it exists: of two runs that start at once, only one gets the folder."""
+    """Write config.yaml, whole or not at all. Raises BadInput if it exists: of two runs that start at once, only one
+    gets the folder."""
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with (run_dir / CONFIG).open("x", encoding="utf-8") as file:
-            file.write(to_yaml(config))
+        with whole_file(run_dir / CONFIG, new=True) as part:
+            part.write_text(to_yaml(config), encoding="utf-8")
     except FileExistsError:
         raise _taken(run_dir) from None
 

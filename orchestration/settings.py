@@ -7,7 +7,7 @@ from typing import Literal
 
 from omegaconf import MISSING
 
-from evidence.config_checks import require, require_above_zero, require_least, require_one_of, require_share
+from evidence.config_checks import MOST_SEED, require, require_above_zero, require_least, require_one_of, require_share
 from evidence.errors import BadInput
 from evidence.limits import Limits
 from evidence.sampling import SamplingContract
@@ -29,6 +29,7 @@ from rollout.template import PromptTemplate
 
 LEAST_TEMPERATURE = 0.01
 OTHER_SOFTMAX = "the engine's log-probs would differ from those of the learner's softmax"
+MOST_GROUP = 4096  # completions of one prompt, which are drawn and trained together
 WandbMode = Literal["offline", "online", "disabled"]
 
 
@@ -85,10 +86,10 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         require(
-            self.group_size >= 2,
+            2 <= self.group_size <= MOST_GROUP,
             "group_size",
             self.group_size,
-            "2 or more: advantages compare completions within a group",
+            f"from 2 to {MOST_GROUP}: advantages compare completions within a group",
         )
         require(
             # A bias of -100 excludes banned tokens; the engine divides it by the temperature. vLLM raises temperatures
@@ -245,7 +246,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_least(self, 1, "steps")
-        require_least(self, 0, "seed")
+        require_least(self, 0, "seed", most=MOST_SEED)
         require(
             self.pacing.groups_per_step >= self.learner.ranks,
             "learner.ranks",

@@ -83,7 +83,8 @@ async def ask_many(
 
 
 async def with_progress(description: str, work: Sequence[Any]) -> list[Any]:
-    """The results of coroutines, in order. At most SAMPLES_AT_ONCE run at a time."""
+    """The results of coroutines, in order. At most SAMPLES_AT_ONCE run at a time. If one fails, the others are
+    cancelled and its error alone is raised."""
     gate = asyncio.Semaphore(SAMPLES_AT_ONCE)
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(description, total=len(work))
@@ -94,4 +95,13 @@ async def with_progress(description: str, work: Sequence[Any]) -> list[Any]:
             progress.advance(bar)
             return result
 
-        return list(await asyncio.gather(*map(counted, work)))
+        tasks = [asyncio.ensure_future(counted(coroutine)) for coroutine in work]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for coroutine in work:
+                coroutine.close()  # those that have not begun
+            raise

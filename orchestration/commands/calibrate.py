@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from omegaconf import MISSING
 
-from evidence.config_checks import require, require_least
+from evidence.config_checks import MOST, MOST_SEED, require, require_least
 from evidence.errors import BadInput, RunFailed
 from evidence.files import whole_folder
 from evidence.geometry import convert
@@ -69,8 +69,8 @@ class CalibrateConfig(StandaloneConfig):
 
     def __post_init__(self) -> None:
         require_least(self, 1, "samples", "claims", "resamples")
-        require(self.attacks >= ROUND, "attacks", self.attacks, f"{ROUND} or more, one of each kind")
-        require_least(self, 0, "seed")
+        require(ROUND <= self.attacks <= MOST, "attacks", self.attacks, f"{ROUND} or more, one of each kind")
+        require_least(self, 0, "seed", most=MOST_SEED)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,9 @@ def _samples(config: CalibrateConfig, ids: Sequence[str], source: Path | None) -
     by_id = {sample.id: sample for sample in samples}
     unknown = next((sample_id for sample_id in ids if sample_id not in by_id), None)
     if unknown is not None:
-        raise BadInput(f"{source}: sample {unknown!r} is not in {config.data.path}; give the dataset that contains it")
+        raise BadInput(
+            f"{source}: sample {unknown!r} is not in {config.data.path}; give the dataset that contains it, by data=…"
+        )
     return [by_id[sample_id] for sample_id in dict.fromkeys(ids)]
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evidence import spaces
 from evidence.errors import BadInput, UnreadableMedia
@@ -30,7 +30,48 @@ from referee.terms.view import GroupView
 from rollout.dataset.read import DatasetFile
 from rollout.template import PromptTemplate
 
+if TYPE_CHECKING:  # imports ray, which scoring without a referee does without
+    from orchestration.supervision.standalone_referee import StandaloneConfig
+
 REFEREE_NEEDS = frozenset({"verdicts", "judgements"})
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the lines are written: `path`, or stdout. An existing file is replaced only with `overwrite`, and only once
+    all lines are written."""
+
+    path: Path | None = None
+    overwrite: bool = False
+
+    def require_writable(self) -> None:
+        """Raises BadInput, before any work."""
+        if self.path is None:
+            if self.overwrite:
+                raise BadInput("--overwrite: nothing is replaced without --out FILE; leave it out")
+            return
+        if self.path.is_dir():
+            raise BadInput(f"--out {self.path}: is a folder; name a file")
+        if self.path.is_file() and not self.overwrite:
+            raise self._taken()
+        from orchestration.preflight import require_folder  # imports transformers
+
+        require_folder("--out", self.path.parent)
+
+    def write(self, lines: Iterable[str]) -> None:
+        """Raises BadInput if the file has been written by another process meanwhile, OSError if it cannot be."""
+        if self.path is None:
+            sys.stdout.writelines(lines)
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with whole_file(self.path, new=not self.overwrite) as part, part.open("w", encoding="utf-8") as file:
+                file.writelines(lines)
+        except FileExistsError:
+            raise self._taken() from None
+
+    def _taken(self) -> BadInput:
+        return BadInput(f"--out {self.path}: exists already; name a new file, or replace it with --overwrite")
 
 
 def score_file(
@@ -38,23 +79,18 @@ def score_file(
     dataset: DatasetFile,
     completions: Path,
     progress: float,
-    out: Path | None,
+    out: Output,
     referee: str | None,
     config: Path | None,
 ) -> None:
-    """Write one JSON line per completion to `out`, or to stdout. Raises BadInput.
+    """Write one JSON line per completion to `out`. Raises BadInput.
 
-    progress: training progress, 0 to 1. referee, config: a model folder and the referee's settings, for a recipe that
-    uses a referee.
+    progress: training progress, 0 to 1. referee: a model folder, for a recipe that uses a referee. config: the
+    referee's settings and the space of the policy's boxes; a run's config.yaml has both.
     """
     if not 0 <= progress <= 1:
         raise BadInput(f"--progress {progress:g}: must be between 0 and 1")
-    if out is not None:
-        from orchestration.preflight import require_folder  # imports transformers
-
-        require_folder("--out", out.parent)
-        if out.is_dir():
-            raise BadInput(f"--out {out}: is a folder; name a file")
+    out.require_writable()
     graph = RewardGraph(load_config(RewardConfig, recipe_file("reward", recipe, "--reward")))
     uses_referee = bool(graph.needs & REFEREE_NEEDS)
     if uses_referee != (referee is not None):
@@ -63,36 +99,46 @@ def score_file(
             if uses_referee
             else f"--referee {referee}: the recipe {recipe} uses none; leave it out"
         )
-    if config is not None and not uses_referee:
-        raise BadInput(f"--config {config}: configures a referee, and the recipe {recipe} uses none; leave it out")
+    settings = None
+    if config is not None or referee is not None:
+        from orchestration.commands.run_files import judging_config  # imports ray
+
+        # Without a referee, none is started, and its name is not read.
+        settings = judging_config(config, [f"model.referee={referee or 'none'}"])
     recorded = read_completions(completions)
     samples = {sample.id: sample for sample in dataset}
-    views = group_views(samples, recorded, progress)
+    views = group_views(samples, recorded, progress, settings.template if settings else None)
     unreadable: dict[str, str] = {}
-    if referee is not None:
-        views, unreadable = asyncio.run(_judged(graph, views, referee, config))
+    if referee is not None and settings is not None:
+        views, unreadable = asyncio.run(_judged(graph, views, settings))
     lines = scored_lines(graph, views, recorded, unreadable)
-    text = (dumps(line, places=6, ensure_ascii=False) + "\n" for line in lines)
-    if out is None:
-        sys.stdout.writelines(text)
-    else:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(out) as part, part.open("w", encoding="utf-8") as file:
-            file.writelines(text)
+    out.write(dumps(line, places=6, ensure_ascii=False) + "\n" for line in lines)
 
 
 def group_views(
-    samples: Mapping[str, Sample], recorded: Iterable[RecordedCompletion], progress: float
+    samples: Mapping[str, Sample],
+    recorded: Iterable[RecordedCompletion],
+    progress: float,
+    template: PromptTemplate | None = None,
 ) -> dict[str, GroupView]:
-    """The reward's view of each sample's completions, by sample id. Raises BadInput for an id without a sample."""
+    """The reward's view of each group of completions, by `RecordedCompletion.group_name`. Raises BadInput for an id
+    without a sample.
+
+    template: the policy's, for the space of the boxes and the times that its prompt printed; without it, boxes are in
+    pixels of the resized frame, and times are as written.
+    """
     groups: dict[str, list[RecordedCompletion]] = {}
     for completion in recorded:
         if completion.id not in samples:
             raise BadInput(
                 f"{completion.where}: id = {completion.id!r}: no sample has it; samples are called {_some(samples)}"
             )
-        groups.setdefault(completion.id, []).append(completion)
-    return {name: _view(samples[name], group, progress) for name, group in groups.items()}
+        groups.setdefault(completion.group_name, []).append(completion)
+    views = {name: _view(samples[group[0].id], group, progress) for name, group in groups.items()}
+    return {
+        name: _in_frames(view, view.frames, template) if view.frames and all(view.frames.size) else view
+        for name, view in views.items()
+    }
 
 
 def scored_lines(
@@ -102,28 +148,27 @@ def scored_lines(
     unreadable: Mapping[str, str],
 ) -> Iterator[dict[str, Any]]:
     """One JSON object per completion that was not drawn on shuffled frames, in the given order. `unreadable`: why the
-    media of a sample cannot be read, by sample id."""
+    media of a group cannot be read, by its name."""
     groups: dict[str, Iterator[dict[str, Any]]] = {}
     for completion in recorded:
-        sample_id = completion.id
+        name = completion.group_name
         if completion.shuffled:
             continue
-        if sample_id not in groups:
-            groups[sample_id] = _lines(views[sample_id], graph.score(views[sample_id]))
-        line = next(groups[sample_id])
-        if sample_id in unreadable:
-            line["flags"].append(f"unreadable media: {unreadable[sample_id]}")
+        if name not in groups:
+            groups[name] = _lines(views[name], graph.score(views[name]))
+        line = next(groups[name])
+        if name in unreadable:
+            line["flags"].append(f"unreadable media: {unreadable[name]}")
         yield line
 
 
 async def _judged(
-    graph: RewardGraph, views: Mapping[str, GroupView], referee: str, config: Path | None
+    graph: RewardGraph, views: Mapping[str, GroupView], settings: StandaloneConfig
 ) -> tuple[dict[str, GroupView], dict[str, str]]:
-    """The views with the referee's answers, and the reasons why some media cannot be read, both by sample id."""
+    """The views with the referee's answers, and the reasons why some media cannot be read, both by group name."""
     from orchestration.commands.ask_many import with_progress
-    from orchestration.supervision.standalone_referee import StandaloneConfig, standalone_referee
+    from orchestration.supervision.standalone_referee import standalone_referee
 
-    settings = load_config(StandaloneConfig, config, [f"model.referee={referee}"])
     unreadable: dict[str, str] = {}
     async with standalone_referee(settings, [settings.model.referee]) as standalone:
 
@@ -141,11 +186,13 @@ async def _judged(
         return dict(await with_progress("judging", [judged(name, view) for name, view in views.items()])), unreadable
 
 
-def _in_frames(view: GroupView, info: FrameInfo, template: PromptTemplate) -> GroupView:
-    """The view with decoded frames `info`, boxes in their pixels, and claims at their times."""
-    from rollout.prompt import printed_times  # imports transformers
+def _in_frames(view: GroupView, info: FrameInfo, template: PromptTemplate | None) -> GroupView:
+    """The view with frames `info`, boxes in their pixels, and claims at their times."""
+    space, printed = "resized", dict[float, float]()
+    if template is not None:
+        from rollout.prompt import printed_times  # imports transformers
 
-    space, printed = template.box_space, printed_times(template, info)
+        space, printed = template.box_space, printed_times(template, info) if info.times else {}
     completions = tuple(spaces.read(text, info, space, printed) for text in view.texts)
     contrast = view.contrast and _in_frames(view.contrast, info, template)
     return replace(view, completions=completions, frames=info, box_space=space, printed=printed, contrast=contrast)

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from evidence.config_checks import require, require_above_zero, require_least, require_one_of
+from evidence.config_checks import MOST, MOST_SEED, require, require_above_zero, require_least, require_one_of
 from evidence.errors import BadInput, RunFailed
 from evidence.files import whole_folder, write_text
 from evidence.limits import Limits
@@ -117,10 +117,10 @@ class SftConfig:
         require(bool(self.stages), "stages", self.stages, "at least one {data, steps}")
         require_one_of(self, TASKS, "task")
         require_one_of(self, DTYPES, "dtype")
-        require_least(self, 1, "claims", "ranks", "checkpoint_every", "max_skipped")
-        require_least(self, 0, "seed")
+        require_least(self, 1, "clips", "claims", "ranks", "checkpoint_every", "max_skipped")
+        require_least(self, 0, "seed", most=MOST_SEED)
         stop = self.stop_after
-        require(stop is None or stop >= 1, "stop_after", stop, "1 or more, or null for all stages")
+        require(stop is None or 1 <= stop <= MOST, "stop_after", stop, "1 or more, or null for all stages")
         require(self.ranks <= self.clips, "ranks", self.ranks, f"at most clips ({self.clips})")
         require_above_zero(self, "frames_gib", "object_store_gib")
         wanted = f"below object_store_gib ({self.object_store_gib})"

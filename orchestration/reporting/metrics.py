@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as LiveBar
 from rich.table import Table
 
-from evidence.files import write_text
+from evidence.files import naming, write_text
 from evidence.plain import dumps
 from orchestration.settings import WandbMode
 
@@ -34,8 +34,9 @@ class RunLog:
         """`config`: the resolved configuration as plain data; wandb shows it beside the curves. `resumed_from`: the
         step of the checkpoint; lines of later steps are dropped, since the run will repeat those steps."""
         run_dir.mkdir(parents=True, exist_ok=True)
-        _keep_until(run_dir / "metrics.jsonl", resumed_from)
-        self._file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        self._path = run_dir / "metrics.jsonl"
+        _keep_until(self._path, resumed_from)
+        self._file = self._path.open("a", encoding="utf-8")
         self._start = time.monotonic()
         self._step = 0
         # Silent and without wandb's collectors: the bar needs the terminal, and a run may have only two cores.
@@ -58,15 +59,19 @@ class RunLog:
             raise ValueError(f"metrics of step {step} come after those of step {self._step}")
         self._step = step
         record = {"step": step, "seconds": round(time.monotonic() - self._start, 3), **metrics}
-        self._file.write(dumps(record) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(dumps(record) + "\n")
+            self._file.flush()
         self._wandb.log(metrics, step=step)
 
     def close(self) -> None:
-        self._file.close()
-        self._wandb.finish()
-        # finish returns before wandb's service has written its file; teardown waits for that.
-        wandb.teardown()
+        try:
+            with naming(self._path):
+                self._file.close()
+        finally:
+            self._wandb.finish()
+            # finish returns before wandb's service has written its file; teardown waits for that.
+            wandb.teardown()
 
     def __enter__(self) -> RunLog:
         return self

@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from evidence.files import naming
 from evidence.plain import dumps
 from evidence.types import Claim, ClaimScore, ScoredGroup
 
 
 def write_samples(path: Path, step: int, scored: ScoredGroup) -> None:
-    """Append one line per trajectory of the group: text, reward, and each claim with its verdict and score.
+    """Append one line per trajectory of the group: text, reward, and each claim with its verdict and score. `ser score`
+    and `ser calibrate` read the file.
 
     Boxes are in pixels of the resized frame, whatever coordinate space the text uses.
     """
-    with path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         for index, trajectory in enumerate(scored.group.trajectories):
             line = {
                 "step": step,
@@ -23,6 +25,8 @@ def write_samples(path: Path, step: int, scored: ScoredGroup) -> None:
                 "question": scored.group.sample.question,
                 "answer": scored.group.sample.answer,
                 "text": trajectory.text,
+                "frame_size": scored.group.frames.size,
+                "frame_times": scored.group.frames.times,
                 "reward": scored.rewards[index],
                 "versions": [version for version, _, _ in trajectory.version_spans],
                 "terms": {name: values[index] for name, values in scored.terms.items()},

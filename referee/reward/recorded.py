@@ -5,6 +5,7 @@ Guarantee: every line is either read or refused by a BadInput that names the lin
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +15,10 @@ from typing import Any
 from evidence.errors import BadInput
 
 REQUIRED = ("id", "text")
+KEYS = (*REQUIRED, "frame_size", "frame_times", "tokens", "shuffled")
+# Keys by which a line of a run's own files is known: samples.jsonl and heldout_*.jsonl. Such a line may have more keys.
+OF_SAMPLES = {"step", "group", "sample"}
+OF_HELDOUT = {"id", "valid_claims"}
 HIGHEST = 1e9  # pixels or seconds: a larger number, or NaN, cannot be a measurement
 
 
@@ -25,6 +30,7 @@ class RecordedCompletion:
     frame_size: (width, height) of the frames shown, (0, 0) if not given. frame_times: their seconds, () if not given.
     tokens: length of the completion, None if not given.
     shuffled: sampled on frames in shuffled order: used for comparison and never scored itself.
+    group: number of the group of a run that it was drawn in, None if unknown: completions of a sample are one group.
     """
 
     where: str
@@ -34,6 +40,12 @@ class RecordedCompletion:
     frame_times: tuple[float, ...] = ()
     tokens: int | None = None
     shuffled: bool = False
+    group: int | None = None
+
+    @property
+    def group_name(self) -> str:
+        """A name that only the completions of the same group share."""
+        return self.id if self.group is None else f"{self.id} in group {self.group}"
 
 
 def read_completions(path: Path) -> list[RecordedCompletion]:
@@ -55,6 +67,10 @@ def _recorded(where: str, line: str) -> RecordedCompletion:
         raise BadInput(f"{where}: not JSON ({error})") from None
     if not isinstance(row, dict):
         raise BadInput(f"{where}: must be a JSON object, not {type(row).__name__}")
+    if row.keys() >= OF_SAMPLES:
+        row["id"] = row["sample"]
+    elif not row.keys() >= OF_HELDOUT:
+        _require_known(where, row)
     if missing := [key for key in REQUIRED if row.get(key) is None]:
         raise BadInput(f"{where}: has no {missing[0]}; a completion is {{'id': …, 'text': …}}")
     text = _typed(where, row, "text", str, "")
@@ -78,7 +94,15 @@ def _recorded(where: str, line: str) -> RecordedCompletion:
         frame_times=times,
         tokens=tokens,
         shuffled=_typed(where, row, "shuffled", bool, False),
+        group=_typed(where, row, "group", int, None),
     )
+
+
+def _require_known(where: str, row: dict[str, Any]) -> None:
+    for key in row:
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0)[0]
+            raise BadInput(f"{where}: unknown key {key!r:.60}; the nearest is {near}, all are: {', '.join(KEYS)}")
 
 
 def _numbers(where: str, row: dict[str, Any], key: str) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evidence.errors import BadInput
-from evidence.files import whole_file
+from evidence.files import FULL, whole_file
 from evidence.types import Sample
 from rollout.dataset.formats import Format, named
 from rollout.dataset.read import DatasetFile, describe
@@ -44,6 +44,8 @@ def convert(source: DatasetFile, target: Path, to: str) -> Converted:
     try:
         return Converted(_write(_rows(source, form, target), target), dict(source.unread))
     except OSError as error:
+        if error.errno in FULL:  # not the name's fault
+            raise
         reason = error.strerror or type(error).__name__
         raise BadInput(f"{target}: cannot be written ({reason}); name a file that can be") from None
 
@@ -52,7 +54,7 @@ def _write(rows: Iterator[dict[str, Any]], target: Path) -> int:
     """Write the rows to `target` and return their number. Raises OSError if the target cannot be written."""
     before, between, after = ("", "\n", "\n") if target.suffix == ".jsonl" else ("[\n", ",\n", "\n]\n")
     count = 0
-    with whole_file(target) as part, part.open("w", encoding="utf-8") as file:
+    with whole_file(target, new=True) as part, part.open("w", encoding="utf-8") as file:
         file.write(before)
         for count, row in enumerate(rows, 1):
             file.write(between * (count > 1) + json.dumps(row, ensure_ascii=False))

@@ -14,6 +14,7 @@ on them can improve under a referee that rewards tight boxes.
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -143,7 +144,7 @@ def write_clip(path: Path, shapes: list[Shape], rng: np.random.Generator, fps: f
     scene = background(rng)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (SIDE, SIDE))
     if not writer.isOpened():
-        raise OSError(f"cannot write {path}")
+        raise OSError(errno.EIO, "no video can be opened for writing; is the disk full?", str(path))
     pictures = []
     for picture in range(FRAMES):
         image = scene.copy()
@@ -155,6 +156,20 @@ def write_clip(path: Path, shapes: list[Shape], rng: np.random.Generator, fps: f
     for frame in range(frames):
         writer.write(pictures[round(frame / fps * FPS)])
     writer.release()
+    if not whole_mp4(path.read_bytes()):  # the writer reports no error: not of a full disk, nor of a file-size limit
+        raise OSError(errno.ENOSPC, "not written whole; is the disk full?", str(path))
+
+
+def whole_mp4(data: bytes) -> bool:
+    """Whether the top-level boxes of an MP4 file fill it, the index (`moov`, written last) included."""
+    kinds, at = set(), 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size < 8:
+            return False
+        kinds.add(data[at + 4 : at + 8])
+        at += size
+    return at == len(data) and b"moov" in kinds
 
 
 def quadrant(shape: Shape, moment: int) -> str:

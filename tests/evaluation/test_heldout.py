@@ -66,6 +66,8 @@ def test_a_perfect_completion() -> None:
         valid_claims=2,
         box_area=pytest.approx(400 / 5000),
         claim_ious=(1.0, 1.0),
+        frame_size=INFO.size,
+        frame_times=INFO.times,
     )
 
 

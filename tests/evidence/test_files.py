@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,51 @@ def test_a_folder_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
         fill_half(path)
     assert os.listdir(path) == ["second"]
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_new_file_never_replaces_an_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with whole_file(path, new=True) as part:
+        part.write_text("first")
+    with pytest.raises(FileExistsError), whole_file(path, new=True) as part:
+        part.write_text("second")
+    assert path.read_text() == "first"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """Limits the size of files to 1,000 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path: Path, small_files: None) -> None:
+    path = tmp_path / "a.json"
+    write_text(path, "old")
+    with pytest.raises(OSError, match="File too large") as refused:
+        write_text(path, "x" * 2000)
+    assert refused.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
+    with pytest.raises(OSError, match="No space left") as refused:
+        write_text(Path("/dev/full"), "x")
+    assert refused.value.filename == "/dev/full"
+
+
+def test_a_library_that_hides_the_full_disk_does_not_hide_it_from_the_user(tmp_path: Path, small_files: None) -> None:
+    with pytest.raises(OSError, match="File too large") as refused, whole_folder(tmp_path / "model"):
+        raise RuntimeError("unexpected pos 64 vs 0")
+    assert refused.value.filename == str(tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+
+
+def test_other_errors_of_a_folder_stay_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="another"), whole_folder(tmp_path / "model"):
+        raise RuntimeError("another reason")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_killed_writer_leaves_nothing_under_the_name_and_the_next_one_starts_clean(tmp_path: Path) -> None:

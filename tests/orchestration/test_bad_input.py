@@ -14,7 +14,7 @@ import pytest
 from evidence.digests import model_digest
 from evidence.errors import BadInput
 from learner.checkpoints import Record
-from orchestration import cli
+from orchestration import cli, run_directory
 from orchestration.config import load_config
 from orchestration.settings import TrainConfig
 from orchestration.train import claim
@@ -159,6 +159,36 @@ def test_of_two_runs_started_at_once_one_gets_the_folder(tmp_path: Path) -> None
     with pytest.raises(BadInput, match=rf"^run_dir = {tmp_path}/run: already holds a run"):
         claim(tmp_path / "run", replace(config, seed=1))
     assert load_config(TrainConfig, tmp_path / "run/config.yaml") == config
+
+
+def test_a_run_killed_while_it_claims_its_folder_does_not_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(TrainConfig, ROOT / "configs/experiment/quickstart.yaml", [f"run_dir={tmp_path}/run"])
+
+    def killed(*args: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_directory, "to_yaml", killed)
+        with pytest.raises(KeyboardInterrupt):
+            claim(tmp_path / "run", config)
+    assert list((tmp_path / "run").iterdir()) == []
+    claim(tmp_path / "run", config)
+
+
+@pytest.mark.parametrize(
+    ("run_dir", "part"),
+    [
+        ("/proc/x", "run_dir = /proc/x: cannot be written to"),
+        ("", "no value"),
+        ("{}/" + "a" * 300, "File name too long"),
+    ],
+)
+def test_a_run_directory_that_cannot_be_made_is_refused(
+    train: Refused, tmp_path: Path, run_dir: str, part: str
+) -> None:
+    assert part in train(f"run_dir={run_dir.format(tmp_path)}")
 
 
 def test_a_kl_penalty_on_the_reward_that_its_normalisation_would_drop_is_refused(train: Refused) -> None:

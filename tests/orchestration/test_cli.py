@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from evidence.errors import BadInput
+from evidence.errors import BadInput, RunFailed
 from orchestration import cli
 from orchestration.machine import require_memory
 
+ROOT = Path(__file__).parents[2]
 COMPLETE = """
 data: {train: a.json, heldout: b.json}
 model: {policy: p, referee: r}
@@ -54,6 +56,11 @@ def test_overrides_may_stand_before_and_after_options(config, capsys):
         ["data", "check", "missing.json"],
         ["data", "make-shapes", "{folder}"],
         ["data", "make-shapes", "{folder}/new", "--train", "many"],
+        ["data", "make-shapes", "{folder}/new", "--train", "1000000000"],
+        ["data", "make-shapes", "{folder}/new", "--workers", "100000"],
+        ["data", "check", "{config}", "--workers", "100000"],
+        ["train", "{config}", f"steps={10**26}"],
+        ["train", "{config}", f"seed={10**12}"],
         [],
     ],
 )
@@ -64,6 +71,31 @@ def test_bad_input_is_one_line_and_exit_code_2(config, capsys, argv):
     assert out == ""
     assert err.startswith("ser: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "own"),
+    [
+        (["config", "--for", "sft"], "configs/experiment/quickstart.yaml", "train"),
+        (["config", "--for", "calibrate"], "configs/sft/policy.yaml", "sft"),
+        (["train"], "configs/sft/policy.yaml", "sft"),
+        (["sft"], "configs/calibrate/shapes.yaml", "calibrate"),
+    ],
+)
+def test_a_config_of_another_command_is_named_as_such(capsys, command, file, own):
+    assert cli.main([*command, str(ROOT / file)]) == 2
+    error = capsys.readouterr().err
+    assert f"{file}: is a config of `ser {own}`, not of `ser {command[-1]}`, which has no " in error
+    assert f"`ser config --for {own}` take it" in error
+    assert error.count("\n") == 1
+
+
+def test_a_misspelt_key_does_not_make_it_a_config_of_another_command(config, capsys):
+    config.write_text(COMPLETE + "semed: 3\n")
+    assert cli.main(["config", str(config)]) == 2
+    assert "unknown key semed; the nearest known one is seed" in capsys.readouterr().err
+    assert cli.main(["config", str(config), "--for", "sft"]) == 2
+    assert "is a config of `ser train`" in capsys.readouterr().err
 
 
 def test_bad_input_raised_in_an_actor_is_printed_without_its_stack_trace(config, capsys, monkeypatch):
@@ -110,6 +142,12 @@ def test_an_object_store_that_cannot_fit_is_refused():
     require_memory(0.01)
     with pytest.raises(BadInput, match=r"cluster\.object_store_gib = 100000"):
         require_memory(100_000)
+
+
+def test_an_object_store_above_the_file_size_limit_is_refused(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (2**20, 2**20))
+    with pytest.raises(RunFailed, match=r"object_store_gib = 0\.01: .*ulimit -f"):
+        require_memory(0.01)
 
 
 def test_make_shapes_then_check(tmp_path, capsys):

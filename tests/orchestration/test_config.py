@@ -114,7 +114,16 @@ def test_resolved_yaml_loads_to_an_equal_config(tmp_path):
         ("engine.count=0", [": engine.count = 0", "1 or more"]),
         ("spare={count: 0}", [": spare.count = 0", "1 or more"]),
         ("stages=[{data: a, steps: 1}, {data: b, steps: 0}]", [": stages.1.steps = 0", "1 or more"]),
-        ("mode=[1", ["not valid YAML"]),
+        ("bounds=[1", ["not valid YAML"]),
+        ("mode=[1", ["mode = '[1'", "'fast', 'exact'"]),
+        ("name=null", ["name = None: must be text", "'null' is the word, '' is no text"]),
+        ("name=${", ["name = '${'", "\\${…} is the text itself"]),
+        ("engine.count=???", ["engine.count = ???", "is no value; give one, or leave the key out"]),
+        ("name=???", ["name = ???", "is no value"]),
+        ("stages=[{data: a, steps: '???'}]", ["stages.0.steps = ???", "is no value"]),
+        ("weights={acc: '???'}", ["weights.acc = ???", "is no value"]),
+        ("engine.count=1:30", ["engine.count = '1:30'", "a whole number"]),
+        (f"engine.count={10**26}", [f"engine.count = {10**26}", "at most 9,007,199,254,740,992"]),
     ],
 )
 def test_a_wrong_override_is_refused_in_one_line_that_names_it(tmp_path, override, parts):
@@ -191,6 +200,9 @@ def test_an_override_without_a_value_is_refused():
         ("name: run\nengine:\n  cuont: 2\n", ["engine.cuont", "engine.count"]),
         ("name: run\nlimit: [1]\n", ["limit", "[1]", "a number or null"]),
         ("engine: {count: 2}\n", ["name", "no value"]),
+        ("name: run\nlimit: ???\n", ["limit = ???", "is no value"]),
+        ("name: {foo}\n", ["name = {'foo': None}", "must be text, in quotes"]),
+        ("name:\n", ["name = None", "must be text", "'' is no text"]),
         ("name: run\nstages: [{data: a}]\n", ["stages[0].steps", "no value"]),
         ("name: ${nane}\n", ["name", "nane"]),
         ("name: [\n", ["not valid YAML", "line 2"]),
@@ -267,6 +279,9 @@ def test_any_override_gives_a_config_or_a_one_line_error(pairs):
         ("data.train=b.json", [("b.json", 1.0)]),
         ("data.train=[b.json, {path: c.json, weight: 2}]", [("b.json", 1.0), ("c.json", 2.0)]),
         ("data.train={path: c.json, weight: 2}", [("c.json", 2.0)]),
+        ("data.train=0123", [("0123", 1.0)]),
+        ("data.train=a: b", [("a: b", 1.0)]),
+        ("data.train=[0123, {path: yes, weight: 02}]", [("0123", 1.0), ("yes", 2.0)]),
     ],
 )
 def test_a_dataset_may_be_given_by_its_path_alone(tmp_path, override, files):
@@ -280,9 +295,9 @@ def test_a_dataset_may_be_given_by_its_path_alone(tmp_path, override, files):
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
-        ("data.train=3", ["data.train = 3", "a list, each text (the path) or a section with the keys path"]),
+        ("data.train=", ["data.train = None", "a list, each text (the path) or a section with the keys path"]),
         ("data.train=[]", ["data.train = []", "at least one dataset file"]),
-        ("data.train=[3]", ["data.train.0 = 3", "text (the path) or a section"]),
+        ("data.train=[null]", ["data.train.0 = None", "text (the path) or a section"]),
         ("data.train={pth: a}", ["unknown key data.train.0.pth", "data.train.0.path"]),
         ("data.train={weight: 2}", ["data.train[0].path", "no value"]),
         ("data.train=[{path: a, weight: 0}]", ["data.train.0.weight = 0", "above 0"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,18 @@ def test_a_converted_dataset_holds_the_same_samples(world: Path, capsys: pytest.
     assert cli.main(["data", "convert", str(source), str(target), "--to", "ser"]) == 0
     assert f"{target}: 3 samples, from open-o3 to ser" in capsys.readouterr().out
     assert read_dataset(target) == read_dataset(source)
+
+
+def test_a_full_disk_is_no_bad_input(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(world.rglob("*"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        code = cli.main(["data", "convert", str(world / "train.json"), str(world / "full.json"), "--to", "ser"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (code, capsys.readouterr().err) == (1, f"ser: {world}/full.json: cannot be written (File too large)\n")
+    assert sorted(world.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from evidence.errors import BadInput
 from evidence.grammar import parse
 from evidence.types import FrameInfo, Sample, Verdict
 from orchestration import cli
-from orchestration.commands.score import scored_lines
+from orchestration.commands.score import Output, scored_lines
 from referee.reward.graph import RewardGraph
 from referee.reward.recorded import RecordedCompletion
 from referee.reward.settings import RewardConfig, TermConfig
@@ -34,6 +35,13 @@ SAMPLES = [
         "key_items": {"3": {"cup": [[0.1, 0.1, 0.5, 0.5]]}},
     },
 ]
+RUN = {
+    "data": {"train": "a", "heldout": "b"},
+    "model": {"policy": "p", "referee": "r"},
+    "reward": "ser",
+    "steps": 1,
+    "run_dir": "runs/x",
+}
 CLAIM = "<obj>red cup</obj><box>[10,10,50,50]</box>at<t>{time}</t>s"
 
 
@@ -144,6 +152,11 @@ def test_invalid_claims_are_listed_with_their_reason_beside_judged_ones():
         ({"id": "2", "text": "<answer>\ud800</answer>"}, "text contains a lone surrogate, half of a character"),
         ({"id": "2", "text": 3}, "text = 3: must be of type str"),
         ("", "holds no completion"),
+        (
+            {"id": "2", "text": "", "frame_sizes": [1, 1]},
+            "line 1: unknown key 'frame_sizes'; the nearest is frame_size",
+        ),
+        ({"id": "2", "text": "", "step": 1, "group": 0}, "line 1: unknown key 'step'"),
     ],
 )
 def test_a_faulty_line_is_refused_in_one_line(score, line, reason):
@@ -188,10 +201,41 @@ def test_out_creates_its_folder_and_refuses_an_existing_folder(files, score):
     assert score(line, more=("--out", str(files))) == (2, f"ser: --out {files}: is a folder; name a file\n")
 
 
-def test_a_config_without_effect_is_refused(score):
-    code, error = score({"id": "1", "text": "x"}, more=("--config", "none.yaml"))
+def test_out_replaces_a_file_only_if_asked_and_only_once_all_is_scored(files, score, monkeypatch):
+    out = files / "scored.jsonl"
+    out.write_text("old")
+    good, bad = {"id": "1", "text": "x"}, {"id": "2", "text": completion(4.0, "x")}
+    code, error = score(good, reward="none", more=("--out", str(out)))
+    assert (code, error) == (2, f"ser: --out {out}: exists already; name a new file, or replace it with --overwrite\n")
+    assert score(good, bad, more=("--out", str(out), "--overwrite"))[0] == 2  # the second needs frame_size
+    assert out.read_text() == "old"
+    assert score(good, more=("--out", str(out), "--overwrite")) == []
+    assert json.loads(out.read_text())["id"] == "1"
+    assert score(good, more=("--overwrite",))[0] == 2
+    assert sorted(path.name for path in files.iterdir()) == ["completions.jsonl", "samples.json", "scored.jsonl"]
+
+
+def test_out_that_appears_meanwhile_is_not_replaced(tmp_path):
+    def lines():
+        yield "ours"
+        (tmp_path / "out").write_text("theirs")
+
+    with pytest.raises(BadInput, match=r"out: exists already"):
+        Output(tmp_path / "out").write(lines())
+    assert (tmp_path / "out").read_text() == "theirs"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_the_config_of_a_run_gives_the_space_of_its_boxes(files, score):
+    text = completion(4.0, "x").replace("[10,10,50,50]", "[100,100,500,500]")
+    line = {"id": "2", "text": text, "frame_size": [200, 100]}
+    (files / "config.yaml").write_text(json.dumps(RUN | {"template": {"box_space": "thousand"}}))
+    (scored,) = score(line, more=("--config", str(files / "config.yaml")))
+    assert scored["claims"][0]["box"] == [20, 10, 100, 50]
+    assert scored["terms"]["thk_spatial"] == 0.5
+    code, error = score(line, more=("--config", "none.yaml"))
     assert (code, error.count("\n")) == (2, 1)
-    assert "--config none.yaml: configures a referee" in error
+    assert "none.yaml: no such file" in error
 
 
 def test_a_pipe_closed_by_its_reader_gives_no_stack_trace(files, score):
@@ -201,4 +245,4 @@ def test_a_pipe_closed_by_its_reader_gives_no_stack_trace(files, score):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, shell=True, cwd=files, env=env, capture_output=True, text=True, timeout=120)
     assert json.loads(done.stdout)["id"] == "1"
-    assert done.stderr == ""
+    assert done.stderr == "ser: stdout: cannot be written (its reader has ended)\n"

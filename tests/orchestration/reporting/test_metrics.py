@@ -2,6 +2,7 @@
 
 import io
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,19 @@ def test_a_record_is_on_disk_when_log_returns(tmp_path: Path) -> None:
         "per_term": {"ser": 1},
     }
     assert 0 <= first["seconds"] < 60
+
+
+def test_a_log_that_cannot_be_written_names_its_file(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log = RunLog(tmp_path, {}, "disabled")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        for end in (lambda: log.log(1, {"text": "x" * 200}), log.close):
+            with pytest.raises(OSError, match="File too large") as refused:
+                end()
+            assert refused.value.filename == str(tmp_path / "metrics.jsonl")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_resumed_run_drops_the_lines_of_steps_it_will_repeat(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""The config.yaml of a training run, as the config of commands that judge what the run wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from orchestration.config import Layer, load_config, unknown_keys
+from orchestration.settings import TrainConfig
+from orchestration.supervision.engines import engine_sizes
+from orchestration.supervision.standalone_referee import StandaloneConfig
+
+# Sections with the same meaning in a run and in the judgement of its files.
+SHARED = ("contract", "template", "verification", "referee", "frames", "cluster")
+
+
+def is_run_config(path: Path) -> bool:
+    """Whether a file is a config of `ser train` and not of a judging command. Raises BadInput for an unreadable one."""
+    return bool(unknown_keys(StandaloneConfig, path)) and not unknown_keys(TrainConfig, path)
+
+
+def judging_config(path: Path | None, overrides: list[str]) -> StandaloneConfig:
+    """The config of a referee outside training, from a file of its own or from a run's. Raises BadInput."""
+    if path is None or not is_run_config(path):
+        return load_config(StandaloneConfig, path, overrides)
+    return load_config(StandaloneConfig, _shared(path, load_config(TrainConfig, path)), overrides)
+
+
+def run_for_calibration(path: Path) -> Layer:
+    """What a run's config says about the calibration of its (first) referee on its held-out data. Raises BadInput."""
+    run = load_config(TrainConfig, path)
+    source, shared = _shared(path, run)
+    model = {"referee": _plain(run.model.referee[0])}
+    return source, {**shared, "model": model, "data": _plain(run.data.heldout), "seed": run.seed}
+
+
+def _shared(path: Path, run: TrainConfig) -> Layer:
+    sections = {name: _plain(getattr(run, name)) for name in SHARED}
+    return str(path), {**sections, "engine": _plain(engine_sizes(run))}
+
+
+def _plain(section: Any) -> Any:
+    return OmegaConf.to_container(OmegaConf.structured(section))
