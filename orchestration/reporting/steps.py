@@ -14,6 +14,7 @@ from orchestration.loop.admission import Batch
 from orchestration.loop.group_maker import ReadyGroup
 from orchestration.loop.ledger import Ledger
 from orchestration.loop.pipeline import Pipeline
+from orchestration.reporting.display import Throughput
 from orchestration.reporting.metrics import Progress, RunLog
 from orchestration.reporting.reward_log import RewardLog
 from orchestration.reporting.samples import write_samples
@@ -36,6 +37,7 @@ class StepReport:
     def __init__(self, run_dir: Path, config: TrainConfig, pipeline: Pipeline, ledger: Ledger):
         self.run_dir, self.config, self.pipeline, self.ledger = run_dir, config, pipeline, ledger
         self.rewards = RewardLog(config.reward, config.agreement)
+        self.throughput = Throughput()
         self.ages: list[int] = []
 
     def __enter__(self) -> StepReport:
@@ -62,7 +64,7 @@ class StepReport:
         self._progress.update(
             step,
             f"reward {rewards['reward']:.3f}{ser}  staleness {np.mean(batch.ages):.2f}"
-            f"  {completions / times.step_s:.1f} samples/s",
+            f"  {self.throughput.step_ended(completions, times.step_s)}",
         )
 
     def _step_metrics(

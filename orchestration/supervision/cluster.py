@@ -16,6 +16,7 @@ import ray
 
 from evidence.errors import BadInput
 from orchestration.machine import require_memory
+from orchestration.reporting.awaiting import awaiting
 
 NAMESPACE = "ser"
 # Inherited by every actor, in each of which these libraries would otherwise start one thread per core.
@@ -34,7 +35,8 @@ def start_ray(object_store_gib: float, gpus: float = 0.0) -> Iterator[None]:
         os.environ.update(ONE_THREAD)
         store = int(object_store_gib * 2**30)
         local_cluster = {"address": "local", "object_store_memory": store, "include_dashboard": False}
-    ray.init(namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, **local_cluster)
+    with awaiting("Ray"):
+        ray.init(namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, **local_cluster)
     try:
         available = ray.cluster_resources().get("GPU", 0.0)
         if gpus > available:
