@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import ray
 
-from evaluation.comparison import Evaluation, as_evaluation
+from evaluation.comparison import Evaluation, as_evaluation, known_mean
 from evaluation.heldout import ClipRecord, record
 from evidence.errors import BadInput, UnreadableMedia
 from evidence.files import write_text
@@ -20,6 +20,7 @@ from evidence.plain import dumps
 from evidence.types import Sample
 from orchestration.loop.pipeline import Draw, Pipeline
 from orchestration.reporting.awaiting import awaiting
+from orchestration.reporting.display import cell
 from orchestration.settings import TrainConfig
 from referee.reward.asking import ask_verdicts
 from referee.reward.ser import Ser
@@ -48,7 +49,7 @@ async def evaluate_policy(
             evaluations.append(as_evaluation(records))
     greedy = evaluations[0]
     print(
-        f"held-out clips {when}: r_SER {greedy.reward.mean():.3f}, box IoU {greedy.iou.mean():.3f}, accuracy "
+        f"held-out clips {when}: r_SER {greedy.reward.mean():.3f}, box IoU {cell(known_mean(greedy.iou))}, accuracy "
         f"{greedy.accuracy.mean():.3f} (greedy, {len(greedy.clips)} of {len(heldout)} clips readable, "
         f"{time.monotonic() - began:.0f} s)",
         flush=True,
