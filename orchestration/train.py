@@ -33,8 +33,7 @@ def main(config: TrainConfig) -> None:
     """Check the config, start Ray, train. Raises BadInput before anything is written, RunFailed afterwards."""
     run_dir = run_directory(config.run_dir)
     require_unused(run_dir)
-    with awaiting("checks of models and data"):
-        config, inputs = check_train(config)
+    config, inputs = check_train(config)
     with start_ray(config.cluster.object_store_gib, config.gpus):
         claim(run_dir, config)
         asyncio.run(Run(config, run_dir, inputs).run())
