@@ -112,7 +112,8 @@ def shell(clone: Path, tmp_path: Path) -> Iterator[Shell]:
     home.mkdir()
     shell = Shell(clone, env | {"HOME": str(home)}, own)
     token = shell.run(shell.script("The token"))
-    assert (token.returncode, (home / ".ray/auth_token").is_file()) == (0, True), token.stderr
+    assert token.returncode == 0, token.stderr
+    assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
     head = shell.start("The head", tmp_path / "head.log")
     try:
         _wait(lambda: "Ray runtime started" in (tmp_path / "head.log").read_text(), head, tmp_path / "head.log")
