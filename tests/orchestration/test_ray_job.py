@@ -33,9 +33,8 @@ LIMIT_S = 120.0
 
 def commands(heading: str) -> str:
     """The first block of commands below a heading of the page."""
-    block = re.search(rf"^## {heading}\n(?:(?!^## ).*\n)*?```\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert block, f"{PAGE.name} has no commands below '{heading}'"
-    return block[1].strip()
+    section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return section.split("```\n")[1].strip()
 
 
 def free_ports(count: int) -> list[int]:
