@@ -27,6 +27,7 @@ from benchmarks.flops import language_flops, tower_flops
 from benchmarks.learner import LEARNING_RATE, parts_of
 from benchmarks.learner_task import SIZES, Task, make_task
 from evidence.errors import BadInput
+from evidence.limits import Limits
 from learner.algorithm import AlgorithmConfig
 from learner.model.tiny import TinySpec
 from learner.settings import DTYPES, OFFLOADS, PACKING_MODES, LossConfig, PolicyConfig, RankConfig, ZeroConfig
@@ -81,7 +82,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         ),
         zero=ZeroConfig(precision=args.precision, offload_optimizer=args.offload),
     )
-    gang = LearnerGang(replace(config, timeout_s=1800.0), args.ranks, float(torch.cuda.is_available()))
+    gang = LearnerGang(replace(config, limits=Limits(step_s=1800.0)), args.ranks, float(torch.cuda.is_available()))
     by_mode: dict[str, Any] = {}
     for mode in args.modes:
         seconds = []

@@ -52,7 +52,7 @@ class LearnerRank:
 
     def join(self, address: str, port: int) -> int:
         """Form the process group and load the model. Returns the number of trained parameters."""
-        join_group(self.rank, self.world, address, port, self.config.timeout_s)
+        join_group(self.rank, self.world, address, port, self.config.limits.collective_s)
         config = self.config
         self.engine = build_engine(config)
         self.policy: Policy = self.engine.module
@@ -63,7 +63,7 @@ class LearnerRank:
     def fetch(self, frames: Sequence[Any]) -> None:
         """Copy frames to this node and keep them until the next step has ended."""
         refs = [frame for frame in frames if isinstance(frame, ray.ObjectRef)]
-        self.fetched = ray.get(refs, timeout=self.config.timeout_s)
+        self.fetched = ray.get(refs, timeout=self.config.limits.step_s)
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, float]:
         """Run one optimizer step. Returns this rank's share of the metrics, of `grad_norm` and of `seconds`; the shares
@@ -124,7 +124,7 @@ class LearnerRank:
         return self.loss(self._output(micro), TokenTargets(*map(self._tensor, arrays)))
 
     def _pixels(self, image: Any) -> np.ndarray:
-        return ray.get(image, timeout=self.config.timeout_s) if isinstance(image, ray.ObjectRef) else image
+        return ray.get(image, timeout=self.config.limits.step_s) if isinstance(image, ray.ObjectRef) else image
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         # np.array copies: arrays from the object store are read-only.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from evidence.config_checks import require, require_above_zero, require_default, require_least, require_one_of
 from evidence.errors import BadInput
+from evidence.limits import Limits
 from learner.algorithm import AlgorithmConfig
 
 DTYPES = ("float32", "bfloat16")
@@ -147,4 +148,4 @@ class RankConfig:
     trained: bool = True
     bucket_mib: int = 64
     threads: int = 1
-    timeout_s: float = 600.0
+    limits: Limits = field(default_factory=Limits)

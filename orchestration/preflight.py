@@ -44,9 +44,10 @@ class TrainInputs:
 
 def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     """Check everything in a training config that can be checked before anything starts. Returns the config, with
-    `contract.multiple` resolved from the model, and its inputs. Raises BadInput."""
+    `contract.multiple` and `verification.crop_size` resolved from the model, and its inputs. Raises BadInput."""
     encoder = ChatEncoder(config.model.policy)
-    config = replace(config, contract=resolved(config.contract, encoder.tile))
+    contract = resolved(config.contract, encoder.tile)
+    config = replace(config, contract=contract, verification=config.verification.resolved(contract))
     note_box_space(encoder.family, config.template)
     shares = config.data.train
     parts, examples = zip(*(readable_samples(share, config.contract, config.frames) for share in shares))
@@ -158,9 +159,9 @@ def note_box_space(family: Family, template: PromptTemplate) -> None:
 
 def require_crop_tiles(tile: int, verification: VerificationConfig) -> None:
     """Require referee crops that consist of whole tiles. `tile`: its side in pixels."""
-    if any(side < 1 or side % tile for side in verification.crop_size):
+    if any(side < 1 or side % tile for side in verification.crop):
         raise BadInput(
-            f"verification.crop_size = {list(verification.crop_size)}: the referee takes tiles of {tile} "
+            f"verification.crop_size = {list(verification.crop)}: the referee takes tiles of {tile} "
             f"pixels; make both sides multiples of {tile}"
         )
 

@@ -8,6 +8,7 @@ from typing import Literal
 from omegaconf import MISSING
 
 from evidence.config_checks import require, require_above_zero, require_least, require_one_of
+from evidence.limits import Limits
 from evidence.sampling import SamplingContract
 from learner.algorithm import AlgorithmConfig
 from learner.schedule import Schedule
@@ -151,7 +152,6 @@ class ClusterConfig:
     of engines on the same GPU must sum to less than 1.
     tensor_parallel: number of GPUs over which an engine's model is split.
     kv_cache_gib: KV cache of each engine without GPUs.
-    timeout_s: limit of every single wait, seconds.
     """
 
     object_store_gib: float = 2.0
@@ -162,11 +162,10 @@ class ClusterConfig:
     gpu_memory_utilization: float = 0.85
     tensor_parallel: int = 1
     gpus_per_rank: float = 0.0
-    timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
         require_least(self, 1, "rollout_engines")
-        require_above_zero(self, "object_store_gib", "frames_gib", "kv_cache_gib", "timeout_s")
+        require_above_zero(self, "object_store_gib", "frames_gib", "kv_cache_gib")
         require_least(self, 0, "gpus_per_engine", "gpus_per_rank")
         share = self.gpu_memory_utilization
         require(0 < share < 1, "gpu_memory_utilization", share, "above 0 and below 1")
@@ -205,6 +204,7 @@ class TrainConfig:
 
     shuffle_rewards: a control that should learn nothing: each group's rewards are permuted at random among its
     completions.
+    limits: how long each kind of work may take.
     wandb: offline (no account needed), online or disabled.
     """
 
@@ -215,6 +215,7 @@ class TrainConfig:
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    limits: Limits = field(default_factory=Limits)
     frames: FramesConfig = field(default_factory=FramesConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     contract: SamplingContract = field(default_factory=SamplingContract)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from orchestration.loop.admission import Admission
+from orchestration.loop.batches import check_versions
 from orchestration.loop.group_maker import GroupMaker, ReadyGroup
 from orchestration.loop.heldout import evaluate_policy
 from orchestration.loop.ledger import Ledger
@@ -59,7 +60,6 @@ class Run:
         began = time.monotonic()
         ages = await self._train(parts)
         facts = RunFacts(ages, config.pacing.worst_age, time.monotonic() - began, installed_versions())
-        parts.learner.gang.export(run_dir / "model", config.learner.export_dtype)
         parts.learner.stop()
         after = await evaluate_policy(parts.pipeline, config, inputs.heldout, "after", run_dir)
         report = summary(facts, before, after, self.ledger)
@@ -79,9 +79,10 @@ class Run:
                 began = time.monotonic()
                 while (batch := admission.take_batch()) is None:
                     self._begin_groups(maker)
-                    await maker.wait(config.cluster.timeout_s)
+                    await maker.wait(config.limits.stall_s)
                 waited_s = time.monotonic() - began
                 groups = {group: maker.ready.pop(group) for group in batch.groups}
+                check_versions([ready.scored.group for ready in groups.values()], batch.version)
                 metrics = await parts.learner.train(list(groups.values()), admission.step, pipeline.store)
                 if skipped.count(metrics, f"step {admission.step + 1}, groups {', '.join(map(str, groups))}"):
                     self._skip(groups)
@@ -93,10 +94,12 @@ class Run:
                 self.rejections.step_ended()
                 self._begin_groups(maker)
                 if admission.publish_due or admission.step == config.steps:
-                    await parts.publish(version, config.cluster.timeout_s)
+                    await parts.publish(version, config.limits.publish_s)
                 metrics["skipped"] = skipped.total
                 times = StepTimes(began, waited_s, time.monotonic() - began)
                 report.step_ended(admission.step, batch, list(groups.values()), metrics, times)
+            # Before anything else can fail: the model is what the run was for.
+            await parts.learner.export(self.run_dir / "model")
         await maker.stop()
         await pipeline.rollout_pool.settled()
         self.ledger.check()
@@ -108,8 +111,11 @@ class Run:
         self.rejections.check(maker.begun)
         train, per_step = self.inputs.train, self.config.pacing.groups_per_step
         wanted = self.config.steps * per_step + self.ledger.counts()["rejected"]
+        first = maker.begun
         while self.admission.free and maker.begun < wanted:
             maker.begin(maker.begun, train[maker.begun])
+        if maker.begun == first:
+            return
         ahead = range(maker.begun, min(maker.begun + per_step, wanted))
         maker.pipeline.prefetch(train[group] for group in ahead)
 

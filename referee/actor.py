@@ -26,7 +26,7 @@ class RefereeConfig:
     """One referee. `source`: the engine to start, or the endpoint that serves the referee."""
 
     source: EngineConfig | RefereeSource
-    verification: VerificationConfig = field(default_factory=VerificationConfig)
+    verification: VerificationConfig
     service: ServiceConfig = field(default_factory=ServiceConfig)
     calibration: Calibration | None = None
 

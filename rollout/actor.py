@@ -23,9 +23,11 @@ class RolloutActor:
     def __init__(self, config: EngineConfig, banned_ids: Sequence[int], store: WeightStore | None = None):
         self.config, self.banned_ids, self.store = config, banned_ids, store
 
-    async def start(self, version: int = 0) -> None:
-        """Load the model folder as weights `version`; takes about 20 s on a CPU."""
+    async def start(self, version: int = 0) -> int:
+        """Load the model folder as weights `version`; takes about 20 s on a CPU. Returns the tokens that fit the KV
+        cache."""
         self.engine = await Engine.start(self.config, self.banned_ids, version, self.store)
+        return self.engine.kv_tokens
 
     async def generate(
         self,

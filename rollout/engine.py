@@ -145,6 +145,12 @@ class Engine:
         return (probabilities / probabilities.sum()).astype(np.float32)
 
     @property
+    def kv_tokens(self) -> int:
+        """The number of tokens that fit the KV cache."""
+        cache = self.llm.vllm_config.cache_config
+        return int(cache.num_gpu_blocks * cache.block_size)
+
+    @property
     def dead(self) -> bool:
         """Whether the engine can no longer answer: vLLM's engine process died, or the engine was stopped."""
         return self._llm is None or self._llm.errored

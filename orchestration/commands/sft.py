@@ -18,6 +18,7 @@ import ray
 from evidence.config_checks import require, require_above_zero, require_least, require_one_of
 from evidence.errors import BadInput, RunFailed
 from evidence.files import whole_folder, write_text
+from evidence.limits import Limits
 from evidence.sampling import SamplingContract, resolved
 from evidence.supervision import actor_class
 from learner.model.tiny import TinySpec, create_tiny_model
@@ -34,6 +35,7 @@ from orchestration.run_directory import run_directory
 from orchestration.settings import WandbMode
 from orchestration.supervision.cluster import start_ray
 from orchestration.supervision.learner_gang import LearnerGang
+from orchestration.supervision.waiting import results
 from referee.verification import VerificationConfig
 from rollout.dataset.mix import DataShare
 from rollout.frames.config import FramesConfig
@@ -47,7 +49,7 @@ TASKS = ("answer", "verify")
 MAY_CHANGE = (
     *("run_dir", "out", "dtype", "stop_after", "checkpoint_every", "max_skipped", "wandb"),
     "ranks",  # the same rows, split differently: only the rounding of sums changes
-    *("frames", "frames_gib", "object_store_gib"),  # except frames.decoder: decoders differ in their pixels
+    *("frames", "frames_gib", "object_store_gib", "limits"),  # except frames.decoder: decoders differ in their pixels
 )
 AHEAD = 3  # steps whose rows are made in advance while the ranks train
 MAX_LEFT_OUT_SHARE = 0.5  # of the drawn clips, as for the groups of `ser train`: mostly broken data is a mistake
@@ -81,6 +83,7 @@ class SftConfig:
     clips: number drawn per step, each with all questions that show the same frames; claims: number verified per clip.
     frames_gib: budget for decoded frames within object_store_gib, Ray's shared memory.
     max_skipped: the run stops after this many consecutive steps whose loss or gradient is not finite.
+    limits: how long each kind of work may take.
     stop_after: ends the run early after this many steps, with the same learning-rate schedule; null trains all stages.
     """
 
@@ -104,6 +107,7 @@ class SftConfig:
     stop_after: int | None = None
     policy: PolicyConfig = field(default_factory=lambda: PolicyConfig(train_vision=True))
     zero: ZeroConfig = field(default_factory=ZeroConfig)
+    limits: Limits = field(default_factory=Limits)
     checkpoint_every: int = 200
     object_store_gib: float = 1.0
     frames_gib: float = 0.5
@@ -190,7 +194,8 @@ def main(config: SftConfig) -> None:
     """Train, or continue, one supervised run and export its model. Raises BadInput and RunFailed."""
     run_dir = run_directory(config.run_dir)
     tile = ChatEncoder(config.model).tile if config.model else config.tiny.patch * config.tiny.merge
-    config = replace(config, contract=resolved(config.contract, tile))
+    contract = resolved(config.contract, tile)
+    config = replace(config, contract=contract, verification=config.verification.resolved(contract))
     require_same_run(config, run_dir)
     require_own_out(config, run_dir)
     # All checks come before anything is written.
@@ -227,6 +232,7 @@ def main(config: SftConfig) -> None:
             banned_ids=ChatEncoder(model).banned_ids,
             policy=config.policy,
             zero=config.zero,
+            limits=config.limits,
         )
         with awaiting("learner ranks"):
             gang = LearnerGang(rank_config, config.ranks)
@@ -258,7 +264,7 @@ def require_few_left_out(left_out: int, drawn: int, per_step: int) -> None:
 def _train(config: SftConfig, run_dir: Path, gang: LearnerGang, source: ray.actor.ActorHandle, start: int) -> set[str]:
     """Train from step `start` on. Returns the paths of the clips that were left out."""
     make: Any = source.micro_batches.options(num_returns=config.ranks + 1)
-    longest_s = gang.timeout_s + CALLS * config.clips * config.frames.timeout_s
+    longest_s = config.limits.start_s + CALLS * config.clips * config.frames.timeout_s
     left_out: set[str] = set()
     left_out_draws = 0
     skips = SkippedSteps(config.max_skipped)
@@ -273,7 +279,8 @@ def _train(config: SftConfig, run_dir: Path, gang: LearnerGang, source: ray.acto
             if step + AHEAD < config.steps:
                 waiting.append(rows_of(step + AHEAD))
             rate = config.schedule.rate(step, config.planned)
-            report: RowsReport = ray.get(report_ref, timeout=longest_s)
+            report: RowsReport
+            (report,) = results([report_ref], ["the row source"], "making rows", longest_s, "start_s")
             for path, reason in report.unreadable:
                 logger.warning("step %d: %s: %s", step + 1, path, reason)
             for path in report.over_budget:

@@ -15,6 +15,7 @@ from learner.aggregation import token_weights
 from learner.packing.shared_prefix import make_unit, sequence_tokens
 from learner.packing.step import MicroLayout, StepTargets, lay_out
 from learner.settings import PackingConfig
+from orchestration.loop.admission import StaleBatch
 
 
 def layout_step(
@@ -46,6 +47,19 @@ def step_targets(
         advantages=np.repeat(np.concatenate(advantages), lengths).astype(np.float32),
         behaviour=np.concatenate([t.logprobs for t in trajectories]),
     )
+
+
+def check_versions(groups: Sequence[Group], version: int) -> None:
+    """Compare the oldest version of each group of a step, from which its age was computed, with what the engines
+    recorded token by token. Raises StaleBatch: the step that starts from `version` would train on tokens older than its
+    age says, or newer than any published weights."""
+    for group in groups:
+        drawn = [span[0] for trajectory in group.trajectories for span in trajectory.version_spans]
+        if drawn and not group.oldest_version <= min(drawn) <= max(drawn) <= version:
+            raise StaleBatch(
+                f"group {group.id} counts as drawn by versions {group.oldest_version} to {version}, but its tokens "
+                f"were drawn by versions {min(drawn)} to {max(drawn)}"
+            )
 
 
 def over_budget(prompt: Prompt, trajectories: Sequence[Trajectory], packing: PackingConfig) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import ray
 
-from evidence.errors import UnreadableMedia
+from evidence.errors import RunFailed, UnreadableMedia
 from evidence.types import Group, Prompt, Sample, ScoredGroup, Trajectory
 from learner.settings import PackingConfig
 from orchestration.loop.admission import Admission
@@ -28,6 +28,10 @@ from referee.terms.view import GroupView
 from rollout.frames.store import Lease
 
 log = logging.getLogger(__name__)
+
+
+class Stalled(RunFailed):
+    """No group ends any more."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,15 @@ class GroupMaker:
         self.admission.admit(group)
         self._tasks[group] = asyncio.create_task(self._make(group, sample))
 
-    async def wait(self, timeout_s: float) -> None:
-        """Wait until a group ends. Raises TimeoutError, with the states of the groups, after `timeout_s`, and what a
-        group's task raised, which is a defect."""
+    async def wait(self, limit_s: float) -> None:
+        """Wait until a group ends. Raises Stalled, with the states of the groups, after `limit_s`, and what a group's
+        task raised, which is a defect."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(limit_s):
                 await self.progress.wait()
         except TimeoutError:
-            raise TimeoutError(f"no group ended in {timeout_s:.0f} s; the ledger: {self.ledger.counts()}") from None
+            states = ", ".join(f"{count} {state}" for state, count in self.ledger.counts().items() if count)
+            raise Stalled(f"no group ended within {limit_s:g} s (limits.stall_s); the groups are {states}") from None
         self.progress.clear()
         for group in [g for g, task in self._tasks.items() if task.done()]:
             self._tasks.pop(group).result()

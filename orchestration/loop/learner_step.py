@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import ray
@@ -27,7 +28,7 @@ class Learner:
 
     def __init__(self, config: TrainConfig, model: str, banned_ids: tuple[int, ...]):
         """`model`: folder of the initial weights. Returns when the ranks have loaded them."""
-        learner, algorithm, timeout_s = config.learner, config.algorithm, config.cluster.timeout_s
+        learner, algorithm = config.learner, config.algorithm
         self.config = config
         self.advantages = Advantages(config.reward.normalise, algorithm.divide_by_std, algorithm.baseline)
         ranks = RankConfig(
@@ -36,7 +37,7 @@ class Learner:
             policy=learner.policy,
             zero=learner.zero,
             loss=LossConfig(algorithm, config.sampling.temperature),
-            timeout_s=timeout_s,
+            limits=config.limits,
         )
         gpus = config.cluster.gpus_per_rank
         self.gang = LearnerGang(ranks, learner.ranks, gpus)
@@ -66,6 +67,10 @@ class Learner:
         if not metrics["skipped"]:
             self.advantages.step_ended()
         return metrics
+
+    async def export(self, folder: Path) -> None:
+        """Write the weights as a Hugging Face model folder."""
+        await asyncio.to_thread(self.gang.export, folder, self.config.learner.export_dtype)
 
     def stop(self) -> None:
         """End the ranks and free their resources on the cluster."""

@@ -12,6 +12,7 @@ Guarantees (promise 3 of the design), checked by `Ledger.check()`:
 
 A lineage is a sequence of weights without a restart. Steps count from 1 along the surviving lineage, so a checkpoint of
 step s holds the work of steps 1..s. The ledger does not know weight versions.
+Counts of states and reasons are kept as groups move, so that reading them costs the same however many groups there are.
 Pure, in memory, deterministic; `snapshot` returns it as plain data.
 """
 
@@ -70,6 +71,9 @@ class Ledger:
 
     def __init__(self) -> None:
         self._entries: dict[int, Entry] = {}
+        self._counts: Counter[State] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._last_step = 0
         self.forks: list[int] = [0]
         self.requeues: Counter[str] = Counter()
 
@@ -82,6 +86,7 @@ class Ledger:
         if group in self._entries:
             raise IllegalTransition(f"group {group} is in the ledger already ({self._entries[group].state})")
         self._entries[group] = Entry()
+        self._counts[State.PENDING] += 1
 
     def state(self, group: int) -> State:
         return self._entry(group).state
@@ -110,9 +115,11 @@ class Ledger:
             raise IllegalTransition(f"group {group} in step {step}: lineage {self.lineage} began after step {fork}")
         entry = self._move(group, State.TRAINED)
         entry.lineage, entry.step = self.lineage, step
+        self._last_step = max(self._last_step, step)
 
     def reject(self, group: int, reason: str) -> None:
         self._move(group, State.REJECTED).reason = reason
+        self._reasons[reason] += 1
 
     def requeue(self, group: int, reason: str) -> None:
         """Return a group to pending for a cause outside it (an engine died, the weights were rolled back)."""
@@ -158,23 +165,30 @@ class Ledger:
                 self.requeues["regenerated"] += 1
                 regenerated.append(group)
         self.forks.append(step)
+        self._count_again()
         return regenerated
 
     def last_step(self) -> int:
         """The last step of the current lineage in the ledger."""
-        return max([self.forks[-1], *(entry.step for entry in self._entries.values() if entry.step is not None)])
+        return self._last_step
 
     def counts(self) -> dict[str, int]:
         """The number of groups in each state, zeros included."""
-        counts = Counter(entry.state for entry in self._entries.values())
-        return {state.value: counts[state] for state in State}
+        return {state.value: self._counts[state] for state in State}
 
     def rejections(self) -> dict[str, int]:
         """The number of rejected groups by reason."""
-        return dict(Counter(entry.reason for entry in self._entries.values() if entry.reason is not None))
+        return dict(self._reasons)
 
     def check(self) -> None:
         """Raises BrokenLedger, naming the group, unless every invariant of this module holds."""
+        counts, reasons, last_step = self._counts, self._reasons, self._last_step
+        self._count_again()
+        if (counts, reasons, last_step) != (self._counts, self._reasons, self._last_step):
+            raise BrokenLedger(
+                f"counted {dict(counts)}, {dict(reasons)} and steps up to {last_step}, but the groups are "
+                f"{dict(self._counts)}, {dict(self._reasons)} and steps up to {self._last_step}"
+            )
         for group, entry in self._entries.items():
             if (entry.state is State.REJECTED) != (entry.reason is not None):
                 raise BrokenLedger(f"group {group} is {entry.state} with reason {entry.reason!r}")
@@ -205,6 +219,7 @@ class Ledger:
         ledger.requeues = Counter(data["requeues"])
         for group, state, *rest in data["entries"]:
             ledger._entries[group] = Entry(State(state), *rest)
+        ledger._count_again()
         ledger.check()
         return ledger
 
@@ -221,5 +236,13 @@ class Ledger:
     def _move(self, group: int, state: State) -> Entry:
         self._require(group, state)
         entry = self._entries[group]
+        self._counts[entry.state] -= 1
+        self._counts[state] += 1
         entry.state = state
         return entry
+
+    def _count_again(self) -> None:
+        entries = self._entries.values()
+        self._counts = Counter(entry.state for entry in entries)
+        self._reasons = Counter(entry.reason for entry in entries if entry.reason is not None)
+        self._last_step = max([self.forks[-1], *(entry.step for entry in entries if entry.step is not None)])

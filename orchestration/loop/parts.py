@@ -18,7 +18,8 @@ from orchestration.settings import TrainConfig
 from orchestration.supervision.cluster import NAMESPACE
 from orchestration.supervision.engines import engine_sizes, policy_engine, referee_engine
 from orchestration.supervision.referee_pool import make_referee
-from orchestration.supervision.rollout_pool import RolloutPool
+from orchestration.supervision.rollout_pool import MARGIN_S, RolloutPool
+from orchestration.supervision.waiting import ActorLost, died, no_answer
 from orchestration.supervision.weights import WeightsActor
 from referee.reward.graph import RewardGraph
 from rollout.engine import WeightStore
@@ -36,14 +37,24 @@ class Parts:
     learner: Learner
     weights: Any
 
-    async def publish(self, version: int, timeout_s: float) -> None:
+    async def publish(self, version: int, limit_s: float) -> None:
         """Copy the learner's weights out, which the next step waits for. The engines load them while it runs.
 
-        An engine that still loads the version before is waited for, since only two versions are held.
+        An engine that still loads the version before is waited for, since only two versions are held. Raises ActorLost.
         """
         await self.pipeline.rollout_pool.settled()
-        async with asyncio.timeout(timeout_s):
-            await self.weights.publish.remote(version, self.learner.gang.ranks, timeout_s)
+        doing = f"publishing weights {version}"
+        try:
+            async with asyncio.timeout(limit_s + MARGIN_S):
+                await self.weights.publish.remote(version, self.learner.gang.ranks, limit_s)
+        except TimeoutError:
+            raise ActorLost(no_answer("the weights actor or a learner rank", doing, limit_s, "publish_s")) from None
+        except ray.exceptions.RayTaskError as error:
+            if not isinstance(error.cause, ray.exceptions.RayActorError):
+                raise
+            raise ActorLost(died("a learner rank", doing)) from None
+        except ray.exceptions.RayActorError:
+            raise ActorLost(died("the weights actor", doing)) from None
         self.pipeline.rollout_pool.update(version)
 
 
@@ -60,7 +71,7 @@ async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) ->
         WeightStore(context.gcs_address, NAMESPACE, name),
         cluster.rollout_engines,
         cluster.gpus_per_engine,
-        cluster.timeout_s,
+        config.limits,
     )
     referee = make_referee(
         config.model.referee,
@@ -68,6 +79,7 @@ async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) ->
         config.verification,
         partial(referee_engine, engine_sizes(config), cluster),
         cluster.gpus_per_engine,
+        config.limits.start_s,
     )
     frames_bytes = int(cluster.frames_gib * 2**30)
     pipeline = Pipeline(

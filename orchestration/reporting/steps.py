@@ -79,12 +79,15 @@ class StepReport:
     def _step_metrics(
         self, batch: Batch, groups: Sequence[ReadyGroup], learner: dict[str, float], times: StepTimes
     ) -> dict[str, Any]:
+        begun = self.pipeline.rollout_pool.take_begun()
         trajectories = [t for ready in groups for t in ready.scored.group.trajectories]
         return {
             **{f"learner/{name}": value for name, value in learner.items()},
             "staleness/mean": float(np.mean(batch.ages)),
             "staleness/max": max(batch.ages),
             "staleness/bound": self.config.pacing.worst_age,
+            "engines/groups_min": min(begun),
+            "engines/groups_max": max(begun),
             "time/step_s": times.step_s,
             "time/wait_s": times.waited_s,
             "time/wait_referee_s": waited_for_referee(groups, times.began),

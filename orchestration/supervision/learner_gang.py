@@ -1,7 +1,7 @@
 """The driver's view of the learner ranks: every call goes to all ranks, every wait has a timeout.
 
-Guarantees: if a rank dies or hangs, the call fails with an error that names it, so no rank waits in a collective
-forever.
+Guarantees: if a rank dies or hangs, the call fails with one line that names it and what it was doing, so no rank waits
+in a collective forever.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from learner.packing.step import MicroLayout
 from learner.settings import RankConfig
 from learner.zero.checkpoint import convert
 from orchestration.supervision.placement import Placement
+from orchestration.supervision.waiting import results
 
 KEPT_CHECKPOINTS = 2
 
@@ -38,13 +39,13 @@ class LearnerGang:
     """Starts `world` ranks with `gpus` GPUs each, on as few nodes as hold them, and drives them in lockstep."""
 
     def __init__(self, config: RankConfig, world: int, gpus: float = 0.0):
-        self.config, self.timeout_s = config, config.timeout_s
-        self.placement = Placement(world, gpus, self.timeout_s, "the learner's ranks")
+        self.config, self.limits = config, config.limits
+        self.placement = Placement(world, gpus, self.limits.start_s, "the learner's ranks")
         rank_class = actor_class(LearnerRank)
         self.ranks = [rank_class.options(**self.placement.options(r)).remote(config, r, world) for r in range(world)]
         try:
-            address, port = ray.get(self.ranks[0].address.remote(), timeout=self.timeout_s)
-            self.trained_parameters = self._all("join", address, port)[0]
+            ((address, port),) = self._results([self.ranks[0].address.remote()], "starting", "start_s")
+            self.trained_parameters = self._all("join", "loading the model", "start_s", address, port)[0]
         except BaseException:
             self.stop()
             raise
@@ -55,14 +56,20 @@ class LearnerGang:
             ray.kill(rank)
         self.placement.release()
 
-    def _all(self, method: str, *args: Any) -> list[Any]:
-        return ray.get([getattr(rank, method).remote(*args) for rank in self.ranks], timeout=self.timeout_s)
+    def _all(self, method: str, doing: str, limit: str, *args: Any) -> list[Any]:
+        return self._results([getattr(rank, method).remote(*args) for rank in self.ranks], doing, limit)
+
+    def _results(self, calls: Sequence[ray.ObjectRef], doing: str, limit: str) -> list[Any]:
+        """What the ranks return, calls[r] of rank r. `limit`: a key of Limits. Raises ActorLost."""
+        names = [f"learner rank {rank}" for rank in range(len(calls))]
+        return results(calls, names, doing, getattr(self.limits, limit), limit)
 
     def fetch(self, micro_batches: Sequence[Sequence[MicroLayout]]) -> None:
         """Copy to each rank the frames of its part of the next step. The rank keeps them until that step has ended, so
         losing another node cannot stop the step. Raises Ray's ObjectLostError; the step must not begin then."""
         parts = [[image for micro in part for image in micro.images] for part in micro_batches]
-        ray.get([rank.fetch.remote(part) for rank, part in zip(self.ranks, parts)], timeout=self.timeout_s)
+        calls = [rank.fetch.remote(part) for rank, part in zip(self.ranks, parts)]
+        self._results(calls, "fetching frames", "step_s")
 
     def drop_frames(self) -> None:
         """Make the ranks drop the fetched frames when no step follows, so releasing their leases frees the bytes."""
@@ -72,25 +79,25 @@ class LearnerGang:
         """Take one optimizer step and return its metrics, summed over ranks. `micro_batches[r]`: those of rank r, or a
         ref to them."""
         calls = [rank.train_step.remote(part, learning_rate) for rank, part in zip(self.ranks, micro_batches)]
-        parts = ray.get(calls, timeout=self.timeout_s)
+        parts = self._results(calls, "taking an optimizer step", "step_s")
         return {name: sum(part.get(name, 0.0) for part in parts) for name in dict.fromkeys(chain(*parts))}
 
     def logprobs(self, micro_batches: Sequence[Any]) -> list[list[Any]]:
         """Log-probs, float32 [N], of each rank's micro-batches under the current weights."""
         calls = [rank.logprobs.remote(part) for rank, part in zip(self.ranks, micro_batches)]
-        return ray.get(calls, timeout=self.timeout_s)
+        return self._results(calls, "computing log-probs", "step_s")
 
     def reference_logprobs(self, micro_batches: Sequence[Any]) -> list[list[Any]]:
         """Log-probs as from `logprobs`, but under the base model: the trained adapter is switched off."""
         calls = [rank.reference_logprobs.remote(part) for rank, part in zip(self.ranks, micro_batches)]
-        return ray.get(calls, timeout=self.timeout_s)
+        return self._results(calls, "computing log-probs of the reference policy", "step_s")
 
     def save(self, folder: Path, step: int, state: dict[str, Any]) -> None:
         """Write the checkpoint of this step and prune all but the newest two. It is complete once its record exists."""
         record = folder / f"step-{step:06d}.json"
         remove_checkpoint(record)  # left by an abandoned lineage, perhaps with more ranks
         folder.mkdir(parents=True, exist_ok=True)
-        self._all("save", str(record.with_suffix("")))
+        self._all("save", "writing a checkpoint", "save_s", str(record.with_suffix("")))
         replace(self._record(), state={"step": step, **state}).write(record)
         prune_checkpoints(folder, KEPT_CHECKPOINTS)
 
@@ -107,7 +114,7 @@ class LearnerGang:
         if saved.ranks != len(self.ranks):
             print(f"{newest}: saved by {saved.ranks} ranks, converting it to {len(self.ranks)} ranks", flush=True)
             convert(newest)
-        self._all("load", str(newest), saved.ranks)
+        self._all("load", "loading a checkpoint", "save_s", str(newest), saved.ranks)
         return dict(saved.state)
 
     @cached_property
@@ -118,7 +125,7 @@ class LearnerGang:
     def _record(self) -> Record:
         """The record of a checkpoint of this gang, with an empty state."""
         config = self.config
-        parameters = ray.get(self.ranks[0].parameters.remote(), timeout=self.timeout_s)
+        (parameters,) = self._results([self.ranks[0].parameters.remote()], "describing its parameters", "step_s")
         model = str(Path(config.model).absolute())
         lora = config.policy.lora
         return Record(
@@ -134,4 +141,4 @@ class LearnerGang:
 
     def export(self, folder: Path, dtype: str) -> None:
         """Write the weights as a Hugging Face model folder."""
-        self._all("export", str(folder), dtype)
+        self._all("export", "writing the model", "save_s", str(folder), dtype)

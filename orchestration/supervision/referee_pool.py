@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ import ray
 from evidence.errors import RunFailed
 from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, Supervised, actor_class
 from evidence.types import Claim, FrameInfo, Verdict
-from orchestration.supervision.rollout_pool import MAX_RESTARTS, START_TIMEOUT_S
+from orchestration.supervision.rollout_pool import MAX_RESTARTS
+from orchestration.supervision.waiting import died, no_answer
 from referee.actor import RefereeActor, RefereeConfig
 from referee.service.ensemble import combine_verdicts
 from referee.service.service import ServiceConfig
@@ -31,6 +33,8 @@ from rollout.engine import EngineConfig
 
 # Added to the deadline that the actor enforces itself: time for messages in flight and for fetching frames.
 MARGIN_S = 60.0
+# A lower factor balances better, a higher one keeps more questions about a video with the actor that caches it.
+LOAD_FACTOR = 1.25
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +45,12 @@ class RefereeLost(RunFailed):
 
 @dataclass
 class _Replica:
-    """An actor and its replacements. counts: the counters of the current actor. past: those of its predecessors."""
+    """An actor and its replacements. asking: calls under way. counts: the counters of the current actor. past: those of
+    its predecessors."""
 
     number: int
     supervised: Supervised[Any] = field(init=False)
+    asking: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     past: Counter[str] = field(default_factory=Counter)
 
@@ -52,11 +58,11 @@ class _Replica:
 class RefereePool:
     """The actors of one referee. Use it from one event loop."""
 
-    def __init__(self, config: RefereeConfig, replicas: int, gpus: float):
-        """`replicas` actors with `gpus` GPUs each."""
+    def __init__(self, config: RefereeConfig, replicas: int, gpus: float, start_s: float):
+        """`replicas` actors with `gpus` GPUs each, each of which may take `start_s` seconds to start."""
         referee_class = actor_class(RefereeActor).options(num_cpus=0, num_gpus=gpus)
         self._create = lambda: referee_class.remote(config)
-        self._size, self._timeout_s = replicas, config.service.deadline_s + MARGIN_S
+        self._size, self._timeout_s, self._start_s = replicas, config.service.deadline_s + MARGIN_S, start_s
         self._replicas: list[_Replica] = []
         self._budget = RestartBudget(MAX_RESTARTS)
         self.digest = ""
@@ -68,10 +74,19 @@ class RefereePool:
 
     async def start(self) -> None:
         actors = [self._create() for _ in range(self._size)]
-        async with asyncio.timeout(START_TIMEOUT_S):
-            digests = await asyncio.gather(*(actor.ready.remote() for actor in actors))
+        digests = await asyncio.gather(*(self._first_ready(number, actor) for number, actor in enumerate(actors)))
         self.digest = digests[0]
         self._replicas = [self._replica(number, actor) for number, actor in enumerate(actors)]
+
+    async def _first_ready(self, number: int, actor: Any) -> str:
+        try:
+            async with asyncio.timeout(self._start_s):
+                return await actor.ready.remote()
+        except TimeoutError:
+            reason = no_answer(f"referee {number}", "starting", self._start_s, "start_s")
+        except ray.exceptions.RayActorError:
+            reason = died(f"referee {number}", "starting")
+        raise RefereeLost(reason)
 
     def _replica(self, number: int, actor: Any) -> _Replica:
         replica = _Replica(number)
@@ -82,7 +97,7 @@ class RefereePool:
             return self._create()
 
         async def ready(successor: Any) -> None:
-            async with asyncio.timeout(START_TIMEOUT_S):
+            async with asyncio.timeout(self._start_s):
                 await successor.ready.remote()
 
         lifecycle = Lifecycle(create, ready, ray.kill, (ray.exceptions.RayActorError, TimeoutError))
@@ -103,6 +118,7 @@ class RefereePool:
             except BudgetSpent as error:
                 raise RefereeLost(f"the referee {error}; Ray's worker logs say why") from None
             actor = replica.supervised.actor
+            replica.asking += 1
             try:
                 async with asyncio.timeout(self._timeout_s):
                     answer = await getattr(actor, method).remote(*arguments)
@@ -116,6 +132,8 @@ class RefereePool:
                 self.stuck += 1
                 replica.supervised.replace(actor)
                 return None
+            finally:
+                replica.asking -= 1
 
     async def forget(self) -> None:
         """Clear the in-memory cache of every running actor; a replacement starts with an empty one."""
@@ -137,10 +155,15 @@ class RefereePool:
 
     def _at(self, route: str) -> _Replica:
         """The replica that ranks `route` highest among the running ones, or among all if none runs (rendezvous
-        hashing): when one dies, only its own routes move, and they return once it runs again."""
-        running = [replica for replica in self._replicas if replica.supervised.running]
+        hashing): when one dies, only its own routes move, and they return once it runs again.
+
+        Replicas that already answer more than LOAD_FACTOR times the mean are passed over, since hashing alone gives the
+        busiest of many more than twice the mean (bounded loads: Mirrokni, Thorup, Zadimoghaddam, SODA 2018).
+        """
+        running = [replica for replica in self._replicas if replica.supervised.running] or self._replicas
+        most = math.ceil(LOAD_FACTOR * (1 + sum(replica.asking for replica in running)) / len(running))
         return max(
-            running or self._replicas,
+            (replica for replica in running if replica.asking < most),
             key=lambda replica: hashlib.blake2b(f"{replica.number} {route}".encode(), digest_size=8).digest(),
         )
 
@@ -196,12 +219,14 @@ def make_referee(
     verification: VerificationConfig,
     engine: Callable[[str], EngineConfig],
     gpus: float,
+    start_s: float,
 ) -> Referee:
     """The referee made of `sources`. `engine`: the engine configuration for a model folder. `gpus`: GPUs per engine.
+    `start_s`: as in RefereePool.
 
     Raises BadInput for a calibration that cannot be read; whether it fits the referee is checked at the start.
     """
-    return Referee([make_pool(source, service, verification, engine, gpus) for source in sources])
+    return Referee([make_pool(source, service, verification, engine, gpus, start_s) for source in sources])
 
 
 def make_pool(
@@ -210,9 +235,10 @@ def make_pool(
     verification: VerificationConfig,
     engine: Callable[[str], EngineConfig],
     gpus: float,
+    start_s: float,
 ) -> RefereePool:
     """The actors of one source; the other arguments are those of `make_referee`."""
     backend = source if source.url else engine(source.model)
     calibration = read_calibration(source.calibration) if source.calibration else None
     config = RefereeConfig(backend, verification, service, calibration)
-    return RefereePool(config, source.replicas, 0.0 if source.url else gpus)
+    return RefereePool(config, source.replicas, 0.0 if source.url else gpus, start_s)

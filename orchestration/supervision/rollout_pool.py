@@ -1,7 +1,8 @@
-"""The pool of rollout engines: which engine may start a group, how weights reach the engines, and their restarts.
+"""The pool of rollout engines: how groups and weights reach the engines, and the engines' restarts.
 
 Guarantees: a group starts only on an engine that admission allows, so a slow update delays groups instead of ageing
-them; an engine that dies is restarted and brought to the published weights before it is used; every wait has a timeout.
+them; groups are shared over the engines (dispatch.py); an engine that dies is restarted and brought to the published
+weights before it is used; every wait has a timeout.
 """
 
 from __future__ import annotations
@@ -14,27 +15,36 @@ from typing import Any
 import ray
 
 from evidence.errors import RunFailed
+from evidence.limits import Limits
 from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, Supervised, actor_class
 from evidence.types import Prompt, Trajectory
+from orchestration.supervision.dispatch import OVERDUE_FACTOR, Dispatcher, EngineLoad, Request
+from orchestration.supervision.waiting import died, no_answer
 from rollout.actor import RolloutActor
 from rollout.engine import EngineConfig, WeightStore
 
-START_TIMEOUT_S = 900.0
-UPDATE_TIMEOUT_S = 300.0
 # More deaths than this in one run are no coincidence; the run ends.
 MAX_RESTARTS = 8
+# Sequences of a group end one by one, so about half of those running have ended. With twice as many as an engine can
+# decode at once, its own queue is never empty while groups wait.
+SEQUENCES_FACTOR = 2
+# Added to the timeout that an actor enforces itself, for one that no longer can.
+MARGIN_S = 60.0
 
 
 class RolloutPoolLost(RunFailed):
     """Engines keep dying, or an engine cannot be brought up to date."""
 
 
-@dataclass
-class _Engine:
-    """version: the weight version it holds. groups: the number of groups it is generating."""
+class GenerationTimeout(RunFailed, TimeoutError):
+    """A group was not started or not finished in time; it can be tried again."""
 
-    version: int = 0
-    groups: int = 0
+
+@dataclass(eq=False)
+class _Engine(EngineLoad):
+    """number: names the engine in messages."""
+
+    number: int = 0
     supervised: Supervised[Any] = field(init=False)
 
 
@@ -48,40 +58,45 @@ class RolloutPool:
         store: WeightStore,
         size: int,
         gpus: float,
-        timeout_s: float,
+        limits: Limits,
     ):
-        """`size` engines with `gpus` GPUs each. `timeout_s` bounds one generation."""
+        """`size` engines with `gpus` GPUs each."""
         engine_class = actor_class(RolloutActor).options(num_cpus=0, num_gpus=gpus)
         self._create = lambda: engine_class.remote(config, banned_ids, store)
-        self._size, self._timeout_s = size, timeout_s
+        self._most_sequences = SEQUENCES_FACTOR * config.max_num_seqs
+        self._size, self._limits = size, limits
         self._engines: list[_Engine] = []
+        self._dispatcher = Dispatcher()
         self._budget = RestartBudget(MAX_RESTARTS)
-        self._changed = asyncio.Condition()
+        self._waiting: set[asyncio.Future[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
-        self._lost: BaseException | None = None
+        self._lost: RolloutPoolLost | None = None
+        self._last_update_s: float | None = None
         self.published = 0
 
     @property
     def restarts(self) -> int:
         return self._budget.used
 
-    async def start(self) -> None:
-        actors = [self._create() for _ in range(self._size)]
-        async with asyncio.timeout(START_TIMEOUT_S):
-            await asyncio.gather(*(actor.start.remote() for actor in actors))
-        self._engines = [self._engine(actor) for actor in actors]
+    def take_begun(self) -> list[int]:
+        """Groups begun per engine since the last call."""
+        return self._dispatcher.take_begun()
 
-    def _engine(self, actor: Any) -> _Engine:
-        engine = _Engine()
+    async def start(self) -> None:
+        engines = [self._engine(number, self._create()) for number in range(self._size)]
+        await asyncio.gather(*map(self._first_load, engines))
+        self._engines = self._dispatcher.engines = engines
+
+    def _engine(self, number: int, actor: Any) -> _Engine:
+        engine = _Engine(number=number, most_sequences=self._most_sequences)
 
         async def ready(successor: Any) -> None:
             engine.version = 0
-            async with asyncio.timeout(START_TIMEOUT_S):
-                await successor.start.remote()
-                while engine.version != self.published:
-                    target = self.published
-                    await successor.update_weights.remote(target)
-                    engine.version = target
+            await self._load(engine, successor)
+            while engine.version != self.published:
+                target = self.published
+                await self._load_weights(engine, successor, target)
+                engine.version = target
 
         lifecycle = Lifecycle(self._create, ready, ray.kill, (ray.exceptions.RayActorError,))
         engine.supervised = Supervised(actor, lifecycle, self._budget)
@@ -100,31 +115,53 @@ class RolloutPool:
     ) -> tuple[tuple[Trajectory, ...], int]:
         """Return `n` trajectories, and the oldest version that drew any of their tokens or computed any of their KV.
 
-        Waits for an engine whose version `may_start` accepts and takes the least busy one. `order`: the frame shown at
-        each frame's place; None keeps the order. Raises whatever the generation raises (an engine that died is
-        replaced in the background), and RolloutPoolLost.
+        Waits for an engine whose version `may_start` accepts. `order`: the frame shown at each frame's place; None
+        keeps the order. Raises whatever the generation raises (an engine that died is replaced in the background),
+        GenerationTimeout, and RolloutPoolLost.
         """
-
-        def startable() -> list[_Engine]:
-            self._raise_if_lost()
-            return [e for e in self._engines if e.supervised.running and may_start(e.version)]
-
-        async with asyncio.timeout(START_TIMEOUT_S + self._timeout_s), self._changed:
-            await self._changed.wait_for(startable)
-            engine = min(startable(), key=lambda e: e.groups)
-            engine.groups += 1
-        actor = engine.supervised.actor
+        request = await self._started(may_start, n, len(prompt.token_ids) + n * max_tokens)
+        engine: Any = request.engine
+        actor, timeout_s = engine.supervised.actor, self._limits.generation_s
         try:
             # The actor enforces this timeout itself; the margin covers an actor that no longer can.
-            async with asyncio.timeout(self._timeout_s + 60):
-                return await actor.generate.remote(
-                    prompt, frames, n, temperature, max_tokens, seed, self._timeout_s, order
-                )
+            async with asyncio.timeout(timeout_s + MARGIN_S):
+                return await actor.generate.remote(prompt, frames, n, temperature, max_tokens, seed, timeout_s, order)
+        except TimeoutError:
+            raise GenerationTimeout(
+                no_answer(f"rollout engine {engine.number}", "generating a group", timeout_s, "generation_s")
+            ) from None
         except ray.exceptions.RayActorError:
             self._replace(engine, actor)
             raise
         finally:
-            engine.groups -= 1
+            self._dispatcher.remove(request)
+
+    async def _started(self, may_start: Callable[[int], bool], sequences: int, tokens: int) -> Request:
+        """A request that has started on its engine. Raises GenerationTimeout, RolloutPoolLost."""
+        self._raise_if_lost()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def started() -> None:
+            if not future.done():  # cancelled, and about to be removed
+                future.set_result(None)
+
+        request = Request(may_start, sequences, tokens, started)
+        self._waiting.add(future)
+        self._dispatcher.add(request)
+        stall_s = self._limits.stall_s
+        try:
+            async with asyncio.timeout(stall_s):
+                await future
+            return request
+        except BaseException as error:
+            self._dispatcher.remove(request)
+            if isinstance(error, TimeoutError):
+                raise GenerationTimeout(
+                    f"no rollout engine could start a group within {stall_s:g} s (limits.stall_s)"
+                ) from None
+            raise
+        finally:
+            self._waiting.discard(future)
 
     def update(self, version: int) -> None:
         """Bring every engine to the published weights `version`, in flight and in the background."""
@@ -141,22 +178,62 @@ class RolloutPool:
 
     def _raise_if_lost(self) -> None:
         if self._lost is not None:
-            # A timeout has no text of its own.
-            reason = str(self._lost) or f"{type(self._lost).__name__} while an engine was updated or restarted"
-            raise RolloutPoolLost(reason) from self._lost
+            raise self._lost
+
+    async def _first_load(self, engine: _Engine) -> None:
+        try:
+            await self._load(engine, engine.supervised.actor)
+        except ray.exceptions.RayActorError:
+            raise RolloutPoolLost(died(f"rollout engine {engine.number}", "loading the model")) from None
+
+    async def _load(self, engine: _Engine, actor: Any) -> None:
+        """Wait until a new actor has loaded the model folder. Raises RayActorError, RolloutPoolLost."""
+        limit_s = self._limits.start_s
+        try:
+            async with asyncio.timeout(limit_s):
+                engine.most_tokens = await actor.start.remote()
+        except TimeoutError:
+            raise RolloutPoolLost(
+                no_answer(f"rollout engine {engine.number}", "loading the model", limit_s, "start_s")
+            ) from None
 
     async def _update(self, engine: _Engine, version: int) -> None:
-        actor = engine.supervised.actor
+        actor, loop = engine.supervised.actor, asyncio.get_running_loop()
+        overdue = None
+        if self._last_update_s is not None:
+            overdue = loop.call_later(OVERDUE_FACTOR * self._last_update_s, self._overdue, engine)
+        began = loop.time()
         try:
-            async with asyncio.timeout(UPDATE_TIMEOUT_S):
-                await actor.update_weights.remote(version)
+            await self._load_weights(engine, actor, version)
         except ray.exceptions.RayActorError:
             self._replace(engine, actor)
             return
-        engine.version = version
+        finally:
+            if overdue is not None:
+                overdue.cancel()
+            engine.overdue = False
+        self._last_update_s = loop.time() - began
+        # The reply of an actor that was replaced meanwhile says nothing about its successor.
+        if engine.supervised.actor is actor and engine.supervised.running:
+            engine.version = version
+
+    async def _load_weights(self, engine: _Engine, actor: Any, version: int) -> None:
+        """Wait until the actor holds the weights. Raises RayActorError, RolloutPoolLost."""
+        limit_s = self._limits.update_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await actor.update_weights.remote(version)
+        except TimeoutError:
+            doing = f"loading weights {version}"
+            raise RolloutPoolLost(no_answer(f"rollout engine {engine.number}", doing, limit_s, "update_s")) from None
+
+    def _overdue(self, engine: _Engine) -> None:
+        engine.overdue = True
+        self._dispatcher.start_waiting()
 
     def _replace(self, engine: _Engine, actor: Any) -> None:
         if engine.supervised.replace(actor):
+            engine.live = False
             self._in_background(self._replaced(engine))
 
     async def _replaced(self, engine: _Engine) -> None:
@@ -164,17 +241,21 @@ class RolloutPool:
             await engine.supervised.settled()
         except BudgetSpent as error:
             raise RolloutPoolLost(f"the engines {error}; Ray's worker logs say why") from None
+        engine.live = True
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work`, keep its error for the next caller, and wake the callers that wait for an engine."""
+        """Run `work`; then start what waits for an engine, or pass its error to all that wait and to later callers."""
 
         async def watched() -> None:
             try:
                 await work
             except Exception as error:
-                self._lost = error
-            async with self._changed:
-                self._changed.notify_all()
+                # Ray wraps an actor's error: the text of the wrapper holds a stack trace, its cause does not.
+                self._lost = RolloutPoolLost(str(getattr(error, "cause", error)))
+                for future in self._waiting:
+                    if not future.done():
+                        future.set_exception(self._lost)
+            self._dispatcher.start_waiting()
 
         task = asyncio.create_task(watched())
         self._background.add(task)

@@ -20,6 +20,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from evidence.errors import BadInput
+from evidence.limits import Limits
 from evidence.sampling import SamplingContract, resolved, shown_key_times
 from evidence.types import Claim, Sample, Verdict
 from orchestration.preflight import require_referee
@@ -51,7 +52,8 @@ class JudgedModels:
 @dataclass(frozen=True)
 class StandaloneConfig:
     """How a referee is run outside training. engine: sizes of the engine of a referee in a folder. cluster: only its
-    keys for engines and frames are used. template: the policy's template, for the coordinate space of its boxes."""
+    keys for engines and frames are used. limits: only `start_s` is used. template: the policy's template, for the
+    coordinate space of its boxes."""
 
     model: JudgedModels = field(default_factory=JudgedModels)
     engine: EngineSizes = field(default_factory=EngineSizes)
@@ -61,6 +63,7 @@ class StandaloneConfig:
     referee: ServiceConfig = field(default_factory=ServiceConfig)
     frames: FramesConfig = field(default_factory=FramesConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    limits: Limits = field(default_factory=Limits)
 
 
 class StandaloneReferee:
@@ -115,14 +118,15 @@ async def standalone_referee(
     """Start the referees of `sources`. Raises BadInput for a source that is not a referee, or whose referee cannot take
     frames of this contract."""
     contract = _resolved(config.contract, sources)
+    verification = config.verification.resolved(contract)
     for source in sources:
-        require_referee(source, contract, config.verification)
+        require_referee(source, contract, verification)
     cluster = config.cluster
     gpus = cluster.gpus_per_engine * sum(source.replicas for source in sources if not source.url)
     with start_ray(cluster.object_store_gib, gpus):
         engine = partial(referee_engine, config.engine, config.cluster)
         pools = tuple(
-            make_pool(source, config.referee, config.verification, engine, cluster.gpus_per_engine)
+            make_pool(source, config.referee, verification, engine, cluster.gpus_per_engine, config.limits.start_s)
             for source in sources
         )
         with awaiting("referee"):

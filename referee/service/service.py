@@ -114,7 +114,7 @@ class RefereeService:
     async def start(self) -> None:
         """Start the backend and ask it about a grey image. Raises BadInput if it does not answer."""
         await self.backend.start()
-        width, height = self.verification.crop_size
+        width, height = self.verification.crop
         grey = np.full((height, width, 3), 127, np.uint8)
         turn: Turn = ["Answer with one digit. Does the picture show a dog? 0 no 1 partly 2 yes", (width, height)]
         try:
@@ -186,7 +186,7 @@ class RefereeService:
             raise ValueError(f"claim at {claim.span} is not complete: {claim.reason}")
         config = self.verification
         frame, box = nearest_frame(info.times, claim.time), drawn_box(claim.box, info.size)
-        pixels = (info.key, frame, box, tuple(config.crop_size), config.pad_share)
+        pixels = (info.key, frame, box, tuple(config.crop), config.pad_share)
         shown = cache(lambda: images(frames[frame], box, config))  # both questions share the images
         turns = {kind: parts(kind, question, claim.phrase, info.times[frame], info.size, config) for kind in KINDS}
         return [(self._key(kind, turn, pixels), _Question(turn, shown, len(SCALE))) for kind, turn in turns.items()]

@@ -130,10 +130,11 @@ class FrameStore:
         while self._wanted and len(self._ahead) < max(1, self.config.workers - 1):
             path, key_times = self._wanted[0]
             try:
-                bound, file = self._bound(path, key_times), self._known(path)
+                bound = self._bound(path, key_times)
             except UnreadableMedia:  # a lease on the file raises it again
                 self._wanted.popleft()
                 continue
+            file = self._files.get(path)  # as last seen; whether it has changed is checked outside the event loop
             if file is not None and (file.digest, key_times) in (*self._held, *self._decoding):
                 self._wanted.popleft()
                 continue
@@ -141,10 +142,11 @@ class FrameStore:
             if not self._budget.try_now(number, bound):
                 return
             self._wanted.popleft()
-            self._ahead[number] = asyncio.create_task(self._load_ahead(number, path, file, key_times))
+            self._ahead[number] = asyncio.create_task(self._load_ahead(number, path, key_times))
 
-    async def _load_ahead(self, number: int, path: str, file: MediaFile | None, key_times: tuple[float, ...]) -> None:
+    async def _load_ahead(self, number: int, path: str, key_times: tuple[float, ...]) -> None:
         try:
+            file = await asyncio.to_thread(self._known, path)
             await self._load(number, path, file, key_times)
             self.counts["prefetched"] += 1
         except UnreadableMedia as error:  # a lease on the file raises it again

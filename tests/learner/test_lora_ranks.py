@@ -17,6 +17,7 @@ from shown import micro_batch, plain_logprobs, plain_policy
 from test_ranks import weights_of
 
 from evidence.errors import BadInput
+from evidence.limits import Limits
 from learner.checkpoints import Record, remove_checkpoint
 from learner.model.patches import Patcher
 from learner.settings import LoraSpec, PolicyConfig, RankConfig, ReferenceConfig, ZeroConfig
@@ -35,7 +36,6 @@ def config_of(model: Path, encoder: Any, lora: LoraSpec | None = SPEC) -> RankCo
         banned_ids=encoder.banned_ids,
         policy=PolicyConfig(lora=lora, gradient_checkpointing=True),
         zero=ZeroConfig(grad_norm=1e9),
-        timeout_s=300,
     )
 
 
@@ -144,7 +144,7 @@ def test_lost_frames_leave_no_rank_of_the_reference_waiting_and_no_frames_behind
             ray.get(list(refs[1]), timeout=60)
     with pytest.raises(ray.exceptions.ObjectLostError):
         frozen.logprobs(parts)
-    monkeypatch.setattr(frozen.gang, "timeout_s", 60.0)
+    monkeypatch.setattr(frozen.gang, "limits", Limits(step_s=60.0))
     parts[1] = [micros[1]]
     assert [len(logprobs) for (logprobs,) in frozen.logprobs(parts)] == [16] * 3
     kept = [rank.__ray_call__.remote(lambda rank: len(rank.fetched)) for rank in frozen.gang.ranks]

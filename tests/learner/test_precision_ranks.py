@@ -49,9 +49,7 @@ def start(ray_cluster: Any, encoder: Any) -> Iterator[Callable[[Path, int, ZeroC
 
     def start(model: Path, world: int, zero: ZeroConfig) -> LearnerGang:
         loss = LossConfig(AlgorithmConfig())
-        gangs.append(
-            LearnerGang(RankConfig(str(model), encoder.banned_ids, zero=zero, loss=loss, timeout_s=300), world)
-        )
+        gangs.append(LearnerGang(RankConfig(str(model), encoder.banned_ids, zero=zero, loss=loss), world))
         return gangs[-1]
 
     yield start

@@ -58,7 +58,6 @@ def gangs(ray_cluster: Any, tiny_model: Path, encoder: Any) -> Any:
         loss=LossConfig(AlgorithmConfig()),
         zero=ZeroConfig(grad_norm=1e9),
         bucket_mib=1,
-        timeout_s=180,
     )
     by_world = {world: LearnerGang(config, world) for world in (1, 2)}
     yield by_world
@@ -96,7 +95,7 @@ def gradients_of(gang: LearnerGang) -> dict[str, np.ndarray]:
         trained = rank.policy.checkpoint_parameters(frozen=False)
         return {name: safe_get_full_optimizer_state(p, "exp_avg").numpy() for name, p in trained.items()}
 
-    of_rank_0, *_ = ray.get([rank.__ray_call__.remote(moments) for rank in gang.ranks], timeout=gang.timeout_s)
+    of_rank_0, *_ = ray.get([rank.__ray_call__.remote(moments) for rank in gang.ranks], timeout=180)
     return {name: moment / FIRST_MOMENT for name, moment in of_rank_0.items()}
 
 
@@ -198,7 +197,7 @@ def test_a_non_finite_loss_with_a_finite_gradient_skips_the_step(
     ray_cluster: Any, tiny_model: Path, encoder: Any
 ) -> None:
     algorithm = AlgorithmConfig(loss="tests.offset_loss:offset_loss")
-    gang = LearnerGang(RankConfig(str(tiny_model), encoder.banned_ids, loss=LossConfig(algorithm), timeout_s=180), 2)
+    gang = LearnerGang(RankConfig(str(tiny_model), encoder.banned_ids, loss=LossConfig(algorithm)), 2)
     parts = step_parts(encoder, 2)
     before = weights_of(ray_cluster, gang)
     assert gang.train_step(with_bad(parts, advantages=np.inf), LEARNING_RATE)["skipped"]

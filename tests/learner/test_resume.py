@@ -36,7 +36,6 @@ def gang_of(model: Path, encoder: Any, world: int, policy: PolicyConfig | None =
         policy=policy or PolicyConfig(),
         zero=ZeroConfig(grad_norm=1e9, ema=DECAY),
         loss=LossConfig(AlgorithmConfig()),
-        timeout_s=400,
     )
     gang = LearnerGang(config, world)
     yield gang

@@ -39,7 +39,6 @@ def start(ray_cluster: Any, either_model: Path, either_encoder: Any) -> Iterator
             policy=policy,
             loss=LossConfig(AlgorithmConfig()),
             zero=ZeroConfig(grad_norm=1e9),
-            timeout_s=300,
         )
         gangs.append(LearnerGang(config, 2))
         return gangs[-1]
@@ -82,7 +81,7 @@ def watch_layers(gang: LearnerGang, folder: Path) -> Callable[[], list[list[str]
                 # Runs before DeepSpeed's own hook, in which the rank may block.
                 layer.register_forward_pre_hook(lambda *_, name=name: print(name, file=file), prepend=True)
 
-    ray.get([rank.__ray_call__.remote(watch) for rank in gang.ranks], timeout=gang.timeout_s)
+    ray.get([rank.__ray_call__.remote(watch) for rank in gang.ranks], timeout=180)
     return lambda: [(folder / str(n)).read_text().split() for n in range(len(gang.ranks))]
 
 

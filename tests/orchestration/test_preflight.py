@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import re
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evidence.errors import BadInput
-from evidence.sampling import SamplingContract, most_bytes, shown_key_times
+from evidence.sampling import SamplingContract, most_bytes, resolved, shown_key_times
 from evidence.types import KeyFrame, Sample
 from orchestration import preflight
-from orchestration.preflight import heldout_samples, require_frames_fit, require_tasks
+from orchestration.preflight import heldout_samples, require_frames_fit, require_referee, require_tasks
 from orchestration.settings import EvalConfig
 from referee.reward.settings import RewardConfig, TermConfig
+from referee.service.sources import RefereeSource
+from referee.verification import VerificationConfig
 
 KEY = "cluster.frames_gib"
 PLAIN = SamplingContract(frames=8, max_pixels=3136)
@@ -90,3 +93,10 @@ def test_a_term_without_any_of_its_tasks_is_refused_and_one_with_some_is_warned_
     assert "reward.terms.style.tasks: no sample of data.train has the task 'OCR'" in caplog.messages[0]
     with pytest.raises(BadInput, match=r"tasks: .*'Temporal qa'; the nearest is 'temporal QA', of .*visual"):
         require("Temporal qa", "OCR")
+
+
+def test_a_referee_of_either_family_is_taken_as_it_is(either_model: Path, either_encoder: Any) -> None:
+    contract = resolved(SamplingContract(), either_encoder.tile)
+    require_referee(RefereeSource(str(either_model)), contract, VerificationConfig().resolved(contract))
+    with pytest.raises(BadInput, match=rf"crop_size = \[30, 30\].* multiples of {either_encoder.tile}$"):
+        require_referee(RefereeSource(str(either_model)), contract, VerificationConfig(crop_size=(30, 30)))

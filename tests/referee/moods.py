@@ -77,7 +77,9 @@ def service(mood: Callable = calm, config: ServiceConfig = CALM, **verification:
         naps.append(seconds)
         await asyncio.sleep(0)
 
-    service = RefereeService(Backend(mood), VerificationConfig(**verification), config, sleep=sleep)
+    service = RefereeService(
+        Backend(mood), VerificationConfig(**{"crop_size": (56, 56), **verification}), config, sleep=sleep
+    )
     service.naps = naps  # type: ignore[attr-defined]
     return service
 

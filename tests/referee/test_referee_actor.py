@@ -11,12 +11,14 @@ from evidence.types import Claim, Verdict
 from learner.model.tiny import create_tiny_model
 from referee.actor import RefereeActor, RefereeConfig
 from referee.service.engine_backend import scale_token_ids
+from referee.verification import VerificationConfig
 from rollout.engine import EngineConfig
 from rollout.prompt import ChatEncoder
 
 pytestmark = pytest.mark.slow
 QUESTION = "Where is the red circle at 3.0 s?"
 RED = Claim("red circle", (10.0, 10.0, 30.0, 32.0), 3.0, (0, 0))
+VERIFICATION = VerificationConfig(crop_size=(56, 56))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def referee(ray_cluster, model):
-    actor = RefereeActor.remote(RefereeConfig(EngineConfig(model, max_model_len=512, max_images=2)))
+    actor = RefereeActor.remote(RefereeConfig(EngineConfig(model, max_model_len=512, max_images=2), VERIFICATION))
     assert ray.get(actor.ready.remote(), timeout=300) == model_digest(model)
     yield actor
     ray.get(actor.stop.remote(), timeout=60)

@@ -5,6 +5,7 @@ import pytest
 
 from evidence.drawing import MAGENTA
 from evidence.errors import BadInput
+from evidence.sampling import SamplingContract
 from referee.verification import (
     KINDS,
     VerificationConfig,
@@ -16,7 +17,7 @@ from referee.verification import (
     read_scale,
 )
 
-CFG = VerificationConfig()
+CFG = VerificationConfig(crop_size=(56, 56))
 FRAME = np.random.default_rng(0).integers(0, 200, (56, 84, 3), np.uint8)
 
 
@@ -50,7 +51,7 @@ def test_an_untrusted_phrase_stays_inside_its_quotation_marks():
 
 
 def test_placeholders_in_the_question_do_not_move_the_slots():
-    cfg = VerificationConfig(Wording(relevance="{question} <images> {phrase}?"))
+    cfg = VerificationConfig(Wording(relevance="{question} <images> {phrase}?"), crop_size=(56, 56))
     turn = parts("relevance", "What is <images> {phrase}?", "dog", 3.0, (84, 56), cfg)
     assert turn == ["What is <images> {phrase}? ", (84, 56), (56, 56), " dog?"]
 
@@ -153,3 +154,12 @@ def test_temperature_sharpens_or_smooths_the_expected_reading():
     assert read_scale(probabilities, "expected", 1e6) == pytest.approx(0.5, abs=1e-3)
     assert read_scale(probabilities, "argmax", 1e6) == 1
     assert read_scale([0.0, 0.0, 0.5, 0.5], "expected") == pytest.approx(2.5 / 3)
+
+
+@pytest.mark.parametrize("tile", [28, 32])
+def test_a_crop_has_whole_tiles_of_the_model_unless_its_size_is_set(tile: int) -> None:
+    contract = SamplingContract(multiple=tile)
+    assert VerificationConfig().resolved(contract).crop == (2 * tile, 2 * tile)
+    assert VerificationConfig(crop_size=(84, 56)).resolved(contract).crop == (84, 56)
+    with pytest.raises(ValueError, match="not resolved"):
+        _ = VerificationConfig().crop

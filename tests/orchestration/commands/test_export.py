@@ -100,7 +100,7 @@ def test_transformers_and_an_engine_load_the_weights_that_the_learner_trained(
 
     model = shutil.copytree(tiny_model, tmp_path / "model")
     loss, zero = LossConfig(AlgorithmConfig()), ZeroConfig(ema=0.5)
-    gang = LearnerGang(RankConfig(str(model), encoder.banned_ids, loss=loss, zero=zero, timeout_s=400), 2)
+    gang = LearnerGang(RankConfig(str(model), encoder.banned_ids, loss=loss, zero=zero), 2)
     prompt, frames = video_prompt
 
     def layouts(completions: list[np.ndarray]) -> list[list[MicroLayout]]:

@@ -71,7 +71,7 @@ def test_frames_are_those_of_training_and_a_broken_clip_is_left_out_and_counted(
         packing=PackingConfig(token_budget=10**5),
         contract=contract,
         template=PromptTemplate(),
-        verification=VerificationConfig(),
+        verification=VerificationConfig(crop_size=(56, 56)),
         frames=FramesConfig(workers=1),
         frames_bytes=len(groups) * most_bytes(contract, range(4)),
     )
@@ -105,7 +105,7 @@ def test_a_clip_with_a_sequence_above_the_token_budget_is_left_out_and_counted(
         packing=PackingConfig("none"),
         contract=CONTRACT,
         template=PromptTemplate(),
-        verification=VerificationConfig(),
+        verification=VerificationConfig(crop_size=(56, 56)),
         frames=FramesConfig(workers=1),
         frames_bytes=4 * most_bytes(CONTRACT, range(4)),
     )

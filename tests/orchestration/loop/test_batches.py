@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -13,7 +14,8 @@ from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajec
 from learner.advantages import Advantages
 from learner.packing.step import with_targets
 from learner.settings import PACKING_MODES, PackingConfig
-from orchestration.loop.batches import layout_step, over_budget, step_targets
+from orchestration.loop.admission import StaleBatch
+from orchestration.loop.batches import check_versions, layout_step, over_budget, step_targets
 
 SAMPLE = Sample("a", "shapes", "general", "Where?", "left", video_path="a.mp4")
 PROMPT_TOKEN = 7
@@ -118,3 +120,19 @@ def test_a_group_is_over_budget_if_one_completion_does_not_fit_alone() -> None:
     assert over_budget(prompt, trajectories, PackingConfig("prefix", 10))
     with pytest.raises(ValueError, match="above the budget of 10"):
         layout_step([scored.group], ["frames"], 1, PackingConfig("prefix", 10))
+
+
+@pytest.mark.parametrize(("versions", "right"), [((3, 3), True), ((3, 5), True), ((2, 3), False), ((4, 6), False)])
+def test_the_versions_that_drew_a_group_lie_between_its_oldest_and_the_step(
+    versions: tuple[int, int], right: bool
+) -> None:
+    first, last = versions
+    (scored,) = scored_groups([[4, 4]], 0)
+    spans = ((first, 0, 2), (last, 2, 4))
+    trajectories = tuple(replace(t, version_spans=spans) for t in scored.group.trajectories)
+    group = replace(scored.group, trajectories=trajectories, oldest_version=3)
+    if right:
+        check_versions([group], 5)
+    else:
+        with pytest.raises(StaleBatch, match=f"group 0 .* 3 to 5, .* drawn by versions {first} to {last}"):
+            check_versions([group], 5)

@@ -205,3 +205,15 @@ def test_any_history_keeps_the_invariants_and_survives_a_json_round_trip(history
     assert restored.snapshot() == ledger.snapshot()
     assert restored.counts() == ledger.counts()
     assert sum(ledger.counts().values()) == len(ledger.snapshot()["entries"])
+
+
+def test_counts_do_not_go_through_the_groups() -> None:
+    ledger = Ledger()
+    for group, state in enumerate([State.READY, State.TRAINED, State.REJECTED]):
+        add_in_state(ledger, group, state)
+    entries, ledger._entries = ledger._entries, None  # type: ignore[assignment]
+    assert (ledger.counts()["ready"], ledger.rejections(), ledger.last_step()) == (1, {"unreadable": 1}, 1)
+    ledger._entries = entries
+    ledger._counts[State.READY] += 1
+    with pytest.raises(BrokenLedger, match="counted"):
+        ledger.check()

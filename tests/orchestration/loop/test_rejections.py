@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evidence.errors import RunFailed
 from evidence.types import FrameInfo, Prompt, Sample, Trajectory
 from learner.advantages import Advantages
 from orchestration.config import CONFIGS, load_config
@@ -56,6 +57,9 @@ class FakeRolloutPool:
 
     restarts = 0
 
+    def take_begun(self) -> list[int]:
+        return [2]
+
     def __init__(self, admission: Admission, varies: Callable[[int], bool], fails: Callable[[int], bool]):
         self.admission, self.varies, self.fails = admission, varies, fails
         self.published: list[int] = []
@@ -66,7 +70,7 @@ class FakeRolloutPool:
         if self.fails(group):
             raise TimeoutError
         texts = ["<think></think><answer>A</answer>", f"<think></think><answer>{'AB'[self.varies(group)]}</answer>"]
-        token = np.ones(1, np.int32), np.zeros(1, np.float32), ((0, 0, 1),)
+        token = np.ones(1, np.int32), np.zeros(1, np.float32), ((self.admission.version, 0, 1),)
         return tuple(Trajectory(*token, text, "stop") for text in texts * (n // 2)), self.admission.version
 
     async def settled(self) -> None: ...
@@ -105,6 +109,8 @@ class FakeReferee:
 class FakeLearner:
     """Records the groups of each step. `skips`: whether each attempt at a step is skipped."""
 
+    exported: Path | None = None
+
     def __init__(self, config: TrainConfig, skips: Iterator[bool]):
         self.config, self.skips = config, skips
         self.batches: list[tuple[int, ...]] = []
@@ -120,13 +126,16 @@ class FakeLearner:
             assert all(np.abs(of_group).max() > 0.1 for of_group in advantages), "each group has an advantage"
         return {"loss": 0.0, "skipped": 0.0}
 
+    async def export(self, folder: Path) -> None:
+        self.exported = folder
+
 
 class RecordingParts(Parts):
     """Records the published versions."""
 
     versions: list[int]
 
-    async def publish(self, version: int, timeout_s: float) -> None:
+    async def publish(self, version: int, limit_s: float) -> None:
         self.versions.append(version)
 
 
@@ -251,3 +260,28 @@ def test_after_a_restart_schedules_and_logs_follow_the_step_and_publications_the
     logged = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert logged == [5, 6]
     assert [run.ledger.entry(group).step for group in run.ledger.groups(State.TRAINED)] == [5, 5, 6, 6]
+
+
+def test_the_model_is_exported_before_anything_else_can_fail(tmp_path: Path) -> None:
+    run, parts = started(tmp_path, lambda group: True, lambda group: False, 2)
+
+    async def fails() -> None:
+        raise RunFailed("an engine died as the run ended")
+
+    parts.pipeline.rollout_pool.settled = fails  # type: ignore[method-assign]
+    with pytest.raises(RunFailed, match="as the run ended"):
+        asyncio.run(run._train(parts))
+    assert parts.learner.exported == tmp_path / "model"
+
+
+def test_a_run_without_progress_says_where_its_groups_are(tmp_path: Path) -> None:
+    run, parts = started(tmp_path, lambda group: True, lambda group: False, 2, overrides=("limits.stall_s=0.05",))
+
+    async def hang(*_: Any) -> Any:
+        await asyncio.sleep(60)
+
+    parts.pipeline.rollout_pool.generate = hang  # type: ignore[method-assign]
+    with pytest.raises(
+        RunFailed, match=r"^no group ended within 0.05 s \(limits.stall_s\); the groups are 4 generating$"
+    ):
+        asyncio.run(run._train(parts))

@@ -41,7 +41,7 @@ def test_a_warm_start_names_the_clips_of_a_skipped_step(
     clips = [f"{n}.mp4" for n in range(6)]
     rows = SimpleNamespace(remote=lambda stage, step: [None, ray.put(RowsReport(clips[step:], [], [], {}))])
     source = SimpleNamespace(micro_batches=SimpleNamespace(options=lambda num_returns: rows))
-    gang = SimpleNamespace(timeout_s=60.0, train_step=lambda parts, rate: BAD)
+    gang = SimpleNamespace(train_step=lambda parts, rate: BAD)
     config = SftConfig(stages=[Stage([DataShare("a")], 9)], ranks=1, max_skipped=2, wandb="disabled")
     with pytest.raises(RunFailed, match=r"^step 2, clips 1.mp4, 2.mp4, 3.mp4, 4.mp4 and 1 more: loss or gradient"):
         _train(config, tmp_path, gang, source, 0)

@@ -11,6 +11,7 @@ from nodes import another_node
 from ray.util import placement_group_table
 
 from evidence.errors import RunFailed
+from evidence.limits import Limits
 from learner.settings import RankConfig
 from orchestration.supervision.learner_gang import LearnerGang
 
@@ -34,22 +35,22 @@ def placement_groups() -> dict[str, dict[str, Any]]:
 
 def test_ranks_on_two_nodes_form_one_gang(two_nodes: None, tiny_model: Path, encoder: Any, tmp_path: Path) -> None:
     others = placement_groups().keys()
-    gang = LearnerGang(RankConfig(str(tiny_model), encoder.banned_ids, timeout_s=400), 2, gpus=1)
+    gang = LearnerGang(RankConfig(str(tiny_model), encoder.banned_ids), 2, gpus=1)
     (group,) = (group for key, group in placement_groups().items() if key not in others)
     assert (group["state"], group["strategy"]) == ("CREATED", "PACK")
     assert len(set(group["bundles_to_node_id"].values())) == 2
     gang.save(tmp_path, 1, {})  # a collective
     with pytest.raises(RunFailed) as refused:
-        LearnerGang(RankConfig(str(tiny_model), encoder.banned_ids, timeout_s=2), 1, gpus=1)
+        LearnerGang(RankConfig(str(tiny_model), encoder.banned_ids, limits=Limits(start_s=2)), 1, gpus=1)
     message = "the learner's ranks could not be placed within 2 s: they need 1 times 1 GPUs"
     assert str(refused.value).startswith(message)
     assert str(refused.value).endswith("0 are free")
     gang.stop()
     assert placement_groups().keys() == others, "both placement groups are removed"
-    LearnerGang(RankConfig(str(tiny_model), encoder.banned_ids, timeout_s=400), 2, gpus=1).stop()
+    LearnerGang(RankConfig(str(tiny_model), encoder.banned_ids), 2, gpus=1).stop()
 
 
 def test_the_error_states_the_gpus_needed_and_those_of_the_cluster(ray_cluster: Any, tiny_model: Path) -> None:
     message = r"they need 3 times 2 GPUs; the cluster's \d nodes have [\d, ]+, of which \d are free$"
     with pytest.raises(RunFailed, match=message):
-        LearnerGang(RankConfig(str(tiny_model), (), timeout_s=2), 3, gpus=2)
+        LearnerGang(RankConfig(str(tiny_model), (), limits=Limits(start_s=2)), 3, gpus=2)

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,13 @@ from orchestration.supervision.referee_pool import Referee, RefereePool
 from referee.actor import RefereeConfig
 from referee.service.service import ServiceConfig
 from referee.service.sources import Calibration, RefereeSource
+from referee.verification import VerificationConfig
 
 pytestmark = pytest.mark.slow
 RED = Claim("red circle", (10.0, 10.0, 30.0, 32.0), 3.0, (0, 0))
 INFO = FrameInfo("clip 0", tuple(map(float, range(8))), (56, 56), (112, 112), 7.25)
 FRAMES = np.random.default_rng(0).integers(0, 255, (8, 56, 56, 3), np.uint8)
+VERIFICATION = VerificationConfig(crop_size=(56, 56))
 Run = Callable[..., Any]
 
 
@@ -38,7 +41,7 @@ def endpoint(run: Run, reply: Any) -> Iterator[Endpoint]:
 
 
 def config_for(server: Endpoint, **service: Any) -> RefereeConfig:
-    return RefereeConfig(RefereeSource("m", server.url), service=ServiceConfig(**service))
+    return RefereeConfig(RefereeSource("m", server.url), VERIFICATION, ServiceConfig(**service))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ def steady_endpoint(ray_cluster: Any, run: Run) -> Iterator[Endpoint]:
 @pytest.fixture(scope="module")
 def pair(steady_endpoint: Endpoint, run: Run) -> Iterator[RefereePool]:
     """A pool of two actors."""
-    pool = RefereePool(config_for(steady_endpoint), 2, 0.0)
+    pool = RefereePool(config_for(steady_endpoint), 2, 0.0, 300.0)
     run(pool.start())
     yield pool
     for replica in pool._replicas:
@@ -85,6 +88,16 @@ def test_each_clip_has_one_actor_and_clips_are_spread_over_the_actors(
     assert all(replica.counts["asked"] >= 4 for replica in pair._replicas)
 
 
+def test_no_actor_of_many_gets_much_more_than_its_share() -> None:
+    pool = RefereePool(RefereeConfig(RefereeSource("m", "http://localhost"), VERIFICATION), 0, 0.0, 300.0)
+    pool._replicas = [module._Replica(number) for number in range(64)]
+    for replica in pool._replicas:
+        replica.supervised = SimpleNamespace(running=True)  # type: ignore[assignment]
+    for question in range(512):
+        pool._at(f"clip {question}").asking += 1
+    assert max(replica.asking for replica in pool._replicas) <= 1.25 * 512 / 64 + 1
+
+
 def test_while_one_actor_is_dead_the_other_answers_and_counters_survive(pair: RefereePool, run: Run) -> None:
     async def deaths() -> None:
         for replica in pair._replicas:
@@ -100,7 +113,7 @@ def test_while_one_actor_is_dead_the_other_answers_and_counters_survive(pair: Re
 
 
 def test_questions_wait_for_the_restart_if_no_actor_runs(steady_endpoint: Endpoint, run: Run) -> None:
-    pool = RefereePool(config_for(steady_endpoint), 1, 0.0)
+    pool = RefereePool(config_for(steady_endpoint), 1, 0.0, 300.0)
 
     async def death() -> list[Any]:
         await pool.start()
@@ -116,7 +129,7 @@ def test_an_actor_that_hangs_is_replaced_and_its_verdicts_are_missing(
     steady_endpoint: Endpoint, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MARGIN_S", 0.5)
-    referee = Referee([pool := RefereePool(config_for(steady_endpoint, deadline_s=5.0), 1, 0.0)])
+    referee = Referee([pool := RefereePool(config_for(steady_endpoint, deadline_s=5.0), 1, 0.0, 300.0)])
 
     async def hang() -> tuple[Any, Any, Any]:
         await referee.start()
@@ -141,7 +154,7 @@ def test_the_disagreement_of_an_ensemble_is_reported(pair: RefereePool, run: Run
         return answering(0.5, 0.25, 0.25)
 
     with endpoint(run, other) as server:
-        second = RefereePool(config_for(server), 1, 0.0)
+        second = RefereePool(config_for(server), 1, 0.0, 300.0)
         run(second.start())
         referee = Referee([pair, second])
         (verdict,) = run(referee.verify("Where?", [RED], INFO, FRAMES))
@@ -157,19 +170,19 @@ def test_the_disagreement_of_an_ensemble_is_reported(pair: RefereePool, run: Run
 
 
 def test_a_missing_key_or_a_foreign_calibration_is_bad_input_at_the_start(steady_endpoint: Endpoint, run: Run) -> None:
-    locked = RefereeConfig(RefereeSource("m", steady_endpoint.url, api_key_env="SER_TEST_NO_SUCH_KEY"))
+    locked = RefereeConfig(RefereeSource("m", steady_endpoint.url, api_key_env="SER_TEST_NO_SUCH_KEY"), VERIFICATION)
     with pytest.raises(BadInput, match="SER_TEST_NO_SUCH_KEY: that variable is not set"):
-        run(RefereePool(locked, 1, 0.0).start())
+        run(RefereePool(locked, 1, 0.0, 300.0).start())
     foreign = replace(config_for(steady_endpoint), calibration=Calibration("c.json", "other", {}))
     with pytest.raises(BadInput, match="made for the referee other"):
-        run(RefereePool(foreign, 1, 0.0).start())
+        run(RefereePool(foreign, 1, 0.0, 300.0).start())
 
 
 def test_a_referee_that_dies_too_often_ends_the_run(
     steady_endpoint: Endpoint, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_RESTARTS", 0)
-    pool = RefereePool(config_for(steady_endpoint), 1, 0.0)
+    pool = RefereePool(config_for(steady_endpoint), 1, 0.0, 300.0)
 
     async def death() -> None:
         await pool.start()
@@ -187,7 +200,7 @@ def test_an_endpoint_that_refuses_every_question_ends_the_run_with_one_line(ray_
         return next(replies, (401, {"error": {"message": "key revoked"}}))
 
     with endpoint(run, refuses_after_one) as server:
-        pool = RefereePool(config_for(server, breaker_failures=2), 1, 0.0)
+        pool = RefereePool(config_for(server, breaker_failures=2), 1, 0.0, 300.0)
         run(pool.start())
         with pytest.raises(RunFailed, match="key revoked") as failed:
             run(ask(pool, INFO))

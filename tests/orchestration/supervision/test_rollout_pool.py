@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
+from evidence.limits import Limits
 from orchestration.supervision import rollout_pool as module
 from orchestration.supervision.rollout_pool import RolloutPool, RolloutPoolLost
+from rollout.engine_setup import EngineConfig
 
 
 class Method:
@@ -47,15 +50,15 @@ class FakeEngine:
 
 
 class FakePool(RolloutPool):
-    """One engine, which lives at first. `engines`: all that were created. `stillborn`: its successors die as they
+    """`size` engines, which live at first. `engines`: all that were created. `stillborn`: successors die as they
     start."""
 
-    def __init__(self, stillborn: bool = False):
-        super().__init__(None, (), None, 1, 0.0, 5.0)  # type: ignore[arg-type]
+    def __init__(self, size: int = 1, stillborn: bool = False, limits: Limits | None = None):
+        super().__init__(EngineConfig("model"), (), None, size, 0.0, limits or Limits())  # type: ignore[arg-type]
         self.engines: list[FakeEngine] = []
 
         def create() -> FakeEngine:
-            self.engines.append(FakeEngine(dead=stillborn and bool(self.engines)))
+            self.engines.append(FakeEngine(dead=stillborn and len(self.engines) >= size))
             return self.engines[-1]
 
         self._create = create
@@ -67,7 +70,8 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def generate(pool: RolloutPool, at_least: int) -> Coroutine[Any, Any, Any]:
-    return pool.generate(lambda version: version >= at_least, None, None, 1, 1.0, 8, 0)  # type: ignore[arg-type]
+    prompt: Any = SimpleNamespace(token_ids=range(9))
+    return pool.generate(lambda version: version >= at_least, prompt, None, 1, 1.0, 8, 0)  # type: ignore[arg-type]
 
 
 def test_a_death_that_an_update_meets_is_repaired_before_the_pool_is_settled() -> None:
@@ -119,17 +123,131 @@ def test_engines_that_keep_dying_end_the_run_with_the_reason() -> None:
     asyncio.run(work())
 
 
-def test_a_hanging_update_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hang(version: int) -> None:
-        await asyncio.sleep(1000)
+async def hang(*_: Any) -> None:
+    await asyncio.sleep(1000)
 
+
+def test_what_an_engine_that_hangs_was_doing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start() -> None:
+        pool = FakePool(2, limits=Limits(start_s=0.05))
+        create = pool._create
+        pool._create = lambda: setattr(engine := create(), "start", Method(hang)) or engine
+        with pytest.raises(RolloutPoolLost, match=r"^rollout engine [01] did not .* 0.05 s while loading the model \("):
+            await pool.start()
+
+    async def update() -> None:
+        pool = FakePool(2, limits=Limits(update_s=0.05))
+        await pool.start()
+        pool.engines[1].update_weights = Method(hang)
+        pool.update(1)
+        waiting = asyncio.create_task(generate(pool, at_least=2))
+        message = r"^rollout engine 1 did not answer within 0.05 s while loading weights 1 \(limits.update_s\)$"
+        with pytest.raises(RolloutPoolLost, match=message):
+            await pool.settled()
+        with pytest.raises(RolloutPoolLost, match=message):
+            await waiting
+
+    async def generation() -> None:
+        pool = FakePool(limits=Limits(generation_s=0.05, stall_s=0.05))
+        await pool.start()
+        pool.engines[0].generate = Method(hang)
+        with pytest.raises(TimeoutError, match=r"^rollout engine 0 .* generating a group \(limits.generation_s\)$"):
+            await generate(pool, at_least=0)
+        with pytest.raises(TimeoutError, match=r"^no rollout engine could start a group within 0.05 s"):
+            await generate(pool, at_least=1)
+        assert not pool._dispatcher.queue
+
+    monkeypatch.setattr(module, "MARGIN_S", 0.0)
+    for work in (start, update, generation):
+        asyncio.run(work())
+
+
+def test_a_death_at_the_start_is_one_line() -> None:
+    async def work() -> None:
+        pool = FakePool()
+        create = pool._create
+        pool._create = lambda: setattr(engine := create(), "dead", True) or engine
+        with pytest.raises(RolloutPoolLost, match=r"^rollout engine 0 died while loading the model; the logs"):
+            await pool.start()
+
+    asyncio.run(work())
+
+
+def test_the_groups_of_a_step_are_shared_over_the_engines_whichever_is_updated_first() -> None:
+    async def work() -> None:
+        pool = FakePool(2)
+        await pool.start()
+        released = asyncio.Event()
+
+        async def slowly(version: int) -> None:
+            await asyncio.sleep(0.05)
+
+        async def until_released(*_: Any) -> tuple[str, int]:
+            await released.wait()
+            return "trajectories", 1
+
+        pool.engines[1].update_weights = Method(slowly)
+        for engine in pool.engines:
+            engine.generate = Method(until_released)
+        pool.update(1)
+        groups = [asyncio.create_task(generate(pool, at_least=1)) for _ in range(8)]
+        await pool.settled()
+        await asyncio.sleep(0)
+        assert pool.take_begun() == [4, 4]
+        released.set()
+        await asyncio.gather(*groups)
+
+    asyncio.run(work())
+
+
+def test_the_reply_of_a_replaced_engine_does_not_make_its_successor_current() -> None:
     async def work() -> None:
         pool = FakePool()
         await pool.start()
-        pool.engines[0].update_weights = Method(hang)
-        pool.update(1)
-        with pytest.raises(RolloutPoolLost, match="TimeoutError while an engine was updated"):
-            await pool.settled()
+        first, arrives = pool.engines[0], asyncio.Event()
 
-    monkeypatch.setattr(module, "UPDATE_TIMEOUT_S", 0.05)
+        async def late(version: int) -> None:
+            await arrives.wait()
+
+        first.update_weights = Method(late)
+        pool.update(1)
+        await asyncio.sleep(0)
+        first.dead = True
+        with pytest.raises(ray.exceptions.RayActorError):
+            await generate(pool, at_least=0)
+        successor_starts = asyncio.Event()
+
+        async def slowly() -> None:
+            await successor_starts.wait()
+
+        await asyncio.sleep(0)
+        pool.engines[1].start = Method(slowly)
+        pool.engines[1].dead = False
+        arrives.set()
+        await asyncio.sleep(0.01)
+        successor_starts.set()
+        assert await generate(pool, at_least=1) == ("trajectories", 1)
+        assert pool.engines[1].loads == [1], "the successor was given the weights itself"
+
+    asyncio.run(work())
+
+
+def test_a_caller_that_is_cancelled_leaves_no_load_behind() -> None:
+    async def work() -> None:
+        pool = FakePool()
+        await pool.start()
+        waiting = asyncio.create_task(generate(pool, at_least=1))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        pool.engines[0].generate = Method(hang)
+        running = asyncio.create_task(generate(pool, at_least=0))
+        await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        (load,) = pool._dispatcher.engines
+        assert (load.groups, load.sequences, load.tokens, len(pool._dispatcher.queue)) == (0, 0, 0, 0)
+
     asyncio.run(work())

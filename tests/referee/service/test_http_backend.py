@@ -219,7 +219,9 @@ def ask(info: FrameInfo, frames: np.ndarray) -> Callable[..., Coroutine]:
 
             async def no_nap(seconds: float) -> None: ...
 
-            service = RefereeService(backend, VerificationConfig(reading=reading), config, sleep=no_nap)
+            service = RefereeService(
+                backend, VerificationConfig(reading=reading, crop_size=(56, 56)), config, sleep=no_nap
+            )
             await (service.start() if start else backend.start())
             try:
                 return await service.verify("Where?", CLAIMS, info, frames), service, endpoint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from small_clips import BOUND, CONTRACT, Run, clip
 
 from evidence.errors import UnreadableMedia
+from rollout.frames import store as module
 from rollout.frames.decoding import decode
 
 
@@ -113,6 +115,29 @@ def test_prefetched_frames_are_not_decoded_again(store: Any, run: Run, tmp_path:
         assert frame_store.counters()["decoded"] == 3
 
     run(loop())
+
+
+def test_a_prefetch_looks_at_no_file_in_the_event_loop(
+    store: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    unrecorded = module.identify
+
+    def recorded(path: str) -> Any:
+        threads.append(threading.get_ident())
+        return unrecorded(path)
+
+    monkeypatch.setattr(module, "identify", recorded)
+    frame_store, path = store(), clip(tmp_path / "a.mp4", 0)
+
+    async def loop() -> None:
+        frame_store.prefetch([(path, ())])
+        while frame_store._ahead:
+            await asyncio.sleep(0.01)
+
+    run(loop())
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 def test_a_prefetch_takes_no_bytes_from_leases(store: Any, run: Run, tmp_path: Path) -> None:

@@ -1,0 +1,36 @@
+"""Time limits: how long a run waits for each kind of work before what does not answer is restarted or ends the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from evidence.config_checks import require_above_zero
+
+
+@dataclass(frozen=True)
+class Limits:
+    """In seconds.
+
+    start_s: an engine, a referee or the ranks of the learner load their model, placement on the cluster included.
+    generation_s: an engine draws the completions of one group.
+    step_s: the ranks take one optimizer step; also their share of it in the reference policy and in fetching frames.
+    publish_s: the ranks copy their weights out. update_s: an engine loads published weights.
+    save_s: the ranks write a checkpoint or a model folder, or load a checkpoint.
+    stall_s: no group of the run ends.
+    """
+
+    start_s: float = 900.0
+    generation_s: float = 600.0
+    step_s: float = 600.0
+    publish_s: float = 600.0
+    update_s: float = 300.0
+    save_s: float = 1800.0
+    stall_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        require_above_zero(self, *(limit.name for limit in fields(self)))
+
+    @property
+    def collective_s(self) -> float:
+        """The limit of a collective between ranks: no rank may give up on its peers before the driver does."""
+        return max(self.start_s, self.step_s, self.publish_s, self.save_s)

@@ -1,0 +1,121 @@
+"""Which rollout engine starts which group.
+
+Guarantees:
+- requests start in the order in which they came;
+- groups are shared over all live engines, those that still load weights included: no engine takes more than its share
+  of the groups waiting and running, so the first engine to finish an update does not take all of them;
+- an engine whose update is overdue does not hold its share back: the other engines take it;
+- an engine is never given more than it can run at once, unless it is idle: its sequences and, where the size of its KV
+  cache is known, the most tokens that they can come to occupy.
+
+A group that waits is bound to no engine, so an engine that dies or hangs delays only the groups that it runs. Pure: the
+pool reports what happens to the engines, and `start_waiting` calls back each request that starts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+# An update is overdue after this many times the duration of the last one: all engines load the same bytes.
+OVERDUE_FACTOR = 2.0
+
+
+@dataclass(eq=False)
+class EngineLoad:
+    """What one engine holds and runs.
+
+    version: its weight version. live: False while it is restarted. overdue: its update takes much longer than the last
+    one did. groups, sequences, tokens: running now; tokens count the prompts and the longest possible completions.
+    most_sequences, most_tokens: what it can run at once; None where unknown. begun: groups begun since `take_begun`.
+    """
+
+    version: int = 0
+    live: bool = True
+    overdue: bool = False
+    groups: int = 0
+    sequences: int = 0
+    tokens: int = 0
+    most_sequences: int | None = None
+    most_tokens: int | None = None
+    begun: int = 0
+
+    def has_room(self, request: Request) -> bool:
+        """Whether the request can run beside what runs already. An idle engine takes any request."""
+        return self.groups == 0 or (
+            _fits(self.sequences + request.sequences, self.most_sequences)
+            and _fits(self.tokens + request.tokens, self.most_tokens)
+        )
+
+
+@dataclass(eq=False)
+class Request:
+    """A group that waits for an engine.
+
+    may_start: whether an engine of this version may start it. tokens: the most it can come to occupy in a KV cache.
+    started: called when the request starts; `engine` is set then.
+    """
+
+    may_start: Callable[[int], bool]
+    sequences: int
+    tokens: int
+    started: Callable[[], object]
+    engine: EngineLoad | None = None
+
+
+@dataclass
+class Dispatcher:
+    """The engines of a pool and the queue of requests."""
+
+    engines: Sequence[EngineLoad] = ()
+    queue: deque[Request] = field(default_factory=deque)
+
+    def add(self, request: Request) -> None:
+        self.queue.append(request)
+        self.start_waiting()
+
+    def start_waiting(self) -> None:
+        """Start every request that an engine can start now, first come, first served."""
+        while self.queue and (engine := self._choose(self.queue[0])) is not None:
+            request = self.queue.popleft()
+            request.engine = engine
+            engine.groups += 1
+            engine.sequences += request.sequences
+            engine.tokens += request.tokens
+            engine.begun += 1
+            request.started()
+
+    def remove(self, request: Request) -> None:
+        """Remove a request that has ended or is no longer wanted, and start what waits for its place."""
+        engine = request.engine
+        if engine is None:
+            self.queue.remove(request)
+            return
+        engine.groups -= 1
+        engine.sequences -= request.sequences
+        engine.tokens -= request.tokens
+        self.start_waiting()
+
+    def take_begun(self) -> list[int]:
+        """Groups begun per engine since the last call."""
+        begun = [engine.begun for engine in self.engines]
+        for engine in self.engines:
+            engine.begun = 0
+        return begun
+
+    def _choose(self, request: Request) -> EngineLoad | None:
+        """The least busy engine that can start the request, or None."""
+        startable = [e for e in self.engines if e.live and request.may_start(e.version)]
+        awaited = sum(e.live and not e.overdue and not request.may_start(e.version) for e in self.engines)
+        if not startable:
+            return None
+        unfinished = len(self.queue) + sum(e.groups for e in self.engines if e.live)
+        share = math.ceil(unfinished / (len(startable) + awaited))
+        open_engines = [e for e in startable if e.groups < share and e.has_room(request)]
+        return min(open_engines, key=lambda e: e.groups, default=None)
+
+
+def _fits(amount: int, most: int | None) -> bool:
+    return most is None or amount <= most

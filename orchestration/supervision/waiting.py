@@ -1,0 +1,67 @@
+"""Waiting for the learner's ranks, or another actor without which the run cannot go on.
+
+Guarantees: a death, or no answer within the limit, ends the wait with one line that names the actor, what it was doing
+and, for a limit, the key that sets it. An error that an actor's own code raised is passed on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+
+from evidence.errors import RunFailed
+
+# Seconds in which Ray has noticed the death of an actor on a node that lives.
+DEATH_KNOWN_S = 5.0
+
+
+class ActorLost(RunFailed):
+    """An actor without which the run cannot go on died or does not answer."""
+
+
+def died(actor: str, doing: str) -> str:
+    return f"{actor} died while {doing}; the logs of Ray's workers say why"
+
+
+def no_answer(actor: str, doing: str, seconds: float, key: str) -> str:
+    return f"{actor} did not answer within {seconds:g} s while {doing} (limits.{key})"
+
+
+def results(refs: Sequence[ray.ObjectRef], actors: Sequence[str], doing: str, seconds: float, key: str) -> list[Any]:
+    """The value of each ref. `actors[i]`: who makes refs[i]; `doing`: what they do, for messages; `key`: the limit.
+
+    Raises ActorLost as soon as one actor has died, although its peers may still wait for it in a collective.
+    """
+    names = dict(zip(refs, actors, strict=True))
+    values: dict[ray.ObjectRef, Any] = {}
+    waiting, deadline = list(names), time.monotonic() + seconds
+    while waiting:
+        done, waiting = ray.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
+        if not done:
+            raise ActorLost(no_answer(", ".join(names[ref] for ref in waiting), doing, seconds, key))
+        for ref in done:
+            try:
+                values[ref] = ray.get(ref)
+            except ray.exceptions.RayActorError:
+                raise ActorLost(died(names[ref], doing)) from None
+            except ray.exceptions.RayTaskError:
+                for peer in _dead(waiting):
+                    raise ActorLost(died(names[peer], doing)) from None
+                raise
+    return [values[ref] for ref in refs]
+
+
+def _dead(refs: list[ray.ObjectRef]) -> Iterator[ray.ObjectRef]:
+    """Those of `refs` whose actors have died. The peers of a dead rank can fail in their collective before its death is
+    known."""
+    failed, _ = ray.wait(refs, num_returns=len(refs), timeout=DEATH_KNOWN_S) if refs else ([], [])
+    for ref in failed:
+        try:
+            ray.get(ref)
+        except ray.exceptions.RayActorError:
+            yield ref
+        except ray.exceptions.RayTaskError:
+            continue
