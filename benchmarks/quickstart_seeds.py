@@ -84,8 +84,8 @@ def _change(part: dict[str, Any], key: str) -> str:
     return " → ".join("-" if value is None else f"{value:.3f}" for value in (before, after))
 
 
-def _interval(ends: list[float]) -> str:
-    return f"{ends[0]:+.3f} to {ends[1]:+.3f}"
+def _interval(ends: list[float] | None) -> str:
+    return "-" if ends is None else f"{ends[0]:+.3f} to {ends[1]:+.3f}"
 
 
 def markdown(summaries: dict[str, dict[str, Any]]) -> str:

@@ -21,7 +21,8 @@ class Evaluation:
 
     reward: r_SER, without the accuracy and format terms.
     accuracy: 1 where the answer is right, else 0.
-    iou: mean IoU of the completion's boxes with the labelled ones; 0 for a completion without a valid claim.
+    iou: mean IoU of the completion's boxes with the labelled ones; 0 for a completion without a valid claim, NaN for a
+        clip without labels.
     claims, valid_claims: the number of claims in the completion, and how many of them are complete.
     box_area: mean area of its boxes as a share of the frame; NaN without a valid claim.
     """
@@ -88,24 +89,28 @@ def common_clips(before: Evaluation, after: Evaluation) -> tuple[Evaluation, Eva
 
 
 def comparison(before: Evaluation, after: Evaluation, seed: int = 0) -> dict[str, Any]:
-    """The part of summary.json about the policy, as plain data. A mean over no values is None.
+    """The part of summary.json about the policy, as plain data. A mean over no values is None, and so is its interval.
 
-    `reward_ci95` is the interval of reward_after - reward_before; accuracy and iou have intervals, too. Raises
-    ValueError unless both evaluations cover the same clips in the same order.
+    `reward_ci95` is the interval of reward_after - reward_before; accuracy and iou have intervals, too. The IoU is that
+    of the labelled clips. Raises ValueError unless both evaluations cover the same clips in the same order.
     """
     if before.clips != after.clips:
         raise ValueError("before and after are not the same clips in the same order")
     report: dict[str, Any] = {"heldout_clips": len(before.clips)}
     for name in ("reward", "accuracy", "iou"):
-        pair = getattr(before, name), getattr(after, name)
-        report |= {f"{name}_before": _mean(pair[0]), f"{name}_after": _mean(pair[1])}
-        report[f"{name}_ci95"] = list(paired_bootstrap_ci(*pair, seed=seed))
+        # Whether a clip is labelled does not depend on the policy.
+        clips = ~np.isnan(before.iou) if name == "iou" else np.full(len(before.clips), True)
+        pair = getattr(before, name)[clips], getattr(after, name)[clips]
+        report |= {f"{name}_before": known_mean(pair[0]), f"{name}_after": known_mean(pair[1])}
+        report[f"{name}_ci95"] = list(paired_bootstrap_ci(*pair, seed=seed)) if clips.any() else None
     for when, evaluation in (("before", before), ("after", after)):
-        report[f"claims_{when}"] = _mean(evaluation.claims)
-        report[f"valid_claim_share_{when}"] = _mean(evaluation.valid_claims > 0)
-        report[f"box_area_{when}"] = _mean(evaluation.box_area[~np.isnan(evaluation.box_area)])
+        report[f"claims_{when}"] = known_mean(evaluation.claims)
+        report[f"valid_claim_share_{when}"] = known_mean(evaluation.valid_claims > 0)
+        report[f"box_area_{when}"] = known_mean(evaluation.box_area)
     return report
 
 
-def _mean(values: np.ndarray) -> float | None:
-    return float(np.mean(values)) if values.size else None
+def known_mean(values: np.ndarray) -> float | None:
+    """The mean of the values that are not NaN; None if there are none."""
+    known = values[~np.isnan(values)]
+    return float(np.mean(known)) if known.size else None

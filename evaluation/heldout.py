@@ -24,9 +24,9 @@ class ClipRecord:
 
     frame_size: (width, height) of the frames shown; frame_times: their seconds.
     reward: r_SER, NaN if a verdict is missing.
-    iou: mean over the valid claims of `claim_iou`; 0 without a valid claim.
+    iou: mean over the valid claims of `claim_iou`; 0 without a valid claim, NaN without labels.
     box_area: mean area of the valid claims' boxes as a share of the frame, NaN without a valid claim.
-    claim_ious: IoU of each valid claim, in order.
+    claim_ious: IoU of each valid claim, in order; NaN without labels.
     """
 
     clip: str
@@ -52,9 +52,17 @@ def labelled_boxes(sample: Sample, info: FrameInfo, time: float) -> tuple[Box, .
     return tuple(convert(box, NORMALISED, info.resized_space) for box in boxes)
 
 
+def is_labelled(sample: Sample) -> bool:
+    """Whether the sample has boxes of the object asked about, so that a claim's box can be right or wrong."""
+    return bool(sample.key_frames) and asked_phrase(sample) is not None
+
+
 def claim_iou(claim: Claim, sample: Sample, info: FrameInfo) -> float:
-    """IoU of the claim's box with the asked object's labelled box at the claim's time; 0 if the object is absent."""
-    boxes = labelled_boxes(sample, info, claim.time or 0.0) if sample.key_frames else ()
+    """IoU of the claim's box with the asked object's labelled box at the claim's time; 0 if the object is absent then,
+    NaN if the sample is not labelled."""
+    if not is_labelled(sample):
+        return np.nan
+    boxes = labelled_boxes(sample, info, claim.time or 0.0)
     return max((iou(claim.box, box) for box in boxes), default=0.0) if claim.box else 0.0
 
 
@@ -72,7 +80,7 @@ def record(
         text=text,
         reward=np.nan if reward is None else reward,
         accuracy=accuracy(GroupView(sample, (text,), (completion,), info), free_form="exact")[0],
-        iou=float(np.mean(ious)) if ious else 0.0,
+        iou=float(np.mean(ious)) if ious else 0.0 if is_labelled(sample) else np.nan,
         claims=len(completion.claims),
         valid_claims=len(valid),
         box_area=float(np.mean([area(c.box) / frame_area for c in valid if c.box])) if valid else np.nan,

@@ -200,16 +200,17 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """The held-out comparison before and after training: `samples` clips, greedy and at the training temperature.
-    0 skips it.
+    """The held-out comparison before and after training, greedy and at the training temperature.
 
+    samples: the number of clips, the first of data.heldout; 0 skips the comparison. null takes all that the file holds,
+    up to 512, which give an accuracy to within .04 (95%).
     ser: the SER options that score the evidence, independent of the training reward, so that runs are comparable."""
 
-    samples: int = 512
+    samples: int | None = None
     ser: Ser = field(default_factory=Ser)
 
     def __post_init__(self) -> None:
-        require_least(self, 0, "samples")
+        require(self.samples is None or self.samples >= 0, "samples", self.samples, "0 or more, or null for up to 512")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from orchestration.loop.pipeline import Draw
 from orchestration.loop.rejections import NOT_FINITE, RejectionWatch
 from orchestration.loop.skipped_steps import SkippedSteps
 from orchestration.preflight import TrainInputs, check_train
+from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.metrics import print_summary
 from orchestration.reporting.steps import StepReport, StepTimes
 from orchestration.reporting.summary import RunFacts, installed_versions, summary, write_summary
@@ -53,7 +54,8 @@ class Run:
         config, inputs, run_dir = self.config, self.inputs, self.run_dir
         print(f"{run_dir}: starting engines and learner (about a minute on a CPU)", flush=True)
         parts = await start_parts(config, inputs.encoder, inputs.images)
-        await check_parity(parts.pipeline, parts.learner.gang, inputs.train.items, self.draw, config)
+        with awaiting("first completions and log-probs (compilation)"):
+            await check_parity(parts.pipeline, parts.learner.gang, inputs.train.items, self.draw, config)
         before = await evaluate_policy(parts.pipeline, config, inputs.heldout, "before", run_dir)
         began = time.monotonic()
         ages = await self._train(parts)

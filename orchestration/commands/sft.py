@@ -29,6 +29,7 @@ from orchestration.config import load_config, to_yaml
 from orchestration.loop.skipped_steps import SkippedSteps, shortened_list
 from orchestration.machine import require_memory
 from orchestration.preflight import require_crop_tiles, require_folder, require_frames_fit, require_tiles
+from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.metrics import Progress, RunLog
 from orchestration.run_directory import run_directory
 from orchestration.settings import WandbMode
@@ -233,7 +234,8 @@ def main(config: SftConfig) -> None:
             zero=config.zero,
             limits=config.limits,
         )
-        gang = LearnerGang(rank_config, config.ranks)
+        with awaiting("learner ranks"):
+            gang = LearnerGang(rank_config, config.ranks)
         write_text(run_dir / "config.yaml", to_yaml(config))
         state = gang.resume(run_dir / "checkpoints")
         start = state["step"] if state else 0

@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import ray
 
-from evaluation.comparison import Evaluation, as_evaluation
+from evaluation.comparison import Evaluation, as_evaluation, known_mean
 from evaluation.heldout import ClipRecord, record
 from evidence.errors import BadInput, UnreadableMedia
 from evidence.files import write_text
 from evidence.plain import dumps
 from evidence.types import Sample
 from orchestration.loop.pipeline import Draw, Pipeline
+from orchestration.reporting.awaiting import awaiting
+from orchestration.reporting.display import cell
 from orchestration.settings import TrainConfig
 from referee.reward.asking import ask_verdicts
 from referee.reward.ser import Ser
@@ -39,14 +41,15 @@ async def evaluate_policy(
         return []
     began = time.monotonic()
     evaluations = []
-    for name, temperature in (("greedy", 0.0), ("sampled", config.sampling.temperature)):
-        draw = Draw(1, temperature, config.sampling.max_tokens)
-        records = await evaluate(pipeline, config.eval.ser, heldout, draw, config.seed)
-        write_records(run_dir / f"heldout_{when}_{name}.jsonl", records)
-        evaluations.append(as_evaluation(records))
+    with awaiting(f"evaluation {when} training ({len(heldout)} clips)"):
+        for name, temperature in (("greedy", 0.0), ("sampled", config.sampling.temperature)):
+            draw = Draw(1, temperature, config.sampling.max_tokens)
+            records = await evaluate(pipeline, config.eval.ser, heldout, draw, config.seed)
+            write_records(run_dir / f"heldout_{when}_{name}.jsonl", records)
+            evaluations.append(as_evaluation(records))
     greedy = evaluations[0]
     print(
-        f"held-out clips {when}: r_SER {greedy.reward.mean():.3f}, box IoU {greedy.iou.mean():.3f}, accuracy "
+        f"held-out clips {when}: r_SER {greedy.reward.mean():.3f}, box IoU {cell(known_mean(greedy.iou))}, accuracy "
         f"{greedy.accuracy.mean():.3f} (greedy, {len(greedy.clips)} of {len(heldout)} clips readable, "
         f"{time.monotonic() - began:.0f} s)",
         flush=True,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
 from evidence.supervision import actor_class
 from orchestration.loop.learner_step import Learner
 from orchestration.loop.pipeline import Pipeline
+from orchestration.reporting.awaiting import awaiting
 from orchestration.settings import TrainConfig
 from orchestration.supervision.cluster import NAMESPACE
 from orchestration.supervision.engines import engine_sizes, policy_engine, referee_engine
@@ -23,6 +25,8 @@ from referee.reward.graph import RewardGraph
 from rollout.engine import WeightStore
 from rollout.frames.store import FrameStore
 from rollout.prompt import ChatEncoder
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -88,8 +92,13 @@ async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) ->
         max_tokens=config.sampling.max_tokens,
     )
     _, _, learner = await asyncio.gather(
-        rollout_pool.start(),
-        referee.start(),
-        asyncio.to_thread(Learner, config, engine.model, encoder.banned_ids),
+        _announced("rollout engines", rollout_pool.start()),
+        _announced("referee", referee.start()),
+        _announced("learner ranks", asyncio.to_thread(Learner, config, engine.model, encoder.banned_ids)),
     )
     return Parts(pipeline, learner, weights)
+
+
+async def _announced(part: str, start: Awaitable[T]) -> T:
+    with awaiting(part):
+        return await start

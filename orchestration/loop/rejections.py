@@ -53,8 +53,9 @@ class RejectionWatch:
         if equal > MAX_DRAWS * self.pacing.groups_per_step + slots:
             raise NothingToLearn(
                 f"{equal} groups since the last step had completions of equal reward, which give no advantage: the "
-                "prompts are too easy or too hard for this policy, or the reward does not tell its completions apart; "
-                "change the data or the reward, or set algorithm.dynamic_sampling=false"
+                "prompts are too easy or too hard for this policy, it has not learnt the format (docs/sft.md), or the "
+                "reward does not tell its completions apart; change the data or the reward, warm-start the policy, or "
+                "set algorithm.dynamic_sampling=false"
             )
 
     def _equal(self) -> int:

@@ -2,7 +2,8 @@
 
 Guarantees: when `log` returns, its record is on disk as one line of valid JSON, so a killed run keeps all it measured;
 a resumed run continues after the step it resumes from; wandb needs no account and, offline, no network; the progress is
-one live bar on a terminal and one plain line per step elsewhere (a file, a Ray job).
+one live bar on a terminal and one plain line per step elsewhere (a file, a Ray job), where the wait for the first step
+is announced.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +24,8 @@ from rich.table import Table
 
 from evidence.files import naming, write_text
 from evidence.plain import dumps
+from orchestration.reporting.awaiting import awaiting
+from orchestration.reporting.display import cell, clock
 from orchestration.settings import WandbMode
 
 
@@ -99,6 +103,7 @@ class Progress:
         self._console = console or Console()
         self._total, self._done, self._done_before = total, done, done
         self._start = time.monotonic()
+        self._until_first_step = ExitStack()
         self._bar: LiveBar | None = None
         if self._console.is_terminal:
             self._bar = LiveBar(
@@ -113,19 +118,23 @@ class Progress:
 
     def update(self, step: int, facts: str) -> None:
         """Show that step `step` has ended. `facts`: text to show beside it, such as "reward 0.41  staleness 0.9"."""
+        self._until_first_step.close()
         self._done = step
         per_step = (time.monotonic() - self._start) / max(1, self._done - self._done_before)
-        facts = f"{facts}  {_clock(per_step * (self._total - self._done))} left"
+        facts = f"{facts}  {clock(per_step * (self._total - self._done))} left"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, description=facts)
         else:
             self._console.print(f"step {step}/{self._total}  {facts}", highlight=False, soft_wrap=True)
 
     def close(self) -> None:
+        self._until_first_step.close()
         if self._bar is not None:
             self._bar.stop()
 
     def __enter__(self) -> Progress:
+        if self._bar is None:
+            self._until_first_step.enter_context(awaiting("the first step"))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -138,7 +147,7 @@ def print_summary(summary: dict[str, Any], run_dir: Path, console: Console | Non
     if "reward_ci95" in summary:
         _print_comparison(summary, console)
     console.print(
-        f"{summary['trained_groups']} groups trained in {_clock(summary['wall_s'])}; staleness mean"
+        f"{summary['trained_groups']} groups trained in {clock(summary['wall_s'])}; staleness mean"
         f" {summary['staleness_mean']:.2f}, worst {summary['staleness_max']}, bound {summary['staleness_bound']}"
         f"\n{run_dir}",
         highlight=False,
@@ -161,17 +170,7 @@ def _print_comparison(summary: dict[str, Any], console: Console) -> None:
         interval = summary.get(f"{key}_ci95")
         table.add_row(
             label,
-            *(_cell(summary[f"{key}_{when}"]) for when in ("before", "after")),
+            *(cell(summary[f"{key}_{when}"]) for when in ("before", "after")),
             f"{interval[0]:+.3f} to {interval[1]:+.3f}" if interval else "",
         )
     console.print(table)
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -14,10 +15,14 @@ from orchestration.loop.admission import Batch
 from orchestration.loop.group_maker import ReadyGroup
 from orchestration.loop.ledger import Ledger
 from orchestration.loop.pipeline import Pipeline
+from orchestration.reporting.display import Throughput
+from orchestration.reporting.learning import LearningWatch
 from orchestration.reporting.metrics import Progress, RunLog
 from orchestration.reporting.reward_log import RewardLog
 from orchestration.reporting.samples import write_samples
 from orchestration.settings import TrainConfig
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class StepReport:
     def __init__(self, run_dir: Path, config: TrainConfig, pipeline: Pipeline, ledger: Ledger):
         self.run_dir, self.config, self.pipeline, self.ledger = run_dir, config, pipeline, ledger
         self.rewards = RewardLog(config.reward, config.agreement)
+        self.learning = LearningWatch(config.reward, config.algorithm.baseline != "none")
+        self.throughput = Throughput()
         self.ages: list[int] = []
 
     def __enter__(self) -> StepReport:
@@ -51,18 +58,22 @@ class StepReport:
     def step_ended(
         self, step: int, batch: Batch, groups: Sequence[ReadyGroup], learner: dict[str, float], times: StepTimes
     ) -> None:
-        """Report optimizer step `step`, counted from 1. `learner`: the metrics of the ranks. Raises TermsLeftOut."""
+        """Report optimizer step `step`, counted from 1, and warn if nothing is learnt. `learner`: the metrics of the
+        ranks. Raises TermsLeftOut."""
         self.ages += batch.ages
-        rewards = self.rewards.step([ready.scored for ready in groups])
+        scored_groups = [ready.scored for ready in groups]
+        rewards = self.rewards.step(scored_groups)
         metrics = rewards | self._step_metrics(batch, groups, learner, times) | self._counters()
         self._log.log(step, metrics)
+        if warning := self.learning.step_ended(step, scored_groups):
+            log.warning("%s", warning)
         write_samples(self.run_dir / "samples.jsonl", step, groups[0].scored)
         ser = f"  r_SER {rewards['reward/ser']:.3f}" if "reward/ser" in rewards else ""
         completions = sum(len(ready.scored.rewards) for ready in groups)
         self._progress.update(
             step,
             f"reward {rewards['reward']:.3f}{ser}  staleness {np.mean(batch.ages):.2f}"
-            f"  {completions / times.step_s:.1f} samples/s",
+            f"  {self.throughput.step_ended(completions, times.step_s)}",
         )
 
     def _step_metrics(

@@ -16,6 +16,7 @@ import ray
 
 from evidence.errors import BadInput
 from orchestration.machine import require_memory, require_short_ray_folder
+from orchestration.reporting.awaiting import awaiting
 
 NAMESPACE = "ser"
 # Inherited by every actor, in each of which these libraries would otherwise start one thread per core.
@@ -26,17 +27,27 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALL
 def start_ray(object_store_gib: float, gpus: float = 0.0) -> Iterator[None]:
     """Join the cluster named by RAY_ADDRESS (as in `ray job submit`), or start a local one with this object store.
 
-    Raises BadInput if the object store does not fit this machine, if TMPDIR is too long for Ray's sockets, or if the
-    cluster has fewer than `gpus` GPUs.
+    Raises BadInput if the object store does not fit this machine, if TMPDIR is too long for Ray's sockets, if the
+    cluster cannot be joined, or if it has fewer than `gpus` GPUs.
     """
     local_cluster: dict[str, Any] = {}
-    if "RAY_ADDRESS" not in os.environ:
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None:
         require_memory(object_store_gib)
         require_short_ray_folder()
         os.environ.update(ONE_THREAD)
         store = int(object_store_gib * 2**30)
         local_cluster = {"address": "local", "object_store_memory": store, "include_dashboard": False}
-    ray.init(namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, **local_cluster)
+    try:
+        with awaiting("Ray"):
+            ray.init(namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, **local_cluster)
+    except (ConnectionError, ValueError, ray.exceptions.AuthenticationError) as error:
+        if address is None:
+            raise
+        raise BadInput(
+            f"RAY_ADDRESS = {address}: {str(error).splitlines()[0]}; must be HOST:PORT of a head that runs, with "
+            "RAY_AUTH_MODE=token and the head's ~/.ray/auth_token where it requires a token (docs/cluster.md)"
+        ) from None
     try:
         available = ray.cluster_resources().get("GPU", 0.0)
         if gpus > available:

@@ -24,6 +24,7 @@ from evidence.limits import Limits
 from evidence.sampling import SamplingContract, resolved, shown_key_times
 from evidence.types import Claim, Sample, Verdict
 from orchestration.preflight import require_referee
+from orchestration.reporting.awaiting import awaiting
 from orchestration.settings import ClusterConfig
 from orchestration.supervision.cluster import start_ray
 from orchestration.supervision.engines import EngineSizes, referee_engine
@@ -128,7 +129,8 @@ async def standalone_referee(
             make_pool(source, config.referee, verification, engine, cluster.gpus_per_engine, config.limits.start_s)
             for source in sources
         )
-        await asyncio.gather(*(pool.start() for pool in pools))
+        with awaiting("referee"):
+            await asyncio.gather(*(pool.start() for pool in pools))
         yield StandaloneReferee(
             pools, FrameStore(contract, int(cluster.frames_gib * 2**30), config.frames, SAMPLES_AT_ONCE)
         )

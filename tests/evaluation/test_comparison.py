@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from evaluations import evaluation
 
-from evaluation.comparison import common_clips, paired_bootstrap_ci
+from evaluation.comparison import common_clips, comparison, paired_bootstrap_ci
 
 
 def test_a_clip_unreadable_in_one_evaluation_is_left_out_of_both() -> None:
@@ -44,3 +44,22 @@ def test_the_interval_of_two_clips_equals_a_case_worked_by_hand() -> None:
 def test_the_interval_needs_one_finite_pair_per_clip(before: list[float], after: list[float]) -> None:
     with pytest.raises(ValueError, match=r"one value per clip|finite value for every clip"):
         paired_bootstrap_ci(np.array(before), np.array(after))
+
+
+def test_iou_is_compared_on_the_labelled_clips_only() -> None:
+    nan = float("nan")
+    before = evaluation([0, 0, 0, 0], iou=[0.2, nan, 0.4, nan])
+    report = comparison(before, evaluation([1, 1, 1, 1], iou=[0.3, nan, 0.5, nan]))
+    assert (report["iou_before"], report["iou_after"]) == (pytest.approx(0.3), pytest.approx(0.4))
+    assert report["iou_ci95"] == pytest.approx([0.1, 0.1])
+    assert (report["heldout_clips"], report["reward_after"]) == (4, 1.0)
+    unlabelled = evaluation([0, 0, 0, 0], iou=[nan] * 4)
+    report = comparison(unlabelled, unlabelled)
+    assert (report["iou_before"], report["iou_after"], report["iou_ci95"]) == (None, None, None)
+    assert report["accuracy_ci95"] == [0.0, 0.0]
+
+
+def test_a_label_that_only_one_evaluation_has_is_refused() -> None:
+    nan = float("nan")
+    with pytest.raises(ValueError, match="finite value for every clip"):
+        comparison(evaluation([0] * 4, iou=[0.2, 0.2, nan, nan]), evaluation([0] * 4, iou=[0.2, nan, nan, nan]))

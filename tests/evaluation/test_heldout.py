@@ -98,6 +98,21 @@ def test_an_invalid_claim_is_counted_and_has_no_iou() -> None:
     assert clip.claim_ious == (1.0,)
 
 
+UNLABELLED = (replace(SAMPLE, key_frames=(), key_items={}), replace(SAMPLE, question="What happens at 1.0 s?"))
+
+
+@pytest.mark.parametrize("sample", UNLABELLED, ids=["no labels", "none of the object asked about"])
+def test_without_labels_there_is_no_iou(sample: Sample) -> None:
+    written = text(("red ball", BALL, 1.0))
+    clip = record(sample, INFO, written, parse(written), [GOOD], Ser())
+    assert clip.reward == 0.5
+    assert math.isnan(clip.iou)
+    assert [math.isnan(value) for value in clip.claim_ious] == [True]
+    silent = record(sample, INFO, "top left", parse("top left"), [], Ser())
+    assert math.isnan(silent.iou)
+    assert silent.claim_ious == ()
+
+
 def test_without_claims_the_area_is_nan_and_nothing_is_earned() -> None:
     clip = recorded("the answer is top left")
     assert (clip.reward, clip.accuracy, clip.iou, clip.claims) == (0.0, 0.0, 0.0, 0)

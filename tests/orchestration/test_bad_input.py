@@ -136,6 +136,7 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("algorithm={baseline: none, divide_by_std: true}", ["algorithm.divide_by_std = True", "baseline none"]),
         ("algorithm={baseline: none, dynamic_sampling: true}", ["algorithm.dynamic_sampling = True", "baseline none"]),
         ("sampling.max_num_seqs=0", ["sampling.max_num_seqs = 0", "1 or more"]),
+        ("eval.samples=-1", ["eval.samples = -1", "0 or more, or null for up to 512"]),
         ("eval.samples=5", ["eval.samples = 5", "test.json has 4 samples", "set a lower value"]),
     ],
 )

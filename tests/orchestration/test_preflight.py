@@ -7,6 +7,7 @@ import logging
 import re
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,15 @@ from hypothesis import strategies as st
 from evidence.errors import BadInput
 from evidence.sampling import SamplingContract, most_bytes, resolved, shown_key_times
 from evidence.types import KeyFrame, Sample
-from orchestration.preflight import require_frames_fit, require_referee, require_scorable, require_tasks
+from orchestration import preflight
+from orchestration.preflight import (
+    heldout_samples,
+    require_frames_fit,
+    require_referee,
+    require_scorable,
+    require_tasks,
+)
+from orchestration.settings import EvalConfig
 from referee.reward.settings import RewardConfig, TermConfig
 from referee.service.sources import RefereeSource
 from referee.verification import VerificationConfig
@@ -53,6 +62,26 @@ def test_a_size_that_passes_is_enough_for_every_group(keys: list[int], groups: i
         require_frames_fit(WITH_KEYS, samples, groups, KEY, gib)
         share = int(gib * 2**30) // groups  # as in rollout/frames/store
         assert all(most_bytes(WITH_KEYS, shown_key_times(sample, WITH_KEYS)) <= share for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("held", "set_to", "used"), [(20, None, 20), (512, None, 512), (600, None, 512), (600, 520, 520), (20, 0, 0)]
+)
+def test_all_held_out_clips_up_to_512_are_used_unless_a_number_is_set(
+    monkeypatch: pytest.MonkeyPatch, held: int, set_to: int | None, used: int
+) -> None:
+    samples = [labelled(n) for n in range(held)]
+    monkeypatch.setattr(preflight, "readable_samples", lambda *_: (samples, None))
+    config: Any = SimpleNamespace(
+        eval=EvalConfig(set_to),
+        data=SimpleNamespace(heldout=SimpleNamespace(path="a.json")),
+        contract=None,
+        frames=None,
+    )
+    assert heldout_samples(config) == samples[:used]
+    config.eval = EvalConfig(held + 1)
+    with pytest.raises(BadInput, match=rf"eval.samples = {held + 1}: a.json has {held} samples; set a lower value, or"):
+        heldout_samples(config)
 
 
 def test_a_term_without_any_of_its_tasks_is_refused_and_one_with_some_is_warned_about(

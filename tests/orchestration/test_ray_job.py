@@ -1,15 +1,21 @@
-"""Training on a cluster: `ray job submit` runs `python -m orchestration train` from an uploaded copy of the project."""
+"""Training on a cluster: the commands of docs/cluster.md, run as they are written in a copy of the repository.
+
+Only what must not meet another Ray of this machine is replaced: ports, and Ray's folder. The home folder is a new one,
+so there is no token before the page makes it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,7 +24,15 @@ from rollout.dataset.shapes import make_shapes
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
+PAGE = ROOT / "docs/cluster.md"
+SMALL = "steps=3 eval.samples=2 pacing.groups_per_step=2 sampling.group_size=4 wandb=disabled"
+LIMIT_S = 120.0
+
+
+def commands(heading: str) -> str:
+    """The first block of commands below a heading of the page."""
+    section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return section.split("```\n")[1].strip()
 
 
 def free_ports(count: int) -> list[int]:
@@ -31,56 +45,120 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+@dataclass
+class Shell:
+    """Runs commands of the page, each in a new shell in `folder`. `own`: replacements of parts of them."""
+
+    folder: Path
+    env: dict[str, str]
+    own: dict[str, str]
+
+    def script(self, heading: str) -> str:
+        text = commands(heading)
+        for theirs, own in self.own.items():
+            text = text.replace(theirs, own)
+        return f"set -e\n{commands('In every shell')}\n{text}"
+
+    def run(self, script: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", script], cwd=self.folder, env=self.env, timeout=400, capture_output=True, text=True
+        )
+
+    def start(self, heading: str, log: Path) -> subprocess.Popen[bytes]:
+        """Start a node, whose process takes the place of the shell's."""
+        script = self.script(heading).replace("ray start", "exec ray start")
+        with log.open("wb") as out:
+            return subprocess.Popen(
+                ["bash", "-c", script], cwd=self.folder, env=self.env, stdout=out, stderr=out, start_new_session=True
+            )
+
+
+def stop(node: subprocess.Popen[bytes]) -> None:
+    # Not SIGINT, which a test that runs in the background ignores, and its children, too.
+    node.terminate()
+    node.wait(timeout=LIMIT_S)
+
+
 @pytest.fixture
-def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """(dashboard address, environment) of a Ray head that this test starts and stops.
+def clone(tmp_path: Path) -> Path:
+    """A copy of the repository's files with a small world and this environment."""
+    folder = tmp_path / "clone"
+    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    for name in names.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    make_shapes(folder / "data/shapes", train=6, val=0, test=2, questions=1, workers=1)
+    return folder
 
-    It has its own ports: a job needs the head's agent, and another Ray on this machine may hold that agent's port.
-    """
-    gcs, dashboard, client, agent = free_ports(4)
-    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    env |= {"PATH": f"{BIN}:{env['PATH']}", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    folder = Path("/tmp") / f"ser-ray-{os.getpid()}"  # short, since the length of a socket's path is limited
-    command = [
-        *(str(BIN / "ray"), "start", "--head", "--block", f"--port={gcs}", f"--dashboard-port={dashboard}"),
-        *(f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"),
-        *("--object-store-memory=500000000", f"--temp-dir={folder}"),
-    ]
-    with (tmp_path / "head.log").open("w") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+
+@pytest.fixture
+def shell(clone: Path, tmp_path: Path) -> Iterator[Shell]:
+    """A shell of a new user, with a cluster started by the page's commands."""
+    gcs, dashboard, client, agent, other_agent = free_ports(5)
+    ray_folder = Path("/tmp") / f"ser-ray-{os.getpid()}"  # short, since the length of a socket's path is limited
+    own = {
+        "--port=6379": f"--port={gcs} --ray-client-server-port={client} --dashboard-agent-listen-port={agent} "
+        f"--temp-dir={ray_folder}",
+        "$HEAD:6379": f"$HEAD:{gcs} --dashboard-agent-listen-port={other_agent}",
+        "8265": str(dashboard),
+    }
+    assert all(part in PAGE.read_text() for part in own)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "OMP_NUM_THREADS"}
+    home = tmp_path / "home"
+    home.mkdir()
+    shell = Shell(clone, env | {"HOME": str(home)}, own)
+    token = shell.run(shell.script("The token"))
+    assert token.returncode == 0, token.stderr
+    assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
+    head = shell.start("The head", tmp_path / "head.log")
     try:
-        yield f"http://127.0.0.1:{dashboard}", env
+        _wait_until_started(head, tmp_path / "head.log")
+        yield shell
     finally:
-        process.terminate()
-        process.wait(timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
+        stop(head)
+        shutil.rmtree(ray_folder, ignore_errors=True)
 
 
-def test_a_submitted_job_trains_three_steps(head: tuple[str, dict[str, str]], tmp_path: Path) -> None:
-    address, env = head
-    make_shapes(tmp_path / "shapes", train=6, val=0, test=2, questions=1, workers=1)
-    run_dir = tmp_path / "run"
-    submit = [
-        *(str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", ".", "--"),
-        *("python", "-m", "orchestration", "train", "configs/experiment/quickstart.yaml"),
-        *(f"data.train={tmp_path}/shapes/train.json", f"data.heldout={tmp_path}/shapes/test.json"),
-        *("steps=3", "eval.samples=2", "pacing.groups_per_step=2", "sampling.group_size=4", "wandb=disabled"),
-    ]
-    refused = _submit([*submit, "run_dir=runs/relative"], env)
+def test_the_page_starts_a_cluster_with_authentication_and_trains_on_it(shell: Shell, tmp_path: Path) -> None:
+    submit = shell.script("The job")
+    without = shell.run(submit.replace("export RAY_AUTH_MODE=token", ""))
+    assert without.returncode != 0
+    assert "Missing authentication token" in without.stderr, "the cluster requires the token"
+
+    relative = submit.replace("run_dir=$PWD/runs/job", "run_dir=runs/job")
+    refused = _submitted(shell, relative)
     assert refused.returncode != 0
-    assert "run_dir = runs/relative" in refused.stdout + refused.stderr
+    assert "run_dir = runs/job" in refused.stdout + refused.stderr
 
-    done = _submit([*submit, f"run_dir={run_dir}"], env)
+    done = _submitted(shell, f"{submit} {SMALL}")
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    assert json.loads((run_dir / "summary.json").read_text())["trained_groups"] == 6
+    assert json.loads((shell.folder / "runs/job/summary.json").read_text())["trained_groups"] == 6
+
+    (address,) = re.findall(r"Local node IP\S*: \S*?(\d+\.\d+\.\d+\.\d+)", (tmp_path / "head.log").read_text())
+    shell.env["HEAD"] = address
+    node = shell.start("Further machines", tmp_path / "node.log")
+    try:
+        _wait_until_started(node, tmp_path / "node.log")
+    finally:
+        stop(node)
 
 
-def _submit(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Submit, again until the head's dashboard and its agent are up."""
+def _submitted(shell: Shell, script: str) -> subprocess.CompletedProcess[str]:
+    """Submit, again until the head's agent is up, which is after "Ray runtime started"."""
     for _ in range(30):
-        done = subprocess.run(command, cwd=ROOT, env=env, timeout=400, capture_output=True, text=True)
-        output = done.stdout + done.stderr
-        if "Failed to connect to Ray" not in output and "No available agent" not in output:
+        done = shell.run(script)
+        if "No available agent" not in done.stdout + done.stderr:
             break
         time.sleep(2)
     return done
+
+
+def _wait_until_started(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a node is up, which has then been accepted by the head."""
+    end = time.monotonic() + LIMIT_S
+    while "Ray runtime started" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.5)

@@ -1,18 +1,22 @@
-"""The held-out evaluation when a node is lost during it."""
+"""The held-out evaluation: its line, its records, and what happens when a node is lost during it."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import ray
 
 from evidence.grammar import Completion, parse
 from evidence.types import FrameInfo, Sample, Trajectory
-from orchestration.loop.heldout import evaluate
+from orchestration.loop import heldout
+from orchestration.loop.heldout import evaluate, evaluate_policy
 from orchestration.loop.pipeline import Draw
 from referee.reward.ser import Ser
 
@@ -57,3 +61,19 @@ def test_a_clip_whose_frames_are_lost_is_retried_with_new_frames() -> None:
     assert (evaluation.clip, evaluation.accuracy) == ("clip-0", 1.0)
     assert [type(error) for error in pipeline.reported] == [ray.exceptions.ObjectLostError] * 2
     assert pipeline.leases == 3
+
+
+def test_box_iou_is_a_dash_without_labels_and_the_evaluation_is_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    awaited: list[str] = []
+    monkeypatch.setattr(heldout, "awaiting", lambda part: awaited.append(part) or nullcontext())
+    pipeline: Any = FakePipeline(losses=0)
+    config: Any = SimpleNamespace(
+        sampling=SimpleNamespace(temperature=1.0, max_tokens=8), eval=SimpleNamespace(ser=Ser()), seed=0
+    )
+    asyncio.run(evaluate_policy(pipeline, config, [SAMPLE], "before", tmp_path))
+    line = "held-out clips before: r_SER 0.000, box IoU -, accuracy 1.000 (greedy, 1 of 1 clips readable, "
+    assert capsys.readouterr().out.startswith(line)
+    assert json.loads((tmp_path / "heldout_before_greedy.jsonl").read_text())["iou"] is None
+    assert awaited == ["evaluation before training (1 clips)"]

@@ -194,6 +194,14 @@ def test_the_closing_table_shows_every_number_and_the_run_directory(tmp_path: Pa
         assert expected in text
 
 
+def test_box_iou_is_a_dash_where_no_clip_is_labelled(tmp_path: Path) -> None:
+    out = io.StringIO()
+    unlabelled = evaluation([0, 0, 0, 1], iou=[float("nan")] * 4)
+    print_summary(training(FACTS) | comparison(unlabelled, unlabelled), tmp_path, Console(file=out, width=80))
+    (row,) = [line for line in out.getvalue().splitlines() if "box IoU" in line]
+    assert [column.strip() for column in row.strip("│").split("│")] == ["box IoU", "-", "-", ""]
+
+
 def test_without_held_out_clips_only_the_training_is_summarised(tmp_path: Path) -> None:
     out = io.StringIO()
     print_summary(training(FACTS), tmp_path, Console(file=out, width=200))
