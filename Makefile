@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(shell cat requirements/cpu.lock setup.py install/* | sha256sum | cut -c1-16)
 
-.PHONY: install quickstart policy referee referee-small test test-fast lint clean
+.PHONY: install quickstart policy referee referee-small test test-fast mutants lint clean
 
 install: $(INSTALLED)
 
@@ -38,10 +38,22 @@ test: install
 test-fast: install
 	$(BIN)/python -m pytest -m "not slow"
 
+# mutmut in an environment of its own, over the packages of .venv, which stays what requirements/cpu.lock says.
+.venv/mutants: requirements/mutants.txt | install
+	$(PYTHON) -m venv $@
+	$@/bin/pip install -q -r $<
+	echo "import site; site.addsitedir('$(abspath .venv/lib/python3.11/site-packages)')" \
+		> $@/lib/python3.11/site-packages/zz_packages.pth
+
+modules ?=
+
+mutants: .venv/mutants  ## modules="a.py b.py": only these of [tool.mutants]
+	nice $</bin/python -m benchmarks.mutants $(modules)
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .mutants *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -62,9 +62,43 @@ def test_figures_cover_the_last_window():
     last = watch.step([(0.2, 0.9)], 0.2)
     assert (last.claims, last.iou, last.reward) == (3, pytest.approx(0.5), pytest.approx(0.25))
     assert last.correlation == pytest.approx(0.5)
-    assert last.metrics()["agreement/alarm"] == 0.0
+    assert last.metrics() == {
+        "agreement/claims": 3,
+        "agreement/spearman": last.correlation,
+        "agreement/iou": last.iou,
+        "agreement/reward": last.reward,
+        "agreement/alarm": 0.0,
+    }
 
 
+ORDERED, REVERSED = [(0.0, 0.0), (1.0, 1.0)], [(0.0, 1.0), (1.0, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("change", "alarm"),
+    [
+        ({}, True),
+        ({"fall": 2.0}, False),  # the correlation falls from 1 to -1
+        ({"fall": 1.99}, True),
+        ({"rise": 0.25}, False),  # the reward rises from .5 to .75
+        ({"rise": 0.24}, True),
+        ({"iou_rise": 0.0}, False),  # IoU stays
+        ({"least": 3}, False),  # each window has 2 claims
+    ],
+)
+def test_every_threshold_must_be_passed(change: dict[str, float], alarm: bool):
+    watch = AgreementWatch(AgreementConfig(**{"window": 1, "least": 2, **change}))
+    watch.step(ORDERED, 0.5)
+    assert (watch.step(REVERSED, 0.75).alarm is not None) == alarm
+
+
+def test_a_window_that_is_not_full_raises_no_alarm():
+    watch = AgreementWatch(AgreementConfig(window=2, least=2))
+    watch.step(ORDERED, 0.5)
+    assert [watch.step(REVERSED, 0.75).alarm for _ in range(2)] == [None, None]
+
+
+@pytest.mark.filterwarnings("error")
 def test_steps_without_labels_give_nan_and_no_alarm():
     watch = AgreementWatch(AgreementConfig(window=2, least=1))
     for _ in range(5):
@@ -74,7 +108,9 @@ def test_steps_without_labels_give_nan_and_no_alarm():
     assert agreement.alarm is None
 
 
-@pytest.mark.parametrize(("key", "value"), [("window", 0), ("least", 0), ("fall", -0.1), ("rise", float("nan"))])
+@pytest.mark.parametrize(
+    ("key", "value"), [("window", 0), ("least", 0), ("fall", -0.1), ("rise", float("nan")), ("iou_rise", -1.0)]
+)
 def test_impossible_settings_are_refused_by_name(key: str, value):
     with pytest.raises(BadInput, match=f"^{key} = "):
         AgreementConfig(**{key: value})
