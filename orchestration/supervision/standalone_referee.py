@@ -124,7 +124,22 @@ async def standalone_referee(
             make_pool(source, config.referee, config.verification, engine, cluster.gpus_per_engine)
             for source in sources
         )
-        await asyncio.gather(*(pool.start() for pool in pools))
-        yield StandaloneReferee(
-            pools, FrameStore(contract, int(cluster.frames_gib * 2**30), config.frames, SAMPLES_AT_ONCE)
-        )
+        try:
+            await asyncio.gather(*(pool.start() for pool in pools))
+            yield StandaloneReferee(
+                pools, FrameStore(contract, int(cluster.frames_gib * 2**30), config.frames, SAMPLES_AT_ONCE)
+            )
+        finally:
+            await end_tasks()
+
+
+async def end_tasks() -> None:
+    """Cancel all other tasks of the event loop and wait until they have ended.
+
+    A task that calls Ray after its shutdown, as decoding does when it is cancelled, would make Ray join whatever
+    cluster it finds on the machine.
+    """
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
