@@ -129,8 +129,23 @@ async def standalone_referee(
             make_pool(source, config.referee, verification, engine, cluster.gpus_per_engine, config.limits.start_s)
             for source in sources
         )
-        with awaiting("referee"):
-            await asyncio.gather(*(pool.start() for pool in pools))
-        yield StandaloneReferee(
-            pools, FrameStore(contract, int(cluster.frames_gib * 2**30), config.frames, SAMPLES_AT_ONCE)
-        )
+        try:
+            with awaiting("referee"):
+                await asyncio.gather(*(pool.start() for pool in pools))
+            yield StandaloneReferee(
+                pools, FrameStore(contract, int(cluster.frames_gib * 2**30), config.frames, SAMPLES_AT_ONCE)
+            )
+        finally:
+            await end_tasks()
+
+
+async def end_tasks() -> None:
+    """Cancel all other tasks of the event loop and wait until they have ended.
+
+    A task that calls Ray after its shutdown, as decoding does when it is cancelled, would make Ray join whatever
+    cluster it finds on the machine.
+    """
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

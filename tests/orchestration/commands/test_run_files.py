@@ -22,6 +22,7 @@ from orchestration.config import load_config, to_yaml
 from orchestration.loop.heldout import write_records
 from orchestration.reporting.samples import write_samples
 from orchestration.settings import TrainConfig
+from orchestration.supervision.standalone_referee import end_tasks
 from referee.reward.recorded import read_completions
 
 ROOT = Path(__file__).parents[3]
@@ -104,6 +105,27 @@ def test_a_runs_config_is_the_config_of_its_referee(run: Path) -> None:
 
 def test_a_calibrations_own_config_is_none_of_a_run() -> None:
     assert not is_run_config(ROOT / "configs/calibrate/shapes.yaml")
+
+
+def test_no_task_outlives_the_referee() -> None:
+    """A task that is cancelled later, after Ray's shutdown, would make Ray join another cluster."""
+    ended = []
+
+    async def decode() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            ended.append(True)
+
+    async def judge() -> None:
+        task = asyncio.create_task(decode())
+        await asyncio.sleep(0)
+        await end_tasks()
+        assert task.done()
+        assert ended == [True]
+
+    asyncio.run(judge())
 
 
 def test_the_first_failure_ends_all_and_is_the_only_one(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from rollout.dataset import shapes
 
@@ -22,15 +22,19 @@ def test_a_clip_that_is_cut_off_is_not_whole(tmp_path: Path) -> None:
     assert not any(shapes.whole_mp4(data[:size]) for size in (0, 7, 100, len(data) // 2, len(data) - 1))
 
 
-def test_a_file_size_limit_ends_it_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def limited(*args: object) -> None:
+def test_a_file_size_limit_ends_it_in_one_line_without_a_folder(tmp_path: Path) -> None:
+    def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 
-    class Pool(shapes.ProcessPoolExecutor):
-        def __init__(self, workers: int, context: multiprocessing.context.BaseContext):
-            super().__init__(workers, context, initializer=limited)
-
-    monkeypatch.setattr(shapes, "ProcessPoolExecutor", Pool)
-    with pytest.raises(OSError, match=r"not written whole; is the disk full\?"):
-        shapes.make_shapes(tmp_path / "world", train=3, val=0, test=0, workers=1)
+    argv = [sys.executable, "-m", "orchestration", "data", "make-shapes", str(tmp_path / "world")]
+    done = subprocess.run(
+        [*argv, "--train", "3", "--val", "0", "--test", "0", "--workers", "1"],
+        cwd=Path(__file__).parents[3],
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "not written whole; is the disk full?" in done.stderr
     assert os.listdir(tmp_path) == []
