@@ -9,7 +9,7 @@ rounded nor clipped, and boxes written in those pixels, and all other times, sta
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from evidence.geometry import convert
@@ -27,6 +27,14 @@ SPACES: dict[str, Callable[[FrameInfo], BoxSpace]] = {
 # A time in seconds as the prompt printed it -> the time, in seconds, of the frame that it was printed for.
 PrintedTimes = Mapping[float, float]
 NONE_PRINTED: PrintedTimes = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Written:
+    """How a policy writes: the `space` of its boxes, and the times that its prompt `printed` for given frames."""
+
+    space: str = "resized"
+    printed: Callable[[FrameInfo], PrintedTimes] = lambda info: NONE_PRINTED
 
 
 def read(text: str, info: FrameInfo, space: str, printed: PrintedTimes = NONE_PRINTED) -> Completion:

@@ -87,6 +87,8 @@ class Run:
                     self._skip(groups)
                     continue
                 version = admission.step_ended()
+                if admission.step == config.steps:  # before anything can fail: the model is what the run was for
+                    await parts.learner.export(self.run_dir / "model")
                 for group, ready in groups.items():
                     self.ledger.train(group, admission.step)
                     ready.lease.release()
@@ -97,8 +99,6 @@ class Run:
                 metrics["skipped"] = skipped.total
                 times = StepTimes(began, waited_s, time.monotonic() - began)
                 report.step_ended(admission.step, batch, list(groups.values()), metrics, times)
-            # Before anything else can fail: the model is what the run was for.
-            await parts.learner.export(self.run_dir / "model")
         await maker.stop()
         await pipeline.rollout_pool.settled()
         self.ledger.check()

@@ -199,7 +199,9 @@ class Engine:
         sets = completion.sampling_mask.token_ids
         assert len(sets) == len(completion.token_ids)
         kept = np.full((len(sets), max(map(len, sets), default=0)), -1, np.int32)
-        for place, ids in enumerate(sets):
+        for place, (drawn, ids) in enumerate(zip(completion.token_ids, sets)):
+            if drawn not in ids:  # the learner would give it a probability of 0
+                raise RuntimeError(f"vLLM drew token {drawn} at place {place} and does not list it among those kept")
             kept[place, : len(ids)] = ids
         return kept
 

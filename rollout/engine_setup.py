@@ -51,7 +51,8 @@ def returns_kept_sets() -> bool:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
 
-    return hasattr(AsyncEngineArgs, "return_sampling_mask") and not current_platform.is_cpu()
+    chosen = os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "1")
+    return hasattr(AsyncEngineArgs, "return_sampling_mask") and not current_platform.is_cpu() and chosen != "0"
 
 
 def prepare_environment(threads: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from evidence.errors import BadInput, RunFailed
 from evidence.files import whole_folder
 from evidence.geometry import convert
 from evidence.plain import dumps
-from evidence.spaces import read
+from evidence.spaces import Written, read
 from evidence.types import NORMALISED, Claim, FrameInfo, Sample
 from orchestration.commands.ask_many import ReadableSample, ask_many, phrases_of, readable
+from orchestration.commands.run_files import written
 from orchestration.config import to_yaml
 from orchestration.preflight import require_folder
 from orchestration.supervision.standalone_referee import StandaloneConfig, standalone_referee
@@ -45,8 +46,6 @@ from referee.trust.ratings import RatedClaim, read_ratings
 from referee.trust.temperature import write_calibration
 from referee.verification import KINDS
 from rollout.dataset.mix import DataFile
-from rollout.prompt import printed_times
-from rollout.template import PromptTemplate
 
 # The answers of each referee about one claim, by kind; None without a verdict.
 Answers = tuple[dict[str, Answer] | None, ...]
@@ -75,10 +74,11 @@ class CalibrateConfig(StandaloneConfig):
 
 @dataclass(frozen=True)
 class Given:
-    """Claims from a file instead of generated ones. At most one of the two is not None."""
+    """Claims from a file instead of generated ones: ratings, or completions of a policy, or neither."""
 
     ratings: list[RatedClaim] | None = None
     completions: list[RecordedCompletion] | None = None
+    policy: Written = field(default_factory=Written)
 
 
 def main(
@@ -88,6 +88,7 @@ def main(
     given = Given(
         None if ratings is None else read_ratings(ratings),
         None if completions is None else read_completions(completions),
+        Written() if completions is None else written(config),
     )
     ids = [rated.sample for rated in given.ratings or ()] + [recorded.id for recorded in given.completions or ()]
     samples = _samples(config, ids, ratings or completions)
@@ -195,7 +196,7 @@ def _claims(config: CalibrateConfig, clips: list[ReadableSample], given: Given) 
         if given.completions is not None:
             for recorded in given.completions:
                 if recorded.id == sample.id:
-                    claims = _recorded_claims(recorded, info, config.template)
+                    claims = _recorded_claims(recorded, info, given.policy)
                     labelled += [(index, claim) for claim in label_claims(sample, info, claims, "recorded")]
         else:
             rng = np.random.default_rng([config.seed, index])
@@ -211,12 +212,12 @@ def _rated_claim(rated: RatedClaim, info: FrameInfo) -> Claim:
     return Claim(rated.phrase, convert(rated.box, NORMALISED, info.resized_space), rated.time, (0, 0))
 
 
-def _recorded_claims(recorded: RecordedCompletion, info: FrameInfo, template: PromptTemplate) -> list[Claim]:
+def _recorded_claims(recorded: RecordedCompletion, info: FrameInfo, policy: Written) -> list[Claim]:
     """The valid claims of the text, with boxes converted to pixels of the contract's frames. They were written in
-    `template.box_space`, on frames of the recorded size if it is known."""
+    `policy.space`, on frames of the recorded size if it is known."""
     shown = replace(info, size=recorded.frame_size) if all(recorded.frame_size) else info
     return [
         replace(claim, box=convert(claim.box, shown.resized_space, info.resized_space))
-        for claim in read(recorded.text, shown, template.box_space, printed_times(template, info)).claims
+        for claim in read(recorded.text, shown, policy.space, policy.printed(info)).claims
         if claim.valid and claim.box is not None
     ]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from evidence.errors import BadInput
+from evidence.spaces import Written
 from orchestration.config import Layer, load_config, unknown_keys
 from orchestration.settings import TrainConfig
 from orchestration.supervision.engines import engine_sizes
 from orchestration.supervision.standalone_referee import StandaloneConfig
+from rollout.prompt import ChatEncoder, printed_times
 
 # Sections with the same meaning in a run and in the judgement of its files.
-SHARED = ("contract", "template", "verification", "referee", "frames", "cluster")
+SHARED = ("contract", "template", "verification", "referee", "frames", "cluster", "limits")
 
 
 def is_run_config(path: Path) -> bool:
@@ -32,13 +36,26 @@ def run_for_calibration(path: Path) -> Layer:
     """What a run's config says about the calibration of its (first) referee on its held-out data. Raises BadInput."""
     run = load_config(TrainConfig, path)
     source, shared = _shared(path, run)
-    model = {"referee": _plain(run.model.referee[0])}
+    model = {**shared["model"], "referee": _plain(run.model.referee[0])}
     return source, {**shared, "model": model, "data": _plain(run.data.heldout), "seed": run.seed}
+
+
+def written(config: StandaloneConfig) -> Written:
+    """How the policy of `config` writes. Raises BadInput if its family chooses the printed times and is not known."""
+    template, encoder = config.template, None
+    if template.native_video:
+        if config.model.policy is None:
+            raise BadInput(
+                "model.policy: must be set with template.native_video = true, since the policy's family chooses the "
+                "times that its prompt prints; give its folder, or a run's config.yaml, by --config"
+            )
+        encoder = ChatEncoder(config.model.policy)
+    return Written(template.box_space, partial(printed_times, template, encoder=encoder))
 
 
 def _shared(path: Path, run: TrainConfig) -> Layer:
     sections = {name: _plain(getattr(run, name)) for name in SHARED}
-    return str(path), {**sections, "engine": _plain(engine_sizes(run))}
+    return str(path), {**sections, "engine": _plain(engine_sizes(run)), "model": {"policy": run.model.policy}}
 
 
 def _plain(section: Any) -> Any:

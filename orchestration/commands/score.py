@@ -19,6 +19,7 @@ from evidence.errors import BadInput, UnreadableMedia
 from evidence.files import whole_file
 from evidence.grammar import Completion, parse
 from evidence.plain import dumps
+from evidence.spaces import Written
 from evidence.types import FrameInfo, Sample
 from orchestration.config import load_config, recipe_file
 from orchestration.reporting.samples import claim_line, scored_claim
@@ -28,7 +29,6 @@ from referee.reward.recorded import RecordedCompletion, read_completions
 from referee.reward.settings import RewardConfig
 from referee.terms.view import GroupView
 from rollout.dataset.read import DatasetFile
-from rollout.template import PromptTemplate
 
 if TYPE_CHECKING:  # imports ray, which scoring without a referee does without
     from orchestration.supervision.standalone_referee import StandaloneConfig
@@ -99,18 +99,19 @@ def score_file(
             if uses_referee
             else f"--referee {referee}: the recipe {recipe} uses none; leave it out"
         )
-    settings = None
+    settings, policy = None, Written()
     if config is not None or referee is not None:
-        from orchestration.commands.run_files import judging_config  # imports ray
+        from orchestration.commands.run_files import judging_config, written  # imports ray
 
         # Without a referee, none is started, and its name is not read.
         settings = judging_config(config, [f"model.referee={referee or 'none'}"])
+        policy = written(settings)
     recorded = read_completions(completions)
     samples = {sample.id: sample for sample in dataset}
-    views = group_views(samples, recorded, progress, settings.template if settings else None)
+    views = group_views(samples, recorded, progress, policy)
     unreadable: dict[str, str] = {}
     if referee is not None and settings is not None:
-        views, unreadable = asyncio.run(_judged(graph, views, settings))
+        views, unreadable = asyncio.run(_judged(graph, views, settings, policy))
     lines = scored_lines(graph, views, recorded, unreadable)
     out.write(dumps(line, places=6, ensure_ascii=False) + "\n" for line in lines)
 
@@ -119,13 +120,12 @@ def group_views(
     samples: Mapping[str, Sample],
     recorded: Iterable[RecordedCompletion],
     progress: float,
-    template: PromptTemplate | None = None,
+    policy: Written,
 ) -> dict[str, GroupView]:
     """The reward's view of each group of completions, by `RecordedCompletion.group_name`. Raises BadInput for an id
     without a sample.
 
-    template: the policy's, for the space of the boxes and the times that its prompt printed; without it, boxes are in
-    pixels of the resized frame, and times are as written.
+    policy: how the texts were written.
     """
     groups: dict[str, list[RecordedCompletion]] = {}
     for completion in recorded:
@@ -136,7 +136,7 @@ def group_views(
         groups.setdefault(completion.group_name, []).append(completion)
     views = {name: _view(samples[group[0].id], group, progress) for name, group in groups.items()}
     return {
-        name: _in_frames(view, view.frames, template) if view.frames and all(view.frames.size) else view
+        name: _in_frames(view, view.frames, policy) if view.frames and all(view.frames.size) else view
         for name, view in views.items()
     }
 
@@ -163,7 +163,7 @@ def scored_lines(
 
 
 async def _judged(
-    graph: RewardGraph, views: Mapping[str, GroupView], settings: StandaloneConfig
+    graph: RewardGraph, views: Mapping[str, GroupView], settings: StandaloneConfig, policy: Written
 ) -> tuple[dict[str, GroupView], dict[str, str]]:
     """The views with the referee's answers, and the reasons why some media cannot be read, both by group name."""
     from orchestration.commands.ask_many import with_progress
@@ -180,21 +180,17 @@ async def _judged(
                 return name, replace(view, frames=None)
             with lease:
                 _require_same_frames(view, lease.info)
-                view = _in_frames(view, lease.info, settings.template)
+                view = _in_frames(view, lease.info, policy)
                 return name, await answered(view, graph, standalone.first, lease.info, lease.frames)
 
         return dict(await with_progress("judging", [judged(name, view) for name, view in views.items()])), unreadable
 
 
-def _in_frames(view: GroupView, info: FrameInfo, template: PromptTemplate | None) -> GroupView:
+def _in_frames(view: GroupView, info: FrameInfo, policy: Written) -> GroupView:
     """The view with frames `info`, boxes in their pixels, and claims at their times."""
-    space, printed = "resized", dict[float, float]()
-    if template is not None:
-        from rollout.prompt import printed_times  # imports transformers
-
-        space, printed = template.box_space, printed_times(template, info) if info.times else {}
+    space, printed = policy.space, policy.printed(info) if info.times else {}
     completions = tuple(spaces.read(text, info, space, printed) for text in view.texts)
-    contrast = view.contrast and _in_frames(view.contrast, info, template)
+    contrast = view.contrast and _in_frames(view.contrast, info, policy)
     return replace(view, completions=completions, frames=info, box_space=space, printed=printed, contrast=contrast)
 
 

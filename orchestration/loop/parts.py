@@ -47,12 +47,14 @@ class Parts:
         try:
             async with asyncio.timeout(limit_s + MARGIN_S):
                 await self.weights.publish.remote(version, self.learner.gang.ranks, limit_s)
-        except TimeoutError:
-            raise ActorLost(no_answer("the weights actor or a learner rank", doing, limit_s, "publish_s")) from None
-        except ray.exceptions.RayTaskError as error:
-            if not isinstance(error.cause, ray.exceptions.RayActorError):
+        except (TimeoutError, ray.exceptions.RayTaskError) as error:
+            # The peers of a dead rank wait for it, or fail of its death before that is known.
+            ranks = await asyncio.to_thread(self.learner.gang.dead)
+            if ranks:
+                raise ActorLost(died(", ".join(ranks), doing)) from None
+            if not isinstance(error, TimeoutError):
                 raise
-            raise ActorLost(died("a learner rank", doing)) from None
+            raise ActorLost(no_answer("the weights actor or a learner rank", doing, limit_s, "publish_s")) from None
         except ray.exceptions.RayActorError:
             raise ActorLost(died("the weights actor", doing)) from None
         self.pipeline.rollout_pool.update(version)

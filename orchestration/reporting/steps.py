@@ -50,6 +50,7 @@ class StepReport:
             self._log = opened.enter_context(RunLog(self.run_dir, asdict(self.config), self.config.wandb))
             self._progress = opened.enter_context(Progress(self.config.steps))
             self._open = opened.pop_all()
+        self.pipeline.rollout_pool.take_begun()  # of the evaluation before training
         return self
 
     def __exit__(self, *error: Any) -> None:

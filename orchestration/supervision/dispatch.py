@@ -3,24 +3,30 @@
 Guarantees:
 - requests start in the order in which they came;
 - groups are shared over all live engines, those that still load weights included: no engine takes more than its share
-  of the groups waiting and running, so the first engine to finish an update does not take all of them;
+  of the groups waiting and running, so the first engine to finish an update does not take all of them; the share of an
+  engine whose groups take longer than usual is smaller;
 - an engine whose update is overdue does not hold its share back: the other engines take it;
 - an engine is never given more than it can run at once, unless it is idle: its sequences and, where the size of its KV
   cache is known, the most tokens that they can come to occupy.
 
-A group that waits is bound to no engine, so an engine that dies or hangs delays only the groups that it runs. Pure: the
-pool reports what happens to the engines, and `start_waiting` calls back each request that starts.
+A group that waits is bound to no engine, so an engine that dies delays only the groups that it runs. Pure: the pool
+reports what happens to the engines, and `start_waiting` calls back each request that starts.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-# An update is overdue after this many times the duration of the last one: all engines load the same bytes.
+# An update is overdue after this many times the median of the publication before: all engines load the same bytes.
 OVERDUE_FACTOR = 2.0
+# An engine is slow if its groups take this many times the median: their lengths alone vary by less on average.
+SLOW_FACTOR = 1.25
+# Weight of the newest group in the smoothed time: about the last ten count.
+SMOOTHING = 0.2
 
 
 @dataclass(eq=False)
@@ -30,6 +36,7 @@ class EngineLoad:
     version: its weight version. live: False while it is restarted. overdue: its update takes much longer than the last
     one did. groups, sequences, tokens: running now; tokens count the prompts and the longest possible completions.
     most_sequences, most_tokens: what it can run at once; None where unknown. begun: groups begun since `take_begun`.
+    seconds: the smoothed time that a group takes; None before the first.
     """
 
     version: int = 0
@@ -41,6 +48,11 @@ class EngineLoad:
     most_sequences: int | None = None
     most_tokens: int | None = None
     begun: int = 0
+    seconds: float | None = None
+
+    def took(self, seconds: float) -> None:
+        """Record the time that a group took."""
+        self.seconds = seconds if self.seconds is None else self.seconds + SMOOTHING * (seconds - self.seconds)
 
     def has_room(self, request: Request) -> bool:
         """Whether the request can run beside what runs already. An idle engine takes any request."""
@@ -63,14 +75,16 @@ class Request:
     tokens: int
     started: Callable[[], object]
     engine: EngineLoad | None = None
+    began: float = 0.0
 
 
 @dataclass
 class Dispatcher:
-    """The engines of a pool and the queue of requests."""
+    """The engines of a pool and the queue of requests. clock: the time in seconds."""
 
     engines: Sequence[EngineLoad] = ()
     queue: deque[Request] = field(default_factory=deque)
+    clock: Callable[[], float] = time.monotonic
 
     def add(self, request: Request) -> None:
         self.queue.append(request)
@@ -78,9 +92,10 @@ class Dispatcher:
 
     def start_waiting(self) -> None:
         """Start every request that an engine can start now, first come, first served."""
-        while self.queue and (engine := self._choose(self.queue[0])) is not None:
+        usual = self._usual_seconds()
+        while self.queue and (engine := self._choose(self.queue[0], usual)) is not None:
             request = self.queue.popleft()
-            request.engine = engine
+            request.engine, request.began = engine, self.clock()
             engine.groups += 1
             engine.sequences += request.sequences
             engine.tokens += request.tokens
@@ -92,11 +107,16 @@ class Dispatcher:
         engine = request.engine
         if engine is None:
             self.queue.remove(request)
-            return
-        engine.groups -= 1
-        engine.sequences -= request.sequences
-        engine.tokens -= request.tokens
+        else:
+            engine.groups -= 1
+            engine.sequences -= request.sequences
+            engine.tokens -= request.tokens
         self.start_waiting()
+
+    def finished(self, request: Request) -> None:
+        """Record how long a request took that ended well. `remove` follows."""
+        if request.engine is not None:
+            request.engine.took(self.clock() - request.began)
 
     def take_begun(self) -> list[int]:
         """Groups begun per engine since the last call."""
@@ -105,16 +125,28 @@ class Dispatcher:
             engine.begun = 0
         return begun
 
-    def _choose(self, request: Request) -> EngineLoad | None:
-        """The least busy engine that can start the request, or None."""
+    def _choose(self, request: Request, usual: float | None) -> EngineLoad | None:
+        """The engine that can start the request and is least busy for its speed, or None."""
         startable = [e for e in self.engines if e.live and request.may_start(e.version)]
         awaited = sum(e.live and not e.overdue and not request.may_start(e.version) for e in self.engines)
         if not startable:
             return None
         unfinished = len(self.queue) + sum(e.groups for e in self.engines if e.live)
         share = math.ceil(unfinished / (len(startable) + awaited))
-        open_engines = [e for e in startable if e.groups < share and e.has_room(request)]
-        return min(open_engines, key=lambda e: e.groups, default=None)
+        open_engines = [e for e in startable if e.groups < max(1.0, share * _speed(e, usual)) and e.has_room(request)]
+        return min(open_engines, key=lambda e: e.groups / _speed(e, usual), default=None)
+
+    def _usual_seconds(self) -> float | None:
+        """The lower median of what a group takes on the engines, None if it is unknown."""
+        known = sorted(e.seconds for e in self.engines if e.live and e.seconds is not None)
+        return known[(len(known) - 1) // 2] if known else None
+
+
+def _speed(engine: EngineLoad, usual: float | None) -> float:
+    """The speed of an engine that is slower than usual as a share of the usual one, else 1."""
+    if usual is None or engine.seconds is None or engine.seconds <= SLOW_FACTOR * usual:
+        return 1.0
+    return usual / engine.seconds
 
 
 def _fits(amount: int, most: int | None) -> bool:

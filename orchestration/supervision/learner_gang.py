@@ -30,7 +30,7 @@ from learner.packing.step import MicroLayout
 from learner.settings import RankConfig
 from learner.zero.checkpoint import convert
 from orchestration.supervision.placement import Placement
-from orchestration.supervision.waiting import results
+from orchestration.supervision.waiting import dead, results
 
 KEPT_CHECKPOINTS = 2
 
@@ -63,6 +63,11 @@ class LearnerGang:
         """What the ranks return, calls[r] of rank r. `limit`: a key of Limits. Raises ActorLost."""
         names = [f"learner rank {rank}" for rank in range(len(calls))]
         return results(calls, names, doing, getattr(self.limits, limit), limit)
+
+    def dead(self) -> list[str]:
+        """The names of the ranks that have died. The others may be busy."""
+        names = {rank.__ray_ready__.remote(): f"learner rank {number}" for number, rank in enumerate(self.ranks)}
+        return [names[ref] for ref in dead(list(names))]
 
     def fetch(self, micro_batches: Sequence[Sequence[MicroLayout]]) -> None:
         """Copy to each rank the frames of its part of the next step. The rank keeps them until that step has ended, so

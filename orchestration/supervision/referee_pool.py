@@ -1,8 +1,8 @@
 """The loop's view of the referee: an ensemble of actor pools, whose actors are replaced when they die.
 
 Guarantees: questions about one video go to the same actor, which caches its answers, and to another actor of the pool
-while that one restarts; no call waits longer than its deadline plus a margin: an actor that misses its own deadline by
-that much is replaced, and its answer is reported as missing, never invented.
+while that one restarts or is much busier than its peers; no call waits longer than its deadline plus a margin: an actor
+that misses its own deadline by that much is replaced, and its answer is reported as missing, never invented.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class RefereePool:
         return replica
 
     async def ask(self, route: str, method: str, *arguments: object) -> Any:
-        """Call `method` of the actor for `route`; equal routes lead to the same actor.
+        """Call `method` of the actor for `route`; equal routes lead to the same actor unless it is busy.
 
         Returns None if no answer arrives in time. If the actor dies, another one is asked. Raises RefereeLost.
         """

@@ -1,8 +1,9 @@
 """The pool of rollout engines: how groups and weights reach the engines, and the engines' restarts.
 
 Guarantees: a group starts only on an engine that admission allows, so a slow update delays groups instead of ageing
-them; groups are shared over the engines (dispatch.py); an engine that dies is restarted and brought to the published
-weights before it is used; every wait has a timeout.
+them; groups are shared over the engines (dispatch.py); an engine that dies, or hangs while it generates, is restarted
+and brought to the published weights before it is used; every wait has a timeout. An engine that hangs while it loads
+weights ends the run when `limits.update_s` is over.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class RolloutPool:
         self._waiting: set[asyncio.Future[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
         self._lost: RolloutPoolLost | None = None
-        self._last_update_s: float | None = None
+        self._update_times: list[float] = []  # of the current publication, seconds
+        self._usual_update_s: float | None = None  # of the publication before
         self.published = 0
 
     @property
@@ -91,7 +93,7 @@ class RolloutPool:
         engine = _Engine(number=number, most_sequences=self._most_sequences)
 
         async def ready(successor: Any) -> None:
-            engine.version = 0
+            engine.version, engine.seconds = 0, None
             await self._load(engine, successor)
             while engine.version != self.published:
                 target = self.published
@@ -125,8 +127,14 @@ class RolloutPool:
         try:
             # The actor enforces this timeout itself; the margin covers an actor that no longer can.
             async with asyncio.timeout(timeout_s + MARGIN_S):
-                return await actor.generate.remote(prompt, frames, n, temperature, max_tokens, seed, timeout_s, order)
-        except TimeoutError:
+                result = await actor.generate.remote(prompt, frames, n, temperature, max_tokens, seed, timeout_s, order)
+            self._dispatcher.finished(request)
+            return result
+        except TimeoutError as error:
+            if not isinstance(
+                error, ray.exceptions.RayTaskError
+            ):  # not even the actor's own timeout ended it: it hangs
+                self._replace(engine, actor)
             raise GenerationTimeout(
                 no_answer(f"rollout engine {engine.number}", "generating a group", timeout_s, "generation_s")
             ) from None
@@ -166,6 +174,9 @@ class RolloutPool:
     def update(self, version: int) -> None:
         """Bring every engine to the published weights `version`, in flight and in the background."""
         self.published = version
+        if self._update_times:
+            self._usual_update_s = sorted(self._update_times)[(len(self._update_times) - 1) // 2]
+            self._update_times = []
         for engine in self._engines:
             if engine.supervised.running:
                 self._in_background(self._update(engine, version))
@@ -200,8 +211,8 @@ class RolloutPool:
     async def _update(self, engine: _Engine, version: int) -> None:
         actor, loop = engine.supervised.actor, asyncio.get_running_loop()
         overdue = None
-        if self._last_update_s is not None:
-            overdue = loop.call_later(OVERDUE_FACTOR * self._last_update_s, self._overdue, engine)
+        if self._usual_update_s is not None:
+            overdue = loop.call_later(OVERDUE_FACTOR * self._usual_update_s, self._overdue, engine)
         began = loop.time()
         try:
             await self._load_weights(engine, actor, version)
@@ -212,7 +223,7 @@ class RolloutPool:
             if overdue is not None:
                 overdue.cancel()
             engine.overdue = False
-        self._last_update_s = loop.time() - began
+        self._update_times.append(loop.time() - began)
         # The reply of an actor that was replaced meanwhile says nothing about its successor.
         if engine.supervised.actor is actor and engine.supervised.running:
             engine.version = version

@@ -43,10 +43,13 @@ SAMPLES_AT_ONCE = 8  # enough to keep an engine busy
 
 @dataclass(frozen=True)
 class JudgedModels:
-    """referee: a model folder, or a section as in training (docs/referee.md). second: a referee to compare it with."""
+    """referee: a model folder, or a section as in training (docs/referee.md). second: a referee to compare it with.
+    policy: the policy's folder, needed with template.native_video, where its family chooses the times that are
+    printed."""
 
     referee: RefereeSource = MISSING
     second: RefereeSource | None = None
+    policy: str | None = None
 
 
 @dataclass(frozen=True)

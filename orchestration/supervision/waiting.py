@@ -48,15 +48,15 @@ def results(refs: Sequence[ray.ObjectRef], actors: Sequence[str], doing: str, se
             except ray.exceptions.RayActorError:
                 raise ActorLost(died(names[ref], doing)) from None
             except ray.exceptions.RayTaskError:
-                for peer in _dead(waiting):
+                for peer in dead(waiting):
                     raise ActorLost(died(names[peer], doing)) from None
                 raise
     return [values[ref] for ref in refs]
 
 
-def _dead(refs: list[ray.ObjectRef]) -> Iterator[ray.ObjectRef]:
+def dead(refs: list[ray.ObjectRef]) -> Iterator[ray.ObjectRef]:
     """Those of `refs` whose actors have died. The peers of a dead rank can fail in their collective before its death is
-    known."""
+    known, so this waits a little for refs without a value."""
     failed, _ = ray.wait(refs, num_returns=len(refs), timeout=DEATH_KNOWN_S) if refs else ([], [])
     for ref in failed:
         try:

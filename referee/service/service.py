@@ -284,6 +284,8 @@ class RefereeService:
                     self._begin_retry()
                 try:
                     probabilities = await self.backend.choose(question.turn, question.images(), question.scale)
+                    if not np.isfinite(probabilities).all():
+                        raise Unavailable("its probabilities are not finite")
                 except (Unavailable, Barred):
                     self.breaker.failed()
                     raise

@@ -83,11 +83,13 @@ def stop(node: subprocess.Popen[bytes]) -> None:
 def clone(tmp_path: Path) -> Path:
     """A copy of the repository's files with a small world and this environment."""
     folder = tmp_path / "clone"
-    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    for name in names.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(
+        ROOT,
+        folder,
+        ignore=shutil.ignore_patterns(
+            ".git", ".venv", ".*_cache", ".hypothesis", "runs", "data", "*.egg-info", "__pycache__"
+        ),
+    )
     (folder / ".venv").symlink_to(sys.prefix)
     make_shapes(folder / "data/shapes", train=6, val=0, test=2, questions=1, workers=1)
     return folder

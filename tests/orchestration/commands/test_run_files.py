@@ -13,11 +13,12 @@ import pytest
 
 from evaluation.heldout import ClipRecord
 from evidence.errors import BadInput
+from evidence.spaces import Written
 from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory
 from orchestration import cli
 from orchestration.commands.ask_many import with_progress
 from orchestration.commands.calibrate import CalibrateConfig
-from orchestration.commands.run_files import is_run_config, judging_config, run_for_calibration
+from orchestration.commands.run_files import is_run_config, judging_config, run_for_calibration, written
 from orchestration.config import load_config, to_yaml
 from orchestration.loop.heldout import write_records
 from orchestration.reporting.samples import write_samples
@@ -82,7 +83,7 @@ def test_a_runs_files_are_scored(run: Path, capsys: pytest.CaptureFixture[str], 
 def test_each_group_of_a_run_is_a_group(run: Path) -> None:
     from orchestration.commands.score import group_views
 
-    views = group_views({"clip-1": SAMPLE}, read_completions(run / "samples.jsonl"), 1.0)
+    views = group_views({"clip-1": SAMPLE}, read_completions(run / "samples.jsonl"), 1.0, Written())
     assert [len(view.texts) for view in views.values()] == [2, 2]
 
 
@@ -136,3 +137,12 @@ def test_the_first_failure_ends_all_and_is_the_only_one(capfd: pytest.CaptureFix
     with warnings.catch_warnings(record=True) as caught, pytest.raises(BadInput, match="sample 0"):
         asyncio.run(with_progress("judging", [fail(number) for number in range(173)]))
     assert (caught, capfd.readouterr().err) == ([], "")
+
+
+def test_the_times_that_a_native_video_prints_need_the_policy(tiny_qwen3: Path) -> None:
+    native = ["model.referee=r", "template.native_video=true"]
+    with pytest.raises(BadInput, match=r"^model.policy: must be set with template.native_video"):
+        written(judging_config(None, native))
+    policy = written(judging_config(None, [*native, f"model.policy={tiny_qwen3}"]))
+    info = FrameInfo("k", (0.0, 5.0, 9.967), (56, 56), (56, 56), 9.983)
+    assert policy.printed(info)[10.0] == 9.967, "Qwen3-VL prints each step's time with one decimal"

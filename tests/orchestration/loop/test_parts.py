@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
+from evidence.supervision import actor_class
 from orchestration.config import load_config
 from orchestration.loop import parts
 from orchestration.settings import TrainConfig
+from orchestration.supervision.learner_gang import LearnerGang
+from orchestration.supervision.waiting import ActorLost
 
 CONFIG = "configs/experiment/quickstart.yaml"
 
@@ -55,3 +60,39 @@ def test_each_part_is_announced_while_all_start_at_once(monkeypatch: pytest.Monk
     names = ("rollout engines", "referee", "learner ranks")
     assert events[:3] == [f"begin {name}" for name in names]
     assert sorted(events[3:]) == sorted(f"end {name}" for name in names)
+
+
+@ray.remote(num_cpus=0)
+class Rank:
+    """Fails or dies while its weights are collected."""
+
+    def weight_buckets(self, version: int, dies: bool = False) -> Iterator[Any]:
+        if dies:
+            os._exit(1)
+        yield b"header"
+        raise RuntimeError("connection closed by peer")
+
+
+@ray.remote(num_cpus=0)
+class FakeWeights:
+    async def publish(self, version: int, ranks: list[Any], limit_s: float) -> None:
+        calls = [
+            rank.weight_buckets.options(num_returns="streaming").remote(version, n == 1) for n, rank in enumerate(ranks)
+        ]
+        for call in calls:
+            async for ref in call:
+                await ref
+
+
+def test_the_rank_that_died_while_publishing_is_named(ray_cluster: Any) -> None:
+    ranks = [actor_class(Rank).remote() for _ in range(2)]
+    gang = SimpleNamespace(ranks=ranks, dead=lambda: LearnerGang.dead(gang))
+    pool = SimpleNamespace(settled=lambda: asyncio.sleep(0))
+    weights = actor_class(FakeWeights).remote()
+    run_parts = parts.Parts(SimpleNamespace(rollout_pool=pool), SimpleNamespace(gang=gang), weights)  # type: ignore[arg-type]
+    try:
+        with pytest.raises(ActorLost, match=r"^learner rank 1 died while publishing weights 3; the logs"):
+            asyncio.run(run_parts.publish(3, 60.0))
+    finally:
+        for actor in (*ranks, weights):
+            ray.kill(actor)

@@ -136,6 +136,7 @@ class RecordingParts(Parts):
     versions: list[int]
 
     async def publish(self, version: int, limit_s: float) -> None:
+        await self.pipeline.rollout_pool.settled()
         self.versions.append(version)
 
 
@@ -266,7 +267,8 @@ def test_the_model_is_exported_before_anything_else_can_fail(tmp_path: Path) -> 
     run, parts = started(tmp_path, lambda group: True, lambda group: False, 2)
 
     async def fails() -> None:
-        raise RunFailed("an engine died as the run ended")
+        if run.admission.step == 2:
+            raise RunFailed("an engine died as the run ended")
 
     parts.pipeline.rollout_pool.settled = fails  # type: ignore[method-assign]
     with pytest.raises(RunFailed, match="as the run ended"):

@@ -25,18 +25,19 @@ class Fleet:
 
     An engine runs up to PLACES groups. Up to SATURATED of them run at the same speed; more share its rate, so taking
     more than its share makes an engine late. dies: (engine, time of death, seconds until its successor is up to date);
-    its groups start again elsewhere.
+    its groups start again elsewhere. rate: the speed of engine 0.
     """
 
     updated: Sequence[float]
     work: Sequence[float]
     dies: tuple[int, float, float] | None = None
+    rate: float = 1.0
     events: list[Any] = field(default_factory=list)
     order: Any = field(default_factory=count)
 
     def __post_init__(self) -> None:
         self.engines = [EngineLoad(most_sequences=PLACES) for _ in self.updated]
-        self.dispatcher = Dispatcher(self.engines)
+        self.dispatcher = Dispatcher(self.engines, clock=lambda: self.now)
         self.number = {id(load): number for number, load in enumerate(self.engines)}
         self.running: list[dict[int, tuple[Request, float]]] = [{} for _ in self.engines]  # request, work left
         self.since = [0.0] * len(self.engines)
@@ -74,18 +75,21 @@ class Fleet:
 
     def work_off(self, engine: int) -> None:
         """Bring the work left on an engine to the present."""
-        rate = 1 / max(SATURATED, len(self.running[engine]))
+        rate = self.speed(engine)
         passed, self.since[engine] = self.now - self.since[engine], self.now
         for group, (request, left) in self.running[engine].items():
             self.running[engine][group] = request, left - passed * rate
+
+    def speed(self, engine: int) -> float:
+        """Work per second on each of the groups that run on an engine."""
+        return (self.rate if engine == 0 else 1.0) / max(SATURATED, len(self.running[engine]))
 
     def plan(self, engine: int) -> None:
         """Plan the next end of a group on an engine."""
         self.plans[engine] += 1
         if self.running[engine]:
             group, left = min(((g, left) for g, (_, left) in self.running[engine].items()), key=lambda pair: pair[1])
-            time = self.now + left * max(SATURATED, len(self.running[engine]))
-            self.at(time, self.ended, engine, self.plans[engine], group)
+            self.at(self.now + left / self.speed(engine), self.ended, engine, self.plans[engine], group)
 
     def ended(self, engine: int, plan: int, group: int) -> None:
         if plan == self.plans[engine]:
@@ -93,6 +97,7 @@ class Fleet:
             request, _ = self.running[engine].pop(group)
             self.left -= 1
             self.plan(engine)
+            self.dispatcher.finished(request)
             self.dispatcher.remove(request)
 
     def overdue(self, engine: int) -> None:
@@ -151,6 +156,29 @@ def test_a_fleet_is_within_a_tenth_of_the_best_assignment(engines: int, groups: 
     assert max(busy) <= 1.25 * groups / engines
 
 
+@pytest.mark.parametrize("rate", [0.5, 0.25])
+def test_a_slow_engine_gets_less_once_its_speed_is_known(rate: float) -> None:
+    seconds: list[float | None] = [None] * 64
+    times = []
+    for _ in range(2):
+        fleet = fleet_of(64, 2048, 0.1, "none")
+        fleet.rate = rate
+        for engine, known in zip(fleet.engines, seconds):
+            engine.seconds = known
+        times.append(fleet.run())
+        seconds = [engine.seconds for engine in fleet.engines]
+    assert times[-1] < 1.2 * best(fleet)
+    begun = fleet.dispatcher.take_begun()
+    assert begun[0] < (1 + rate) / 2 * min(begun[1:])
+
+
+def test_engines_of_equal_speed_get_equal_shares_however_their_groups_vary() -> None:
+    fleet = fleet_of(64, 2048, 0.5, "none")
+    fleet.run()
+    usual = sorted(e.seconds for e in fleet.engines if e.seconds is not None)[31]
+    assert sum(e.seconds > 1.25 * usual for e in fleet.engines if e.seconds is not None) <= 3
+
+
 def load(**most: int) -> EngineLoad:
     return EngineLoad(version=VERSION, **most)
 
@@ -207,6 +235,14 @@ def test_a_request_that_is_withdrawn_makes_room_for_the_next() -> None:
     asked.dispatcher.remove(asked.requests[1])  # still waiting
     asked.end(0)
     assert asked.running == [2]
+
+
+def test_a_request_that_is_withdrawn_from_the_head_lets_the_next_start() -> None:
+    asked = Asked(load(most_sequences=10))
+    for sequences in (4, 9, 5):
+        asked.ask(sequences)
+    asked.dispatcher.remove(asked.requests[1])
+    assert asked.running == [0, 2]
 
 
 def test_an_engine_that_is_restarted_has_no_share() -> None:

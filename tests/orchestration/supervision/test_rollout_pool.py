@@ -156,6 +156,7 @@ def test_what_an_engine_that_hangs_was_doing_is_named(monkeypatch: pytest.Monkey
         with pytest.raises(TimeoutError, match=r"^no rollout engine could start a group within 0.05 s"):
             await generate(pool, at_least=1)
         assert not pool._dispatcher.queue
+        assert pool.restarts == 1, "the engine that hung was replaced"
 
     monkeypatch.setattr(module, "MARGIN_S", 0.0)
     for work in (start, update, generation):
@@ -249,5 +250,31 @@ def test_a_caller_that_is_cancelled_leaves_no_load_behind() -> None:
             await running
         (load,) = pool._dispatcher.engines
         assert (load.groups, load.sequences, load.tokens, len(pool._dispatcher.queue)) == (0, 0, 0, 0)
+
+    asyncio.run(work())
+
+
+def test_an_update_that_takes_much_longer_than_the_last_ones_is_overdue() -> None:
+    async def work() -> None:
+        pool = FakePool(2)
+        await pool.start()
+        for engine, seconds in zip(pool.engines, (0.02, 0.5)):
+
+            async def slowly(version: int, seconds: float = seconds) -> None:
+                await asyncio.sleep(seconds)
+
+            engine.update_weights = Method(slowly)
+        pool.update(1)
+        await pool.settled()
+        pool.update(2)
+        for engine in pool.engines:
+            engine.generate = Method(hang)
+        groups = [asyncio.create_task(generate(pool, at_least=2)) for _ in range(8)]
+        await asyncio.sleep(0.2)
+        assert pool.take_begun() == [8, 0], "the slow engine's own time is no measure"
+        for group in groups:
+            group.cancel()
+        await asyncio.gather(*groups, return_exceptions=True)
+        await pool.settled()
 
     asyncio.run(work())

@@ -154,3 +154,12 @@ def test_a_backend_that_does_not_answer_at_the_start_is_bad_input():
     assert [image.shape for image in fine.backend.images[-1]] == [(56, 56, 3)]
     with pytest.raises(BadInput, match="the referee does not answer: no such model"):
         asyncio.run(service(failing(1, Refused("no such model"))).start())
+
+
+def test_probabilities_that_are_not_finite_are_no_answer(verify):
+    async def broken(text: str) -> tuple[float, ...]:
+        return (float("nan"),) * 3
+
+    referee = service(broken)
+    assert asyncio.run(verify(referee, RED)) == [None]
+    assert referee.stats()["failed"] == 2
