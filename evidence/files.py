@@ -20,6 +20,10 @@ SOCKET_PATH = 107  # longest path of a Unix socket, in bytes
 # Name of the socket by which Python's fork server listens, in the temporary folder.
 FORK_SERVER = "/pymp-xxxxxxxx/listener-xxxxxxxx"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file, wherever it is
+WRITE_ERRORS = (*FULL, errno.EPIPE, errno.EROFS, errno.EIO, errno.EBADF)  # raised where something is written
+FAILED_WRITE = "failed_write"  # attribute of an OSError that `naming` has marked
+# How file systems without hard links refuse one.
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 PROBE_BYTES = 2**20
 
 
@@ -46,8 +50,7 @@ def whole_file(path: Path, durable: bool = True, new: bool = False) -> Iterator[
             if durable:
                 _sync(part)
             if new:
-                os.link(part, target)  # unlike a rename, fails if the name is taken
-                part.unlink()
+                _rename_to_new(part, target)
             else:
                 part.replace(target)
             if durable:
@@ -65,9 +68,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
     process killed at the very end may have removed the old folder and not yet renamed the new one.
     """
     part = path.with_name(path.name + PART)
-    if part.exists():
-        shutil.rmtree(part)
-    part.mkdir(parents=True)
+    with naming(path):
+        if part.exists():
+            shutil.rmtree(part)
+        part.mkdir(parents=True)
     try:
         with naming(path):
             yield part
@@ -85,13 +89,24 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an OSError of the block that names no file, as those of `write` do, name `path`."""
+    """Let an OSError of the block that names no file, as those of `write` do, name `path`. An error that names `path`,
+    one of its folders or a file that becomes it is marked as a failure to write (`is_failed_write`)."""
     try:
         yield
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
+        named, places = str(error.filename), (path.absolute(), path.resolve())
+        own = any(named == str(folder) for place in (path, *places) for folder in place.parents)
+        own = own or named.startswith((str(path), *map(str, places)))
+        if own and not isinstance(error, ConnectionError | TimeoutError):
+            vars(error)[FAILED_WRITE] = True
         raise
+
+
+def is_failed_write(error: OSError) -> bool:
+    """Whether an error says that output cannot be written: by its number, or as `naming` marked it."""
+    return error.errno in WRITE_ERRORS or FAILED_WRITE in vars(error)
 
 
 def _refused_write(folder: Path) -> OSError | None:
@@ -112,16 +127,33 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def require_room_for_sockets(below: str, folder: str | None = None) -> None:
-    """Raises BadInput, which names TMPDIR, if a socket at the path `below` the temporary folder (or another `folder`)
-    would have a longer path than sockets can have."""
+def require_room_for_sockets(below: str, folder: str | None = None, variable: str = "TMPDIR") -> None:
+    """Raises BadInput if a socket at the path `below` the temporary folder (or another `folder`) would have a longer
+    path than sockets can have. `variable`: the environment variable that sets the folder."""
     folder = tempfile.gettempdir() if folder is None else folder
     longest = SOCKET_PATH - len(below)
     if len(os.fsencode(folder)) > longest:
         raise BadInput(
-            f"TMPDIR = {folder}: too long for the sockets in it; set it to a folder of at most {longest} characters, "
-            "such as TMPDIR=/tmp"
+            f"{variable} = {folder}: too long for the sockets in it; set it to a folder of at most {longest} "
+            f"characters, such as {variable}=/tmp"
         )
+
+
+def _rename_to_new(part: Path, target: Path) -> None:
+    """Rename a file. Raises FileExistsError if the name is taken, which a plain rename would replace.
+
+    Without hard links (mounted buckets, FAT), the name is reserved by an empty file, which a process killed at this
+    point leaves behind.
+    """
+    try:
+        os.link(part, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        part.replace(target)
+    else:
+        part.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -43,6 +43,7 @@ Schema = TypeVar("Schema")
 Layer = tuple[str, dict[str, Any]]  # the name of a source of values, and its content as plain data
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 MOST_WHOLE = 2**53  # beyond it, a number is not exact in JSON; sections have their own, lower limits
+MOVED = {"cluster.timeout_s": "limits"}  # old keys: the sections that replace them
 SIMILAR = 0.8  # last parts of two keys: one letter in five wrong, or two of five swapped
 
 
@@ -194,6 +195,8 @@ def _checked(hint: Any, value: Any, source: str, known_keys: Callable[[], list[s
                 while isinstance(content, dict) and content:  # the innermost key identifies the intended key best
                     last, content = next(iter(content.items()))
                     unknown += f".{last}"
+                if (section_now := MOVED.get(unknown)) in known_keys():
+                    raise BadInput(f"{source}: unknown key {unknown}; it was replaced by {section_now}.*")
                 nearest = _nearest(unknown, [*(prefix + path for path in _paths(section)), *known_keys()])
                 raise BadInput(f"{source}: unknown key {unknown}; the nearest known one is {nearest}")
             yield from _checked(hints[name], content, source, known_keys, f"{prefix}{name}")

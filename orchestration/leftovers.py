@@ -15,6 +15,7 @@ import psutil
 BUILD_S = 1800.0
 LEAST_BYTES = 2**20  # smaller files in shared memory, such as semaphores, do not matter
 SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_(\d+)")
+SERVERS = ("raylet", "gcs_server")  # a Ray node runs a raylet, and its head a GCS server too
 
 
 def extensions_folder() -> Path:
@@ -52,13 +53,26 @@ def unmapped_segments(folder: Path) -> list[str]:
 
 
 def orphaned_processes() -> list[str]:
-    """Ray processes of this account whose driver, named by the folder of their session, is dead: "pid name" each."""
-    orphans = []
+    """Ray processes of this account that have outlived their node: "pid name" each.
+
+    A Ray process and its children write stdout into the folder of their session, which names the process that created
+    it. That process alone says little: after `ray start` it has ended, and on a further node it is another machine's.
+    A session with a raylet or a GCS server on this machine is therefore never reported; those of a local session are
+    killed by the kernel with their driver (ray/_private/services.py, `fate_share`).
+    """
+    alive: set[str] = set()
+    sessions: dict[str, re.Match[str]] = {}
     for process in _processes("pid", "name", "cmdline"):
-        session = SESSION.search(" ".join(process.info["cmdline"] or ()))
-        if session and not psutil.pid_exists(int(session[1])):
-            orphans.append(f"{process.pid} {process.info['name']}")
-    return orphans
+        if process.info["name"] in SERVERS:
+            alive.update(match[0] for match in SESSION.finditer(" ".join(process.info["cmdline"] or ())))
+        with contextlib.suppress(OSError):
+            if session := SESSION.search(os.readlink(f"/proc/{process.pid}/fd/1")):
+                sessions[f"{process.pid} {process.info['name']}"] = session
+    return [
+        process
+        for process, session in sessions.items()
+        if session[0] not in alive and not psutil.pid_exists(int(session[1]))
+    ]
 
 
 def _processes(*attributes: str) -> list[psutil.Process]:

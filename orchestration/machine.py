@@ -28,15 +28,12 @@ def version(package: str) -> str | None:
     return None
 
 
-def ray_folder() -> str:
-    """The folder below which Ray keeps its sessions."""
-    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-
-
 def require_short_ray_folder() -> None:
-    """Raises BadInput, which names TMPDIR, if Ray's sockets would have too long a path."""
+    """Raises BadInput, which names RAY_TMPDIR or TMPDIR, if Ray's sockets would have too long a path."""
     session = f"session_2026-01-01_00-00-00_000000_{os.getpid()}"
-    require_room_for_sockets(f"/ray/{session}/sockets/plasma_store", ray_folder())
+    variable = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+    folder = os.environ.get(variable) or "/tmp"
+    require_room_for_sockets(f"/ray/{session}/sockets/plasma_store", folder, variable)
 
 
 def require_memory(object_store_gib: float) -> None:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 
 from evidence.errors import RunFailed
+from evidence.files import is_failed_write
 
 CLOSED = "stdout: is closed; redirect it, to /dev/null if nobody reads it"
 
@@ -99,9 +100,8 @@ def guarded_stdout(lasting: bool) -> Iterator[None]:
 
 
 def is_failed_output(error: OSError) -> bool:
-    """Whether an error comes from the file system or from a pipe, and not from a network or a time limit."""
-    remote = isinstance(error, ConnectionError | TimeoutError) and not isinstance(error, BrokenPipeError)
-    return error.errno is not None and not remote
+    """Whether an error says that output cannot be written. Any other, such as a missing file, is a defect here."""
+    return is_failed_write(error)
 
 
 def described(error: OSError) -> str:

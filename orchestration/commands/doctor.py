@@ -57,5 +57,5 @@ def leftovers(shared_memory: Path) -> list[str]:
         )
     if orphans := orphaned_processes():
         pids = " ".join(orphan.split()[0] for orphan in orphans)
-        lines.append(f"{'leftovers':14}Ray processes of a run that has ended ({', '.join(orphans)}); kill {pids}")
+        lines.append(f"{'leftovers':14}Ray processes whose Ray node has ended ({', '.join(orphans)}); kill {pids}")
     return lines

@@ -54,6 +54,7 @@ MAY_CHANGE = (
 AHEAD = 3  # steps whose rows are made in advance while the ranks train
 MAX_LEFT_OUT_SHARE = 0.5  # of the drawn clips, as for the groups of `ser train`: mostly broken data is a mistake
 CALLS = 3  # calls of a decoding process for one file: digest, first decoder, second decoder
+LONGEST_KEYS = f"start_s, and {CALLS} times frames.timeout_s for each of a step's clips"  # limit the making of rows
 
 
 class TooManyLeftOut(RunFailed):
@@ -280,7 +281,7 @@ def _train(config: SftConfig, run_dir: Path, gang: LearnerGang, source: ray.acto
                 waiting.append(rows_of(step + AHEAD))
             rate = config.schedule.rate(step, config.planned)
             report: RowsReport
-            (report,) = results([report_ref], ["the row source"], "making rows", longest_s, "start_s")
+            (report,) = results([report_ref], ["the row source"], "making rows", longest_s, LONGEST_KEYS)
             for path, reason in report.unreadable:
                 logger.warning("step %d: %s: %s", step + 1, path, reason)
             for path in report.over_budget:

@@ -1,8 +1,8 @@
 """One row of a dataset file, with typed access to its keys; errors name the key.
 
-Guarantees: null and absent are the same, and so is NaN in place of a text, an object or a list; every number is finite;
-every string can be encoded as UTF-8; a media path, as it is written, stays below the media root, and through links too
-where links are not followed; the row records which of its keys were read.
+Guarantees: null, absent and NaN as the value of a key are the same; every number is finite; every string can
+be encoded as UTF-8; a media path, as it is written, stays below the media root, and through links too where links are
+not followed; the row records which of its keys were read.
 """
 
 from __future__ import annotations
@@ -47,15 +47,13 @@ class Row:
 
     def needed(self, key: str) -> Any:
         value = self.value(key)
-        if value is None:
+        if is_null(value):
             raise KeyError(key)
         return value
 
     def text(self, key: str) -> str:
         """A string that is not empty; a finite number is converted."""
         value = self.needed(key)
-        if is_null(value):
-            raise KeyError(key)
         kept = (
             isinstance(value, str | int | float) and not isinstance(value, bool) and value not in (math.inf, -math.inf)
         )
@@ -99,7 +97,7 @@ class Row:
     def optional_amount(self, key: str) -> float | None:
         """A number of 0 or more, or None. A placeholder like -1 for an unknown duration would count as short."""
         value = self.value(key)
-        if value is None:
+        if is_null(value):
             return None
         if (amount := number(value, f"the key '{key}'")) < 0:
             raise ValueError(f"the key '{key}' must be 0 or more, or null if it is unknown, not {value!r:.40}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -50,6 +51,17 @@ def test_a_folder_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
         fill_half(path)
     assert os.listdir(path) == ["second"]
     assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_hard_links_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*paths: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_a_new_file_never_replaces_an_old_one(tmp_path)
 
 
 def test_a_new_file_never_replaces_an_old_one(tmp_path: Path) -> None:

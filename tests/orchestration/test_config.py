@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from omegaconf import MISSING
 
 from evidence.errors import BadInput
+from orchestration.commands.run_files import judging_config
 from orchestration.commands.sft import SftConfig
 from orchestration.config import load_config, to_yaml
 from orchestration.settings import TrainConfig
+from orchestration.supervision.standalone_referee import StandaloneConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,6 +177,15 @@ def test_the_right_key_is_suggested_for_a_misspelt_or_misplaced_one(schema, over
 def test_keys_of_the_same_section_are_suggested_first_options_of_reward_terms_included(override, nearest):
     with pytest.raises(BadInput, match=rf"unknown key .*; the nearest known one is {re.escape(nearest)}$"):
         load_config(TrainConfig, ROOT / "configs/experiment/quickstart.yaml", [override])
+
+
+@pytest.mark.parametrize("schema", [TrainConfig, StandaloneConfig])
+def test_a_key_that_was_replaced_names_what_replaced_it(schema, tmp_path):
+    message = r"run\.yaml: unknown key cluster\.timeout_s; it was replaced by limits\.\*$"
+    with pytest.raises(BadInput, match=message):
+        load_config(schema, write(tmp_path, "run.yaml", "cluster: {timeout_s: 60}\n"))
+    with pytest.raises(BadInput, match=message):
+        judging_config(write(tmp_path, "run.yaml", "cluster: {timeout_s: 60}\npacing: {staleness: 1}\n"), [])
 
 
 def test_option_names_follow_the_recipe_in_force(tmp_path, monkeypatch):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestration.commands.doctor import leftovers, report
-from orchestration.leftovers import BUILD_S, LEAST_BYTES, SESSION, stale_locks, unmapped_segments
+from orchestration.leftovers import BUILD_S, LEAST_BYTES, SERVERS, orphaned_processes, stale_locks, unmapped_segments
 
 
 def test_the_lock_of_a_killed_compilation_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,14 +50,39 @@ def test_shared_memory_that_nothing_uses_is_reported(tmp_path: Path) -> None:
     assert (tmp_path / "unused").exists()
 
 
-def test_a_session_names_its_driver() -> None:
-    found = SESSION.search("raylet --session=/tmp/ray/session_2026-11-26_21-18-00_123456_4711/sockets/raylet")
-    assert found is not None
-    assert found[1] == "4711"
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """(pid, logs folder) of a process that writes its stdout into the session of a driver that has ended."""
+    with subprocess.Popen(["true"]) as driver:
+        driver.wait()
+    logs = tmp_path / f"session_2026-11-26_21-18-00_123456_{driver.pid}/logs"
+    logs.mkdir(parents=True)
+    with (logs / "worker.out").open("w") as out, subprocess.Popen(["sleep", "60"], stdout=out) as process:
+        yield process.pid, logs
+        process.kill()
+
+
+def test_a_ray_process_whose_node_has_ended_is_reported(worker: tuple[int, Path], tmp_path: Path) -> None:
+    pid, _ = worker
+    assert f"{pid} sleep" in orphaned_processes()
+    (line,) = (line for line in leftovers(tmp_path) if "kill " in line)
+    assert str(pid) in line.partition("kill ")[2].split()
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_cluster_started_with_ray_start_is_not(worker: tuple[int, Path], tmp_path: Path, name: str) -> None:
+    pid, logs = worker
+    (tmp_path / name).symlink_to(str(shutil.which("tail")))
+    command = [tmp_path / name, "-f", logs / "worker.out"]
+    with (logs / f"{name}.out").open("w") as out, subprocess.Popen(command, stdout=out) as server:
+        reported = {int(orphan.split()[0]) for orphan in orphaned_processes()}
+        server.kill()
+    assert not reported & {pid, server.pid}
+    assert f"{pid} sleep" in orphaned_processes()
 
 
 @pytest.mark.parametrize("key", ["TMPDIR", "RAY_TMPDIR"])
 def test_a_temporary_folder_too_long_for_sockets_is_a_problem(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv(key, "/tmp/" + "x" * 50)
-    assert any(problem.startswith("TMPDIR = /tmp/xxx") for problem in report()[1])
+    assert any(problem.startswith(f"{key} = /tmp/xxx") and f"such as {key}=/tmp" in problem for problem in report()[1])

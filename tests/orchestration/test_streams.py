@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from evidence.errors import RunFailed
+from evidence.files import whole_file
 from orchestration import cli
 from orchestration.streams import described, is_failed_output
 
@@ -118,12 +119,32 @@ def test_an_error_of_a_file_names_it(
 
 
 @pytest.mark.parametrize(
-    "error", [TimeoutError(110, "timed out"), ConnectionRefusedError(111, "refused"), OSError("x")]
+    "error",
+    [
+        TimeoutError(110, "timed out"),
+        ConnectionRefusedError(111, "refused"),
+        OSError("x"),
+        FileNotFoundError(2, "No such file or directory", "assets/a"),
+        PermissionError(13, "Permission denied", "/etc/shadow"),
+    ],
 )
 def test_other_errors_keep_their_stack_trace(failing: Callable[[BaseException], int], error: OSError) -> None:
     assert not is_failed_output(error)
     with pytest.raises(type(error)):
         failing(error)
+
+
+def test_an_error_of_the_file_that_is_written_is_one_line(
+    failing: Callable[[BaseException], int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(PermissionError) as raised, whole_file(path) as part:
+        raise PermissionError(13, "Permission denied", str(part))
+    assert failing(raised.value) == 1
+    assert capsys.readouterr().err.startswith(f"ser: {path}")
+    with pytest.raises(PermissionError) as raised, whole_file(path):
+        raise PermissionError(13, "Permission denied", "/videos/a.mp4")
+    assert not is_failed_output(raised.value)
 
 
 def test_an_error_of_an_actor_is_one_line(

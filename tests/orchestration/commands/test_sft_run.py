@@ -9,12 +9,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from orchestration import cli
+from orchestration.commands import sft as command
+from orchestration.supervision.waiting import ActorLost, no_answer
+from rollout.dataset.mix import DataShare
 from rollout.dataset.shapes import make_shapes
 
 pytestmark = pytest.mark.slow
@@ -31,6 +35,22 @@ def sft(folder: Path, data: Path, *more: str) -> None:
     ]
     env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     subprocess.run(command, cwd=ROOT, check=True, timeout=300, env=env)
+
+
+def test_the_limit_of_the_row_source_names_every_key_that_sets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def expire(refs: object, actors: object, doing: str, seconds: float, key: str) -> None:
+        raise ActorLost(no_answer("the row source", doing, seconds, key))
+
+    monkeypatch.setattr(command, "results", expire)
+    config = command.SftConfig(stages=[command.Stage([DataShare("a.json")], 1)], clips=2, wandb="disabled")
+    source = Mock()
+    source.micro_batches.options.return_value.remote.return_value = [None] * (config.ranks + 1)
+    with pytest.raises(
+        ActorLost, match=r"1260 s .*\(limits\.start_s, and 3 times frames\.timeout_s for each of a step"
+    ):
+        command._train(config, tmp_path, Mock(), source, 0)
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:

@@ -185,6 +185,12 @@ def test_a_wrong_value_is_refused_and_its_key_named(
     assert all(word in message for word in ["sample 2: ", *words]), message
 
 
+@pytest.mark.parametrize("key", ["duration", "fps", "image_size"])
+def test_nan_in_place_of_a_number_is_null(tmp_path: Path, key: str) -> None:
+    null, nan = (list(DatasetFile(write(tmp_path, [ROWS["ser"][0] | {key: v}]), "ser")) for v in (None, float("nan")))
+    assert nan == null
+
+
 @pytest.mark.parametrize("value", [None, float("nan")])
 @pytest.mark.parametrize("name", ROWS.keys() - {"time-r1"})  # Time-R1's answer is a required time span
 def test_a_row_without_its_answer_is_read_and_written(tmp_path: Path, name: str, value: float | None) -> None:
