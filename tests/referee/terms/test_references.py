@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from views import answered, sample, view
 
 from evidence.types import Sample
 from referee.terms.answers import accuracy, choice, closeness, exact, numeric, reference_of
 from referee.terms.choices import right_choices
 from referee.terms.references import unscorable
+from referee.terms.rouge import MOST_WORDS, rouge
 
 OPTIONS = ("A. a plate", "B. a cup")
 
@@ -143,6 +146,23 @@ def test_an_empty_reference_makes_no_answer_right() -> None:
 )
 def test_references_that_an_answer_satisfies(of: Sample) -> None:
     assert unscorable(of) is None
+
+
+@pytest.mark.parametrize("reference", ["B\nin the middle", "B\n[6.0, 2.0]", "B\n[2.0, 2.0]"])
+def test_a_temporal_choice_needs_an_interval_in_order(reference: str) -> None:
+    of = sample("temporal QA (MCQ)", reference, options=OPTIONS)
+    assert (unscorable(of) or "").endswith("holds no interval in order")
+
+
+@given(st.text("aB7é杯̀ ̈?!.½ⅷ\n", max_size=6))
+def test_free_form_references_earn_something_if_they_have_a_word(text: str) -> None:
+    of = sample("free-form", text)
+    assert (unscorable(of) is None) == (rouge(reference_of(of), reference_of(of)) > 0)
+
+
+def test_rouge_compares_a_bounded_number_of_words() -> None:
+    text = " ".join(f"w{number}" for number in range(MOST_WORDS))
+    assert rouge(text + " and more", text) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
