@@ -6,7 +6,9 @@ and to the reward.
 
 - A moment is a number or a clock (`1:02`, `1:02:03`), optionally with a unit: s, sec, secs, second or seconds.
 - An interval is `A to B` or `A - B`; `between A and B`; in prose without time tags also `[A, B]`, `(A, B)`, and a text
-  that is nothing but `A, B`. Other numbers with a comma or an "and" between them are not an interval.
+  that is nothing but `A, B`. Other numbers with a comma or an "and" between them are not an interval. In prose the unit
+  may also be minutes or hours, of one end or of both. Numbers with another unit (%, m, ms, days, frames) or in a chain
+  of three (`2024-11-26`), and times of two units (`1 min 5 s`), are not intervals.
 - A quantity is a number that may have a sign, thousands separators, a currency sign or a unit, or be a fraction.
 
 Guarantees: no function raises, whatever the text, and each takes time linear in the text's length. Official scorers of
@@ -36,15 +38,26 @@ TO_TAG = re.compile(rf"{SECONDS}{TO}")
 AND_TAG = re.compile(rf"{SECONDS}\s*(?i:and)\s*")
 BETWEEN = re.compile(r"(?i:\bbetween)\s{0,8}$")
 BETWEEN_CHARS = 16  # enough for the word and its whitespace
-PLAIN = rf"({CLOCK}|{DIGITS}){SECONDS}"
-PLAIN_PAIR = rf"{PLAIN}\s*,\s*{PLAIN}"
-PLAIN_INTERVAL = re.compile(
-    rf"(?<![\w.-])(?:{PLAIN}{TO}{PLAIN}(?![\w:])|(?i:between)\s+{PLAIN}\s*(?i:and)\s*{PLAIN}(?![\w:]))"
-    rf"|[\[(]\s*{PLAIN_PAIR}\s*[\])]"
-)
-ONLY_PAIR = re.compile(rf"\s*{PLAIN_PAIR}\s*\.?\s*")
-
+# Prose: the first letter of a unit gives its seconds.
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
+UNIT = r"(?i:(s(?:ec(?:ond)?s?)?|min(?:ute)?s?|h(?:(?:ou)?rs?)?)\b\.?)(?! {1,8}[0-9])"
 CURRENCIES = "$€£¥₹₩₽"
+PLAIN = rf"({CLOCK}|{DIGITS})(?:\s*{UNIT})?"
+PLAIN_PAIR = rf"{PLAIN}\s*,\s*{PLAIN}"
+# Numbers that go on before or after are dates, versions or amounts (`1-2-3`, `2.5.1`, `1,000 to 2,000`).
+ALONE = rf"(?<![\w./{CURRENCIES}-])(?!(?<=[0-9],)[0-9]{{3}}(?![0-9]))"
+ENDED = r"(?![\w:/]|\.[0-9]|,[0-9]{3}(?![0-9])|\s{0,8}[-–—]\s{0,8}[0-9])"
+OF_TIME = r"(?!\s{0,8}(?:[%‰]|(?i:percent|m|ms|milliseconds?|min(?:ute)?s?|h(?:(?:ou)?rs?)?|days?|frames?)\b))"
+# Six pairs of number and unit, of which two match, and the unit after a bracket.
+PLAIN_INTERVAL = re.compile(
+    rf"{ALONE}(?:{PLAIN}{TO}{PLAIN}|(?i:between)\s+{PLAIN}\s*(?i:and)\s*{PLAIN}){ENDED}{OF_TIME}"
+    rf"|[\[(]\s*{PLAIN_PAIR}\s*[\])](?:\s*{UNIT})?{OF_TIME}"
+)
+ONLY_PAIR = re.compile(rf"\s*{PLAIN_PAIR}\s*(?:\.\s*)?")
+# Before an interval: it would be the rest of a chain (`1 - 2 - 3`) or of a time of two units (`1 minute 5 seconds`).
+CONTINUED = re.compile(r"[0-9](?:\s{0,8}[-–—]\s{0,8}| {0,8}(?i:min(?:ute)?s?|h(?:(?:ou)?rs?)?) {1,8})$")
+CONTINUED_CHARS = 24
+
 THOUSANDS = r"[0-9]{1,3}(?:,[0-9]{2,3}){0,3},[0-9]{3}(?:\.[0-9]{0,20})?"
 QUANTITY = re.compile(
     rf"(?P<sign>[+-]?)(?:\s*(?P<currency>[{CURRENCIES}]))?\s*(?:"
@@ -59,7 +72,11 @@ NOT_UNITS = {
     *("and", "or", "to", "plus", "minus", "times", "x", "k", "half", "point"),
     *("dozen", "hundred", "thousand", "million", "billion", "trillion"),
     *("dozens", "hundreds", "thousands", "millions", "billions", "trillions"),
+    *("mn", "mln", "mil", "bn", "bln", "tn", "trn", "lakh", "lakhs", "crore", "crores", "squared", "cubed"),
+    *("tenth", "tenths", "hundredth", "hundredths", "thousandth", "thousandths", "millionth", "millionths"),
 }
+# Other words for the same unit.
+SAME_UNIT = {"percent": "%", "dollar": "$", "euro": "€", "feet": "foot", "inche": "inch"}
 CHINESE_MULTIPLIERS = frozenset("十百千万萬亿億兆半点點")
 
 
@@ -75,7 +92,8 @@ NO_TIME = ReadTime(None, None, "no time")
 
 
 class Quantity(NamedTuple):
-    """A number and its unit, currency or percent sign as plain lower-case text, empty without one."""
+    """A number and its unit, currency or percent sign as plain text in the singular, empty without one; in lower case
+    except for single letters (5 M is not 5 m)."""
 
     value: float
     unit: str
@@ -111,10 +129,30 @@ def tags_form_interval(text: str, first: tuple[int, int], second: int) -> bool:
 
 
 def plain_intervals(text: str) -> list[Interval]:
-    """Every interval in a text without time tags, in order, in seconds; reversed ones included."""
-    matches = [ONLY_PAIR.fullmatch(text)]
-    ends = [[end for end in m.groups() if end] for m in (matches if matches[0] else PLAIN_INTERVAL.finditer(text)) if m]
-    return [(seconds(start), seconds(stop)) for start, stop in ends]
+    """Every interval in a text without time tags, in seconds; reversed ones included. In the order of the text, except
+    that those with a unit of time or a clock precede bare numbers: `3-5 people, from 10 to 12 s`."""
+    pair = ONLY_PAIR.fullmatch(text)
+    read = [
+        _interval(match)
+        for match in ([pair] if pair else PLAIN_INTERVAL.finditer(text))
+        if not CONTINUED.search(text[max(0, match.start() - CONTINUED_CHARS) : match.start()])
+    ]
+    return [interval for interval, _ in sorted(read, key=lambda item: not item[1])]
+
+
+def _interval(match: re.Match[str]) -> tuple[Interval, bool]:
+    """(interval in seconds, whether it is written as a time). A unit at one end, or after brackets, counts for both."""
+    groups = match.groups()
+    (start, first), (stop, last) = [pair for pair in zip(groups[0:12:2], groups[1:12:2]) if pair[0]]
+    after = next(iter(groups[12:]), None)
+    ends = _plain_seconds(start, first or after or last), _plain_seconds(stop, last or after or first)
+    return ends, ":" in start + stop or any((first, last, after))
+
+
+def _plain_seconds(number: str, unit: str | None) -> float:
+    """Seconds of a number with its unit. A clock has its own: `1:02 minutes` is 62 s, `1:02 hours` 62 minutes."""
+    factor = UNIT_SECONDS[unit[0].lower()] if unit else 1
+    return seconds(number) * max(1.0, factor / 60 ** number.count(":"))
 
 
 def quantity(text: str) -> Quantity | None:
@@ -134,9 +172,15 @@ def quantity(text: str) -> Quantity | None:
     value = _value(match)
     if value is None or not _is_unit(after) or (match["currency"] and after):
         return None
-    unit = match["currency"] or " ".join(after.casefold().split())
-    unit = unit.removesuffix("s") if len(unit) > 2 else unit  # 1 meter, 2 meters
+    unit = match["currency"] or " ".join(map(_singular, after.split()))
     return Quantity(-value if match["sign"] == "-" else value, unit)
+
+
+def _singular(word: str) -> str:
+    """A word of a unit in the form in which units are compared: 1 meter, 2 meters."""
+    word = word.casefold() if len(word) > 1 else word
+    word = word.removesuffix("s") if len(word) > 2 else word
+    return SAME_UNIT.get(word, word)
 
 
 def _value(match: re.Match[str]) -> float | None:

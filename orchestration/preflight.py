@@ -19,7 +19,7 @@ from orchestration.settings import TrainConfig
 from referee.reward.settings import RewardConfig
 from referee.service.engine_backend import scale_token_ids
 from referee.service.sources import RefereeSource, read_calibration
-from referee.terms.references import unscorable
+from referee.terms.references import READ_REFERENCE, unscorable
 from referee.verification import VerificationConfig
 from rollout.dataset.media import decoded
 from rollout.dataset.mix import DataFile, Mixture
@@ -55,9 +55,9 @@ def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     parts, examples = zip(*(readable_samples(share, config.contract, config.frames) for share in shares))
     train = Mixture(parts, [share.weight for share in shares], config.seed)
     require_tasks(config.reward, train.items)
-    require_scorable("data.train", list(train.items), config.data.max_unscorable)
+    require_scorable(config.reward, "data.train", list(train.items), config.data.max_unscorable)
     heldout = heldout_samples(config)
-    require_scorable("data.heldout", heldout, config.data.max_unscorable)
+    require_scorable(config.reward, "data.heldout", heldout, config.data.max_unscorable)
     require_tiles(encoder.tile, config.contract, "policy")
     for source in config.model.referee:
         require_referee(source, config.contract, config.verification)
@@ -148,9 +148,11 @@ def require_tasks(reward: RewardConfig, samples: Iterable[Sample]) -> None:
             log.warning("%s", message)
 
 
-def require_scorable(key: str, samples: Sequence[Sample], most: float) -> None:
+def require_scorable(reward: RewardConfig, key: str, samples: Sequence[Sample], most: float) -> None:
     """Require that at most a share of `most` of the samples of `key` have references that no answer can satisfy; log a
-    warning if there are any."""
+    warning if there are any. Only samples are checked to which a built-in term applies that reads the reference."""
+    reading = [term for name, term in reward.terms.items() if (term.use or name) in READ_REFERENCE]
+    samples = [s for s in samples if any(not term.tasks or s.task in term.tasks for term in reading)]
     reasons = [f"sample {s.id}: {reason}" for s in samples if (reason := unscorable(s)) is not None]
     if not reasons:
         return

@@ -14,6 +14,7 @@ from evidence.grammar import Completion
 from evidence.types import Claim, FrameInfo, Sample, Verdict
 from referee.reward.graph import RewardGraph
 from referee.reward.ser import Ser
+from referee.terms.answers import reference_of
 from referee.terms.view import GroupView
 
 
@@ -57,9 +58,11 @@ async def ask_judgements(
     """The text judge's score for each answer. A completion without an answer, or to a sample without one, scores 0 and
     is not sent."""
 
+    reference = reference_of(sample)
+
     async def score(answer: str | None) -> float | None:
-        if answer is None or not sample.answer:
+        if answer is None or not reference.strip():
             return 0.0
-        return await referee.judge(sample.asked, sample.answer, answer)
+        return await referee.judge(sample.asked, reference, answer)
 
     return tuple(await asyncio.gather(*(score(completion.answer) for completion in completions)))

@@ -20,7 +20,7 @@ from evidence.types import Box, BoxSpace, Sample
 from referee.terms.choices import letter, right_choices
 from referee.terms.rouge import rouge
 from referee.terms.view import GroupView, needs
-from referee.terms.words import words
+from referee.terms.words import plain, words
 
 Rule = Callable[..., float]  # (answer, reference); rules for choices also take `options`
 
@@ -46,7 +46,7 @@ MRA_ERRORS = tuple((10 - i) / 20 for i in range(10))
 
 def exact(answer: str, reference: str) -> float:
     """1 if the texts are equal except for case, runs of whitespace and a final full stop; else 0."""
-    return float(_plain(answer) == _plain(reference))
+    return float(plain(answer) == plain(reference))
 
 
 def choice(answer: str, reference: str, options: Sequence[str] = ()) -> float:
@@ -190,10 +190,6 @@ def _each(view: GroupView, rule: Rule) -> list[float]:
         rule = partial(rule, options=view.sample.options)
     answers: Sequence[str | None] = [completion.answer for completion in view.completions]
     return [0.0 if answer is None else rule(answer, reference) for answer in answers]
-
-
-def _plain(answer: str) -> str:
-    return " ".join(answer.casefold().split()).removesuffix(".").rstrip()
 
 
 def _numbers(answer: str, reference: str) -> tuple[float, float] | None:

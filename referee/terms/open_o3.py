@@ -13,14 +13,14 @@ Terms that apply to each task:
 from __future__ import annotations
 
 import math
-import re
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Literal
 
 from evidence.answers import times
 from evidence.errors import BadInput
 from evidence.geometry import convert, iou
-from evidence.grammar import DEGENERATE, Completion
+from evidence.grammar import DEGENERATE, Completion, Element, elements, read_box
+from evidence.numbers import read_time
 from evidence.types import NORMALISED, Box, Claim, FrameInfo, Sample
 from referee.terms.answers import accuracy, answered_box, interval, rule_of, true_box, true_span
 from referee.terms.view import GroupView, needs
@@ -29,8 +29,6 @@ VISUAL_QA = "visual QA"
 SPATIO_TEMPORAL_QA = "temporal-spatial free-form QA"
 TEMPORAL_QA = ("temporal QA", "temporal QA (MCQ)")
 FRAME_TAGS, EVIDENCE_TAGS = ("think", "answer"), ("obj", "t", "box")
-# As in the released code, which takes objects of one word only.
-OBJECT_AND_BOX = re.compile(r"<obj>([^<>]*)</obj><box>(\[[^<>]*\])</box>")
 
 
 def ans_acc(view: GroupView) -> list[float]:
@@ -58,8 +56,8 @@ def open_o3_format(view: GroupView) -> list[float]:
     balance; 1 if the evidence that the task requires is there, or the task requires none; else .5.
 
     Required evidence: two times in the thought for temporal tasks; an object, a box and a time in the thought for
-    temporal-spatial free-form QA; for visual QA either that, or an object and its box anywhere in the completion. Tags
-    without content are no evidence.
+    temporal-spatial free-form QA; for visual QA either that, or an object and its box anywhere in the completion. Only
+    tags that are closed, not inside their like and readable count: an object has a letter or digit, a box four numbers.
     """
     return [_form(view.sample.task, text, completion) for text, completion in zip(view.texts, view.completions)]
 
@@ -168,13 +166,15 @@ def _form(task: str, text: str, completion: Completion) -> float:
         return 0.0
     if not _balanced(completion.think, EVIDENCE_TAGS):
         return 0.0
-    filled = {tag: _filled(completion.think, tag) for tag in EVIDENCE_TAGS}
+    evidence = _readable(completion.think)
+    all_kinds = {element[0] for element in evidence} == set(EVIDENCE_TAGS)
     if task in TEMPORAL_QA:
-        has_evidence = filled["t"] >= 2
+        tags = [completion.think.count("<t>", start, end) for name, _, start, end in evidence if name == "t"]
+        has_evidence = sum(tags) >= 2
     elif task == VISUAL_QA:
-        has_evidence = all(filled.values()) or any(map(_has_content, OBJECT_AND_BOX.findall(text)))
+        has_evidence = all_kinds or any(_object_and_box(*pair) for pair in pairwise(_readable(text)))
     elif task == SPATIO_TEMPORAL_QA:
-        has_evidence = all(filled.values())
+        has_evidence = all_kinds
     else:
         has_evidence = True
     return 1.0 if has_evidence else 0.5
@@ -189,13 +189,29 @@ def _nested(text: str) -> bool:
     return any(f"</{tag}>" not in part for tag in FRAME_TAGS for part in text.split(f"<{tag}>")[1:])
 
 
-def _filled(text: str, tag: str) -> int:
-    """The number of tags of that kind that hold a letter or a digit."""
-    return sum(_has_content(part.partition(f"</{tag}>")[:1]) for part in text.split(f"<{tag}>")[1:])
+def _readable(text: str) -> list[Element]:
+    """The evidence tags of `text` that are closed, not inside their like, and hold what they should."""
+    kept, depth, checked = [], dict.fromkeys(EVIDENCE_TAGS, 0), dict.fromkeys(EVIDENCE_TAGS, 0)
+    for element in elements(text):
+        name, content, start, _ = element
+        depth[name] += text.count(f"<{name}>", checked[name], start) - text.count(f"</{name}>", checked[name], start)
+        checked[name] = start
+        if content is not None and depth[name] == 0 and _holds(name, content):
+            kept.append(element)
+    return kept
 
 
-def _has_content(contents: tuple[str, ...]) -> bool:
-    return all(any(map(str.isalnum, content)) for content in contents)
+def _holds(name: str, content: str) -> bool:
+    if name == "obj":
+        return "<" not in content and any(map(str.isalnum, content))
+    return (read_time(content).time if name == "t" else read_box(content).box) is not None
+
+
+def _object_and_box(first: Element, second: Element) -> bool:
+    """Whether an object is followed at once by its box in brackets, as in the released code, which however takes
+    objects of one word only."""
+    bracketed = (second[1] or "").startswith("[") and (second[1] or "").endswith("]")
+    return (first[0], second[0]) == ("obj", "box") and first[3] == second[2] and bracketed
 
 
 def _thought_times(completion: Completion) -> list[float]:

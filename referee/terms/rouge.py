@@ -13,12 +13,13 @@ from referee.terms.words import letter_words
 
 WORDS_KEPT = 1 << 16
 TEXTS_KEPT = 1 << 10
+MOST_WORDS = 1 << 10  # the longest common subsequence takes time in proportion to the product of both lengths
 
 
 def rouge(answer: str, reference: str) -> float:
     """Similarity in [0, 1]. Texts in ASCII are divided into words by rouge_score, of letters a-z and digits; others by
     their script (referee.terms.words). With a reference of one word it is at most 2/3, since one word has no
-    ROUGE-2."""
+    ROUGE-2. Of each text the first MOST_WORDS words are compared."""
     scores = _scorer().score(reference, answer)
     return float(sum(score.fmeasure for score in scores.values()) / len(scores))
 
@@ -34,7 +35,7 @@ def _scorer() -> Any:
 
         stem = staticmethod(lru_cache(WORDS_KEPT)(PorterStemmer().stem))
         tokenize = staticmethod(
-            lru_cache(TEXTS_KEPT)(lambda text: letter_words(text, partial(tokenize, stemmer=Stems)))
+            lru_cache(TEXTS_KEPT)(lambda text: letter_words(text, partial(tokenize, stemmer=Stems))[:MOST_WORDS])
         )
 
     return RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=Stems)

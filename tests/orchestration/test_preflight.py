@@ -30,6 +30,7 @@ from referee.reward.settings import RewardConfig, TermConfig
 from referee.service.sources import RefereeSource
 from referee.verification import VerificationConfig
 
+ACCURACY = RewardConfig(terms={"acc": TermConfig(use="accuracy")})
 KEY = "cluster.frames_gib"
 PLAIN = SamplingContract(frames=8, max_pixels=3136)
 WITH_KEYS = SamplingContract(frames=8, max_pixels=3136, key_frames=True)
@@ -113,12 +114,20 @@ def test_references_that_nothing_satisfies_are_warned_about_and_refused_above_th
 ) -> None:
     good, bad = (Sample(f"n{a}", "s", "numerical", "q", a, video_path="a.mp4") for a in ("5 m", "some"))
     with caplog.at_level(logging.WARNING):
-        require_scorable("data.train", [good] * 20, 0.0)
+        require_scorable(ACCURACY, "data.train", [good] * 20, 0.0)
         assert not caplog.messages
-        require_scorable("data.train", [good] * 19 + [bad], 0.05)
+        require_scorable(ACCURACY, "data.train", [good] * 19 + [bad], 0.05)
     assert "data.train: 1 of 20 samples (5.00%) have a reference that no answer can satisfy" in caplog.messages[0]
     assert "sample nsome: the answer 'some' is not a plain number" in caplog.messages[0]
     with pytest.raises(
         BadInput, match=r"^data\.heldout: 2 of 20 .*`ser data check` .*raise data\.max_unscorable \(0\.05\)"
     ):
-        require_scorable("data.heldout", [good] * 18 + [bad] * 2, 0.05)
+        require_scorable(ACCURACY, "data.heldout", [good] * 18 + [bad] * 2, 0.05)
+
+
+def test_references_that_no_term_reads_are_not_checked() -> None:
+    bad = Sample("n", "s", "numerical", "q", "some", video_path="a.mp4")
+    require_scorable(RewardConfig(terms={"ser": TermConfig(), "format": TermConfig(use="claim_format")}), "k", [bad], 0)
+    require_scorable(RewardConfig(terms={"acc": TermConfig(use="accuracy", tasks=["OCR"])}), "k", [bad], 0)
+    with pytest.raises(BadInput, match="1 of 1 samples"):
+        require_scorable(RewardConfig(terms={"accuracy": TermConfig(tasks=["numerical"])}), "k", [bad], 0)

@@ -57,6 +57,14 @@ def test_a_completion_without_an_answer_scores_0_and_is_not_sent_to_the_judge() 
     assert not referee.verified
 
 
+def test_the_judge_sees_the_answer_of_a_reference_in_prose() -> None:
+    graph = RewardGraph(RewardConfig(terms={"text_judge": TermConfig()}))
+    for answer, judged in (("It is <answer>left</answer>.", ["left"]), ("None: <answer> </answer>", []), (" ", [])):
+        referee = Referee()
+        asyncio.run(answered(view(sample(answer=answer), WITH_CLAIM), graph, referee, FRAMES, None))
+        assert [reference for _, reference, _ in referee.judged] == judged
+
+
 def test_an_answer_to_a_sample_without_one_scores_0_and_is_not_sent_to_the_judge() -> None:
     referee, group = Referee(), view(sample(answer=""), WITH_CLAIM)
     graph = RewardGraph(RewardConfig(terms={"text_judge": TermConfig()}))

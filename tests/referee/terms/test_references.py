@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from views import answered, sample, view
 
 from evidence.types import Sample
-from referee.terms.answers import accuracy, choice, closeness, numeric, reference_of
+from referee.terms.answers import accuracy, choice, closeness, exact, numeric, reference_of
+from referee.terms.choices import right_choices
 from referee.terms.references import unscorable
+from referee.terms.rouge import MOST_WORDS, rouge
 
 OPTIONS = ("A. a plate", "B. a cup")
 
@@ -34,6 +38,47 @@ OPTIONS = ("A. a plate", "B. a cup")
 def test_the_option_that_a_reference_means(reference: str, options: tuple[str, ...], right: str, wrong: str) -> None:
     assert (choice(right, reference, options), choice(wrong, reference, options)) == (1, 0)
     assert accuracy(answered(sample("multiple choice", reference, options=options), right, wrong)) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("reference", "options", "right"),
+    [
+        ("B", ("A. C", "B. A", "C. B"), {"B"}),  # a label, although it is also the text of an option
+        ("B", ("A. B", "B. A"), {"B"}),
+        ("B", ("C", "A", "B"), {"B"}),
+        ("4", ("3", "4"), {"4", "B"}),  # no label here
+        ("2", ("1. x", "2. y"), {"2"}),
+        ("2. y", ("1. x", "2. y"), {"2. y", "2"}),
+        ("y", ("(3) x", "(2) y"), {"y", "2"}),
+        ("C", ("A. x", "C. y"), {"C"}),
+        ("B", ("A. x", "C. y"), set()),
+        ("B. x", ("B. x", "A. y"), {"B. x", "B"}),
+        ("y", ("A. x", "y"), {"y"}),
+        ("B - y", ("A - x", "B - y"), {"B - y", "B"}),
+        ("Option B", ("A. x", "B. y"), {"Option B", "B"}),
+        ("option b: y", ("Option A: x", "Option B: y"), {"option b: y", "B"}),
+        ("(B).", ("A. x", "B. y"), {"(B)", "B"}),
+        ("Option B", (), {"Option B", "B"}),
+        ("AC", ("A. x", "B. y", "C. z"), {"AC"}),
+        ("A, C", ("A. x", "B. y", "C. z"), {"A, C"}),
+        ("A and C", ("A. x", "B. y", "C. z"), {"A and C"}),
+        ("AD", ("A. x", "B. y", "C. z"), set()),
+        ("AA", ("A. x", "B. y", "C. z"), set()),
+        ("J. Roe", ("J. Doe", "J. Roe"), {"J. Roe", "B"}),
+        ("2.5 m", ("1.5 m", "2.5 m"), {"2.5 m", "B"}),
+        ("2:30", ("1:30", "2:30"), {"2:30", "B"}),
+        ("B", ("A.M.", "P.M."), {"B"}),
+    ],
+)
+def test_the_labels_of_options_are_those_they_are_written_with(
+    reference: str, options: tuple[str, ...], right: set[str]
+) -> None:
+    assert right_choices(reference, options) == right
+
+
+def test_an_accent_may_be_a_character_of_its_own() -> None:
+    assert exact("cafe\u0301", "caf\u00e9") == 1
+    assert choice("A", "cafe\u0301", ("A. caf\u00e9", "B. the\u0301")) == 1
 
 
 @pytest.mark.parametrize(
@@ -101,6 +146,23 @@ def test_an_empty_reference_makes_no_answer_right() -> None:
 )
 def test_references_that_an_answer_satisfies(of: Sample) -> None:
     assert unscorable(of) is None
+
+
+@pytest.mark.parametrize("reference", ["B\nin the middle", "B\n[6.0, 2.0]", "B\n[2.0, 2.0]"])
+def test_a_temporal_choice_needs_an_interval_in_order(reference: str) -> None:
+    of = sample("temporal QA (MCQ)", reference, options=OPTIONS)
+    assert (unscorable(of) or "").endswith("holds no interval in order")
+
+
+@given(st.text("aB7é杯̀ ̈?!.½ⅷ\n", max_size=6))
+def test_free_form_references_earn_something_if_they_have_a_word(text: str) -> None:
+    of = sample("free-form", text)
+    assert (unscorable(of) is None) == (rouge(reference_of(of), reference_of(of)) > 0)
+
+
+def test_rouge_compares_a_bounded_number_of_words() -> None:
+    text = " ".join(f"w{number}" for number in range(MOST_WORDS))
+    assert rouge(text + " and more", text) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

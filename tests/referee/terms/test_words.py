@@ -58,6 +58,13 @@ def test_ocr_counts_characters_where_there_are_no_spaces() -> None:
     assert ocr("the quick dog", "the quick fox") == pytest.approx(2 / 3)
 
 
+def test_an_accent_is_the_same_as_one_character_and_as_two() -> None:
+    composed, decomposed = "caf\u00e9 cr\u00e8me", "cafe\u0301 cre\u0300me"
+    assert words(decomposed) == words(composed) == ["caf\u00e9", "cr\u00e8me"]
+    assert ocr(decomposed, composed) == ocr(composed, decomposed) == 1
+    assert rouge(decomposed, composed) == pytest.approx(1)
+
+
 def test_words_of_a_thought() -> None:
     assert words("I see, twice: 3.5 m — there") == ["I", "see,", "twice:", "3.5", "m", "—", "there"]
     assert words("我看见，一个iPhone 手机。") == ["我", "看", "见，", "一", "个", "iPhone", "手", "机。"]
