@@ -100,3 +100,10 @@ def test_the_kl_penalty_is_weighted_by_a_bounded_ratio() -> None:
     # k2 = 100^2 / 2, so its gradient is 100; the clipped objective has none.
     assert result.loss.item() == pytest.approx(-1.2 + 0.1 * TOP * 5000, rel=1e-5)
     assert gradient == [pytest.approx(0.1 * TOP * 100, rel=1e-5)]
+
+
+def test_an_infinite_log_ratio_stays_visible() -> None:
+    values = bounded_ratio(torch.tensor([torch.inf, -torch.inf, torch.nan])).value
+    assert values[0] == torch.inf
+    assert values[1] == 0
+    assert values[2].isnan()
