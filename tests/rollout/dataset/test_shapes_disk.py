@@ -16,7 +16,7 @@ from rollout.dataset import shapes
 def test_a_clip_that_is_cut_off_is_not_whole(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     rng = np.random.default_rng(0)
-    shapes.write_clip(path, shapes.draw_shapes(rng), rng)
+    shapes.write_clip(path, shapes.draw_shapes(rng), rng, *shapes.rate_of(0))
     data = path.read_bytes()
     assert shapes.whole_mp4(data)
     assert not any(shapes.whole_mp4(data[:size]) for size in (0, 7, 100, len(data) // 2, len(data) - 1))
