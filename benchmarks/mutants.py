@@ -23,7 +23,7 @@ BESIDE = ("configs", "assets", "benchmarks", "docs", "install", "README.md")
 
 
 def main(chosen: list[str]) -> None:
-    tests_of = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutants"]
+    tests_of = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutants"]
     unknown = [module for module in chosen if module not in tests_of]
     if unknown:
         sys.exit(f"mutants: {', '.join(unknown)}: not listed in [tool.mutants] of pyproject.toml")
@@ -50,14 +50,14 @@ def survivors_of(module: str, tests: list[str]) -> tuple[dict[str, list[str]], i
         "pytest_add_cli_args": ("-m", "not slow", "-p", "no:cacheprovider"),
     }
     lines = [f"{key} =\n    " + "\n    ".join(values) for key, values in settings.items()]
-    (TREE / "setup.cfg").write_text("\n".join(["[mutmut]", *lines]) + "\n")
-    with (TREE / "mutmut.log").open("w") as log:
+    (TREE / "setup.cfg").write_text("\n".join(["[mutmut]", *lines]) + "\n", encoding="utf-8")
+    with (TREE / "mutmut.log").open("w", encoding="utf-8") as log:
         # With more threads, torch's pool would not survive the forks of mutmut.
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, "-m", "mutmut", "run"], cwd=TREE, env=environment, stdout=log, stderr=log)
     os.chdir(TREE)  # where mutmut looks for its files
     meta = Path("mutants", f"{module}.meta")
-    results = json.loads(meta.read_text())["exit_code_by_key"] if meta.exists() else {}
+    results = json.loads(meta.read_text(encoding="utf-8"))["exit_code_by_key"] if meta.exists() else {}
     if not results or None in results.values():
         sys.exit(f"mutants: {module}: mutmut did not finish; see {TREE / 'mutmut.log'}")
     unnoticed = [name for name, code in results.items() if status_by_exit_code[code] not in ("killed", "timeout")]
