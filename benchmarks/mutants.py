@@ -70,7 +70,8 @@ def changed_lines(diff: str) -> list[str]:
 
 def copy_sources() -> None:
     """A fresh copy of the files that git tracks, as they are in the working tree."""
-    shutil.rmtree(TREE, ignore_errors=True)
+    if TREE.exists():
+        shutil.rmtree(TREE)
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():

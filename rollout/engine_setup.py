@@ -27,7 +27,7 @@ class EngineConfig:
     kv_cache_gib: KV cache of a CPU engine, GiB; on a GPU it follows from gpu_memory_utilization.
     gpu_memory_utilization: share of each GPU's memory.
     tensor_parallel_size: GPUs of one engine.
-    top_p, top_k: truncation of the sampling of every completion; top_k 0 is none. Needs a GPU engine (below).
+    top_p, top_k: truncation of the sampling of every completion; top_k 0 switches it off. Needs a GPU engine (below).
     """
 
     model: str

@@ -16,7 +16,7 @@ def clock(seconds: float) -> str:
 
 
 def cell(value: float | None) -> str:
-    """A value with three decimals; "-" if there is none."""
+    """A value with three decimals; "-" without a value."""
     return "-" if value is None else f"{value:.3f}"
 
 

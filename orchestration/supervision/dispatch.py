@@ -33,10 +33,10 @@ SMOOTHING = 0.2
 class EngineLoad:
     """What one engine holds and runs.
 
-    version: its weight version. live: False while it is restarted. overdue: its update takes much longer than the last
-    one did. groups, sequences, tokens: running now; tokens count the prompts and the longest possible completions.
-    most_sequences, most_tokens: what it can run at once; None where unknown. begun: groups begun since `take_begun`.
-    seconds: the smoothed time that a group takes; None before the first.
+    version: its weight version. live: False while it is restarted. overdue: its update takes much longer than was usual
+    for the publication before. groups, sequences, tokens: running now; tokens count prompts and the longest possible
+    completions. most_sequences, most_tokens: what it can run at once; None where unknown. begun: groups begun since
+    `take_begun`. seconds: the smoothed time that a group takes; None before the first.
     """
 
     version: int = 0

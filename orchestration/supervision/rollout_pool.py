@@ -72,6 +72,7 @@ class RolloutPool:
         self._waiting: set[asyncio.Future[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
         self._lost: RolloutPoolLost | None = None
+        self._last_start = 0.0  # when a request last started, by the event loop's clock
         self._update_times: list[float] = []  # of the current publication, seconds
         self._usual_update_s: float | None = None  # of the publication before
         self.published = 0
@@ -131,9 +132,8 @@ class RolloutPool:
             self._dispatcher.finished(request)
             return result
         except TimeoutError as error:
-            if not isinstance(
-                error, ray.exceptions.RayTaskError
-            ):  # not even the actor's own timeout ended it: it hangs
+            hangs = not isinstance(error, ray.exceptions.RayTaskError)  # or the actor's own timeout had ended it
+            if hangs:
                 self._replace(engine, actor)
             raise GenerationTimeout(
                 no_answer(f"rollout engine {engine.number}", "generating a group", timeout_s, "generation_s")
@@ -145,28 +145,33 @@ class RolloutPool:
             self._dispatcher.remove(request)
 
     async def _started(self, may_start: Callable[[int], bool], sequences: int, tokens: int) -> Request:
-        """A request that has started on its engine. Raises GenerationTimeout, RolloutPoolLost."""
+        """A request that has started on its engine. Raises RolloutPoolLost, and GenerationTimeout if for `stall_s` no
+        request of the pool has started: a long queue that moves is no reason to give up."""
         self._raise_if_lost()
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
 
         def started() -> None:
+            self._last_start = loop.time()
             if not future.done():  # cancelled, and about to be removed
                 future.set_result(None)
 
         request = Request(may_start, sequences, tokens, started)
         self._waiting.add(future)
         self._dispatcher.add(request)
-        stall_s = self._limits.stall_s
+        stall_s, asked = self._limits.stall_s, loop.time()
         try:
-            async with asyncio.timeout(stall_s):
-                await future
+            while not future.done():
+                left = max(asked, self._last_start) + stall_s - loop.time()
+                if left <= 0:
+                    raise GenerationTimeout(
+                        f"no rollout engine could start a group within {stall_s:g} s (limits.stall_s)"
+                    )
+                await asyncio.wait([future], timeout=left)
+            future.result()
             return request
-        except BaseException as error:
+        except BaseException:
             self._dispatcher.remove(request)
-            if isinstance(error, TimeoutError):
-                raise GenerationTimeout(
-                    f"no rollout engine could start a group within {stall_s:g} s (limits.stall_s)"
-                ) from None
             raise
         finally:
             self._waiting.discard(future)

@@ -278,3 +278,19 @@ def test_an_update_that_takes_much_longer_than_the_last_ones_is_overdue() -> Non
         await pool.settled()
 
     asyncio.run(work())
+
+
+def test_a_long_queue_that_moves_is_no_stall() -> None:
+    async def work() -> None:
+        pool = FakePool(limits=Limits(stall_s=0.2))
+        await pool.start()
+        pool._dispatcher.engines[0].most_sequences = 1
+
+        async def slowly(*_: Any) -> tuple[str, int]:
+            await asyncio.sleep(0.1)
+            return "trajectories", 0
+
+        pool.engines[0].generate = Method(slowly)
+        assert len(await asyncio.gather(*(generate(pool, at_least=0) for _ in range(6)))) == 6
+
+    asyncio.run(work())
