@@ -1,14 +1,13 @@
 """A run's metrics, with one writer, and its terminal output.
 
 Guarantees: when `log` returns, its record is on disk as one line of valid JSON, so a killed run keeps all it measured;
-a resumed run continues after the step it resumes from; wandb needs no account and, offline, no network; the progress is
-one live bar on a terminal and one plain line per step elsewhere (a file, a Ray job), where the wait for the first step
-is announced.
+a full disk ends no run and is counted (evidence/lines); a resumed run continues after the step it resumes from; wandb
+needs no account and, offline, no network; the progress is one live bar on a terminal and one plain line per step
+elsewhere (a file, a Ray job), where the wait for the first step is announced.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as LiveBar
 from rich.table import Table
 
-from evidence.files import naming, write_text
+from evidence.lines import AppendedLines
 from evidence.plain import dumps
 from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.display import cell, clock
@@ -38,9 +37,10 @@ class RunLog:
         """`config`: the resolved configuration as plain data; wandb shows it beside the curves. `resumed_from`: the
         step of the checkpoint; lines of later steps are dropped, since the run will repeat those steps."""
         run_dir.mkdir(parents=True, exist_ok=True)
-        self._path = run_dir / "metrics.jsonl"
-        _keep_until(self._path, resumed_from)
-        self._file = self._path.open("a", encoding="utf-8")
+        self._run_dir = run_dir
+        self._lines = AppendedLines(run_dir / "metrics.jsonl")
+        self._lines.keep(lambda record: record["step"] <= resumed_from)
+        self._files = [self._lines]
         self._start = time.monotonic()
         self._step = 0
         # Silent and without wandb's collectors: the bar needs the terminal, and a run may have only two cores.
@@ -53,8 +53,14 @@ class RunLog:
             project="ser", name=run_dir.name, dir=run_dir, config=config, mode=wandb_mode, settings=quiet
         )
 
+    def add_file(self, name: str) -> AppendedLines:
+        """Another file of JSON lines in the run directory. This log counts its failures and closes it."""
+        self._files.append(AppendedLines(self._run_dir / name))
+        return self._files[-1]
+
     def log(self, step: int, metrics: dict[str, Any]) -> None:
-        """Record numbers, strings or nested plain data under `step`, with the `seconds` since this log was opened.
+        """Record numbers, strings or nested plain data under `step`, with the `seconds` since this log was opened,
+        and how writing its files has failed so far.
 
         Numbers that are not finite are written as null: JSON cannot represent them.
         Raises ValueError for a step below the last one, whose metrics wandb would drop.
@@ -62,16 +68,18 @@ class RunLog:
         if step < self._step:
             raise ValueError(f"metrics of step {step} come after those of step {self._step}")
         self._step = step
-        record = {"step": step, "seconds": round(time.monotonic() - self._start, 3), **metrics}
-        with naming(self._path):
-            self._file.write(dumps(record) + "\n")
-            self._file.flush()
+        metrics = metrics | {
+            "disk/failed_writes": sum(lines.failed for lines in self._files),
+            "disk/waiting_lines": sum(lines.waiting for lines in self._files),
+        }
+        self._lines.write([dumps({"step": step, "seconds": round(time.monotonic() - self._start, 3), **metrics})])
         self._wandb.log(metrics, step=step)
 
     def close(self) -> None:
         try:
-            with naming(self._path):
-                self._file.close()
+            with ExitStack() as closing:
+                for lines in self._files:
+                    closing.callback(lines.close)
         finally:
             self._wandb.finish()
             # finish returns before wandb's service has written its file; teardown waits for that.
@@ -82,18 +90,6 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-
-def _keep_until(path: Path, step: int) -> None:
-    """Drop the lines of steps after `step`, and a last line that was cut off when the run was killed."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["step"] > step:
-            break
-        kept.append(line)
-    write_text(path, "".join(kept))
 
 
 class Progress:

@@ -48,6 +48,7 @@ class StepReport:
     def __enter__(self) -> StepReport:
         with ExitStack() as opened:
             self._log = opened.enter_context(RunLog(self.run_dir, asdict(self.config), self.config.wandb))
+            self._samples = self._log.add_file("samples.jsonl")
             self._progress = opened.enter_context(Progress(self.config.steps))
             self._open = opened.pop_all()
         self.pipeline.rollout_pool.take_begun()  # of the evaluation before training
@@ -68,7 +69,7 @@ class StepReport:
         self._log.log(step, metrics)
         if warning := self.learning.step_ended(step, scored_groups):
             log.warning("%s", warning)
-        write_samples(self.run_dir / "samples.jsonl", step, groups[0].scored)
+        write_samples(self._samples, step, groups[0].scored)
         ser = f"  r_SER {rewards['reward/ser']:.3f}" if "reward/ser" in rewards else ""
         completions = sum(len(ready.scored.rewards) for ready in groups)
         self._progress.update(
