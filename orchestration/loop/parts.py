@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import ray
 
-from evidence.supervision import actor_class
+from evidence.supervision import RestartBudget, actor_class
 from orchestration.loop.learner_step import Learner
 from orchestration.loop.pipeline import Pipeline
 from orchestration.reporting.awaiting import awaiting
@@ -31,11 +31,19 @@ T = TypeVar("T")
 
 @dataclass
 class Parts:
-    """pipeline: what groups pass through. learner: the ranks. weights: the actor that owns published weights."""
+    """pipeline: what groups pass through. learner: the ranks. weights: the actor that owns published weights.
+    make_learner: starts the ranks with the initial weights."""
 
     pipeline: Pipeline
     learner: Learner
     weights: Any
+    make_learner: Callable[[], Learner]
+    learner_restarts: RestartBudget
+
+    def restart_learner(self) -> None:
+        """Replace the ranks, of which one or more were lost, by new ones with the initial weights."""
+        self.learner.stop()
+        self.learner = self.make_learner()
 
     async def publish(self, version: int, limit_s: float) -> None:
         """Copy the learner's weights out, which the next step waits for. The engines load them while it runs.
@@ -93,12 +101,13 @@ async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) ->
         reward=RewardGraph(config.reward),
         max_tokens=config.sampling.max_tokens,
     )
+    make_learner = partial(Learner, config, engine.model, encoder.banned_ids)
     _, _, learner = await asyncio.gather(
         _announced("rollout engines", rollout_pool.start()),
         _announced("referee", referee.start()),
-        _announced("learner ranks", asyncio.to_thread(Learner, config, engine.model, encoder.banned_ids)),
+        _announced("learner ranks", asyncio.to_thread(make_learner)),
     )
-    return Parts(pipeline, learner, weights)
+    return Parts(pipeline, learner, weights, make_learner, RestartBudget(8))
 
 
 async def _announced(part: str, start: Awaitable[T]) -> T:

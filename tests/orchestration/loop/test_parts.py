@@ -89,7 +89,7 @@ def test_the_rank_that_died_while_publishing_is_named(ray_cluster: Any) -> None:
     gang = SimpleNamespace(ranks=ranks, dead=lambda: LearnerGang.dead(gang))
     pool = SimpleNamespace(settled=lambda: asyncio.sleep(0))
     weights = actor_class(FakeWeights).remote()
-    run_parts = parts.Parts(SimpleNamespace(rollout_pool=pool), SimpleNamespace(gang=gang), weights)  # type: ignore[arg-type]
+    run_parts = parts.Parts(SimpleNamespace(rollout_pool=pool), SimpleNamespace(gang=gang), weights, None, None)  # type: ignore[arg-type]
     try:
         with pytest.raises(ActorLost, match=r"^learner rank 1 died while publishing weights 3; the logs"):
             asyncio.run(run_parts.publish(3, 60.0))
