@@ -2,20 +2,18 @@
 
 Guarantees: when `log` returns, its record is on disk as one line of valid JSON, so a killed run keeps all it measured;
 a full disk ends no run and is counted (evidence/lines); a resumed run continues after the step it resumes from; wandb
-needs no account and, offline, no network; the progress is one live bar on a terminal and one plain line per step
-elsewhere (a file, a Ray job), where the wait for the first step is announced.
+needs no account and, offline, no network, and its failures end no run (wandb_log); the progress is one live bar on a
+terminal and one plain line per step elsewhere (a file, a Ray job), where the wait for the first step is announced.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import wandb
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as LiveBar
@@ -25,6 +23,7 @@ from evidence.lines import AppendedLines
 from evidence.plain import dumps
 from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.display import cell, clock
+from orchestration.reporting.wandb_log import WandbLog
 from orchestration.settings import WandbMode
 
 
@@ -49,24 +48,7 @@ class RunLog:
         self._lines = self.add_file("metrics.jsonl")
         self._start = time.monotonic() - seconds
         self._step = resumed_from
-        # Silent and without wandb's collectors: the bar needs the terminal, and a run may have only two cores.
-        quiet = wandb.Settings(
-            silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True, x_disable_meta=True
-        )
-        # wandb advertises its tracing on the terminal if openai is installed, and vLLM depends on openai.
-        os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
-        self._wandb = wandb.init(
-            project="ser",
-            name=run_dir.name,
-            id=wandb_id,
-            resume="allow" if wandb_mode == "online" else None,
-            dir=run_dir,
-            config=config,
-            mode=wandb_mode,
-            settings=quiet,
-        )
-        # wandb's own step can never go back, as the step of a resumed run does.
-        self._wandb.define_metric("*", step_metric="step")
+        self._wandb = WandbLog(run_dir, config, wandb_mode, wandb_id)
 
     @property
     def seconds(self) -> float:
@@ -74,7 +56,7 @@ class RunLog:
         return time.monotonic() - self._start
 
     @property
-    def wandb_id(self) -> str:
+    def wandb_id(self) -> str | None:
         return self._wandb.id
 
     def add_file(self, name: str) -> AppendedLines:
@@ -98,9 +80,10 @@ class RunLog:
         metrics = metrics | {
             "disk/failed_writes": sum(lines.failed for lines in self._files),
             "disk/waiting_lines": sum(lines.waiting for lines in self._files),
+            "disk/wandb_failed": self._wandb.failed,
         }
         self._lines.write([dumps({"step": step, "seconds": round(self.seconds, 3), **metrics})])
-        self._wandb.log({"step": step, **metrics})
+        self._wandb.log(step, metrics)
 
     def close(self) -> None:
         try:
@@ -108,9 +91,7 @@ class RunLog:
                 for lines in self._files:
                     closing.callback(lines.close)
         finally:
-            self._wandb.finish()
-            # finish returns before wandb's service has written its file; teardown waits for that.
-            wandb.teardown()
+            self._wandb.close()
 
     def __enter__(self) -> RunLog:
         return self
