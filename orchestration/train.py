@@ -73,11 +73,13 @@ class Run:
         switches = algorithm.dynamic_sampling, algorithm.overlong_filtering
         maker = GroupMaker(pipeline, admission, self.ledger, self.draw, packing, config.seed, config.steps, *switches)
         skipped = SkippedSteps(config.learner.max_skipped)
+        parts.watch_weights(maker.progress.set)
         with StepReport(self.run_dir, config, pipeline, self.ledger) as report:
             while admission.step < config.steps:
                 began = time.monotonic()
                 while (batch := admission.take_batch()) is None:
                     self._begin_groups(maker)
+                    await parts.republish_if_lost(admission.version)
                     await maker.wait(config.limits.stall_s)
                 waited_s = time.monotonic() - began
                 groups = {group: maker.ready.pop(group) for group in batch.groups}

@@ -55,7 +55,7 @@ class FakeRolloutPool:
     """Answers A and B for a group that `varies`, else only A; always with the current version. `fails`: groups whose
     generation times out."""
 
-    restarts = 0
+    restarts = refused_updates = 0
 
     def take_begun(self) -> list[int]:
         return [2]
@@ -138,6 +138,10 @@ class RecordingParts(Parts):
     async def publish(self, version: int, limit_s: float) -> None:
         await self.pipeline.rollout_pool.settled()
         self.versions.append(version)
+
+    def watch_weights(self, wake: Callable[[], object]) -> None: ...
+
+    async def republish_if_lost(self, version: int) -> None: ...
 
 
 def started(
