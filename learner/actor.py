@@ -33,7 +33,7 @@ from learner.zero.background_writer import BackgroundWriter, Written
 from learner.zero.checkpoint import copy_out, load_checkpoint, saved_parameters
 from learner.zero.engine import build_engine, named_parameters, train_step
 from learner.zero.gather import gather_buckets, whole_numel
-from learner.zero.process_group import free_address, join_group
+from learner.zero.process_group import free_address, in_newest_attempt, join_group
 
 
 @ray.remote
@@ -132,12 +132,15 @@ class LearnerRank:
         # np.array copies: arrays from the object store are read-only.
         return torch.from_numpy(np.array(array)).to(self.engine.device)
 
-    def weight_buckets(self, version: int, frozen: bool = False) -> Iterator[Any]:
+    def weight_buckets(self, version: int, frozen: bool = False, attempt: int = 0) -> Iterator[Any]:
         """Yield header, data, header, data … of this rank's buckets (call with num_returns="streaming").
 
         The caller owns the buckets, because they are returned and not put, so they outlive this actor. `version` only
-        identifies the call in logs.
+        identifies the call in logs. attempt: rises from call to call. A caller that dies while it calls the ranks may
+        not reach all of them; those that it reached then yield nothing and leave the gathers to the next attempt.
         """
+        if not in_newest_attempt(attempt, self.engine.device):
+            return
         parameters = named_parameters(self.engine, frozen)
         for index, arrays in self._buckets(parameters, self.world):
             header, data = pack_bucket(index, with_scales(arrays, self.scales))

@@ -108,11 +108,13 @@ class Run:
         saves = CheckpointWriter(learner.gang, self.run_dir / CHECKPOINTS, config.checkpoint, training.begin.saved_step)
         with training.report as report, self.interruption.can_save(maker.wake):
             try:
+                parts.watch_weights(maker.progress.set)
                 await training.restore()
                 while admission.step < config.steps:
                     began = time.monotonic()
                     while (batch := admission.take_batch()) is None:
                         training.begin_groups()
+                        await parts.republish_if_lost(admission.version)
                         await maker.wait(limits.stall_s)
                         await self._leave_if_asked(training, saves)
                     waited_s = time.monotonic() - began

@@ -151,6 +151,7 @@ class StepReport:
         return {
             **{f"frames/{name}": n for name, n in pipeline.store.counters().items()},
             "engines/restarts": pipeline.rollout_pool.restarts + pipeline.referee.restarts,
+            "engines/refused_updates": pipeline.rollout_pool.refused_updates,
             **{f"ledger/{state}": n for state, n in self.ledger.counts().items()},
             **{f"rejected/{reason}": n for reason, n in self.ledger.rejections().items()},
             **{f"evidence/{name}": n for name, n in pipeline.counts.items()},

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from evidence.errors import Interrupted, RunFailed
-from evidence.supervision import RestartBudget
+from evidence.supervision import Restarts
 from evidence.types import FrameInfo, Prompt, Sample, Trajectory
 from learner.advantages import Advantages
 from orchestration.config import CONFIGS, load_config
@@ -61,7 +61,7 @@ class FakeRolloutPool:
     """Answers A and B for a group that `varies`, else only A; always with the current version. `fails`: groups whose
     generation times out."""
 
-    restarts = 0
+    restarts = refused_updates = 0
 
     def take_begun(self) -> list[int]:
         return [2]
@@ -150,6 +150,10 @@ class RecordingParts(Parts):
         await self.pipeline.rollout_pool.settled()
         self.versions.append(version)
 
+    def watch_weights(self, wake: Callable[[], object]) -> None: ...
+
+    async def republish_if_lost(self, version: int) -> None: ...
+
 
 def started(
     tmp_path: Path,
@@ -181,7 +185,7 @@ def started(
     pipeline = SmallPipeline(*fakes, PromptTemplate(), RewardGraph(config.reward))
     pipeline.progress = []
     learner: Any = FakeLearner(config, skips)
-    parts = RecordingParts(pipeline, learner, None, lambda: learner, RestartBudget(0))
+    parts = RecordingParts(pipeline, learner, None, lambda: learner, Restarts(0))
     parts.versions = []
     begin = Lineage(state, Ledger.restore(state.ledger)) if state else first(run.journal)
     training = Training(config, tmp_path, inputs, parts, run.draw, begin)
