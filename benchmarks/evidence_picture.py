@@ -8,7 +8,6 @@ is drawn that the run did not record; equal arguments give an equal picture.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import cycle
@@ -23,6 +22,7 @@ from evidence.drawing import draw_box
 from evidence.errors import BadInput
 from evidence.geometry import nearest_frame
 from evidence.grammar import parse
+from evidence.lines import records
 from evidence.types import FrameInfo, Sample
 from orchestration.config import load_config
 from orchestration.settings import TrainConfig
@@ -138,8 +138,7 @@ def verdict(claim: Line) -> str:
 
 def draw(run_dir: Path) -> Image.Image:
     config = load_config(TrainConfig, run_dir / "config.yaml")
-    lines = [json.loads(line) for line in (run_dir / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
-    pair = best_and_worst(lines)
+    pair = best_and_worst(list(records(run_dir / "samples.jsonl")))
     sample = sample_of(config, pair[0]["sample"])
     frames, info = decode(sample.media_path, config.contract)
     shown = shown_frames(info.times, pair)

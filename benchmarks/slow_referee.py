@@ -24,6 +24,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from evidence.lines import records
+
 ROOT = Path(__file__).parents[1]
 ANSWER = {"logprobs": {"content": [{"token": "2", "logprob": math.log(0.5), "top_logprobs": []}]}}
 ANSWER["logprobs"]["content"][0]["top_logprobs"] = [
@@ -79,7 +81,7 @@ def run(delay_s: float, steps: int, run_dir: Path) -> dict[str, float]:
             "referee.max_concurrent=1024",
         ]
         subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()][2:]
+    lines = list(records(run_dir / "metrics.jsonl"))[2:]
 
     def median(key: str) -> float:
         return round(statistics.median(line[key] for line in lines), 2)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import ray
 
-from evidence.supervision import actor_class
+from evidence.supervision import RestartBudget, actor_class
 from orchestration.loop.learner_step import Learner
 from orchestration.loop.pipeline import Pipeline
 from orchestration.reporting.awaiting import awaiting
@@ -32,19 +32,28 @@ T = TypeVar("T")
 
 @dataclass
 class Parts:
-    """pipeline: what groups pass through. learner: the ranks. weights: the published ones."""
+    """pipeline: what groups pass through. learner: the ranks. weights: the published ones. make_learner: starts the
+    ranks with the initial weights."""
 
     pipeline: Pipeline
     learner: Learner
     weights: PublishedWeights
+    make_learner: Callable[[], Learner]
+    learner_restarts: RestartBudget
     _dropped: int | None = None  # the version that no engine could load and that was published again
     _watching: asyncio.Task[None] | None = None
+
+    def restart_learner(self) -> None:
+        """Replace the ranks, of which one or more were lost, by new ones with the initial weights."""
+        self.learner.stop()
+        self.learner = self.make_learner()
 
     async def publish(self, version: int, limit_s: float) -> None:
         """Copy the learner's weights out, which the next step waits for. The engines load them while it runs.
 
         An engine that still loads the version before is waited for, since only two versions are held; one that is being
-        restarted is not. If the weights actor dies, its successor collects the weights. Raises ActorLost.
+        restarted is not. If the weights actor dies, its successor collects the weights. Raises ActorLost, and
+        WeightsLost.
         """
         await self.pipeline.rollout_pool.settled()
         doing = f"publishing weights {version}"
@@ -61,7 +70,10 @@ class Parts:
         self.pipeline.rollout_pool.update(version)
 
     def watch_weights(self, wake: Callable[[], object]) -> None:
-        """From now on, look for weights that were lost, and call `wake` when `republish_if_lost` has work to do."""
+        """From now on, look for weights that were lost, and call `wake` when `republish_if_lost` has work to do. A
+        later call replaces `wake`."""
+        if self._watching is not None:
+            self._watching.cancel()
         self._watching = asyncio.create_task(self._watch(wake))
 
     async def _watch(self, wake: Callable[[], object]) -> None:
@@ -78,7 +90,7 @@ class Parts:
         """Publish the learner's present weights as `version` if the published ones were lost with the weights actor, or
         if no engine can load them. Call it between steps, since the ranks run their calls in order.
 
-        Raises ActorLost, and RolloutPoolLost if no engine can load weights that were published again either.
+        Raises ActorLost, WeightsLost, and RolloutPoolLost if no engine can load weights that were published again.
         """
         refusal = self.pipeline.rollout_pool.unloadable
         # Engines refuse weights that were lost, too.
@@ -126,12 +138,13 @@ async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) ->
         reward=RewardGraph(config.reward),
         max_tokens=config.sampling.max_tokens,
     )
+    make_learner = partial(Learner, config, engine.model, encoder.banned_ids)
     _, _, learner = await asyncio.gather(
         _announced("rollout engines", rollout_pool.start()),
         _announced("referee", referee.start()),
-        _announced("learner ranks", asyncio.to_thread(Learner, config, engine.model, encoder.banned_ids)),
+        _announced("learner ranks", asyncio.to_thread(make_learner)),
     )
-    return Parts(pipeline, learner, weights)
+    return Parts(pipeline, learner, weights, make_learner, RestartBudget(8))
 
 
 async def _announced(part: str, start: Awaitable[T]) -> T:

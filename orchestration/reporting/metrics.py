@@ -1,31 +1,29 @@
 """A run's metrics, with one writer, and its terminal output.
 
 Guarantees: when `log` returns, its record is on disk as one line of valid JSON, so a killed run keeps all it measured;
-a resumed run continues after the step it resumes from; wandb needs no account and, offline, no network; the progress is
-one live bar on a terminal and one plain line per step elsewhere (a file, a Ray job), where the wait for the first step
-is announced.
+a full disk ends no run and is counted (evidence/lines); a resumed run continues after the step it resumes from; wandb
+needs no account and, offline, no network, and its failures end no run (wandb_log); the progress is one live bar on a
+terminal and one plain line per step elsewhere (a file, a Ray job), where the wait for the first step is announced.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import wandb
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as LiveBar
 from rich.table import Table
 
-from evidence.files import naming, write_text
+from evidence.lines import AppendedLines
 from evidence.plain import dumps
 from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.display import cell, clock
+from orchestration.reporting.wandb_log import WandbLog
 from orchestration.settings import WandbMode
 
 
@@ -33,67 +31,73 @@ class RunLog:
     """Writes `run_dir`/metrics.jsonl and, unless disabled, `run_dir`/wandb."""
 
     def __init__(
-        self, run_dir: Path, config: dict[str, Any], wandb_mode: WandbMode = "offline", resumed_from: int = 0
+        self,
+        run_dir: Path,
+        config: dict[str, Any],
+        wandb_mode: WandbMode = "offline",
+        resumed_from: int = 0,
+        seconds: float = 0.0,
+        wandb_id: str | None = None,
     ) -> None:
         """`config`: the resolved configuration as plain data; wandb shows it beside the curves. `resumed_from`: the
-        step of the checkpoint; lines of later steps are dropped, since the run will repeat those steps."""
+        step of the checkpoint; lines of later steps are dropped, since the run will repeat those steps. `seconds`: the
+        duration of the run until then. `wandb_id`: of the run to go on with in wandb."""
         run_dir.mkdir(parents=True, exist_ok=True)
-        self._path = run_dir / "metrics.jsonl"
-        _keep_until(self._path, resumed_from)
-        self._file = self._path.open("a", encoding="utf-8")
-        self._start = time.monotonic()
-        self._step = 0
-        # Silent and without wandb's collectors: the bar needs the terminal, and a run may have only two cores.
-        quiet = wandb.Settings(
-            silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True, x_disable_meta=True
-        )
-        # wandb advertises its tracing on the terminal if openai is installed, and vLLM depends on openai.
-        os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
-        self._wandb = wandb.init(
-            project="ser", name=run_dir.name, dir=run_dir, config=config, mode=wandb_mode, settings=quiet
-        )
+        self._run_dir, self._resumed_from = run_dir, resumed_from
+        self._files: list[AppendedLines] = []
+        self._lines = self.add_file("metrics.jsonl")
+        self._start = time.monotonic() - seconds
+        self._step = resumed_from
+        self._wandb = WandbLog(run_dir, config, wandb_mode, wandb_id)
+
+    @property
+    def seconds(self) -> float:
+        """The duration of the run, the time before it was resumed included."""
+        return time.monotonic() - self._start
+
+    @property
+    def wandb_id(self) -> str | None:
+        return self._wandb.id
+
+    def add_file(self, name: str) -> AppendedLines:
+        """A file of JSON lines in the run directory, each with its `step`. This log drops the lines of steps that the
+        run will repeat, counts the file's failures and closes it."""
+        lines = AppendedLines(self._run_dir / name)
+        lines.keep(lambda record: record["step"] <= self._resumed_from)
+        self._files.append(lines)
+        return lines
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
-        """Record numbers, strings or nested plain data under `step`, with the `seconds` since this log was opened.
+        """Record numbers, strings or nested plain data under `step`, with the `seconds` since this log was opened,
+        and how writing its files has failed so far.
 
         Numbers that are not finite are written as null: JSON cannot represent them.
-        Raises ValueError for a step below the last one, whose metrics wandb would drop.
+        Raises ValueError for a step below the last one.
         """
         if step < self._step:
             raise ValueError(f"metrics of step {step} come after those of step {self._step}")
         self._step = step
-        record = {"step": step, "seconds": round(time.monotonic() - self._start, 3), **metrics}
-        with naming(self._path):
-            self._file.write(dumps(record) + "\n")
-            self._file.flush()
-        self._wandb.log(metrics, step=step)
+        metrics = metrics | {
+            "disk/failed_writes": sum(lines.failed for lines in self._files),
+            "disk/waiting_lines": sum(lines.waiting for lines in self._files),
+            "disk/wandb_failed": self._wandb.failed,
+        }
+        self._lines.write([dumps({"step": step, "seconds": round(self.seconds, 3), **metrics})])
+        self._wandb.log(step, metrics)
 
     def close(self) -> None:
         try:
-            with naming(self._path):
-                self._file.close()
+            with ExitStack() as closing:
+                for lines in self._files:
+                    closing.callback(lines.close)
         finally:
-            self._wandb.finish()
-            # finish returns before wandb's service has written its file; teardown waits for that.
-            wandb.teardown()
+            self._wandb.close()
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-
-def _keep_until(path: Path, step: int) -> None:
-    """Drop the lines of steps after `step`, and a last line that was cut off when the run was killed."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["step"] > step:
-            break
-        kept.append(line)
-    write_text(path, "".join(kept))
 
 
 class Progress:

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from evidence.files import naming
+from evidence.lines import AppendedLines
 from evidence.plain import dumps
-from evidence.types import Claim, ClaimScore, ScoredGroup
+from evidence.types import Claim, ClaimScore, ScoredGroup, Trajectory
 
 
-def write_samples(path: Path, step: int, scored: ScoredGroup) -> None:
+def write_samples(lines: AppendedLines, step: int, scored: ScoredGroup) -> None:
     """Append one line per trajectory of the group: text, reward, and each claim with its verdict and score. `ser score`
     and `ser calibrate` read the file.
 
     Boxes are in pixels of the resized frame, whatever coordinate space the text uses.
     """
-    with naming(path), path.open("a", encoding="utf-8") as file:
-        for index, trajectory in enumerate(scored.group.trajectories):
-            line = {
-                "step": step,
-                "group": scored.group.id,
-                "sample": scored.group.sample.id,
-                "question": scored.group.sample.question,
-                "answer": scored.group.sample.answer,
-                "text": trajectory.text,
-                "frame_size": scored.group.frames.size,
-                "frame_times": scored.group.frames.times,
-                "reward": scored.rewards[index],
-                "versions": [version for version, _, _ in trajectory.version_spans],
-                "terms": {name: values[index] for name, values in scored.terms.items()},
-                "claims": [scored_claim(claim) for claim in scored.evidence[index]],
-            }
-            file.write(dumps(line, places=4) + "\n")
+    lines.write(
+        dumps(_line(step, scored, index, trajectory), places=4)
+        for index, trajectory in enumerate(scored.group.trajectories)
+    )
+
+
+def _line(step: int, scored: ScoredGroup, index: int, trajectory: Trajectory) -> dict[str, Any]:
+    group = scored.group
+    return {
+        "step": step,
+        "group": group.id,
+        "sample": group.sample.id,
+        "question": group.sample.question,
+        "answer": group.sample.answer,
+        "text": trajectory.text,
+        "frame_size": group.frames.size,
+        "frame_times": group.frames.times,
+        "reward": scored.rewards[index],
+        "versions": [version for version, _, _ in trajectory.version_spans],
+        "terms": {name: values[index] for name, values in scored.terms.items()},
+        "claims": [scored_claim(claim) for claim in scored.evidence[index]],
+    }
 
 
 def claim_line(claim: Claim) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evidence.lines import AppendedLines
 from evidence.sampling import SamplingContract
 from evidence.types import Claim, FrameInfo, KeyFrame, Sample, Trajectory, Verdict
 from learner.settings import PackingConfig
@@ -107,7 +108,7 @@ def test_referee_reward_and_record_of_a_group_use_pixels(pipeline: Pipeline, tmp
     scored = asyncio.run(loop()).ready[0].scored
     assert pipeline.referee.boxes == [PIXELS] * 2
     assert scored.terms["ser"].tolist() == [1, 1]
-    write_samples(tmp_path / "samples.jsonl", 1, scored)
+    write_samples(AppendedLines(tmp_path / "samples.jsonl"), 1, scored)
     line = json.loads((tmp_path / "samples.jsonl").read_text().splitlines()[0])
     assert line["claims"][0]["box"] == list(PIXELS)
 

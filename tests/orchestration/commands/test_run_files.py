@@ -13,6 +13,7 @@ import pytest
 
 from evaluation.heldout import ClipRecord
 from evidence.errors import BadInput
+from evidence.lines import AppendedLines
 from evidence.spaces import Written
 from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory
 from orchestration import cli
@@ -44,8 +45,9 @@ def scored_group(number: int) -> ScoredGroup:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run directory with samples of two steps and held-out records."""
-    write_samples(tmp_path / "samples.jsonl", 1, scored_group(0))
-    write_samples(tmp_path / "samples.jsonl", 2, scored_group(8))
+    samples = AppendedLines(tmp_path / "samples.jsonl")
+    write_samples(samples, 1, scored_group(0))
+    write_samples(samples, 2, scored_group(8))
     record = ClipRecord("clip-1", TEXT, 0.5, 1.0, 0.0, 1, 1, 0.2, (0.0,), INFO.size, INFO.times)
     write_records(tmp_path / "heldout_after_greedy.jsonl", [record])
     overrides = [f"run_dir={tmp_path}", "template.box_space=thousand", "seed=7", "contract.multiple=28"]

@@ -3,6 +3,7 @@
 import io
 import json
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from evaluations import evaluation
 from rich.console import Console
 
 from evaluation.comparison import comparison
+from evidence.files import is_failed_write
 from orchestration.reporting.metrics import Progress, RunLog, print_summary
 from orchestration.reporting.summary import RunFacts, installed_versions, training, write_summary
 
@@ -33,17 +35,33 @@ def test_a_record_is_on_disk_when_log_returns(tmp_path: Path) -> None:
     assert 0 <= first["seconds"] < 60
 
 
-def test_a_log_that_cannot_be_written_names_its_file(tmp_path: Path) -> None:
+def test_a_full_disk_ends_no_run_and_is_counted(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    log = RunLog(tmp_path, {}, "disabled")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        for end in (lambda: log.log(1, {"text": "x" * 200}), log.close):
-            with pytest.raises(OSError, match="File too large") as refused:
-                end()
-            assert refused.value.filename == str(tmp_path / "metrics.jsonl")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with RunLog(tmp_path, {}, "disabled") as log:
+        samples = log.add_file("samples.jsonl")
+        log.log(1, {"loss": 1.0})
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+            for step in (2, 3):
+                log.log(step, {"text": "x" * 200})
+                samples.write(["{}" + " " * 200, "{}"])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert [line["step"] for line in lines(tmp_path)] == [1]
+        log.log(4, {"loss": 1.0})
+    disk = [(line["step"], line["disk/failed_writes"], line["disk/waiting_lines"]) for line in lines(tmp_path)]
+    assert disk == [(1, 0, 0), (2, 0, 0), (3, 2, 3), (4, 4, 6)]
+    assert len((tmp_path / "samples.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_run_directory_that_is_gone_is_named(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "run", {}, "disabled")
+    shutil.rmtree(tmp_path / "run")
+    for end in (lambda: log.log(1, {"loss": 1.0}), log.close):
+        with pytest.raises(FileNotFoundError) as raised:
+            end()
+        assert str(raised.value.filename) == str(tmp_path / "run/metrics.jsonl")
+        assert is_failed_write(raised.value)
 
 
 def test_a_resumed_run_drops_the_lines_of_steps_it_will_repeat(tmp_path: Path) -> None:
@@ -124,7 +142,7 @@ def test_on_a_terminal_the_bar_shows_the_last_step() -> None:
 # The summary.
 
 
-FACTS = RunFacts(ages=[0, 1, 1, 2], staleness_bound=2, wall_s=61.5, versions={"torch": "2.13.0"})
+FACTS = RunFacts(ages={0: 1, 1: 2, 2: 1}, staleness_bound=2, wall_s=61.5, versions={"torch": "2.13.0"})
 
 
 def test_the_summary_equals_a_case_worked_by_hand() -> None:
@@ -163,7 +181,7 @@ def test_different_clips_and_runs_without_training_are_refused() -> None:
     with pytest.raises(ValueError, match="not the same clips"):
         comparison(before, evaluation([0, 0, 0, 0], clips=("b", "a", "c", "d")))
     with pytest.raises(ValueError, match="no group was trained"):
-        training(RunFacts([], 2, 1.0, {}))
+        training(RunFacts({}, 2, 1.0, {}))
 
 
 def test_the_summary_file_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
