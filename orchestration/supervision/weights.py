@@ -130,7 +130,7 @@ class PublishedWeights:
     async def publish(self, version: int, ranks: list[Any], limit_s: float) -> None:
         """Have the actor collect `version` from the ranks, again if it dies meanwhile. Raises what a rank raised,
         TimeoutError, and WeightsLost if the actor dies too often or is not started again."""
-        newest: int | None = None
+        newest, repeated = None, False
         while newest != version:
             self._attempts += 1
             try:
@@ -139,9 +139,12 @@ class PublishedWeights:
                     await self.actor.publish.remote(version, ranks, limit_s, self._attempts)
                 newest = version
             except ray.exceptions.RayTaskError:  # which is also an instance of its cause's class
-                raise
+                # An attempt whose reply was lost may have gone on and succeeded.
+                if not repeated or await self._newest(self.limits.heartbeat_s) != version:
+                    raise
+                newest = version
             except ray.exceptions.RayActorError:
-                newest = await self._restarted(f"publishing weights {version}")
+                newest, repeated = await self._restarted(f"publishing weights {version}"), True
         self.version, self.lost = version, False
 
     async def drop(self) -> None:
