@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -102,6 +103,7 @@ class StepReport:
         """Counts since the start of the run."""
         pipeline = self.pipeline
         return {
+            "time/longest_wait_s": pipeline.group_ends.longest_s(time.monotonic()),
             **{f"frames/{name}": n for name, n in pipeline.store.counters().items()},
             "engines/restarts": pipeline.rollout_pool.restarts + pipeline.referee.restarts,
             **{f"ledger/{state}": n for state, n in self.ledger.counts().items()},

@@ -22,6 +22,7 @@ import ray
 from evidence.errors import RunFailed
 from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, Supervised, actor_class
 from evidence.types import Claim, FrameInfo, Verdict
+from orchestration.reporting.stalls import RefereeFacts
 from orchestration.supervision.rollout_pool import MAX_RESTARTS
 from orchestration.supervision.waiting import died, no_answer
 from referee.actor import RefereeActor, RefereeConfig
@@ -135,6 +136,13 @@ class RefereePool:
             finally:
                 replica.asking -= 1
 
+    def facts(self, name: str) -> list[RefereeFacts]:
+        """What each actor does. `name`: of the pool."""
+        return [
+            RefereeFacts(f"{name} {replica.number}", replica.asking, not replica.supervised.running)
+            for replica in self._replicas
+        ]
+
     async def forget(self) -> None:
         """Clear the in-memory cache of every running actor; a replacement starts with an empty one."""
         running = [replica.supervised.actor for replica in self._replicas if replica.supervised.running]
@@ -196,6 +204,12 @@ class Referee:
         calls = (pool.ask(question, "judge", question, reference, answer) for pool in self._pools)
         scores = await asyncio.gather(*calls)
         return None if None in scores else sum(scores) / len(scores)
+
+    def facts(self) -> list[RefereeFacts]:
+        """What each actor of each referee does."""
+        several = len(self._pools) > 1
+        names = [f"referee {number}, actor" if several else "referee" for number in range(len(self._pools))]
+        return [facts for name, pool in zip(names, self._pools) for facts in pool.facts(name)]
 
     async def forget(self) -> None:
         """Clear the in-memory caches, so that everything is judged again; a cache on disk stays."""

@@ -19,6 +19,7 @@ from evidence.errors import RunFailed
 from evidence.limits import Limits
 from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, Supervised, actor_class
 from evidence.types import Prompt, Trajectory
+from orchestration.reporting.stalls import EngineFacts
 from orchestration.supervision.dispatch import OVERDUE_FACTOR, Dispatcher, EngineLoad, Request
 from orchestration.supervision.waiting import died, no_answer
 from rollout.actor import RolloutActor
@@ -43,9 +44,10 @@ class GenerationTimeout(RunFailed, TimeoutError):
 
 @dataclass(eq=False)
 class _Engine(EngineLoad):
-    """number: names the engine in messages."""
+    """number: names the engine in messages. since: when it began to restart or to load weights."""
 
     number: int = 0
+    since: float = 0.0
     supervised: Supervised[Any] = field(init=False)
 
 
@@ -70,6 +72,7 @@ class RolloutPool:
         self._dispatcher = Dispatcher()
         self._budget = RestartBudget(MAX_RESTARTS)
         self._waiting: set[asyncio.Future[None]] = set()
+        self._running: dict[asyncio.Task[Any] | None, Request] = {}  # by the task that asked
         self._background: set[asyncio.Task[None]] = set()
         self._lost: RolloutPoolLost | None = None
         self._last_start = 0.0  # when a request last started, by the event loop's clock
@@ -84,6 +87,26 @@ class RolloutPool:
     def take_begun(self) -> list[int]:
         """Groups begun per engine since the last call."""
         return self._dispatcher.take_begun()
+
+    def engine_facts(self) -> list[EngineFacts]:
+        """What each engine does."""
+        return [
+            EngineFacts(
+                engine.number,
+                engine.version,
+                engine.groups,
+                loads=None if engine.version == self.published else self.published,
+                restarts=not engine.live,
+                since=engine.since,
+            )
+            for engine in self._engines
+        ]
+
+    def running(self, task: asyncio.Task[Any] | None) -> tuple[float, int] | None:
+        """(since when, on which engine) what `task` asked for is generated; None if it waits for an engine."""
+        request = self._running.get(task)
+        engine: Any = request.engine if request else None
+        return None if request is None else (request.began, engine.number)
 
     async def start(self) -> None:
         engines = [self._engine(number, self._create()) for number in range(self._size)]
@@ -124,6 +147,7 @@ class RolloutPool:
         """
         request = await self._started(may_start, n, len(prompt.token_ids) + n * max_tokens)
         engine: Any = request.engine
+        self._running[asyncio.current_task()] = request
         actor, timeout_s = engine.supervised.actor, self._limits.generation_s
         try:
             # The actor enforces this timeout itself; the margin covers an actor that no longer can.
@@ -142,6 +166,7 @@ class RolloutPool:
             self._replace(engine, actor)
             raise
         finally:
+            del self._running[asyncio.current_task()]
             self._dispatcher.remove(request)
 
     async def _started(self, may_start: Callable[[int], bool], sequences: int, tokens: int) -> Request:
@@ -218,7 +243,7 @@ class RolloutPool:
         overdue = None
         if self._usual_update_s is not None:
             overdue = loop.call_later(OVERDUE_FACTOR * self._usual_update_s, self._overdue, engine)
-        began = loop.time()
+        began = engine.since = loop.time()
         try:
             await self._load_weights(engine, actor, version)
         except ray.exceptions.RayActorError:
@@ -249,7 +274,7 @@ class RolloutPool:
 
     def _replace(self, engine: _Engine, actor: Any) -> None:
         if engine.supervised.replace(actor):
-            engine.live = False
+            engine.live, engine.since = False, asyncio.get_running_loop().time()
             self._in_background(self._replaced(engine))
 
     async def _replaced(self, engine: _Engine) -> None:

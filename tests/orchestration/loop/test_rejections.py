@@ -24,6 +24,7 @@ from orchestration.loop.parts import Parts
 from orchestration.loop.pipeline import Pipeline
 from orchestration.loop.rejections import MAX_DRAWS, NothingToLearn, TooManyRejected, no_variance
 from orchestration.preflight import TrainInputs
+from orchestration.reporting.stalls import EngineFacts, RefereeFacts
 from orchestration.settings import TrainConfig
 from orchestration.train import Run
 from referee.reward.graph import RewardGraph
@@ -56,6 +57,11 @@ class FakeRolloutPool:
     generation times out."""
 
     restarts = 0
+
+    def engine_facts(self) -> list[EngineFacts]:
+        return []
+
+    def running(self, task: asyncio.Task[Any]) -> None: ...
 
     def take_begun(self) -> list[int]:
         return [2]
@@ -93,6 +99,8 @@ class SmallPipeline(Pipeline):
 
 
 class FakeStore:
+    no_room = 0
+
     def lost(self, error: Exception) -> None: ...
 
     def counters(self) -> dict[str, int]:
@@ -101,6 +109,9 @@ class FakeStore:
 
 class FakeReferee:
     restarts = 0
+
+    def facts(self) -> list[RefereeFacts]:
+        return []
 
     def counters(self) -> dict[str, float]:
         return {}
@@ -283,7 +294,6 @@ def test_a_run_without_progress_says_where_its_groups_are(tmp_path: Path) -> Non
         await asyncio.sleep(60)
 
     parts.pipeline.rollout_pool.generate = hang  # type: ignore[method-assign]
-    with pytest.raises(
-        RunFailed, match=r"^no group ended within 0.05 s \(limits.stall_s\); the groups are 4 generating$"
-    ):
+    states = r"^no group ended within 0.05 s \(limits.stall_s\); the groups are 4 generating\n"
+    with pytest.raises(RunFailed, match=states + "  learner: waits for groups"):
         asyncio.run(run._train(parts))
