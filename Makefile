@@ -25,7 +25,7 @@ data/shapes: rollout/dataset/shapes.py | install
 
 # The embedded weights, as described in their model cards. A run that exists in runs/ continues from its checkpoint.
 policy referee referee-small: install data/shapes-sft
-	$(BIN)/ser sft configs/sft/$@.yaml
+	$(BIN)/ser sft configs/sft/$@.yaml resume=auto
 	install -m 644 runs/sft-$@/model/* assets/$@/
 
 data/shapes-sft: rollout/dataset/shapes.py | install

@@ -1,4 +1,4 @@
-"""A digest that identifies a model folder by its content, wherever it is stored."""
+"""Digests that identify a file or a model folder by its content, wherever it is stored."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ def model_digest(folder: str) -> str:
     digest = hashlib.sha256()
     for file in sorted(path for path in Path(folder).iterdir() if path.suffix in DIGESTED):
         digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(file_digest(file)))
     return digest.hexdigest()[:32]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -14,6 +14,17 @@ class RunFailed(RuntimeError):
     """A run that cannot continue. The message is one line; the command line prints it and exits with code 1."""
 
 
+# Exit code of a run that was asked to end and can be resumed (EX_TEMPFAIL of sysexits.h).
+INTERRUPTED = 75
+
+
+class Interrupted(Exception):
+    """A run that was asked to end, and has saved what it needs to go on.
+
+    The message is one line; the command line prints it and exits with code INTERRUPTED.
+    """
+
+
 class UnreadableMedia(RuntimeError):
     """A video or image that cannot be decoded: a counted outcome of its sample that never ends a run."""
 

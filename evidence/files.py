@@ -48,13 +48,13 @@ def whole_file(path: Path, durable: bool = True, new: bool = False) -> Iterator[
         with naming(path):
             yield part
             if durable:
-                _sync(part)
+                sync(part)
             if new:
                 _rename_to_new(part, target)
             else:
                 part.replace(target)
             if durable:
-                _sync(target.parent)
+                sync(target.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -156,7 +156,7 @@ def _rename_to_new(part: Path, target: Path) -> None:
         part.unlink()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

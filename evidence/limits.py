@@ -1,15 +1,16 @@
-"""Time limits: how long a run waits for each kind of work before what does not answer is restarted or ends the run."""
+"""Limits: how long a run waits for each kind of work before what does not answer is restarted or ends the run, and how
+often an engine or a referee is restarted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from evidence.config_checks import require_above_zero
+from evidence.config_checks import require_above_zero, require_least
 
 
 @dataclass(frozen=True)
 class Limits:
-    """In seconds.
+    """In seconds, except for `restarts_per_hour`.
 
     start_s: an engine, a referee or the ranks of the learner load their model, placement on the cluster included.
     generation_s: an engine draws the completions of one group.
@@ -17,6 +18,9 @@ class Limits:
     publish_s: the ranks copy their weights out. update_s: an engine loads published weights.
     save_s: the ranks write a checkpoint or a model folder, or load a checkpoint.
     stall_s: no group of the run ends.
+    heartbeat_s: an engine or a referee that runs, or the weights actor, answers no ping. Not counted while it starts or
+    loads weights, which have limits of their own.
+    restarts_per_hour: restarts of one engine or referee, or of the weights actor, in any hour.
     """
 
     start_s: float = 900.0
@@ -26,9 +30,12 @@ class Limits:
     update_s: float = 300.0
     save_s: float = 1800.0
     stall_s: float = 1800.0
+    heartbeat_s: float = 120.0
+    restarts_per_hour: int = 6
 
     def __post_init__(self) -> None:
-        require_above_zero(self, *(limit.name for limit in fields(self)))
+        require_above_zero(self, *(limit.name for limit in fields(self) if limit.name.endswith("_s")))
+        require_least(self, 1, "restarts_per_hour")
 
     @property
     def collective_s(self) -> float:

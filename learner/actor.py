@@ -29,10 +29,11 @@ from learner.model.vision import Features, Pixels
 from learner.packing.step import MicroBatch, MicroLayout
 from learner.settings import RankConfig
 from learner.zero.average import WeightAverage
-from learner.zero.checkpoint import load_checkpoint, save_checkpoint, saved_parameters
+from learner.zero.background_writer import BackgroundWriter, Written
+from learner.zero.checkpoint import copy_out, load_checkpoint, saved_parameters
 from learner.zero.engine import build_engine, named_parameters, train_step
 from learner.zero.gather import gather_buckets, whole_numel
-from learner.zero.process_group import free_address, join_group
+from learner.zero.process_group import free_address, in_newest_attempt, join_group
 
 
 @ray.remote
@@ -57,6 +58,7 @@ class LearnerRank:
         self.engine = build_engine(config)
         self.policy: Policy = self.engine.module
         self.scales = adapter_scales(self.policy.model)
+        self.writer = self.engine.checkpoint_engine = BackgroundWriter(self.engine._config)
         self.average = WeightAverage(self.engine, config.zero.ema) if config.zero.ema is not None else None
         return sum(whole_numel(p) for p in named_parameters(self.engine, frozen=False).values())
 
@@ -130,12 +132,15 @@ class LearnerRank:
         # np.array copies: arrays from the object store are read-only.
         return torch.from_numpy(np.array(array)).to(self.engine.device)
 
-    def weight_buckets(self, version: int, frozen: bool = False) -> Iterator[Any]:
+    def weight_buckets(self, version: int, frozen: bool = False, attempt: int = 0) -> Iterator[Any]:
         """Yield header, data, header, data … of this rank's buckets (call with num_returns="streaming").
 
         The caller owns the buckets, because they are returned and not put, so they outlive this actor. `version` only
-        identifies the call in logs.
+        identifies the call in logs. attempt: rises from call to call. A caller that dies while it calls the ranks may
+        not reach all of them; those that it reached then yield nothing and leave the gathers to the next attempt.
         """
+        if not in_newest_attempt(attempt, self.engine.device):
+            return
         parameters = named_parameters(self.engine, frozen)
         for index, arrays in self._buckets(parameters, self.world):
             header, data = pack_bucket(index, with_scales(arrays, self.scales))
@@ -153,10 +158,16 @@ class LearnerRank:
         return saved_parameters(self.engine, named_parameters(self.engine, frozen=False))
 
     def save(self, shards: str) -> None:
-        """Write this rank's part of a checkpoint into the folder `shards`."""
-        save_checkpoint(self.engine, Path(shards))
+        """Copy out this rank's part of a checkpoint, and begin to write it into the folder `shards`."""
+        Path(shards).mkdir(parents=True, exist_ok=True)
+        copy_out(self.engine, Path(shards))
         if self.average:
-            self.average.save(Path(shards), self.rank)
+            self.average.save(self.writer, Path(shards), self.rank)
+        self.writer.begin()
+
+    def saved(self, timeout_s: float) -> Written | None:
+        """What this rank wrote since `save`, or None if it is still writing after `timeout_s` seconds."""
+        return self.writer.outcome(timeout_s)
 
     def load(self, record: str, saved_ranks: int) -> None:
         """Load the checkpoint of a record. One saved by another number of ranks must have been converted before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -92,6 +92,16 @@ class Advantages:
     def step_ended(self) -> None:
         """Keep the moments of the step. Do not call it for a skipped step, which must leave no trace."""
         self._moments = self._with_step
+
+    @property
+    def moments(self) -> dict[str, list[float]]:
+        """The running moments after the last step, by task, as data that JSON can represent."""
+        return {task: list(moments) for task, moments in self._moments.items()}
+
+    def restore(self, moments: Mapping[str, Sequence[float]]) -> None:
+        """Go on from the `moments` of another run."""
+        self._moments = {task: (weight, mean, square) for task, (weight, mean, square) in moments.items()}
+        self._with_step = self._moments
 
     def _update_moments(self, task: str, rewards: np.ndarray) -> None:
         new = 1.0, float(rewards.mean()), float(np.square(rewards, dtype=np.float64).mean())

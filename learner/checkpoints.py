@@ -1,6 +1,6 @@
 """The files of a checkpoint: `step-000020/`, the DeepSpeed shards of each rank, and the record `step-000020.json`,
-written once the shards are complete. Shards without a record are not a checkpoint. Reading a record needs neither torch
-nor deepspeed.
+written once the shards are complete, with their sizes. Shards without a record, or of other sizes, are not a
+checkpoint. Reading a record needs neither torch nor deepspeed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,43 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from evidence.config_checks import require_above_zero, require_least
 from evidence.errors import BadInput
 from evidence.files import write_text
+
+# Values of `resume` besides the step of a checkpoint.
+NO, AUTO = "no", "auto"
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run saves a checkpoint, and which ones it keeps (docs/checkpoints.md).
+
+    every: after so many steps. minutes: once so many minutes have passed since the last one. null switches a rule off;
+    with either, a checkpoint is also saved after the last step.
+    keep: the newest so many. keep_every: of the older ones, the first in every so many steps; null keeps none.
+    """
+
+    every: int | None = None
+    minutes: float | None = 15.0
+    keep: int = 2
+    keep_every: int | None = None
+
+    def __post_init__(self) -> None:
+        require_least(self, 1, *(key for key in ("every", "keep", "keep_every") if getattr(self, key) is not None))
+        if self.minutes is not None:
+            require_above_zero(self, "minutes")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the run saves checkpoints by itself."""
+        return (self.every, self.minutes) != (None, None)
+
+
+def require_resume(resume: str) -> None:
+    """Raises BadInput unless `resume` is one of its three forms."""
+    if resume not in (NO, AUTO) and not resume.isdecimal():
+        raise BadInput(f"resume = {resume}: must be {NO}, {AUTO}, or the step of a checkpoint")
 
 
 @dataclass(frozen=True)
@@ -28,7 +63,8 @@ class Saved:
 class Record:
     """model: the folder that training began from, which holds the weights that are not trained. base: its digest.
     parameters: the trained ones, by checkpoint name. average: whether their moving average is saved, too.
-    lora_scale: alpha / rank if an adapter was trained. state: the driver's state, with `step`.
+    lora_scale: alpha / rank if an adapter was trained. state: the driver's state, with `step`. files: the size in bytes
+    of each of the shards, by name.
     """
 
     model: str
@@ -39,6 +75,7 @@ class Record:
     lora_scale: float | None
     parameters: Mapping[str, Saved]
     state: Mapping[str, Any]
+    files: Mapping[str, int]
 
     @classmethod
     def read(cls, path: Path) -> Record:
@@ -76,15 +113,27 @@ def require_same_model(path: Path, saved: Record, here: Record) -> None:
 
 
 def require_whole(path: Path, saved: Record) -> None:
-    """Raises BadInput unless the shards of all ranks exist."""
-    shards = len(list(path.with_suffix("").glob("*_optim_states.pt")))
-    if shards != saved.ranks:
-        raise BadInput(f"{path.with_suffix('')}: saved by {saved.ranks} ranks, but holds the shards of {shards}")
+    """Raises BadInput unless all shards exist with the sizes that were written."""
+    for name, size in saved.files.items():
+        shard = path.with_suffix("") / name
+        found = shard.stat().st_size if shard.is_file() else None
+        if found != size:
+            is_now = "is missing" if found is None else f"holds {found:,} bytes"
+            raise BadInput(f"{shard}: {is_now}, and held {size:,} when the checkpoint was written")
+
+
+def record_of(folder: Path, step: int) -> Path:
+    """The path of the record of a checkpoint in `folder`."""
+    return folder / f"step-{step:06d}.json"
+
+
+def step_of(record: Path) -> int:
+    return int(record.stem.removeprefix("step-"))
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The records of complete checkpoints, oldest first."""
-    return sorted(folder.glob("step-*.json"))
+    """The records of complete checkpoints, by step."""
+    return sorted((path for path in folder.glob("step-*.json") if path.stem[5:].isdigit()), key=step_of)
 
 
 def remove_checkpoint(record: Path) -> None:
@@ -97,10 +146,15 @@ def remove_checkpoint(record: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints."""
-    for record in checkpoints(folder)[:-keep]:
-        remove_checkpoint(record)
+def prune_checkpoints(folder: Path, config: CheckpointConfig) -> None:
+    """Remove the checkpoints that `config` does not keep."""
+    kept_span = -1
+    for record in checkpoints(folder)[: -config.keep]:
+        span = -1 if config.keep_every is None else step_of(record) // config.keep_every
+        if span > kept_span:
+            kept_span = span
+        else:
+            remove_checkpoint(record)
 
 
 def universal(record: Path) -> Path:

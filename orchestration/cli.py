@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from evidence.config_checks import MOST, MOST_SEED
-from evidence.errors import BadInput, RunFailed
+from evidence.config_checks import MOST
+from evidence.errors import INTERRUPTED, BadInput, Interrupted, RunFailed
 from learner.settings import DTYPES
+from orchestration.cli_data import add_data, add_no_links, at_most
 from orchestration.streams import described, guarded_stdout, is_failed_output, open_streams, print_any_text, say
 
 # Commands that take a config: the module whose `main` does the work, and the config's schema.
@@ -25,8 +26,6 @@ CONFIGURED = {
     "sft": ("orchestration.commands.sft", "orchestration.commands.sft:SftConfig"),
     "calibrate": ("orchestration.commands.calibrate", "orchestration.commands.calibrate:CalibrateConfig"),
 }
-MOST_CLIPS = 1_000_000  # of a split of the embedded world
-MOST_WORKERS = 1024  # processes of one command
 LASTING = [["train"], ["sft"]]  # the first argument of commands that go on when stdout fails
 
 
@@ -36,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         open_streams()
         _run(sys.argv[1:] if argv is None else argv)
+    except Interrupted as error:
+        say(f"ser: {error}")
+        return INTERRUPTED
     except (BadInput, RunFailed) as error:
         # Ray wraps an actor's error: the text of the wrapper holds the actor's stack trace, its cause does not.
         say(f"ser: {getattr(error, 'cause', error)}")
@@ -59,21 +61,6 @@ def _run(argv: Sequence[str]) -> None:
     with guarded_stdout(lasting=list(argv[:1]) in LASTING):
         args = _parsed(argv)
         args.run(args)
-
-
-def _at_most(most: int) -> Callable[[str], int]:
-    """The type of an option that is a whole number of at most `most`; the command checks the lower limit."""
-
-    def whole(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if value > most:
-            raise argparse.ArgumentTypeError(f"{text}: must be at most {most:,}")
-        return value
-
-    return whole
 
 
 class _Parser(argparse.ArgumentParser):
@@ -103,13 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_print_config(commands.add_parser("config", help="print a resolved config"))
     _add_score(commands.add_parser("score", help="reward recorded completions, one JSON line each"))
     _add_export(commands.add_parser("export", help="write a checkpoint as a Hugging Face folder (docs/checkpoints.md)"))
+    _add_ledger(commands.add_parser("ledger", help="what became of every prompt of a run (docs/checkpoints.md)"))
     commands.add_parser("doctor", help="list what this machine has and what is missing").set_defaults(run=_doctor)
-    data = commands.add_parser("data", help="make, check and convert datasets").add_subparsers(
-        required=True, metavar="COMMAND"
-    )
-    _add_make_shapes(data.add_parser("make-shapes", help="write the embedded world: clips and questions"))
-    _add_check(data.add_parser("check", help="read a dataset and report its faults"))
-    _add_convert(data.add_parser("convert", help="write a dataset in another format, if that loses nothing"))
+    add_data(commands.add_parser("data", help="make, check and convert datasets"))
     return parser
 
 
@@ -137,7 +120,7 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     command.add_argument("--completions", required=True, type=Path, metavar="FILE", help="JSON lines: id, text, …")
     command.add_argument("--format", help="the samples' format (default: detected from their keys)")
     command.add_argument("--media-root", type=Path, metavar="DIR", help="the root folder of the samples' media")
-    _add_no_links(command)
+    add_no_links(command)
     command.add_argument("--referee", metavar="MODEL", help="a model folder, for a recipe that uses a referee")
     command.add_argument(
         "--config", type=Path, metavar="FILE", help="a run's config.yaml, or YAML: contract, template, verification, …"
@@ -148,61 +131,19 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_score)
 
 
+def _add_ledger(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, metavar="RUN", help="a run's folder")
+    command.add_argument("--json", action="store_true", help="print one JSON object per group")
+    command.set_defaults(run=_ledger)
+
+
 def _add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument("checkpoint", type=Path, metavar="FOLDER", help="a run's folder, or one of its checkpoints")
     command.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="a new folder")
-    command.add_argument("--step", type=_at_most(MOST), metavar="N", help="the checkpoint's step (default: the newest)")
+    command.add_argument("--step", type=at_most(MOST), metavar="N", help="the checkpoint's step (default: the newest)")
     command.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="dtype of the weights (default bfloat16)")
     command.add_argument("--ema", action="store_true", help="export the moving average of the weights, if kept")
     command.set_defaults(run=_export)
-
-
-def _add_make_shapes(command: argparse.ArgumentParser) -> None:
-    command.add_argument("out", type=Path, help="a new folder")
-    for name, default, most, summary in (
-        ("train", 2000, MOST_CLIPS, "training clips"),
-        ("val", 256, MOST_CLIPS, "validation clips"),
-        ("test", 512, MOST_CLIPS, "held-out clips"),
-        ("questions", 4, MOST_CLIPS, "questions about each training clip"),
-        ("seed", 0, MOST_SEED, "equal seeds give equal files"),
-        ("workers", 2, MOST_WORKERS, "processes"),
-    ):
-        summary = f"{summary} (default {default})"
-        command.add_argument(f"--{name}", type=_at_most(most), default=default, metavar="N", help=summary)
-    command.set_defaults(run=_make_shapes)
-
-
-def _add_check(command: argparse.ArgumentParser) -> None:
-    _add_dataset(command)
-    command.add_argument("--media", action="store_true", help="also decode every video and image")
-    command.add_argument("--against", type=Path, metavar="TEST", help="a dataset that must share no media with it")
-    command.add_argument("--against-format", metavar="FORMAT", help="TEST's format (default: detected)")
-    command.add_argument("--against-media-root", type=Path, metavar="DIR", help="the root folder of TEST's media")
-    command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    command.add_argument(
-        "--workers", type=_at_most(MOST_WORKERS), default=2, metavar="N", help="decoding processes (default 2)"
-    )
-    command.set_defaults(run=_check)
-
-
-def _add_convert(command: argparse.ArgumentParser) -> None:
-    _add_dataset(command)
-    command.add_argument("target", type=Path, help="a new file, .jsonl or .json")
-    command.add_argument("--to", required=True, metavar="FORMAT", help="the format to write")
-    command.set_defaults(run=_convert)
-
-
-def _add_dataset(command: argparse.ArgumentParser) -> None:
-    command.add_argument("dataset", type=Path)
-    command.add_argument("--format", help="its format (default: detected from its keys)")
-    command.add_argument(
-        "--media-root", type=Path, metavar="DIR", help="the root folder of its media (default: its own)"
-    )
-    _add_no_links(command)
-
-
-def _add_no_links(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--no-links", action="store_true", help="refuse media that are links out of the root folder")
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
@@ -285,6 +226,12 @@ def _export(args: argparse.Namespace) -> None:
     export.main(args.checkpoint, args.step, args.out, args.dtype, args.ema)
 
 
+def _ledger(args: argparse.Namespace) -> None:
+    from orchestration.commands import ledger
+
+    ledger.main(args.folder, args.json)
+
+
 def _doctor(args: argparse.Namespace) -> None:
     from orchestration.commands.doctor import report
 
@@ -292,48 +239,3 @@ def _doctor(args: argparse.Namespace) -> None:
     print("\n".join(lines))
     if problems:
         raise BadInput("; ".join(problems))
-
-
-def _make_shapes(args: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from orchestration.preflight import require_folder
-    from rollout.dataset.shapes import make_shapes
-
-    require_folder("out", args.out)
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        bars = {name: progress.add_task(name, total=getattr(args, name)) for name in ("train", "val", "test")}
-        counts = make_shapes(
-            args.out,
-            train=args.train,
-            val=args.val,
-            test=args.test,
-            questions=args.questions,
-            seed=args.seed,
-            workers=args.workers,
-            progress=lambda split, done, total: progress.update(bars[split], completed=done, total=total),
-        )
-    print(f"{args.out}: " + ", ".join(f"{count} {split} samples" for split, count in counts.items()))
-
-
-def _check(args: argparse.Namespace) -> None:
-    from orchestration.commands.data import check_file
-    from rollout.dataset.read import DatasetFile
-
-    test = args.against, args.against_format, args.against_media_root, not args.no_links
-    if args.against is None and any(test[:3]):
-        raise BadInput("--against-format and --against-media-root describe a dataset: name it with --against TEST")
-    check_file(_opened(args), args.media, DatasetFile(*test) if args.against else None, args.workers, args.json)
-
-
-def _convert(args: argparse.Namespace) -> None:
-    from orchestration.commands.data import convert_file
-
-    convert_file(_opened(args), args.target, args.to)
-
-
-def _opened(args: argparse.Namespace) -> Any:
-    from rollout.dataset.read import DatasetFile
-
-    return DatasetFile(args.dataset, args.format, args.media_root, not args.no_links)

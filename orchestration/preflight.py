@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from evidence.digests import file_digest
 from evidence.errors import BadInput
 from evidence.families import Family
 from evidence.sampling import SamplingContract, most_bytes, most_frames, resized_size, resolved, shown_key_times
@@ -36,12 +37,14 @@ MOST_HELDOUT = 512
 
 @dataclass(frozen=True)
 class TrainInputs:
-    """The inputs that a checked training config names. images: the largest number that one prompt shows."""
+    """The inputs that a checked training config names. images: the largest number that one prompt shows. digests:
+    SHA-256 of each dataset file, by its path."""
 
     train: Mixture[Sample]
     heldout: list[Sample]
     encoder: ChatEncoder
     images: int
+    digests: dict[str, str]
 
 
 def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
@@ -75,7 +78,8 @@ def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     for key, folder in (("frames", config.frames.cache_dir), ("referee", config.referee.cache_dir)):
         if folder:
             require_folder(f"{key}.cache_dir", folder)
-    return config, TrainInputs(train, heldout, encoder, most_images(config.contract, samples))
+    digests = {file.path: file_digest(Path(file.path)) for file in (*shares, config.data.heldout)}
+    return config, TrainInputs(train, heldout, encoder, most_images(config.contract, samples), digests)
 
 
 def heldout_samples(config: TrainConfig) -> list[Sample]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from evidence.files import whole_file
 from orchestration.config import to_yaml
 from orchestration.preflight import require_folder
 
-CONFIG = "config.yaml"
+CONFIG, LOCK = "config.yaml", "lock"
 
 
 def run_directory(name: str) -> Path:
@@ -24,22 +27,23 @@ def run_directory(name: str) -> Path:
     return require_folder("run_dir", name)
 
 
-def require_unused(run_dir: Path) -> None:
-    """Raises BadInput if a run has been started in `run_dir`."""
-    if (run_dir / CONFIG).exists():
-        raise _taken(run_dir)
+@contextlib.contextmanager
+def claimed(run_dir: Path, config: Any, again: bool) -> Iterator[None]:
+    """Hold the folder while the block runs, and write config.yaml into it, whole or not at all. `again`: whether the
+    folder may hold a run already, which goes on.
 
-
-def claim(run_dir: Path, config: Any) -> None:
-    """Write config.yaml, whole or not at all. Raises BadInput if it exists: of two runs that start at once, only one
-    gets the folder."""
+    The kernel releases the folder when this process ends, however it ends. Raises BadInput if another process holds it,
+    and, unless `again`, if it holds a run: of two runs that start at once, only one gets it.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with whole_file(run_dir / CONFIG, new=True) as part:
-            part.write_text(to_yaml(config), encoding="utf-8")
-    except FileExistsError:
-        raise _taken(run_dir) from None
-
-
-def _taken(run_dir: Path) -> BadInput:
-    return BadInput(f"run_dir = {run_dir}: already holds a run; name another folder or remove it")
+    with (run_dir / LOCK).open("w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"run_dir = {run_dir}: another process is running in it; wait for its end") from None
+        try:
+            with whole_file(run_dir / CONFIG, new=not again) as part:
+                part.write_text(to_yaml(config), encoding="utf-8")
+        except FileExistsError:
+            raise BadInput(f"run_dir = {run_dir}: already holds a run; name another folder or remove it") from None
+        yield

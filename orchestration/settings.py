@@ -12,6 +12,7 @@ from evidence.errors import BadInput
 from evidence.limits import Limits
 from evidence.sampling import SamplingContract
 from learner.algorithm import AlgorithmConfig
+from learner.checkpoints import CheckpointConfig, require_resume
 from learner.schedule import Schedule
 from learner.settings import DTYPES, PackingConfig, PolicyConfig, ReferenceConfig, ZeroConfig
 from orchestration.pacing import Pacing
@@ -144,12 +145,6 @@ class LearnerConfig:
             self.reference.kind,
             "none or frozen: no learner.policy.lora is set that could be switched off",
         )
-        require(
-            self.zero.ema is None,
-            "zero.ema",
-            self.zero.ema,
-            "null: only `ser sft` writes the checkpoints that hold the average",
-        )
 
     @property
     def uses_reference(self) -> bool:
@@ -220,6 +215,8 @@ class TrainConfig:
     shuffle_rewards: a control that should learn nothing: each group's rewards are permuted at random among its
     completions.
     limits: how long each kind of work may take.
+    resume: no refuses a run_dir that holds a run; auto goes on from its newest checkpoint, or starts where there is
+        none; a number goes on from the checkpoint of that step (docs/checkpoints.md).
     wandb: offline (no account needed), online or disabled.
     """
 
@@ -243,11 +240,14 @@ class TrainConfig:
     steps: int = MISSING
     seed: int = 0
     run_dir: str = MISSING
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    resume: str = "no"
     wandb: WandbMode = "offline"
 
     def __post_init__(self) -> None:
         require_least(self, 1, "steps")
         require_least(self, 0, "seed", most=MOST_SEED)
+        require_resume(self.resume)
         require(
             self.pacing.groups_per_step >= self.learner.ranks,
             "learner.ranks",

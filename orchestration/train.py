@@ -2,125 +2,168 @@
 
 The algorithm is `_train`, to be read from top to bottom. Synchronous training is the same loop with staleness 0
 (promise 1): admission then starts no group before the step has ended and its weights have arrived.
+After the loss of its learner, or when it is started again, a run goes on from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from contextlib import closing
 from pathlib import Path
 
-from orchestration.loop.admission import Admission
+from evidence.errors import Interrupted
+from orchestration.interruption import Interruption, saved_line
 from orchestration.loop.batches import check_versions
-from orchestration.loop.group_maker import GroupMaker, ReadyGroup
-from orchestration.loop.heldout import evaluate_policy
+from orchestration.loop.heldout import evaluate_policy, recorded_evaluation
+from orchestration.loop.journal import Journal
 from orchestration.loop.ledger import Ledger
+from orchestration.loop.lineages import Lineage, back_to, first, relearn
 from orchestration.loop.parity import check_parity
 from orchestration.loop.parts import Parts, start_parts
 from orchestration.loop.pipeline import Draw
-from orchestration.loop.rejections import NOT_FINITE, RejectionWatch
-from orchestration.loop.skipped_steps import SkippedSteps
+from orchestration.loop.training import Training
 from orchestration.preflight import TrainInputs, check_train
 from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.metrics import print_summary
-from orchestration.reporting.steps import StepReport, StepTimes
-from orchestration.reporting.summary import RunFacts, installed_versions, summary, write_summary
-from orchestration.run_directory import claim, require_unused, run_directory
+from orchestration.reporting.steps import StepTimes
+from orchestration.reporting.summary import SUMMARY, RunFacts, installed_versions, summary, write_summary
+from orchestration.resuming import CHECKPOINTS, Start, drop_later
+from orchestration.run_directory import claimed, run_directory
 from orchestration.settings import TrainConfig
+from orchestration.supervision.checkpoint_writer import CheckpointWriter
 from orchestration.supervision.cluster import start_ray
+from orchestration.supervision.waiting import ActorLost
+
+log = logging.getLogger(__name__)
 
 
 def main(config: TrainConfig) -> None:
-    """Check the config, start Ray, train. Raises BadInput before anything is written, RunFailed afterwards."""
+    """Check the config, start Ray, train. Raises BadInput before anything is written, RunFailed and Interrupted
+    afterwards."""
     run_dir = run_directory(config.run_dir)
-    require_unused(run_dir)
+    start = Start.found(run_dir, config.resume)
     config, inputs = check_train(config)
-    with start_ray(config.cluster.object_store_gib, config.gpus):
-        claim(run_dir, config)
-        asyncio.run(Run(config, run_dir, inputs).run())
+    start.require_same(config, inputs.digests)
+    if start.finished(config):
+        print(f"{run_dir}: has finished its {config.steps} steps; resume it with more steps to go on")
+        return
+    ray, folder = start_ray(config.cluster.object_store_gib, config.gpus), claimed(run_dir, config, start.again)
+    with ray, folder, closing(Journal(run_dir)) as journal:
+        asyncio.run(Run(config, run_dir, inputs, start, journal).run())
 
 
 class Run:
     """One training run."""
 
-    def __init__(self, config: TrainConfig, run_dir: Path, inputs: TrainInputs):
-        self.config, self.run_dir, self.inputs = config, run_dir, inputs
+    def __init__(self, config: TrainConfig, run_dir: Path, inputs: TrainInputs, start: Start, journal: Journal):
+        self.config, self.run_dir, self.inputs, self.start, self.journal = config, run_dir, inputs, start, journal
         sampling = config.sampling
         self.draw = Draw(sampling.group_size, sampling.temperature, sampling.max_tokens)
-        self.admission, self.ledger = Admission(config.pacing), Ledger()
-        self.rejections = RejectionWatch(self.ledger, config.pacing)
+        self.interruption = Interruption()
 
     async def run(self) -> None:
-        config, inputs, run_dir = self.config, self.inputs, self.run_dir
+        with self.interruption.listening():
+            await self._run()
+
+    async def _run(self) -> None:
+        config, inputs, run_dir, start = self.config, self.inputs, self.run_dir, self.start
         print(f"{run_dir}: starting engines and learner (about a minute on a CPU)", flush=True)
         parts = await start_parts(config, inputs.encoder, inputs.images)
+        lineage = first(self.journal)
+        if start.again:
+            drop_later(run_dir, start.state.step if start.state else 0)
+            lineage = await back_to(start.record, parts, self.journal, config.limits.publish_s)
+            (run_dir / SUMMARY).unlink(missing_ok=True)
+            print(f"{run_dir}: goes on after step {lineage.state.step}", flush=True)
         with awaiting("first completions and log-probs (compilation)"):
             await check_parity(parts.pipeline, parts.learner.gang, inputs.train.items, self.draw, config)
-        before = await evaluate_policy(parts.pipeline, config, inputs.heldout, "before", run_dir)
-        began = time.monotonic()
-        ages = await self._train(parts)
-        facts = RunFacts(ages, config.pacing.worst_age, time.monotonic() - began, installed_versions())
+        if start.record is None:
+            before = await evaluate_policy(parts.pipeline, config, inputs.heldout, "before", run_dir)
+        else:
+            before = recorded_evaluation(run_dir, "before")
+        facts, ledger = await self._train_to_the_end(parts, lineage)
         parts.learner.stop()
         after = await evaluate_policy(parts.pipeline, config, inputs.heldout, "after", run_dir)
-        report = summary(facts, before, after, self.ledger)
-        write_summary(run_dir / "summary.json", report)
+        report = summary(facts, before, after, ledger)
+        write_summary(run_dir / SUMMARY, report)
         print_summary(report, run_dir)
 
-    async def _train(self, parts: Parts) -> list[int]:
-        """The algorithm. Returns the age of every group trained."""
-        config, admission, pipeline = self.config, self.admission, parts.pipeline
-        packing, algorithm = config.learner.packing, config.algorithm
-        switches = algorithm.dynamic_sampling, algorithm.overlong_filtering
-        maker = GroupMaker(pipeline, admission, self.ledger, self.draw, packing, config.seed, config.steps, *switches)
-        skipped = SkippedSteps(config.learner.max_skipped)
-        with StepReport(self.run_dir, config, pipeline, self.ledger) as report:
-            while admission.step < config.steps:
-                began = time.monotonic()
-                while (batch := admission.take_batch()) is None:
-                    self._begin_groups(maker)
-                    await maker.wait(config.limits.stall_s)
-                waited_s = time.monotonic() - began
-                groups = {group: maker.ready.pop(group) for group in batch.groups}
-                check_versions([ready.scored.group for ready in groups.values()], batch.version)
-                metrics = await parts.learner.train(list(groups.values()), admission.step, pipeline.store)
-                if skipped.count(metrics, f"step {admission.step + 1}, groups {', '.join(map(str, groups))}"):
-                    self._skip(groups)
-                    continue
-                version = admission.step_ended()
-                if admission.step == config.steps:  # before anything can fail: the model is what the run was for
-                    await parts.learner.export(self.run_dir / "model")
-                for group, ready in groups.items():
-                    self.ledger.train(group, admission.step)
-                    ready.lease.release()
-                self.rejections.step_ended()
-                self._begin_groups(maker)
-                if admission.publish_due or admission.step == config.steps:
-                    await parts.publish(version, config.limits.publish_s)
-                metrics["skipped"] = skipped.total
-                times = StepTimes(began, waited_s, time.monotonic() - began)
-                report.step_ended(admission.step, batch, list(groups.values()), metrics, times)
-        await maker.stop()
-        await pipeline.rollout_pool.settled()
-        self.ledger.check()
-        return report.ages
+    async def _train_to_the_end(self, parts: Parts, lineage: Lineage) -> tuple[RunFacts, Ledger]:
+        """Train; when the learner is lost, go on from the last checkpoint with a new one."""
+        while True:
+            try:
+                training = Training(self.config, self.run_dir, self.inputs, parts, self.draw, lineage)
+                return await self._train(training), training.ledger
+            except ActorLost as error:
+                lineage = await relearn(
+                    error, parts, self.run_dir / CHECKPOINTS, self.journal, self.config.limits.publish_s
+                )
 
-    def _begin_groups(self, maker: GroupMaker) -> None:
-        """Begin groups while slots are free and the remaining steps need them: one more for each that was rejected.
-        Decode the frames of the next ones ahead."""
-        self.rejections.check(maker.begun)
-        train, per_step = self.inputs.train, self.config.pacing.groups_per_step
-        wanted = self.config.steps * per_step + self.ledger.counts()["rejected"]
-        first = maker.begun
-        while self.admission.free and maker.begun < wanted:
-            maker.begin(maker.begun, train[maker.begun])
-        if maker.begun == first:
+    async def _train(self, training: Training) -> RunFacts:
+        """The algorithm. Returns facts about the training."""
+        config, limits, parts = self.config, self.config.limits, training.parts
+        admission, maker, learner = training.admission, training.maker, parts.learner
+        saves = CheckpointWriter(learner.gang, self.run_dir / CHECKPOINTS, config.checkpoint, training.begin.saved_step)
+        with training.report as report, self.interruption.can_save(maker.wake):
+            try:
+                parts.watch_weights(maker.progress.set)
+                await training.restore()
+                while admission.step < config.steps:
+                    began = time.monotonic()
+                    while (batch := admission.take_batch()) is None:
+                        training.begin_groups()
+                        await parts.republish_if_lost(admission.version)
+                        await maker.wait(limits.stall_s)
+                        await self._leave_if_asked(training, saves)
+                    waited_s = time.monotonic() - began
+                    groups = {group: maker.ready.pop(group) for group in batch.groups}
+                    check_versions([ready.scored.group for ready in groups.values()], batch.version)
+                    metrics = await learner.train(list(groups.values()), admission.step, parts.pipeline.store)
+                    if training.skipped.count(
+                        metrics, f"step {admission.step + 1}, groups {', '.join(map(str, groups))}"
+                    ):
+                        training.skip(groups)
+                        continue
+                    if (
+                        admission.step + 1 == config.steps
+                    ):  # before anything can fail: the model is what the run was for
+                        await learner.export(self.run_dir / "model")
+                    version, step = training.step_ended(groups), admission.step
+                    training.begin_groups()
+                    if admission.publish_due or step == config.steps:
+                        await parts.publish(version, limits.publish_s)
+                    metrics["skipped"] = training.skipped.total
+                    times = StepTimes(began, waited_s, time.monotonic() - began)
+                    await asyncio.to_thread(saves.poll)
+                    counts = saves.metrics() | {"disk/failed_ledger_writes": self.journal.lines.failed}
+                    report.step_ended(step, batch, list(groups.values()), metrics, times, counts)
+                    if saves.due(step, step == config.steps):
+                        await self._checkpoint(training, saves)
+                    await self._leave_if_asked(training, saves)
+                await asyncio.to_thread(saves.finish)
+                await maker.stop()
+            finally:
+                await maker.cancel()
+        await parts.pipeline.rollout_pool.settled()
+        training.ledger.check()
+        return RunFacts(report.ages, config.pacing.worst_age, report.seconds, installed_versions())
+
+    async def _checkpoint(self, training: Training, saves: CheckpointWriter) -> None:
+        """Begin to save a checkpoint of now."""
+        step, state = training.admission.step, training.state().plain()
+        self.journal.checkpoint(step)
+        await asyncio.to_thread(saves.begin, step, state)
+
+    async def _leave_if_asked(self, training: Training, saves: CheckpointWriter) -> None:
+        """Save a checkpoint and raise Interrupted if a signal has asked the run to end."""
+        signal, step = self.interruption.requested, training.admission.step
+        if signal is None:
             return
-        ahead = range(maker.begun, min(maker.begun + per_step, wanted))
-        maker.pipeline.prefetch(train[group] for group in ahead)
-
-    def _skip(self, groups: dict[int, ReadyGroup]) -> None:
-        """A skipped step does not count: its groups are rejected and replaced."""
-        for group, ready in groups.items():
-            self.ledger.reject(group, NOT_FINITE)
-            ready.lease.release()
-        self.admission.step_skipped()
+        await asyncio.to_thread(saves.finish)
+        if saves.last_step != step:
+            await self._checkpoint(training, saves)
+            await asyncio.to_thread(saves.finish)
+            saves.require(step)
+        raise Interrupted(f"{signal}: {saved_line(self.run_dir, step)}")

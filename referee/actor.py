@@ -81,6 +81,12 @@ class RefereeActor:
         """See RefereeService.forget."""
         self._started.forget()
 
+    async def ping(self) -> None:
+        """Return once the backend has answered, as far as it is part of this actor: an endpoint is not asked."""
+        backend = self._started.backend
+        if isinstance(backend, EngineBackend):
+            await backend.ping()
+
     async def stats(self) -> dict[str, int]:
         """See RefereeService.stats."""
         return self._started.stats()

@@ -13,7 +13,7 @@ import numpy as np
 import ray
 
 from evidence.types import Prompt, Trajectory
-from rollout.engine import Engine, EngineConfig, WeightStore
+from rollout.engine import FETCH_TIMEOUT_S, Engine, EngineConfig, WeightStore
 
 
 @ray.remote
@@ -55,17 +55,21 @@ class RolloutActor:
                 self.engine.leave_if_dead()
                 raise
 
-    async def update_weights(self, version: int) -> None:
+    async def update_weights(self, version: int, fetch_s: float = FETCH_TIMEOUT_S) -> None:
         """As Engine.update_weights. Ends this process if the engine dies of it."""
         try:
-            await self.engine.update_weights(version)
+            await self.engine.update_weights(version, fetch_s)
         except Exception:
             self.engine.leave_if_dead()
             raise
 
     async def ping(self) -> int:
-        """The engine's weight version. Raises if the engine is dead."""
-        await self.engine.check_health()
+        """The engine's weight version, once the engine's process has answered. Ends this process if that is dead."""
+        try:
+            await self.engine.check_health()
+        except Exception:
+            self.engine.leave_if_dead()
+            raise
         return self.engine.version
 
     async def stop(self) -> None:

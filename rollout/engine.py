@@ -208,21 +208,21 @@ class Engine:
     async def prefetch(self, version: int) -> None:
         """Fetch and verify weights while generation continues. Raises WeightsRefused."""
         async with self.updating:
-            await self._fetch(version)
+            await self._fetch(version, FETCH_TIMEOUT_S)
 
-    async def update_weights(self, version: int) -> None:
+    async def update_weights(self, version: int, fetch_s: float = FETCH_TIMEOUT_S) -> None:
         """Switch to weights `version` in flight: requests that are being generated continue with the new weights.
 
         Raises ValueError if `version` is not above the present one (cache salts and version spans would be wrong), and
-        WeightsRefused if it cannot be fetched and verified; the weights are then unchanged. Any later failure stops the
-        engine.
+        WeightsRefused if it cannot be fetched and verified within `fetch_s`; the weights are then unchanged. Any later
+        failure stops the engine.
         """
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
         async with self.updating:
             if version <= self.version:
                 raise ValueError(f"weight version {version} is not above the engine's, {self.version}")
-            await self._fetch(version)
+            await self._fetch(version, fetch_s)
             try:
                 await self.llm.pause_generation(mode="keep", clear_cache=False)
                 await self.llm.start_weight_update()
@@ -235,18 +235,23 @@ class Engine:
                 await self.stop()
                 raise
 
-    async def _fetch(self, version: int) -> None:
-        async with asyncio.timeout(FETCH_TIMEOUT_S):
-            await self.llm.collective_rpc("prefetch_weights", args=(version, FETCH_TIMEOUT_S))
-            while "fetching" in (states := await self.llm.collective_rpc("weights_state", args=(version,))):
-                await asyncio.sleep(POLL_S)
+    async def _fetch(self, version: int, limit_s: float) -> None:
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.llm.collective_rpc("prefetch_weights", args=(version, limit_s))
+                while "fetching" in (states := await self.llm.collective_rpc("weights_state", args=(version,))):
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise WeightsRefused(f"version {version}: not fetched within {limit_s:g} s") from None
         failed = [state for state in states if state != "ready"]
         if failed:
             raise WeightsRefused(failed[0])
 
     async def check_health(self) -> None:
-        """Raise vLLM's EngineDeadError if the engine can no longer answer."""
+        """Return once the engine's process has answered, which it does between two steps, also while generation is
+        paused. Raises vLLM's EngineDeadError if it can no longer answer; one that was stopped (SIGSTOP) never does."""
         await self.llm.check_health()
+        await self.llm.is_paused()
 
     async def stop(self) -> None:
         """End the engine's processes. Requests in flight fail. A second call does nothing."""

@@ -12,8 +12,11 @@ borrows them, and the store frees them when the worker drops them. A ref pickled
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import multiprocessing
 import re
+import signal
 import time
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,6 +44,7 @@ from rollout.lora_merge import is_adapter, merged_layers
 
 BACKEND = "ser"
 FETCHING, READY = "fetching", "ready"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class WeightSetMismatch(RuntimeError):
@@ -62,9 +66,20 @@ class WeightUpdate(WeightTransferUpdateInfo):
 
 
 def register() -> None:
-    """Register the backend with vLLM. vLLM calls this in each of its processes."""
+    """Register the backend with vLLM. vLLM calls this in each of its processes; those that it started itself are bound
+    to the life of the process that started them."""
+    if multiprocessing.parent_process() is not None:
+        _die_with_parent()
     if BACKEND not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine(BACKEND, __name__, "StoreWeightTransfer")
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when its parent has ended, however that ends. vLLM's processes notice that by
+    themselves only while they run; one that is stopped (SIGSTOP) or hangs would keep its memory for ever."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 
 
 class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):

@@ -10,6 +10,7 @@ import deepspeed
 import torch
 
 from learner.checkpoints import Saved
+from learner.zero.background_writer import BackgroundWriter
 
 
 class WeightAverage:
@@ -24,10 +25,9 @@ class WeightAverage:
         for average, weights in zip(self.flat, self._weights(), strict=True):
             average.lerp_(weights, 1 - self.decay)
 
-    def save(self, shards: Path, rank: int) -> None:
-        """Write this rank's part into the checkpoint folder `shards`. Call it on every rank."""
-        shards.mkdir(parents=True, exist_ok=True)
-        torch.save({key: part for key, part, _ in self._parts()}, _file(shards, rank))
+    def save(self, writer: BackgroundWriter, shards: Path, rank: int) -> None:
+        """Let `writer` write this rank's part into the checkpoint folder `shards`. Call it on every rank."""
+        writer.save({key: part for key, part, _ in self._parts()}, str(_file(shards, rank)))
 
     @torch.no_grad()
     def load(self, shards: Path, saved_ranks: int, rank: int) -> None:

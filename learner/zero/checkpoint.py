@@ -25,9 +25,9 @@ def saved_parameters(engine: deepspeed.DeepSpeedEngine, trained: dict[str, Any])
     return {name: Saved(tuple(p.ds_shape), engine.param_names[p]) for name, p in trained.items()}
 
 
-def save_checkpoint(engine: deepspeed.DeepSpeedEngine, shards: Path) -> None:
-    """Save every rank's part of the trained weights, master weights and moments. Frozen weights stay in the model
-    folder."""
+def copy_out(engine: deepspeed.DeepSpeedEngine, shards: Path) -> None:
+    """Copy out this rank's part of the trained weights, master weights and moments, for its BackgroundWriter to write.
+    Frozen weights stay in the model folder."""
     engine.save_checkpoint(str(shards.parent), tag=shards.name, save_latest=False, exclude_frozen_parameters=True)
 
 

@@ -23,6 +23,19 @@ def join_group(rank: int, world: int, address: str, port: int, timeout_s: float)
     deepspeed.init_distributed(backend, timeout=timedelta(seconds=timeout_s), auto_mpi_discovery=False, verbose=False)
 
 
+def in_newest_attempt(attempt: int, device: torch.device) -> bool:
+    """Whether `attempt` is the newest that any rank is in. A rank in it waits until all are; the others return False.
+    Collective: every rank must call it until it returns True."""
+    while True:
+        bounds = torch.tensor([attempt, -attempt], device=device)
+        torch.distributed.all_reduce(bounds, torch.distributed.ReduceOp.MAX)
+        newest, oldest = int(bounds[0]), -int(bounds[1])
+        if newest == oldest:
+            return True
+        if attempt < newest:
+            return False
+
+
 def free_address() -> tuple[str, int]:
     """(host, free port) at which the other ranks can reach this node."""
     host = ray.util.get_node_ip_address()

@@ -1,7 +1,7 @@
 """`ser sft`: supervised warm start on the ZeRO-3 ranks, resumable.
 
-Guarantees: started again with the same config, it continues from the last checkpoint with the batches of an
-uninterrupted run; the exported model appears only when training is done.
+Guarantees: resumed, it continues from the last checkpoint with the batches of an uninterrupted run; the exported model
+appears only when training is done.
 """
 
 from __future__ import annotations
@@ -9,30 +9,44 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from evidence.config_checks import MOST, MOST_SEED, require, require_above_zero, require_least, require_one_of
-from evidence.errors import BadInput, RunFailed
-from evidence.files import whole_folder, write_text
+from evidence.digests import file_digest
+from evidence.errors import BadInput, Interrupted, RunFailed
+from evidence.files import whole_folder
 from evidence.limits import Limits
 from evidence.sampling import SamplingContract, resolved
 from evidence.supervision import actor_class
+from learner.checkpoints import NO, CheckpointConfig, Record, require_resume
 from learner.model.tiny import TinySpec, create_tiny_model
 from learner.schedule import Schedule
 from learner.settings import DTYPES, PackingConfig, PolicyConfig, RankConfig, ZeroConfig
 from orchestration.commands.sft_rows import RowsConfig, RowSource, RowsReport, by_clip
-from orchestration.config import load_config, to_yaml
+from orchestration.config import load_config
+from orchestration.interruption import Interruption, saved_line
 from orchestration.loop.skipped_steps import SkippedSteps, shortened_list
 from orchestration.machine import require_memory
 from orchestration.preflight import require_crop_tiles, require_folder, require_frames_fit, require_tiles
 from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.metrics import Progress, RunLog
-from orchestration.run_directory import run_directory
+from orchestration.resuming import (
+    CHECKPOINTS,
+    DECIDES_PIXELS,
+    drop_later,
+    find_checkpoint,
+    require_same_config,
+    require_same_data,
+)
+from orchestration.run_directory import CONFIG, claimed, run_directory
 from orchestration.settings import WandbMode
+from orchestration.streams import say
+from orchestration.supervision.checkpoint_writer import CheckpointWriter
 from orchestration.supervision.cluster import start_ray
 from orchestration.supervision.learner_gang import LearnerGang
 from orchestration.supervision.waiting import results
@@ -47,9 +61,9 @@ logger = logging.getLogger(__name__)
 TASKS = ("answer", "verify")
 # Keys whose value may change when a run is resumed: the weights depend on none of them.
 MAY_CHANGE = (
-    *("run_dir", "out", "dtype", "stop_after", "checkpoint_every", "max_skipped", "wandb"),
+    *("run_dir", "resume", "out", "dtype", "stop_after", "checkpoint", "max_skipped", "wandb"),
     "ranks",  # the same rows, split differently: only the rounding of sums changes
-    *("frames", "frames_gib", "object_store_gib", "limits"),  # except frames.decoder: decoders differ in their pixels
+    *("frames", "frames_gib", "object_store_gib", "limits"),
 )
 AHEAD = 3  # steps whose rows are made in advance while the ranks train
 MAX_LEFT_OUT_SHARE = 0.5  # of the drawn clips, as for the groups of `ser train`: mostly broken data is a mistake
@@ -85,6 +99,7 @@ class SftConfig:
     frames_gib: budget for decoded frames within object_store_gib, Ray's shared memory.
     max_skipped: the run stops after this many consecutive steps whose loss or gradient is not finite.
     limits: how long each kind of work may take.
+    checkpoint, resume: as in `ser train`.
     stop_after: ends the run early after this many steps, with the same learning-rate schedule; null trains all stages.
     """
 
@@ -109,7 +124,8 @@ class SftConfig:
     policy: PolicyConfig = field(default_factory=lambda: PolicyConfig(train_vision=True))
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     limits: Limits = field(default_factory=Limits)
-    checkpoint_every: int = 200
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    resume: str = NO
     object_store_gib: float = 1.0
     frames_gib: float = 0.5
     seed: int = 0
@@ -119,7 +135,8 @@ class SftConfig:
         require(bool(self.stages), "stages", self.stages, "at least one {data, steps}")
         require_one_of(self, TASKS, "task")
         require_one_of(self, DTYPES, "dtype")
-        require_least(self, 1, "clips", "claims", "ranks", "checkpoint_every", "max_skipped")
+        require_least(self, 1, "clips", "claims", "ranks", "max_skipped")
+        require_resume(self.resume)
         require_least(self, 0, "seed", most=MOST_SEED)
         stop = self.stop_after
         require(stop is None or 1 <= stop <= MOST, "stop_after", stop, "1 or more, or null for all stages")
@@ -164,21 +181,6 @@ def initial_model(config: SftConfig, run_dir: Path) -> str:
     return str(folder)
 
 
-def require_same_run(config: SftConfig, run_dir: Path) -> None:
-    """Raises BadInput if `run_dir` holds a run with another config: resuming from its checkpoint would mix the two."""
-    file = run_dir / "config.yaml"
-    if not file.is_file():
-        return
-    saved = load_config(SftConfig, file)
-    values = [(key.name, getattr(saved, key.name), getattr(config, key.name)) for key in fields(SftConfig)]
-    for key, old, new in (*values, ("frames.decoder", saved.frames.decoder, config.frames.decoder)):
-        if key not in MAY_CHANGE and old != new:
-            raise BadInput(
-                f"{key} = {new}: the run in {config.run_dir} was started with {old}; name another run_dir, or "
-                "remove that one to start again"
-            )
-
-
 def require_own_out(config: SftConfig, run_dir: Path) -> None:
     """Raises BadInput if the exported model would replace anything but this run's own model."""
     out, file = Path(os.path.abspath(require_folder("out", config.out))), run_dir / "config.yaml"
@@ -194,10 +196,10 @@ def require_own_out(config: SftConfig, run_dir: Path) -> None:
 def main(config: SftConfig) -> None:
     """Train, or continue, one supervised run and export its model. Raises BadInput and RunFailed."""
     run_dir = run_directory(config.run_dir)
+    record = find_checkpoint(run_dir, config.resume)
     tile = ChatEncoder(config.model).tile if config.model else config.tiny.patch * config.tiny.merge
     contract = resolved(config.contract, tile)
     config = replace(config, contract=contract, verification=config.verification.resolved(contract))
-    require_same_run(config, run_dir)
     require_own_out(config, run_dir)
     # All checks come before anything is written.
     require_tiles(tile, config.contract, "model")
@@ -207,6 +209,13 @@ def main(config: SftConfig) -> None:
         clips = by_clip(stage.data, config.task, config.contract, config.seed)
         samples = [sample for clip in clips.items for sample in clip]
         require_frames_fit(config.contract, samples, config.clips, "frames_gib", config.frames_gib)
+    digests = {share.path: file_digest(Path(share.path)) for stage in config.stages for share in stage.data}
+    state: Mapping[str, Any] = {"step": 0}
+    if record is not None:
+        state = Record.read(record).state
+        for change in require_same_config(run_dir, config, MAY_CHANGE, DECIDES_PIXELS):
+            say(f"resumed with {change}")
+        require_same_data(state["data"], digests)
     frames = config.frames
     if frames.cache_dir:
         frames = replace(frames, cache_dir=str(require_folder("frames.cache_dir", frames.cache_dir)))
@@ -225,7 +234,8 @@ def main(config: SftConfig) -> None:
         frames=frames,
         frames_bytes=int(config.frames_gib * 2**30),
     )
-    with start_ray(config.object_store_gib):
+    ray, folder = start_ray(config.object_store_gib), claimed(run_dir, config, again=(run_dir / CONFIG).exists())
+    with ray, folder:
         data = [[_absolute(share) for share in stage.data] for stage in config.stages]
         source = actor_class(RowSource).remote(model, rows, data, config.ranks, config.seed)
         rank_config = RankConfig(
@@ -237,10 +247,10 @@ def main(config: SftConfig) -> None:
         )
         with awaiting("learner ranks"):
             gang = LearnerGang(rank_config, config.ranks)
-        write_text(run_dir / "config.yaml", to_yaml(config))
-        state = gang.resume(run_dir / "checkpoints")
-        start = state["step"] if state else 0
-        left_out = _train(config, run_dir, gang, source, start)
+        if record is not None:
+            gang.load(record)
+        drop_later(run_dir, state["step"])
+        left_out = _train(config, run_dir, gang, source, {**state, "data": digests})
         gang.export(Path(config.out).absolute(), config.dtype)
         gang.stop()
     trained = f"{gang.trained_parameters:,} parameters after {config.steps} steps"
@@ -262,19 +272,26 @@ def require_few_left_out(left_out: int, drawn: int, per_step: int) -> None:
         )
 
 
-def _train(config: SftConfig, run_dir: Path, gang: LearnerGang, source: ray.actor.ActorHandle, start: int) -> set[str]:
-    """Train from step `start` on. Returns the paths of the clips that were left out."""
+def _train(
+    config: SftConfig, run_dir: Path, gang: LearnerGang, source: ray.actor.ActorHandle, state: Mapping[str, Any]
+) -> set[str]:
+    """Train from the `state` of a checkpoint on. Returns the paths of the clips that were left out."""
     make: Any = source.micro_batches.options(num_returns=config.ranks + 1)
     longest_s = config.limits.start_s + CALLS * config.clips * config.frames.timeout_s
+    start = state["step"]
     left_out: set[str] = set()
     left_out_draws = 0
-    skips = SkippedSteps(config.max_skipped)
+    skips = SkippedSteps(config.max_skipped, *state.get("skipped", ()))
+    interruption = Interruption()
+    saves = CheckpointWriter(gang, run_dir / CHECKPOINTS, config.checkpoint, start or None)
 
     def rows_of(step: int) -> list[ray.ObjectRef]:
         return make.remote(*locate(step, config.stages))
 
     waiting = deque(rows_of(step) for step in range(start, min(start + AHEAD, config.steps)))
-    with RunLog(run_dir, asdict(config), config.wandb, start) as log, Progress(config.steps, start) as progress:
+    log = RunLog(run_dir, asdict(config), config.wandb, start, state.get("seconds", 0.0), state.get("wandb_id"))
+    listening = interruption.listening(), interruption.can_save(lambda: None)
+    with log, Progress(config.steps, start) as progress, listening[0], listening[1]:
         for step in range(start, config.steps):
             *parts, report_ref = waiting.popleft()
             if step + AHEAD < config.steps:
@@ -295,6 +312,14 @@ def _train(config: SftConfig, run_dir: Path, gang: LearnerGang, source: ray.acto
             counts = {"clips_left_out": len(report.unreadable), "clips_over_budget": len(report.over_budget)}
             log.log(step + 1, {**metrics, "learning_rate": rate, **counts, **frames})
             progress.update(step + 1, f"loss {metrics['loss']:.4f}  {metrics['seconds']:.2f} s")
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                gang.save(run_dir / "checkpoints", step + 1, {})
+            saves.poll()
+            now = {"data": state["data"], "skipped": [skips.total, skips.in_a_row]}
+            now |= {"seconds": log.seconds, "wandb_id": log.wandb_id}
+            if saves.due(step + 1, step + 1 == config.steps) or interruption.requested:
+                saves.begin(step + 1, now)
+            if interruption.requested:
+                saves.finish()
+                saves.require(step + 1)
+                raise Interrupted(f"{interruption.requested}: {saved_line(run_dir, step + 1)}")
+        saves.finish()
     return left_out

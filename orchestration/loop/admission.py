@@ -9,12 +9,14 @@ Guarantees (promise 2 of the design; problem, rule, example and proof are in doc
 Two clocks. `step` counts the optimizer steps of the surviving lineage: it drives every schedule, progress and log axis.
 `version` rises by one at every optimizer step, published or not, only ever rises and is never reused. They are equal
 until the first restart. The age of a group in a step is the version that the step starts from, less the oldest version
-that drew a token or computed KV of the group. Windowed FIFO after MiniMax's Forge (2026). Pure.
+that drew a token or computed KV of the group: the number of optimizer steps between the two, so a restart, which
+publishes restored weights under a higher version, adds nothing to it. Windowed FIFO after MiniMax's Forge (2026). Pure.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestration.pacing import Pacing
@@ -53,11 +55,15 @@ class Admission:
     keeps its slot and its place.
     """
 
-    def __init__(self, pacing: Pacing, version: int = 0, step: int = 0) -> None:
+    def __init__(
+        self, pacing: Pacing, version: int = 0, step: int = 0, restarts: Sequence[tuple[int, int]] = ()
+    ) -> None:
         """`version`: the version of the weights that this lineage starts from, published before any group is admitted.
-        `step`: the number of optimizer steps behind these weights."""
+        `step`: the number of optimizer steps behind these weights. `restarts`: of each restart so far, the version
+        whose weights were restored and the version under which they were published again."""
         self.pacing = pacing
         self.version, self.step = version, step
+        self.restarts = tuple(restarts)
         self._first_version = version
         self._admitted = 0
         # In the order of admission, on which take_batch depends.
@@ -113,6 +119,16 @@ class Admission:
             )
         place.oldest_version = oldest_version
 
+    def restore(self, group: int, oldest_version: int) -> None:
+        """Admit a group that a checkpoint holds, ready. `oldest_version`: as for `ready`, from before the restart."""
+        self.admit(group)
+        self._waiting[group].oldest_version = oldest_version
+
+    @property
+    def queue(self) -> list[int]:
+        """The groups that wait or are under way, in the order of their admission."""
+        return list(self._waiting)
+
     def reject(self, group: int) -> None:
         """Remove a group that will not be trained. Its slot is free at once; if it was the anchor, the next one is."""
         self._place(group)
@@ -131,7 +147,7 @@ class Admission:
             if place.position >= end or len(chosen) == self.pacing.groups_per_step:
                 break
             if place.oldest_version is not None:
-                chosen[group] = self.version - place.oldest_version
+                chosen[group] = self._age(place.oldest_version)
             elif end == math.inf:
                 end = place.position + self.pacing.window
         if len(chosen) < self.pacing.groups_per_step:
@@ -158,6 +174,10 @@ class Admission:
         if not self._training:
             raise AdmissionError("no step is running")
         self._training = ()
+
+    def _age(self, oldest_version: int) -> int:
+        skipped = sum(renamed - restored for restored, renamed in self.restarts if oldest_version <= restored)
+        return self.version - oldest_version - skipped
 
     def _place(self, group: int) -> _Place:
         if group not in self._waiting:

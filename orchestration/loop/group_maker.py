@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import ray
 
-from evidence.errors import RunFailed, UnreadableMedia
+from evidence.errors import BadInput, RunFailed, UnreadableMedia
 from evidence.types import Group, Prompt, Sample, ScoredGroup, Trajectory
 from learner.settings import PackingConfig
 from orchestration.loop.admission import Admission
@@ -67,7 +68,6 @@ class GroupMaker:
         self.pipeline, self.admission, self.ledger = pipeline, admission, ledger
         self.draw, self.packing, self.seed, self.steps = draw, packing, seed, steps
         self.dynamic_sampling, self.overlong_filtering = dynamic_sampling, overlong_filtering
-        self.begun = 0
         self.ready: dict[int, ReadyGroup] = {}
         self.progress = asyncio.Event()  # set whenever a group became ready or was rejected
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -75,10 +75,60 @@ class GroupMaker:
 
     def begin(self, group: int, sample: Sample) -> None:
         """Admit the group and start it; `ready`, the ledger and `progress` report its end."""
-        self.begun += 1
-        self.ledger.add(group)
+        self.ledger.add(group, sample.id)
         self.admission.admit(group)
+        self._start(group, sample)
+
+    async def restore(
+        self, queue: Sequence[tuple[int, Sample]], ready: Mapping[int, ScoredGroup], limit_s: float
+    ) -> None:
+        """Go on with the groups of a checkpoint, in the order of its `queue`; those not `ready` are begun again.
+
+        Raises BadInput for a media file that has changed since, and RunFailed if the frames of the ready groups do not
+        fit the store together within `limit_s` seconds.
+        """
+        for group, _ in queue:
+            if group in ready:
+                self.admission.restore(group, ready[group].group.oldest_version)
+            else:
+                self.admission.admit(group)
+        try:
+            async with asyncio.timeout(limit_s):
+                # First, since they all had their frames at once: a group that is begun might take their room.
+                for group, sample in queue:
+                    if group in ready:
+                        await self._hold(group, sample, ready[group])
+        except TimeoutError:
+            raise RunFailed(
+                f"the frames of {len(ready)} groups of the checkpoint do not fit the frame store, or could not be "
+                f"decoded, within {limit_s:g} s; raise cluster.frames_gib"
+            ) from None
+        for group, sample in queue:
+            if group not in ready:
+                self._start(group, sample)
+
+    async def _hold(self, group: int, sample: Sample, scored: ScoredGroup) -> None:
+        """Keep a ready group of a checkpoint, with its frames."""
+        try:
+            lease, _ = await self.pipeline.prepare(sample)
+        except UnreadableMedia as error:
+            log.warning("group %d: %s", group, error)
+            self._reject(group, "unreadable media")
+            return
+        if lease.info.key != scored.group.frames.key:
+            lease.release()
+            raise BadInput(
+                f"{sample.media_path}: has changed since the checkpoint, or another decoder reads it; restore the file"
+            )
+        now = time.monotonic()
+        self.ready[group] = ReadyGroup(replace(scored, group=replace(scored.group, sample=sample)), lease, (now, now))
+
+    def _start(self, group: int, sample: Sample) -> None:
         self._tasks[group] = asyncio.create_task(self._make(group, sample))
+
+    def wake(self) -> None:
+        """End `wait` at once."""
+        asyncio.get_running_loop().call_soon_threadsafe(self.progress.set)
 
     async def wait(self, limit_s: float) -> None:
         """Wait until a group ends. Raises Stalled, with who waits for whom, after `limit_s`, and what a group's task
@@ -96,14 +146,18 @@ class GroupMaker:
         for group in [g for g, task in self._tasks.items() if task.done()]:
             self._tasks.pop(group).result()
 
-    async def stop(self) -> None:
-        """Cancel the groups under way; they end rejected("run ended")."""
+    async def cancel(self) -> None:
+        """Cancel the groups under way and release the frames of those that are ready. The ledger keeps their states."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for ready in self.ready.values():
             ready.lease.release()
-        self.ready.clear()
+        self._tasks, self.ready = {}, {}
+
+    async def stop(self) -> None:
+        """Cancel the groups under way; they end rejected("run ended")."""
+        await self.cancel()
         for state in (State.PENDING, State.GENERATING, State.SCORING, State.READY):
             for group in self.ledger.groups(state):
                 self.ledger.reject(group, "run ended")

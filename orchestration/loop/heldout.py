@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -27,6 +29,7 @@ from referee.reward.ser import Ser
 
 log = logging.getLogger(__name__)
 CLIPS_AT_ONCE = 64
+DRAWS = ("greedy", "sampled")
 ATTEMPTS = 3
 
 
@@ -42,10 +45,10 @@ async def evaluate_policy(
     began = time.monotonic()
     evaluations = []
     with awaiting(f"evaluation {when} training ({len(heldout)} clips)"):
-        for name, temperature in (("greedy", 0.0), ("sampled", config.sampling.temperature)):
+        for name, temperature in zip(DRAWS, (0.0, config.sampling.temperature)):
             draw = Draw(1, temperature, config.sampling.max_tokens)
             records = await evaluate(pipeline, config.eval.ser, heldout, draw, config.seed)
-            write_records(run_dir / f"heldout_{when}_{name}.jsonl", records)
+            write_records(run_dir / records_name(when, name), records)
             evaluations.append(as_evaluation(records))
     greedy = evaluations[0]
     print(
@@ -104,6 +107,32 @@ async def evaluate(pipeline: Pipeline, ser: Ser, samples: Sequence[Sample], draw
     if samples and not records:
         raise BadInput("data.heldout: none of its clips can be evaluated; `ser data check FILE --media` says why")
     return records
+
+
+def recorded_evaluation(run_dir: Path, when: str) -> list[Evaluation]:
+    """What `evaluate_policy` recorded; empty if it recorded nothing, since there are no held-out samples."""
+    paths = [run_dir / records_name(when, name) for name in DRAWS]
+    return [as_evaluation(read_records(path)) for path in paths if path.exists()]
+
+
+def records_name(when: str, draw: str) -> str:
+    return f"heldout_{when}_{draw}.jsonl"
+
+
+def read_records(path: Path) -> list[ClipRecord]:
+    """The records of a file that `write_records` wrote; a value that JSON cannot hold is NaN."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        data = json.loads(line)
+        data["clip"] = data.pop("id")
+        records.append(ClipRecord(**{key: _known(value) for key, value in data.items()}))
+    return records
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_known, value))
+    return np.nan if value is None else value
 
 
 def write_records(path: Path, records: Sequence[ClipRecord]) -> None:

@@ -8,18 +8,21 @@ Guarantees (promise 3 of the design), checked by `Ledger.check()`:
     pending -> generating -> scoring -> ready -> trained(lineage, step)
        ^------------+-----------+                            requeue(reason), fail(reason)
     pending, generating, scoring, ready -> rejected(reason)
-    ready, trained after the checkpoint -> pending           only by resume(step)
 
 A lineage is a sequence of weights without a restart. Steps count from 1 along the surviving lineage, so a checkpoint of
 step s holds the work of steps 1..s. The ledger does not know weight versions.
-Counts of states and reasons are kept as groups move, so that reading them costs the same however many groups there are.
-Pure, in memory, deterministic; `snapshot` returns it as plain data.
+A restart goes back to the `snapshot` in a checkpoint (`restore`, then `fork`): whatever happened to groups after it is
+void, rejections included, since they may have come from weights that no longer exist.
+
+Groups are added in increasing order, so that all below `frontier` are known. `settle` forgets those that are trained or
+rejected, except in the counts: what the ledger holds and what its calls cost depends on the groups in flight only.
+Every move is also passed to `journal` (orchestration/loop/journal writes it to disk). Pure, in memory, deterministic.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -67,13 +70,22 @@ class Entry:
 
 
 class Ledger:
-    """States of all groups. forks[l]: the step after which lineage l began. requeues: number of requeues by reason."""
+    """States of all groups.
 
-    def __init__(self) -> None:
+    forks[l]: the step after which lineage l began. requeues: number of requeues by reason. frontier: the first group
+    that was never added. `journal` is called with every move, as plain data.
+    """
+
+    def __init__(self, journal: Callable[[dict[str, Any]], object] = lambda move: None) -> None:
+        self._journal = journal
         self._entries: dict[int, Entry] = {}
         self._counts: Counter[State] = Counter()
         self._reasons: Counter[str] = Counter()
+        # The counts of groups that `settle` has forgotten.
+        self._settled: Counter[State] = Counter()
+        self._settled_reasons: Counter[str] = Counter()
         self._last_step = 0
+        self.frontier = 0
         self.forks: list[int] = [0]
         self.requeues: Counter[str] = Counter()
 
@@ -81,12 +93,15 @@ class Ledger:
     def lineage(self) -> int:
         return len(self.forks) - 1
 
-    def add(self, group: int) -> None:
-        """Add a pending group. Raises IllegalTransition if it is in the ledger already."""
-        if group in self._entries:
-            raise IllegalTransition(f"group {group} is in the ledger already ({self._entries[group].state})")
+    def add(self, group: int, sample: str = "") -> None:
+        """Add a pending group about the sample with this id. Raises IllegalTransition if it, or a later one, has been
+        added already."""
+        if group < self.frontier:
+            raise IllegalTransition(f"group {group} is in the ledger already, which has all up to {self.frontier - 1}")
         self._entries[group] = Entry()
         self._counts[State.PENDING] += 1
+        self.frontier = group + 1
+        self._journal({"group": group, "sample": sample, "state": State.PENDING.value})
 
     def state(self, group: int) -> State:
         return self._entry(group).state
@@ -113,17 +128,17 @@ class Ledger:
         fork = self.forks[-1]
         if step <= fork:
             raise IllegalTransition(f"group {group} in step {step}: lineage {self.lineage} began after step {fork}")
-        entry = self._move(group, State.TRAINED)
+        entry = self._move(group, State.TRAINED, lineage=self.lineage, step=step)
         entry.lineage, entry.step = self.lineage, step
         self._last_step = max(self._last_step, step)
 
     def reject(self, group: int, reason: str) -> None:
-        self._move(group, State.REJECTED).reason = reason
+        self._move(group, State.REJECTED, reason=reason).reason = reason
         self._reasons[reason] += 1
 
     def requeue(self, group: int, reason: str) -> None:
         """Return a group to pending for a cause outside it (an engine died, the weights were rolled back)."""
-        self._move(group, State.PENDING)
+        self._move(group, State.PENDING, reason=reason)
         self.requeues[reason] += 1
 
     def fail(self, group: int, reason: str) -> State:
@@ -138,35 +153,26 @@ class Ledger:
             self.reject(group, "poison")
         return entry.state
 
-    def resume(self, step: int, ready: Iterable[int] = ()) -> list[int]:
-        """Start a new lineage from the checkpoint of step `step`, which holds the finished groups `ready`.
+    def settle(self) -> None:
+        """Forget the groups that are trained or rejected, except in the counts."""
+        for group in [g for g, entry in self._entries.items() if entry.state in (State.TRAINED, State.REJECTED)]:
+            entry = self._entries.pop(group)
+            self._settled[entry.state] += 1
+            if entry.reason is not None:
+                self._settled_reasons[entry.reason] += 1
 
-        Training after that step is void, and groups in flight or finished since may hold tokens of the abandoned
-        lineage. All of these are pending again and counted as `regenerated`, except the groups that the checkpoint
-        holds, which are ready. Rejections stand. Returns the groups that are pending again. Raises IllegalTransition,
-        changing nothing, for a step that is not on the current lineage, or if the checkpoint holds a group that is
-        unknown or was trained in that step or before.
-        """
-        kept = set(ready)
-        last = self.last_step()
-        if not 0 <= step <= last:
-            raise IllegalTransition(f"cannot resume from step {step}: the ledger has steps 0 to {last}")
-        for group in kept:
-            entry = self._entry(group)
-            if entry.step is not None and entry.step <= step:
-                raise IllegalTransition(f"group {group} is ready in the checkpoint, but step {entry.step} trained it")
-        regenerated = []
-        for group, entry in self._entries.items():
-            if entry.state is State.REJECTED or (entry.step is not None and entry.step <= step):
-                continue
-            before, entry.state = entry.state, State.READY if group in kept else State.PENDING
-            entry.lineage = entry.step = None
-            if entry.state is State.PENDING and before is not State.PENDING:
-                self.requeues["regenerated"] += 1
-                regenerated.append(group)
-        self.forks.append(step)
-        self._count_again()
-        return regenerated
+    def fork(self, lineage: int, abandoned: int) -> None:
+        """Begin `lineage`, which is new, after the last step, in a ledger that was just restored. The groups that were
+        in flight at the checkpoint are pending again; those that are ready stay so. `abandoned`: the frontier that the
+        run had reached. All groups whose work is lost are counted as `regenerated`."""
+        lost = [g for g, entry in self._entries.items() if entry.state in (State.GENERATING, State.SCORING)]
+        self.requeues["regenerated"] += len(lost) + max(0, abandoned - self.frontier)
+        # Lineages that the checkpoint does not know have been abandoned, too.
+        self.forks += [self._last_step] * (lineage + 1 - len(self.forks))
+        for group in lost:
+            self._move(group, State.PENDING, reason="regenerated")
+        for group in self.groups(State.READY):
+            self._journal({"group": group, "state": State.READY.value})
 
     def last_step(self) -> int:
         """The last step of the current lineage in the ledger."""
@@ -182,13 +188,14 @@ class Ledger:
 
     def check(self) -> None:
         """Raises BrokenLedger, naming the group, unless every invariant of this module holds."""
-        counts, reasons, last_step = self._counts, self._reasons, self._last_step
-        self._count_again()
-        if (counts, reasons, last_step) != (self._counts, self._reasons, self._last_step):
+        counts, reasons = self._count()
+        if (counts, reasons) != (self._counts, self._reasons):
             raise BrokenLedger(
-                f"counted {dict(counts)}, {dict(reasons)} and steps up to {last_step}, but the groups are "
-                f"{dict(self._counts)}, {dict(self._reasons)} and steps up to {self._last_step}"
+                f"counted {dict(self._counts)} and {dict(self._reasons)}, but the groups are {dict(counts)} and "
+                f"{dict(reasons)}"
             )
+        if any(group >= self.frontier for group in self._entries):
+            raise BrokenLedger(f"group {max(self._entries)} lies beyond the frontier {self.frontier}")
         for group, entry in self._entries.items():
             if (entry.state is State.REJECTED) != (entry.reason is not None):
                 raise BrokenLedger(f"group {group} is {entry.state} with reason {entry.reason!r}")
@@ -205,21 +212,34 @@ class Ledger:
                 raise BrokenLedger(f"group {group}: lineage {entry.lineage} has no step {entry.step}")
             if any(entry.step > fork for fork in self.forks[entry.lineage + 1 :]):
                 raise BrokenLedger(f"group {group}: step {entry.step} of lineage {entry.lineage} was abandoned")
+        last_step = max((entry.step for entry in self._entries.values() if entry.step is not None), default=0)
+        if not max(self.forks[-1], last_step) <= self._last_step:
+            raise BrokenLedger(f"the last step is {self._last_step}, but step {last_step} has trained groups")
 
     def snapshot(self) -> dict[str, Any]:
         """The whole ledger as data that JSON can represent."""
-        entries = [[group, *asdict(entry).values()] for group, entry in self._entries.items()]
-        return {"forks": list(self.forks), "requeues": dict(self.requeues), "entries": entries}
+        return {
+            "forks": list(self.forks),
+            "requeues": dict(self.requeues),
+            "frontier": self.frontier,
+            "last_step": self._last_step,
+            "settled": dict(self._settled),
+            "settled_reasons": dict(self._settled_reasons),
+            "entries": [[group, *asdict(entry).values()] for group, entry in self._entries.items()],
+        }
 
     @classmethod
-    def restore(cls, data: dict[str, Any]) -> Ledger:
+    def restore(cls, data: dict[str, Any], journal: Callable[[dict[str, Any]], object] = lambda move: None) -> Ledger:
         """The ledger of a `snapshot`. Raises BrokenLedger."""
-        ledger = cls()
+        ledger = cls(journal)
         ledger.forks = list(data["forks"])
         ledger.requeues = Counter(data["requeues"])
+        ledger.frontier, ledger._last_step = data["frontier"], data["last_step"]
+        ledger._settled = Counter({State(state): n for state, n in data["settled"].items()})
+        ledger._settled_reasons = Counter(data["settled_reasons"])
         for group, state, *rest in data["entries"]:
             ledger._entries[group] = Entry(State(state), *rest)
-        ledger._count_again()
+        ledger._counts, ledger._reasons = ledger._count()
         ledger.check()
         return ledger
 
@@ -233,16 +253,18 @@ class Ledger:
         if state not in LEGAL[now]:
             raise IllegalTransition(f"group {group} cannot go from {now} to {state}")
 
-    def _move(self, group: int, state: State) -> Entry:
+    def _move(self, group: int, state: State, **facts: Any) -> Entry:
         self._require(group, state)
         entry = self._entries[group]
         self._counts[entry.state] -= 1
         self._counts[state] += 1
         entry.state = state
+        self._journal({"group": group, "state": state.value, **facts})
         return entry
 
-    def _count_again(self) -> None:
+    def _count(self) -> tuple[Counter[State], Counter[str]]:
+        """The number of groups in each state, and of rejected groups by reason, counted anew."""
         entries = self._entries.values()
-        self._counts = Counter(entry.state for entry in entries)
-        self._reasons = Counter(entry.reason for entry in entries if entry.reason is not None)
-        self._last_step = max([self.forks[-1], *(entry.step for entry in entries if entry.step is not None)])
+        counts = Counter(entry.state for entry in entries)
+        reasons = Counter(entry.reason for entry in entries if entry.reason is not None)
+        return counts + self._settled, reasons + self._settled_reasons

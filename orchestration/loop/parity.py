@@ -88,7 +88,13 @@ async def _draw_group(
         await lease.renew()
         try:
             trajectories, oldest = await pipeline.rollout_pool.generate(
-                lambda version: True, prompt, lease.frames, draw.n, draw.temperature, draw.max_tokens, number
+                lambda version: version == pipeline.rollout_pool.published,
+                prompt,
+                lease.frames,
+                draw.n,
+                draw.temperature,
+                draw.max_tokens,
+                number,
             )
             return Group(number, sample, lease.info, prompt, trajectories, oldest)
         except PromptMismatch as error:

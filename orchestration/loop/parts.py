@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import ray
 
-from evidence.supervision import actor_class
+from evidence.supervision import Restarts, actor_class
 from orchestration.loop.learner_step import Learner
 from orchestration.loop.pipeline import Pipeline
 from orchestration.reporting.awaiting import awaiting
 from orchestration.settings import TrainConfig
 from orchestration.supervision.cluster import NAMESPACE
 from orchestration.supervision.engines import engine_sizes, policy_engine, referee_engine
+from orchestration.supervision.fleet import PING_S
 from orchestration.supervision.referee_pool import make_referee
-from orchestration.supervision.rollout_pool import MARGIN_S, RolloutPool
+from orchestration.supervision.rollout_pool import RolloutPool, RolloutPoolLost
 from orchestration.supervision.waiting import ActorLost, died, no_answer
-from orchestration.supervision.weights import WeightsActor
+from orchestration.supervision.weights import PublishedWeights, WeightsActor
 from referee.reward.graph import RewardGraph
 from rollout.engine import WeightStore
 from rollout.frames.store import FrameStore
@@ -31,22 +32,32 @@ T = TypeVar("T")
 
 @dataclass
 class Parts:
-    """pipeline: what groups pass through. learner: the ranks. weights: the actor that owns published weights."""
+    """pipeline: what groups pass through. learner: the ranks. weights: the published ones. make_learner: starts the
+    ranks with the initial weights. learner_restarts: when that may be done again."""
 
     pipeline: Pipeline
     learner: Learner
-    weights: Any
+    weights: PublishedWeights
+    make_learner: Callable[[], Learner]
+    learner_restarts: Restarts
+    _dropped: int | None = None  # the version that no engine could load and that was published again
+    _watching: asyncio.Task[None] | None = None
+
+    def restart_learner(self) -> None:
+        """Replace the ranks, of which one or more were lost, by new ones with the initial weights."""
+        self.learner.stop()
+        self.learner = self.make_learner()
 
     async def publish(self, version: int, limit_s: float) -> None:
         """Copy the learner's weights out, which the next step waits for. The engines load them while it runs.
 
-        An engine that still loads the version before is waited for, since only two versions are held. Raises ActorLost.
+        An engine that still loads the version before is waited for, since only two versions are held; one that is being
+        restarted is not. If the weights actor dies, its successor collects the weights. Raises ActorLost.
         """
         await self.pipeline.rollout_pool.settled()
         doing = f"publishing weights {version}"
         try:
-            async with asyncio.timeout(limit_s + MARGIN_S):
-                await self.weights.publish.remote(version, self.learner.gang.ranks, limit_s)
+            await self.weights.publish(version, self.learner.gang.ranks, limit_s)
         except (TimeoutError, ray.exceptions.RayTaskError) as error:
             # The peers of a dead rank wait for it, or fail of its death before that is known.
             ranks = await asyncio.to_thread(self.learner.gang.dead)
@@ -55,9 +66,41 @@ class Parts:
             if not isinstance(error, TimeoutError):
                 raise
             raise ActorLost(no_answer("the weights actor or a learner rank", doing, limit_s, "publish_s")) from None
-        except ray.exceptions.RayActorError:
-            raise ActorLost(died("the weights actor", doing)) from None
         self.pipeline.rollout_pool.update(version)
+
+    def watch_weights(self, wake: Callable[[], object]) -> None:
+        """From now on, look for weights that were lost, and call `wake` when `republish_if_lost` has work to do."""
+        if self._watching is not None:
+            self._watching.cancel()
+        self._watching = asyncio.create_task(self._watch(wake))
+
+    async def _watch(self, wake: Callable[[], object]) -> None:
+        known = False, False
+        while True:
+            await asyncio.sleep(min(PING_S, self.weights.limits.heartbeat_s / 4))
+            await self.weights.check()
+            work = self.weights.lost, self.pipeline.rollout_pool.unloadable is not None
+            if any(work) and work != known:  # a loop that is woken again and again would never seem stalled
+                wake()
+            known = work
+
+    async def republish_if_lost(self, version: int) -> None:
+        """Publish the learner's present weights as `version` if the published ones were lost with the weights actor, or
+        if no engine can load them. Call it between steps, since the ranks run their calls in order.
+
+        Raises ActorLost, and RolloutPoolLost if no engine can load weights that were published again either.
+        """
+        refusal = self.pipeline.rollout_pool.unloadable
+        # Engines refuse weights that were lost, too.
+        if refusal is not None and not self.weights.lost and await self.weights.check():
+            if self._dropped == version:
+                raise RolloutPoolLost(f"no rollout engine can load weights {version}, published twice: {refusal}")
+            self._dropped = version
+            await self.weights.drop()
+            await self.publish(version, self.weights.limits.publish_s)
+        elif self.weights.lost:
+            await self.weights.restored()
+            await self.publish(version, self.weights.limits.publish_s)
 
 
 async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) -> Parts:
@@ -65,7 +108,7 @@ async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) ->
     cluster = config.cluster
     context = ray.get_runtime_context()
     name = f"ser-weights-{context.get_job_id()}"  # two runs may share a cluster
-    weights = actor_class(WeightsActor).options(name=name).remote()
+    weights = PublishedWeights(actor_class(WeightsActor).options(name=name).remote(), config.limits)
     engine = policy_engine(config, images)
     rollout_pool = RolloutPool(
         engine,
@@ -81,7 +124,7 @@ async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) ->
         config.verification,
         partial(referee_engine, engine_sizes(config), cluster),
         cluster.gpus_per_engine,
-        config.limits.start_s,
+        config.limits,
     )
     frames_bytes = int(cluster.frames_gib * 2**30)
     pipeline = Pipeline(
@@ -93,12 +136,13 @@ async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) ->
         reward=RewardGraph(config.reward),
         max_tokens=config.sampling.max_tokens,
     )
+    make_learner = partial(Learner, config, engine.model, encoder.banned_ids)
     _, _, learner = await asyncio.gather(
         _announced("rollout engines", rollout_pool.start()),
         _announced("referee", referee.start()),
-        _announced("learner ranks", asyncio.to_thread(Learner, config, engine.model, encoder.banned_ids)),
+        _announced("learner ranks", asyncio.to_thread(make_learner)),
     )
-    return Parts(pipeline, learner, weights)
+    return Parts(pipeline, learner, weights, make_learner, Restarts(config.limits.restarts_per_hour))
 
 
 async def _announced(part: str, start: Awaitable[T]) -> T:

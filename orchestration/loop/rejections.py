@@ -35,20 +35,20 @@ class NothingToLearn(RunFailed):
 class RejectionWatch:
     """Counts rejections and stops a run in which too many groups are rejected."""
 
-    def __init__(self, ledger: Ledger, pacing: Pacing):
-        self.ledger, self.pacing = ledger, pacing
-        self._equal_before = 0  # groups without variance when the last step ended
+    def __init__(self, ledger: Ledger, pacing: Pacing, equal_before: int = 0):
+        """`equal_before`: the groups without variance when the last step ended."""
+        self.ledger, self.pacing, self.equal_before = ledger, pacing, equal_before
 
     def step_ended(self) -> None:
-        self._equal_before = self._equal()
+        self.equal_before = self._equal()
 
-    def check(self, begun: int) -> None:
-        """`begun`: the number of groups begun so far. Raises TooManyRejected, NothingToLearn."""
-        rejections, slots = self.ledger.rejections(), self.pacing.slots
+    def check(self) -> None:
+        """Raises TooManyRejected, NothingToLearn."""
+        rejections, begun, slots = self.ledger.rejections(), self.ledger.frontier, self.pacing.slots
         broken = sum(n for reason, n in rejections.items() if reason not in (ZERO_VARIANCE, NOT_FINITE))
         if broken > MAX_REJECTED_SHARE * begun + slots:
             raise TooManyRejected(f"{broken} of {begun} groups were rejected: {rejections}")
-        equal = self._equal() - self._equal_before
+        equal = self._equal() - self.equal_before
         # Groups in flight when the last step ended do not count against this one: allow for all slots.
         if equal > MAX_DRAWS * self.pacing.groups_per_step + slots:
             raise NothingToLearn(

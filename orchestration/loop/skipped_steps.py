@@ -15,10 +15,9 @@ MOST_NAMED = 4
 class SkippedSteps:
     """Counts skipped steps. `most`: the number of skips in a row that ends the run, since more would not recover."""
 
-    def __init__(self, most: int):
-        self.most = most
-        self.in_a_row = 0
-        self.total = 0
+    def __init__(self, most: int, total: int = 0, in_a_row: int = 0):
+        """`total`, `in_a_row`: of the run so far."""
+        self.most, self.total, self.in_a_row = most, total, in_a_row
 
     def count(self, metrics: dict[str, float], step: str) -> bool:
         """Whether the step with these metrics (of `LearnerGang.train_step`) was skipped. `step`: names the step and its

@@ -75,7 +75,7 @@ class StallWatch:
         )
         return report(facts, time.monotonic())
 
-    def _place(self, group: int) -> tuple[Stage, float, int | None]:
+    def _place(self, group: int) -> tuple[Stage, float, str | None]:
         stage, since, task = self._stages[group]
         if stage is Stage.ENGINE and (running := self._pipeline.rollout_pool.running(task)) is not None:
             return Stage.COMPLETIONS, *running

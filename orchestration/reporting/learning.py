@@ -4,7 +4,8 @@ rewarded. Pure."""
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from evidence.grammar import parse
 from evidence.types import ScoredGroup
@@ -50,6 +51,16 @@ class LearningWatch:
         if warning:
             self._warned_at = step
         return warning
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The last steps and the last warning, as data that JSON can represent."""
+        return {"steps": [dict(counts) for counts in self._steps], "warned_at": self._warned_at}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the `state` of another run."""
+        self._steps.extend(Counter(counts) for counts in state["steps"])
+        self._warned_at = state["warned_at"]
 
     def _counts(self, groups: Sequence[ScoredGroup]) -> Counter[str]:
         """groups, and those of equal rewards; completions, and those with an answer; completions in which a claim would

@@ -31,30 +31,48 @@ class RunLog:
     """Writes `run_dir`/metrics.jsonl and, unless disabled, `run_dir`/wandb."""
 
     def __init__(
-        self, run_dir: Path, config: dict[str, Any], wandb_mode: WandbMode = "offline", resumed_from: int = 0
+        self,
+        run_dir: Path,
+        config: dict[str, Any],
+        wandb_mode: WandbMode = "offline",
+        resumed_from: int = 0,
+        seconds: float = 0.0,
+        wandb_id: str | None = None,
     ) -> None:
         """`config`: the resolved configuration as plain data; wandb shows it beside the curves. `resumed_from`: the
-        step of the checkpoint; lines of later steps are dropped, since the run will repeat those steps."""
+        step of the checkpoint; lines of later steps are dropped, since the run will repeat those steps. `seconds`: the
+        duration of the run until then. `wandb_id`: of the run to go on with in wandb."""
         run_dir.mkdir(parents=True, exist_ok=True)
-        self._run_dir = run_dir
-        self._lines = AppendedLines(run_dir / "metrics.jsonl")
-        self._lines.keep(lambda record: record["step"] <= resumed_from)
-        self._files = [self._lines]
-        self._start = time.monotonic()
-        self._step = 0
-        self._wandb = WandbLog(run_dir, config, wandb_mode)
+        self._run_dir, self._resumed_from = run_dir, resumed_from
+        self._files: list[AppendedLines] = []
+        self._lines = self.add_file("metrics.jsonl")
+        self._start = time.monotonic() - seconds
+        self._step = resumed_from
+        self._wandb = WandbLog(run_dir, config, wandb_mode, wandb_id)
+
+    @property
+    def seconds(self) -> float:
+        """The duration of the run, the time before it was resumed included."""
+        return time.monotonic() - self._start
+
+    @property
+    def wandb_id(self) -> str | None:
+        return self._wandb.id
 
     def add_file(self, name: str) -> AppendedLines:
-        """Another file of JSON lines in the run directory. This log counts its failures and closes it."""
-        self._files.append(AppendedLines(self._run_dir / name))
-        return self._files[-1]
+        """A file of JSON lines in the run directory, each with its `step`. This log drops the lines of steps that the
+        run will repeat, counts the file's failures and closes it."""
+        lines = AppendedLines(self._run_dir / name)
+        lines.keep(lambda record: record["step"] <= self._resumed_from)
+        self._files.append(lines)
+        return lines
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         """Record numbers, strings or nested plain data under `step`, with the `seconds` since this log was opened,
         and how writing its files has failed so far.
 
         Numbers that are not finite are written as null: JSON cannot represent them.
-        Raises ValueError for a step below the last one, whose metrics wandb would drop.
+        Raises ValueError for a step below the last one.
         """
         if step < self._step:
             raise ValueError(f"metrics of step {step} come after those of step {self._step}")
@@ -64,7 +82,7 @@ class RunLog:
             "disk/waiting_lines": sum(lines.waiting for lines in self._files),
             "disk/wandb_failed": self._wandb.failed,
         }
-        self._lines.write([dumps({"step": step, "seconds": round(time.monotonic() - self._start, 3), **metrics})])
+        self._lines.write([dumps({"step": step, "seconds": round(self.seconds, 3), **metrics})])
         self._wandb.log(step, metrics)
 
     def close(self) -> None:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -83,6 +84,17 @@ class RewardLog:
         self._alarmed = agreement.alarm is not None
         return reward_metrics(groups) | (agreement.metrics() if agreement.claims else {})
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """The windows of both alarms, as data that JSON can represent."""
+        return {"left_out": self._left_out.last, "agreement": self._agreement.state, "alarmed": self._alarmed}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the `state` of another run."""
+        self._left_out.last = state["left_out"]
+        self._agreement.restore(state["agreement"])
+        self._alarmed = state["alarmed"]
+
 
 class LeftOutWatch:
     """Stops a run in which too many groups lack a reward term."""
@@ -90,6 +102,15 @@ class LeftOutWatch:
     def __init__(self, config: RewardConfig):
         self._most = config.max_left_out
         self._last: deque[bool] = deque(maxlen=config.watched)
+
+    @property
+    def last(self) -> list[bool]:
+        """Whether each of the last groups lacked a term."""
+        return list(self._last)
+
+    @last.setter
+    def last(self, lacked: Sequence[bool]) -> None:
+        self._last.extend(lacked)
 
     def see(self, groups: Iterable[ScoredGroup]) -> None:
         """Raises TermsLeftOut once the watch is full and the share of such groups in it is above the limit."""

@@ -26,19 +26,19 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class GroupFacts:
-    """since: when the group began to wait. engine: the number of the one that generates it."""
+    """since: when the group began to wait. engine: the name of the one that generates it."""
 
     group: int
     stage: Stage
     since: float
-    engine: int | None = None
+    engine: str | None = None
 
 
 @dataclass(frozen=True)
 class EngineFacts:
     """loads: the version that it has to load. restarts: whether it is being replaced. since: when it began to do so."""
 
-    number: int
+    name: str
     version: int
     groups: int
     loads: int | None = None
@@ -103,7 +103,7 @@ def report(facts: Facts, now: float) -> str:
 
 
 def _awaited(group: GroupFacts) -> str:
-    return group.stage if group.engine is None else f"{group.stage}, on rollout engine {group.engine}"
+    return group.stage if group.engine is None else f"{group.stage}, on {group.engine}"
 
 
 def _plural(stage: Stage) -> str:
@@ -111,10 +111,10 @@ def _plural(stage: Stage) -> str:
 
 
 def _engine(engine: EngineFacts, facts: Facts, now: float) -> str:
-    generated = [group.group for group in facts.groups if group.engine == engine.number]
-    parts = [f"rollout engine {engine.number}: version {engine.version}"]
+    generated = [group.group for group in facts.groups if group.engine == engine.name]
+    parts = [f"{engine.name}: version {engine.version}"]
     if engine.restarts:
-        parts = [f"rollout engine {engine.number}: restarts, for {clock(now - engine.since)}"]
+        parts = [f"{engine.name}: restarts, for {clock(now - engine.since)}"]
     elif engine.loads is not None:
         parts.append(f"loads version {engine.loads}, for {clock(now - engine.since)}")
     if not engine.restarts and engine.version < facts.oldest_startable:

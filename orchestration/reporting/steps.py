@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,20 +38,60 @@ class StepTimes:
 
 
 class StepReport:
-    """Reports the steps of a run, in a `with` block. `ages`: the ages of all groups trained so far, in versions."""
+    """Reports the steps of a run, in a `with` block. `ages`: the number of groups trained so far by their age, in
+    versions."""
 
-    def __init__(self, run_dir: Path, config: TrainConfig, pipeline: Pipeline, ledger: Ledger):
+    def __init__(
+        self,
+        run_dir: Path,
+        config: TrainConfig,
+        pipeline: Pipeline,
+        ledger: Ledger,
+        step: int = 0,
+        state: Mapping[str, Any] | None = None,
+    ):
+        """`step`, `state`: of the checkpoint that the run goes on from."""
+        self._resumed_from, self._seconds, self._wandb_id = step, 0.0, None
         self.run_dir, self.config, self.pipeline, self.ledger = run_dir, config, pipeline, ledger
         self.rewards = RewardLog(config.reward, config.agreement)
         self.learning = LearningWatch(config.reward, config.algorithm.baseline != "none")
         self.throughput = Throughput()
-        self.ages: list[int] = []
+        self.ages: Counter[int] = Counter()
+        if state:
+            self._restore(state)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs to go on with these reports, as data that JSON can represent."""
+        return {
+            "rewards": self.rewards.state,
+            "learning": self.learning.state,
+            "ages": {str(age): count for age, count in self.ages.items()},
+            "counts": dict(self.pipeline.counts),
+            "seconds": self._log.seconds,
+            "wandb_id": self._log.wandb_id,
+        }
+
+    @property
+    def seconds(self) -> float:
+        """The duration of the run, the time before it was resumed included."""
+        return self._log.seconds
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.rewards.restore(state["rewards"])
+        self.learning.restore(state["learning"])
+        self.ages.update({int(age): count for age, count in state["ages"].items()})
+        self.pipeline.counts.clear()
+        self.pipeline.counts.update(state["counts"])
+        self._seconds, self._wandb_id = state["seconds"], state["wandb_id"]
 
     def __enter__(self) -> StepReport:
+        config, step = self.config, self._resumed_from
         with ExitStack() as opened:
-            self._log = opened.enter_context(RunLog(self.run_dir, asdict(self.config), self.config.wandb))
+            log = RunLog(self.run_dir, asdict(config), config.wandb, step, self._seconds, self._wandb_id)
+            self._log = opened.enter_context(log)
             self._samples = self._log.add_file("samples.jsonl")
-            self._progress = opened.enter_context(Progress(self.config.steps))
+            self._progress = opened.enter_context(Progress(config.steps, step))
             self._open = opened.pop_all()
         self.pipeline.rollout_pool.take_begun()  # of the evaluation before training
         return self
@@ -59,14 +100,20 @@ class StepReport:
         self._open.__exit__(*error)
 
     def step_ended(
-        self, step: int, batch: Batch, groups: Sequence[ReadyGroup], learner: dict[str, float], times: StepTimes
+        self,
+        step: int,
+        batch: Batch,
+        groups: Sequence[ReadyGroup],
+        learner: dict[str, float],
+        times: StepTimes,
+        more: Mapping[str, float],
     ) -> None:
         """Report optimizer step `step`, counted from 1, and warn if nothing is learnt. `learner`: the metrics of the
-        ranks. Raises TermsLeftOut."""
-        self.ages += batch.ages
+        ranks. `more`: other metrics, by their whole names. Raises TermsLeftOut."""
+        self.ages.update(batch.ages)
         scored_groups = [ready.scored for ready in groups]
         rewards = self.rewards.step(scored_groups)
-        metrics = rewards | self._step_metrics(batch, groups, learner, times) | self._counters()
+        metrics = rewards | self._step_metrics(batch, groups, learner, times) | self._counters() | dict(more)
         self._log.log(step, metrics)
         if warning := self.learning.step_ended(step, scored_groups):
             log.warning("%s", warning)
@@ -106,6 +153,7 @@ class StepReport:
             "time/longest_wait_s": pipeline.group_ends.longest_s(time.monotonic()),
             **{f"frames/{name}": n for name, n in pipeline.store.counters().items()},
             "engines/restarts": pipeline.rollout_pool.restarts + pipeline.referee.restarts,
+            "engines/refused_updates": pipeline.rollout_pool.refused_updates,
             **{f"ledger/{state}": n for state, n in self.ledger.counts().items()},
             **{f"rejected/{reason}": n for reason, n in self.ledger.rejections().items()},
             **{f"evidence/{name}": n for name, n in pipeline.counts.items()},

@@ -5,7 +5,7 @@ Guarantee: the file is written as a whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from evidence.plain import dumps
 from orchestration.loop.ledger import Ledger
 from orchestration.machine import version
 
+SUMMARY = "summary.json"
+
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Facts about the training. ages: the age of each trained group at its step, in versions. wall_s: its duration in
-    seconds. versions: of the packages that results depend on."""
+    """Facts about the training. ages: the number of trained groups by their age at their step, in versions. wall_s: its
+    duration in seconds. versions: of the packages that results depend on."""
 
-    ages: Sequence[int]
+    ages: Mapping[int, int]
     staleness_bound: int
     wall_s: float
     versions: dict[str, str]
@@ -36,8 +38,8 @@ def training(facts: RunFacts) -> dict[str, Any]:
     if not facts.ages:
         raise ValueError("no group was trained")
     return {
-        "trained_groups": len(facts.ages),
-        "staleness_mean": float(np.mean(facts.ages)),
+        "trained_groups": sum(facts.ages.values()),
+        "staleness_mean": float(np.average(list(facts.ages), weights=list(facts.ages.values()))),
         "staleness_max": max(facts.ages),
         "staleness_bound": facts.staleness_bound,
         "wall_s": facts.wall_s,

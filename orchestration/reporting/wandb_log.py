@@ -33,10 +33,17 @@ log = logging.getLogger(__name__)
 
 
 class WandbLog:
-    """One run in wandb. `failed`: the records that wandb did not take."""
+    """One run in wandb. `failed`: the records that wandb did not take. `id`: the run's name in wandb."""
 
-    def __init__(self, run_dir: Path, config: dict[str, Any], mode: WandbMode, finish_s: float = FINISH_S) -> None:
-        """Raises what `wandb.init` raises."""
+    def __init__(
+        self,
+        run_dir: Path,
+        config: dict[str, Any],
+        mode: WandbMode,
+        run_id: str | None = None,
+        finish_s: float = FINISH_S,
+    ) -> None:
+        """`run_id`: of the run to go on with; None begins another. Raises what `wandb.init` raises."""
         self.failed = 0
         self._finish_s = finish_s
         # Silent and without wandb's collectors: the bar needs the terminal, and a run may have only two cores.
@@ -45,7 +52,19 @@ class WandbLog:
         )
         # wandb advertises its tracing on the terminal if openai is installed, and vLLM depends on openai.
         os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
-        self._run = wandb.init(project="ser", name=run_dir.name, dir=run_dir, config=config, mode=mode, settings=quiet)
+        self._run = wandb.init(
+            project="ser",
+            name=run_dir.name,
+            id=run_id,
+            resume="allow" if mode == "online" else None,
+            dir=run_dir,
+            config=config,
+            mode=mode,
+            settings=quiet,
+        )
+        self.id = self._run.id
+        # wandb's own step can never go back, as the step of a resumed run does.
+        self._run.define_metric("*", step_metric="step")
         self._records: queue.Queue[tuple[int, dict[str, Any]] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
         self._thread.start()
@@ -75,7 +94,7 @@ class WandbLog:
         while (record := self._records.get()) is not None:
             step, metrics = record
             try:
-                self._run.log(metrics, step=step)
+                self._run.log({"step": step, **metrics})
             except Exception as error:
                 self._fail(str(error))
         # finish returns before wandb's service has written its file; teardown waits for that.

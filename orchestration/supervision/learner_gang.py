@@ -6,8 +6,7 @@ in a collective forever.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -18,21 +17,13 @@ import ray
 from evidence.digests import model_digest
 from evidence.supervision import actor_class
 from learner.actor import LearnerRank
-from learner.checkpoints import (
-    Record,
-    checkpoints,
-    prune_checkpoints,
-    remove_checkpoint,
-    require_same_model,
-    require_whole,
-)
+from learner.checkpoints import Record, require_same_model, require_whole
 from learner.packing.step import MicroLayout
 from learner.settings import RankConfig
+from learner.zero.background_writer import Written
 from learner.zero.checkpoint import convert
 from orchestration.supervision.placement import Placement
 from orchestration.supervision.waiting import dead, results
-
-KEPT_CHECKPOINTS = 2
 
 
 class LearnerGang:
@@ -97,38 +88,34 @@ class LearnerGang:
         calls = [rank.reference_logprobs.remote(part) for rank, part in zip(self.ranks, micro_batches)]
         return self._results(calls, "computing log-probs of the reference policy", "step_s")
 
-    def save(self, folder: Path, step: int, state: dict[str, Any]) -> None:
-        """Write the checkpoint of this step and prune all but the newest two. It is complete once its record exists."""
-        record = folder / f"step-{step:06d}.json"
-        remove_checkpoint(record)  # left by an abandoned lineage, perhaps with more ranks
-        folder.mkdir(parents=True, exist_ok=True)
-        self._all("save", "writing a checkpoint", "save_s", str(record.with_suffix("")))
-        replace(self._record(), state={"step": step, **state}).write(record)
-        prune_checkpoints(folder, KEPT_CHECKPOINTS)
+    def save(self, shards: Path) -> None:
+        """Make every rank copy out its part of a checkpoint and begin to write it into the folder `shards`."""
+        self._all("save", "copying out a checkpoint", "save_s", str(shards))
 
-    def resume(self, folder: Path) -> dict[str, Any] | None:
-        """Load the newest complete checkpoint, saved by any number of ranks, and return the state saved with it, or
-        None without a checkpoint. Raises BadInput, naming the difference, if it is of another model."""
-        records = checkpoints(folder)
-        if not records:
-            return None
-        newest = records[-1]
-        saved = Record.read(newest)
-        require_whole(newest, saved)
-        require_same_model(newest, saved, self._record())
+    def saved(self, timeout_s: float) -> list[Written] | None:
+        """What each rank wrote since `save`, or None if some rank is still writing after `timeout_s` seconds. The ranks
+        answer between steps."""
+        written = self._all("saved", "writing a checkpoint", "save_s", timeout_s)
+        return None if None in written else written
+
+    def load(self, record: Path) -> None:
+        """Load a checkpoint, saved by any number of ranks. Raises BadInput, naming the fault, if it is of another model
+        or not whole."""
+        saved = Record.read(record)
+        require_whole(record, saved)
+        require_same_model(record, saved, self.record({}, {}))
         if saved.ranks != len(self.ranks):
-            print(f"{newest}: saved by {saved.ranks} ranks, converting it to {len(self.ranks)} ranks", flush=True)
-            convert(newest)
-        self._all("load", "loading a checkpoint", "save_s", str(newest), saved.ranks)
-        return dict(saved.state)
+            print(f"{record}: saved by {saved.ranks} ranks, converting it to {len(self.ranks)} ranks", flush=True)
+            convert(record)
+        self._all("load", "loading a checkpoint", "save_s", str(record), saved.ranks)
 
     @cached_property
     def base(self) -> str:
         """Digest of the model folder that training started from."""
         return model_digest(self.config.model)
 
-    def _record(self) -> Record:
-        """The record of a checkpoint of this gang, with an empty state."""
+    def record(self, state: Mapping[str, Any], files: Mapping[str, int]) -> Record:
+        """The record of a checkpoint of this gang: its arguments, and facts about the model."""
         config = self.config
         (parameters,) = self._results([self.ranks[0].parameters.remote()], "describing its parameters", "step_s")
         model = str(Path(config.model).absolute())
@@ -141,7 +128,8 @@ class LearnerGang:
             average=config.zero.ema is not None,
             lora_scale=lora.scale if lora else None,
             parameters=parameters,
-            state={},
+            state=state,
+            files=files,
         )
 
     def export(self, folder: Path, dtype: str) -> None:

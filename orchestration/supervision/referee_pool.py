@@ -2,29 +2,29 @@
 
 Guarantees: questions about one video go to the same actor, which caches its answers, and to another actor of the pool
 while that one restarts or is much busier than its peers; no call waits longer than its deadline plus a margin: an actor
-that misses its own deadline by that much is replaced, and its answer is reported as missing, never invented.
+that misses its own deadline by that much is replaced (fleet.py), and its answer is reported as missing, never invented.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import ray
 
 from evidence.errors import RunFailed
-from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, Supervised, actor_class
+from evidence.limits import Limits
+from evidence.supervision import actor_class
 from evidence.types import Claim, FrameInfo, Verdict
 from orchestration.reporting.stalls import RefereeFacts
-from orchestration.supervision.rollout_pool import MAX_RESTARTS
-from orchestration.supervision.waiting import died, no_answer
+from orchestration.supervision.fleet import Fleet, Member
+from orchestration.supervision.waiting import died
 from referee.actor import RefereeActor, RefereeConfig
 from referee.service.ensemble import combine_verdicts
 from referee.service.service import ServiceConfig
@@ -37,20 +37,17 @@ MARGIN_S = 60.0
 # A lower factor balances better, a higher one keeps more questions about a video with the actor that caches it.
 LOAD_FACTOR = 1.25
 
-log = logging.getLogger(__name__)
-
 
 class RefereeLost(RunFailed):
-    """A referee died more often than the restart budget allows."""
+    """Every actor of a referee is down and was restarted too often."""
 
 
-@dataclass
-class _Replica:
-    """An actor and its replacements. asking: calls under way. counts: the counters of the current actor. past: those of
-    its predecessors."""
+@dataclass(eq=False)
+class _Replica(Member):
+    """An actor and its replacements. digest: of the referee that it runs. asking: calls under way. counts: the counters
+    of the current actor. past: those of its predecessors."""
 
-    number: int
-    supervised: Supervised[Any] = field(init=False)
+    digest: str = ""
     asking: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     past: Counter[str] = field(default_factory=Counter)
@@ -59,51 +56,33 @@ class _Replica:
 class RefereePool:
     """The actors of one referee. Use it from one event loop."""
 
-    def __init__(self, config: RefereeConfig, replicas: int, gpus: float, start_s: float):
-        """`replicas` actors with `gpus` GPUs each, each of which may take `start_s` seconds to start."""
+    def __init__(self, config: RefereeConfig, replicas: int, gpus: float, limits: Limits):
+        """`replicas` actors with `gpus` GPUs each."""
         referee_class = actor_class(RefereeActor).options(num_cpus=0, num_gpus=gpus)
-        self._create = lambda: referee_class.remote(config)
-        self._size, self._timeout_s, self._start_s = replicas, config.service.deadline_s + MARGIN_S, start_s
-        self._replicas: list[_Replica] = []
-        self._budget = RestartBudget(MAX_RESTARTS)
-        self.digest = ""
+        self._timeout_s = config.service.deadline_s + MARGIN_S
+        self._replicas = [_Replica(name=f"referee {number}") for number in range(replicas)]
+        self._fleet: Fleet[_Replica] = Fleet(
+            self._replicas, limits, lambda: referee_class.remote(config), self._load, _forget_counts, RefereeLost
+        )
         self.stuck = 0
 
     @property
     def restarts(self) -> int:
-        return self._budget.used
+        return self._fleet.restarts
+
+    @property
+    def digest(self) -> str:
+        return self._replicas[0].digest
 
     async def start(self) -> None:
-        actors = [self._create() for _ in range(self._size)]
-        digests = await asyncio.gather(*(self._first_ready(number, actor) for number, actor in enumerate(actors)))
-        self.digest = digests[0]
-        self._replicas = [self._replica(number, actor) for number, actor in enumerate(actors)]
+        await self._fleet.start()
 
-    async def _first_ready(self, number: int, actor: Any) -> str:
-        try:
-            async with asyncio.timeout(self._start_s):
-                return await actor.ready.remote()
-        except TimeoutError:
-            reason = no_answer(f"referee {number}", "starting", self._start_s, "start_s")
-        except ray.exceptions.RayActorError:
-            reason = died(f"referee {number}", "starting")
-        raise RefereeLost(reason)
+    def stop(self) -> None:
+        """End the actors and what the pool does in the background."""
+        self._fleet.stop()
 
-    def _replica(self, number: int, actor: Any) -> _Replica:
-        replica = _Replica(number)
-
-        def create() -> Any:
-            replica.past.update(replica.counts)
-            replica.counts = Counter()
-            return self._create()
-
-        async def ready(successor: Any) -> None:
-            async with asyncio.timeout(self._start_s):
-                await successor.ready.remote()
-
-        lifecycle = Lifecycle(create, ready, ray.kill, (ray.exceptions.RayActorError, TimeoutError))
-        replica.supervised = Supervised(actor, lifecycle, self._budget)
-        return replica
+    async def _load(self, replica: _Replica, actor: Any) -> None:
+        replica.digest = await actor.ready.remote()
 
     async def ask(self, route: str, method: str, *arguments: object) -> Any:
         """Call `method` of the actor for `route`; equal routes lead to the same actor unless it is busy.
@@ -111,46 +90,52 @@ class RefereePool:
         Returns None if no answer arrives in time. If the actor dies, another one is asked. Raises RefereeLost.
         """
         while True:
+            await self._fleet.any_running()
             replica = self._at(route)
-            try:
-                for other in self._replicas:
-                    other.supervised.raise_if_lost()
-                await replica.supervised.settled()
-            except BudgetSpent as error:
-                raise RefereeLost(f"the referee {error}; Ray's worker logs say why") from None
-            actor = replica.supervised.actor
+            actor, asking = replica.supervised.actor, f"answering `{method}`"
             replica.asking += 1
             try:
                 async with asyncio.timeout(self._timeout_s):
                     answer = await getattr(actor, method).remote(*arguments)
-                    replica.counts = Counter(await actor.stats.remote())
+                    counts = Counter(await actor.stats.remote())
+                if replica.running and replica.supervised.actor is actor:
+                    replica.counts = counts
                 return answer
-            except ray.exceptions.RayActorError as error:
-                log.warning("a referee died: %s", error)
-                replica.supervised.replace(actor)
+            except ray.exceptions.RayTaskError:  # which is also an instance of its cause's class
+                raise
+            except ray.exceptions.RayActorError:
+                self._fleet.replace(replica, actor, died(replica.name, asking))
             except TimeoutError:
-                log.warning("a referee did not answer within %.0f s and is restarted", self._timeout_s)
                 self.stuck += 1
-                replica.supervised.replace(actor)
+                self._fleet.replace(replica, actor, self._no_answer(replica, asking))
                 return None
             finally:
                 replica.asking -= 1
 
-    def facts(self, name: str) -> list[RefereeFacts]:
-        """What each actor does. `name`: of the pool."""
-        return [
-            RefereeFacts(f"{name} {replica.number}", replica.asking, not replica.supervised.running)
-            for replica in self._replicas
-        ]
+    def facts(self) -> list[RefereeFacts]:
+        """What each actor does."""
+        return [RefereeFacts(replica.name, replica.asking, not replica.running) for replica in self._replicas]
 
     async def forget(self) -> None:
         """Clear the in-memory cache of every running actor; a replacement starts with an empty one."""
-        running = [replica.supervised.actor for replica in self._replicas if replica.supervised.running]
-        async with asyncio.timeout(self._timeout_s):
-            outcomes = await asyncio.gather(*(actor.forget.remote() for actor in running), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, ray.exceptions.RayActorError):
-                raise outcome
+        running = [replica for replica in self._replicas if replica.running]
+        await asyncio.gather(*map(self._forgotten, running))
+
+    async def _forgotten(self, replica: _Replica) -> None:
+        actor, doing = replica.supervised.actor, "clearing its cache"
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await actor.forget.remote()
+        except ray.exceptions.RayTaskError:
+            raise
+        except ray.exceptions.RayActorError:
+            self._fleet.replace(replica, actor, died(replica.name, doing))
+        except TimeoutError:
+            self._fleet.replace(replica, actor, self._no_answer(replica, doing))
+
+    def _no_answer(self, replica: _Replica, doing: str) -> str:
+        within = f"{self._timeout_s:g} s (referee.deadline_s and {MARGIN_S:g} s)"
+        return f"{replica.name} did not answer within {within} while {doing}"
 
     def counters(self) -> Counter[str]:
         """RefereeService.stats summed over all actors, dead ones included, as of their last answers; `restarts`; and
@@ -162,18 +147,25 @@ class RefereePool:
         return total
 
     def _at(self, route: str) -> _Replica:
-        """The replica that ranks `route` highest among the running ones, or among all if none runs (rendezvous
-        hashing): when one dies, only its own routes move, and they return once it runs again.
+        """The replica that ranks `route` highest among the running ones (rendezvous hashing): when one dies, only its
+        own routes move, and they return once it runs again. At least one must run.
 
         Replicas that already answer more than LOAD_FACTOR times the mean are passed over, since hashing alone gives the
         busiest of many more than twice the mean (bounded loads: Mirrokni, Thorup, Zadimoghaddam, SODA 2018).
         """
-        running = [replica for replica in self._replicas if replica.supervised.running] or self._replicas
+        running = [replica for replica in self._replicas if replica.running]
         most = math.ceil(LOAD_FACTOR * (1 + sum(replica.asking for replica in running)) / len(running))
         return max(
             (replica for replica in running if replica.asking < most),
-            key=lambda replica: hashlib.blake2b(f"{replica.number} {route}".encode(), digest_size=8).digest(),
+            key=lambda replica: hashlib.blake2b(f"{replica.name} {route}".encode(), digest_size=8).digest(),
         )
+
+
+def _forget_counts(replica: _Replica) -> None:
+    """Move the counters of an actor that went down to those of the past."""
+    if not replica.running:
+        replica.past.update(replica.counts)
+        replica.counts = Counter()
 
 
 class Referee:
@@ -207,9 +199,10 @@ class Referee:
 
     def facts(self) -> list[RefereeFacts]:
         """What each actor of each referee does."""
-        several = len(self._pools) > 1
-        names = [f"referee {number}, actor" if several else "referee" for number in range(len(self._pools))]
-        return [facts for name, pool in zip(names, self._pools) for facts in pool.facts(name)]
+        if len(self._pools) == 1:
+            return self._pools[0].facts()
+        facts = [(number, actor) for number, pool in enumerate(self._pools) for actor in pool.facts()]
+        return [replace(actor, name=f"{actor.name} of ensemble member {number}") for number, actor in facts]
 
     async def forget(self) -> None:
         """Clear the in-memory caches, so that everything is judged again; a cache on disk stays."""
@@ -233,14 +226,13 @@ def make_referee(
     verification: VerificationConfig,
     engine: Callable[[str], EngineConfig],
     gpus: float,
-    start_s: float,
+    limits: Limits,
 ) -> Referee:
     """The referee made of `sources`. `engine`: the engine configuration for a model folder. `gpus`: GPUs per engine.
-    `start_s`: as in RefereePool.
 
     Raises BadInput for a calibration that cannot be read; whether it fits the referee is checked at the start.
     """
-    return Referee([make_pool(source, service, verification, engine, gpus, start_s) for source in sources])
+    return Referee([make_pool(source, service, verification, engine, gpus, limits) for source in sources])
 
 
 def make_pool(
@@ -249,10 +241,10 @@ def make_pool(
     verification: VerificationConfig,
     engine: Callable[[str], EngineConfig],
     gpus: float,
-    start_s: float,
+    limits: Limits,
 ) -> RefereePool:
     """The actors of one source; the other arguments are those of `make_referee`."""
     backend = source if source.url else engine(source.model)
     calibration = read_calibration(source.calibration) if source.calibration else None
     config = RefereeConfig(backend, verification, service, calibration)
-    return RefereePool(config, source.replicas, 0.0 if source.url else gpus, start_s)
+    return RefereePool(config, source.replicas, 0.0 if source.url else gpus, limits)

@@ -55,8 +55,8 @@ class JudgedModels:
 @dataclass(frozen=True)
 class StandaloneConfig:
     """How a referee is run outside training. engine: sizes of the engine of a referee in a folder. cluster: only its
-    keys for engines and frames are used. limits: only `start_s` is used. template: the policy's template, for the
-    coordinate space of its boxes."""
+    keys for engines and frames are used. limits: only those of a referee are used. template: the policy's template, for
+    the coordinate space of its boxes."""
 
     model: JudgedModels = field(default_factory=JudgedModels)
     engine: EngineSizes = field(default_factory=EngineSizes)
@@ -129,7 +129,7 @@ async def standalone_referee(
     with start_ray(cluster.object_store_gib, gpus):
         engine = partial(referee_engine, config.engine, config.cluster)
         pools = tuple(
-            make_pool(source, config.referee, verification, engine, cluster.gpus_per_engine, config.limits.start_s)
+            make_pool(source, config.referee, verification, engine, cluster.gpus_per_engine, config.limits)
             for source in sources
         )
         try:

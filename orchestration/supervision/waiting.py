@@ -14,6 +14,8 @@ import ray
 
 from evidence.errors import RunFailed
 
+# Added to a timeout that an actor enforces itself, for one that no longer can.
+MARGIN_S = 60.0
 # Seconds in which Ray has noticed the death of an actor on a node that lives.
 DEATH_KNOWN_S = 5.0
 
@@ -28,6 +30,13 @@ def died(actor: str, doing: str) -> str:
 
 def no_answer(actor: str, doing: str, seconds: float, key: str) -> str:
     return f"{actor} did not answer within {seconds:g} s while {doing} (limits.{key})"
+
+
+def first_line(error: BaseException) -> str:
+    """An error as one line. Ray wraps what an actor raised: the wrapper's text holds a stack trace, its cause's not."""
+    cause = getattr(error, "cause", error)
+    lines = str(cause).splitlines() or [""]
+    return f"{type(cause).__name__}: {lines[0]}"
 
 
 def results(refs: Sequence[ray.ObjectRef], actors: Sequence[str], doing: str, seconds: float, key: str) -> list[Any]:

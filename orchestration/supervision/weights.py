@@ -2,21 +2,31 @@
 
 Guarantees (promise 7): a version is visible only when complete; versions strictly increase; at most the last two are
 held, so the object store never keeps more; a rank's death loses nothing, since the caller of a Ray task owns what the
-task returned. Every wait has a timeout.
+task returned. Every wait has a timeout. An actor that dies takes its weights along and is started again under its name,
+empty: `PublishedWeights` notices that, and the loop publishes again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import ray
 
+from evidence.limits import Limits
 from evidence.manifest import Bucket, Manifest
+from evidence.supervision import Restarts
+from orchestration.supervision.waiting import MARGIN_S, ActorLost, died, no_answer
 
 # The version in use and the one being collected.
 HELD_VERSIONS = 2
+NAME = "the weights actor"
+# Seconds between two calls of an actor that is being restarted.
+RETRY_S = 0.2
+
+log = logging.getLogger(__name__)
 
 
 class IncompleteWeights(RuntimeError):
@@ -38,7 +48,8 @@ def assemble(version: int, buckets: Sequence[Bucket]) -> Manifest:
     return manifest
 
 
-@ray.remote(num_cpus=0)
+# When it dies, Ray starts it again under its name, and all handles stay valid.
+@ray.remote(num_cpus=0, max_restarts=-1)
 class WeightsActor:
     """The driver creates it under a name, by which the engines find it."""
 
@@ -46,22 +57,27 @@ class WeightsActor:
         self.held: dict[int, tuple[Manifest, list[ray.ObjectRef]]] = {}
         self.publishing = asyncio.Lock()
 
-    async def publish(self, version: int, ranks: list[Any], timeout_s: float) -> Manifest:
-        """Collect `version` from every rank's `weight_buckets(version)`, which streams header, bytes, header, bytes...
+    async def publish(self, version: int, ranks: list[Any], timeout_s: float, attempt: int = 0) -> Manifest:
+        """Collect `version` from every rank's `weight_buckets`, which streams header, bytes, header, bytes...
 
+        attempt: rises with every publication that the ranks are asked for.
         Raises ValueError if `version` is not above the last one, IncompleteWeights, TimeoutError, or a rank's own
         error; the versions held before are then unchanged.
         """
         async with asyncio.timeout(timeout_s), self.publishing:
             if self.held and version <= max(self.held):
                 raise ValueError(f"weight version {version} is not above {max(self.held)}")
-            collected = await asyncio.gather(*(_collect(rank, version) for rank in ranks))
+            collected = await asyncio.gather(*(_collect(rank, version, attempt) for rank in ranks))
         buckets = sorted((pair for pairs in collected for pair in pairs), key=lambda pair: pair[0].index)
         manifest = assemble(version, [bucket for bucket, _ in buckets])
         self.held[version] = (manifest, [ref for _, ref in buckets])
         for old in sorted(self.held)[:-HELD_VERSIONS]:
             del self.held[old]
         return manifest
+
+    async def drop(self) -> None:
+        """Drop all versions."""
+        self.held.clear()
 
     async def latest(self) -> int | None:
         return max(self.held, default=None)
@@ -79,14 +95,102 @@ class WeightsActor:
         return self.held[version]
 
 
-async def _collect(rank: Any, version: int) -> list[tuple[Bucket, ray.ObjectRef]]:
+async def _collect(rank: Any, version: int, attempt: int) -> list[tuple[Bucket, ray.ObjectRef]]:
     """One rank's buckets, each with a ref to its bytes."""
     pairs: list[tuple[Bucket, ray.ObjectRef]] = []
     header: Bucket | None = None
-    async for ref in rank.weight_buckets.options(num_returns="streaming").remote(version):
+    async for ref in rank.weight_buckets.options(num_returns="streaming").remote(version, attempt=attempt):
         if header is None:
             header = await ref
         else:
             pairs.append((header, ref))
             header = None
     return pairs
+
+
+class PublishedWeights:
+    """The driver's view of the weights actor. Use it from one event loop.
+
+    actor: its handle, which stays valid when Ray restarts it. version: the newest published, if any. lost: whether the
+    actor was found without it.
+    """
+
+    def __init__(self, actor: Any, limits: Limits):
+        self.actor, self.limits = actor, limits
+        self.version: int | None = None
+        self.lost = False
+        self._attempts = 0
+        self._restarts = Restarts(limits.restarts_per_hour)
+
+    async def publish(self, version: int, ranks: list[Any], limit_s: float) -> None:
+        """Have the actor collect `version` from the ranks, again if it dies meanwhile. Raises what a rank raised,
+        TimeoutError, and ActorLost if the actor dies too often or is not started again."""
+        newest: int | None = None
+        while newest != version:
+            self._attempts += 1
+            try:
+                # The actor enforces this limit itself; the margin covers an actor that no longer can.
+                async with asyncio.timeout(limit_s + MARGIN_S):
+                    await self.actor.publish.remote(version, ranks, limit_s, self._attempts)
+                newest = version
+            except ray.exceptions.RayTaskError:  # which is also an instance of its cause's class
+                raise
+            except ray.exceptions.RayActorError:
+                newest = await self._restarted(f"publishing weights {version}")
+        self.version, self.lost = version, False
+
+    async def drop(self) -> None:
+        """Have the actor drop weights that no engine can load, so that the same version can be published again."""
+        try:
+            async with asyncio.timeout(self.limits.heartbeat_s):
+                await self.actor.drop.remote()
+        except TimeoutError:
+            ray.kill(self.actor, no_restart=False)
+        except ray.exceptions.RayActorError:
+            pass  # it has dropped them
+
+    async def restored(self) -> None:
+        """Wait until an actor that was lost runs again. Raises ActorLost."""
+        await self._restarted(f"holding weights {self.version}")
+
+    async def check(self) -> bool:
+        """Whether the actor holds the published version; if it answers and does not, set `lost`. An actor that does
+        not answer for `limits.heartbeat_s` is killed, and started again by Ray."""
+        version = self.version
+        try:
+            newest = await self._newest(self.limits.heartbeat_s)
+        except TimeoutError:
+            log.warning("%s; it is restarted", no_answer(NAME, "running", self.limits.heartbeat_s, "heartbeat_s"))
+            ray.kill(self.actor, no_restart=False)
+        except ray.exceptions.RayActorError:
+            pass  # the next check tells whether it died
+        else:
+            holds = version is None or (newest is not None and newest >= version)
+            self.lost = self.lost or not holds
+            return holds
+        return False
+
+    async def _restarted(self, doing: str) -> int | None:
+        """The newest version that the actor holds, once it answers again after a failure. Raises ActorLost."""
+        pause_s, start_s = self._restarts.pause_s(), self.limits.start_s
+        if self._restarts.blocked_s():
+            raise ActorLost(f"{died(NAME, doing)}, more often than limits.restarts_per_hour allows")
+        log.warning("%s; it is restarted", died(NAME, doing))
+        self._restarts.begin()
+        await asyncio.sleep(pause_s)
+        deadline = asyncio.get_running_loop().time() + start_s
+        while (left := deadline - asyncio.get_running_loop().time()) > 0:
+            try:
+                newest = await self._newest(left)
+            except TimeoutError:
+                break
+            except ray.exceptions.RayActorError:
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._restarts.ready()
+                return newest
+        raise ActorLost(no_answer(NAME, "starting again", start_s, "start_s"))
+
+    async def _newest(self, limit_s: float) -> int | None:
+        async with asyncio.timeout(limit_s):
+            return await self.actor.latest.remote()

@@ -47,6 +47,16 @@ class EngineBackend:
             engine.leave_if_dead()
             raise
 
+    async def ping(self) -> None:
+        """Return once the engine's process has answered. Ends this process if that is dead."""
+        if self.engine is None:
+            return
+        try:
+            await self.engine.check_health()
+        except Exception:
+            self.engine.leave_if_dead()
+            raise
+
     async def stop(self) -> None:
         if self.engine is not None:
             await self.engine.stop()

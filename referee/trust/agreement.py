@@ -15,9 +15,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from evidence.codec import decode, encode
 from evidence.config_checks import require_least
 from referee.trust.statistics import NAN, spearman
 
@@ -86,6 +88,15 @@ class AgreementWatch:
         last, before = (_summary(part) for part in (steps[-self.config.window :], steps[: -self.config.window]))
         alarm = self._alarm(last, before) if len(steps) == self._steps.maxlen else None
         return Agreement(*last, alarm)
+
+    @property
+    def state(self) -> list[Any]:
+        """The steps of both windows, as data that JSON can represent."""
+        return [encode(step) for step in self._steps]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Go on from the `state` of another run."""
+        self._steps.extend(decode(_Step, step) for step in state)
 
     def _alarm(self, last: tuple[int, float, float, float], before: tuple[int, float, float, float]) -> str | None:
         config = self.config

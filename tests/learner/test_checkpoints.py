@@ -10,17 +10,20 @@ import pytest
 from evidence.errors import BadInput
 from evidence.files import PART
 from learner.checkpoints import (
+    CheckpointConfig,
     Record,
     Saved,
     checkpoints,
     prune_checkpoints,
+    record_of,
     remove_checkpoint,
     require_same_model,
+    step_of,
     universal,
 )
 
 PARAMETERS = {"a.weight": Saved((8, 4), "model.a.weight"), "b.weight": Saved((4,), "model.b.weight")}
-RECORD = Record("/models/small", "a1", 2, "float32", False, None, PARAMETERS, {"step": 3})
+RECORD = Record("/models/small", "a1", 2, "float32", False, None, PARAMETERS, {"step": 3}, {"shard.pt": 5})
 
 
 def test_a_record_survives_writing_and_reading(tmp_path: Path) -> None:
@@ -67,8 +70,33 @@ def test_removing_a_checkpoint_removes_all_files_derived_from_it(tmp_path: Path)
             folder.mkdir()
         RECORD.write(record)
     (tmp_path / "step-000010.json.part").touch()  # left by an interrupted write
-    prune_checkpoints(tmp_path, keep=2)
+    prune_checkpoints(tmp_path, CheckpointConfig(keep=2))
     assert [path.name for path in checkpoints(tmp_path)] == ["step-000004.json", "step-000010.json"]
     remove_checkpoint(tmp_path / "step-000010.json")
     assert {path.name.split(".")[0] for path in tmp_path.iterdir()} == {"step-000004"}
     remove_checkpoint(tmp_path / "step-000010.json")
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [
+        (CheckpointConfig(keep=1), [1_000_000]),
+        (CheckpointConfig(keep=2, keep_every=100), [10, 110, 200, 999_990, 1_000_000]),
+        (CheckpointConfig(keep=1, keep_every=1000), [10, 999_990, 1_000_000]),
+    ],
+)
+def test_the_newest_checkpoints_are_kept_and_one_of_every_so_many_steps(
+    tmp_path: Path, config: CheckpointConfig, kept: list[int]
+) -> None:
+    for step in (10, 50, 110, 120, 200, 290, 999_990, 1_000_000):
+        RECORD.write(record_of(tmp_path, step))
+        record_of(tmp_path, step).with_suffix("").mkdir()
+    for _ in range(2):  # what was kept once is kept again
+        prune_checkpoints(tmp_path, config)
+        assert [step_of(path) for path in checkpoints(tmp_path)] == kept
+
+
+@pytest.mark.parametrize("values", [{"every": 0}, {"minutes": 0.0}, {"keep": 0}, {"keep_every": 0}])
+def test_a_rule_that_cannot_hold_is_refused(values: dict[str, int]) -> None:
+    with pytest.raises(BadInput):
+        CheckpointConfig(**values)

@@ -13,12 +13,13 @@ import pytest
 import ray
 import torch
 from safetensors.torch import load_file
+from saving import save
 from shown import micro_batch, plain_logprobs, plain_policy
 from test_ranks import weights_of
 
 from evidence.errors import BadInput
 from evidence.limits import Limits
-from learner.checkpoints import Record, remove_checkpoint
+from learner.checkpoints import Record, record_of, remove_checkpoint
 from learner.model.patches import Patcher
 from learner.settings import LoraSpec, PolicyConfig, RankConfig, ReferenceConfig, ZeroConfig
 from learner.zero.consolidate import WholeModel
@@ -65,7 +66,7 @@ def test_only_the_adapter_is_trained_saved_and_published(
 
     base = logprobs_of(tiny_model)
     check(gang.logprobs(parts), base)
-    gang.save(tmp_path, 0, {})
+    save(gang, tmp_path, 0)
     for _ in range(3):
         gang.train_step(parts, LEARNING_RATE)
     trained = gang.logprobs(parts)
@@ -88,14 +89,14 @@ def test_only_the_adapter_is_trained_saved_and_published(
 
     saved = sum(file.stat().st_size for file in (tmp_path / "step-000000").iterdir())
     assert saved < 4 * 4 * 1.5 * gang.trained_parameters, "weights, master weights and moments of the adapter only"
-    gang.save(tmp_path, 3, {})
+    save(gang, tmp_path, 3)
     record = tmp_path / "step-000003.json"
     whole = dict(WholeModel(record, Record.read(record), average=False).tensors())
     assert whole.keys() == merged.keys()
     for name, tensor in whole.items():
         torch.testing.assert_close(tensor, merged[name], atol=1e-6, rtol=1e-6)
     remove_checkpoint(record)
-    gang.resume(tmp_path)
+    gang.load(record_of(tmp_path, 0))
     check(gang.logprobs(parts), base)
     for _ in range(3):
         gang.train_step(parts, LEARNING_RATE)

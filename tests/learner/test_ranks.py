@@ -173,6 +173,21 @@ def test_a_step_is_the_same_on_one_rank_two_ranks_and_in_plain_torch(
 
 @pytest.mark.parametrize("bad", [{"advantages": np.nan}, {"weights": np.inf}, {"behaviour": -np.inf}], ids=str)
 @pytest.mark.parametrize("world", [1, 2])
+def test_a_publication_that_reached_only_one_rank_does_not_block_the_next(ray_cluster: Any, gangs: Any) -> None:
+    first, second = gangs[2].ranks
+
+    def asked(rank: Any, attempt: int) -> Any:
+        return rank.weight_buckets.options(num_returns="streaming").remote(1, False, attempt)
+
+    given_up, late = asked(first, 1), asked(second, 2)
+    whole = [asked(first, 3), asked(second, 3)]
+    items = [[ray_cluster.get(ref, timeout=60) for ref in stream] for stream in (given_up, late, *whole)]
+    assert items[0] == items[1] == []
+    for rank, of_rank in enumerate(items[2:]):
+        assert of_rank
+        assert {header.index % 2 for header in of_rank[::2]} == {rank}
+
+
 def test_a_non_finite_step_on_one_rank_changes_nothing_on_all_ranks(
     ray_cluster: Any, gangs: dict[int, LearnerGang], encoder: Any, tmp_path: Path, world: int, bad: dict[str, float]
 ) -> None:

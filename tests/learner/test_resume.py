@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from saving import save
 from test_ranks import step_parts, weights_of
 
 from evidence.errors import BadInput
 from learner.algorithm import AlgorithmConfig
-from learner.checkpoints import Record, checkpoints, universal
+from learner.checkpoints import Record, checkpoints, record_of, universal
 from learner.model.tiny import TinySpec, create_tiny_model
 from learner.settings import LoraSpec, LossConfig, PolicyConfig, RankConfig, ZeroConfig
 from learner.zero.average import read_average
@@ -58,7 +59,7 @@ def run(ray_cluster: Any, tiny_model: Path, encoder: Any, tmp_path_factory: pyte
             gang.train_step(step_parts(encoder, 2, seed=step), LEARNING_RATE)
             weights.append(weights_of(ray_cluster, gang))
             if step == 1:
-                gang.save(folder, 2, {"at": "two"})
+                save(gang, folder, 2, {"at": "two"})
     return Run(weights, folder)
 
 
@@ -97,16 +98,17 @@ def test_another_number_of_ranks_resumes_with_the_same_result(
     ray_cluster: Any, tiny_model: Path, encoder: Any, run: Run, tmp_path: Path, world: int
 ) -> None:
     with gang_of(tiny_model, encoder, world) as gang:
-        assert gang.resume(run.folder) == {"step": 2, "at": "two"}
+        gang.load(record_of(run.folder, 2))
         for name, array in weights_of(ray_cluster, gang).items():
             np.testing.assert_array_equal(array, run.weights[2][name], err_msg=name)
-        gang.save(tmp_path, 2, {})
+        save(gang, tmp_path, 2)
         gang.train_step(step_parts(encoder, world, seed=2), LEARNING_RATE)
         require_close(weights_of(ray_cluster, gang), run.weights[3])
-        gang.save(tmp_path, 3, {})
-        assert gang.resume(tmp_path) == {"step": 3}, "and again, on the same number of ranks"
+        save(gang, tmp_path, 3)
+        gang.load(record_of(tmp_path, 3))  # and again, on the same number of ranks
     again, after = checkpoints(tmp_path)
     (first,) = checkpoints(run.folder)
+    assert Record.read(first).state == {"step": 2, "at": "two"}
     ours, theirs = state_of(again), state_of(first)
     assert ours.keys() == theirs.keys()
     assert {key.rsplit("/")[1] for key in ours} == {"fp32", "exp_avg", "exp_avg_sq"}
@@ -128,12 +130,12 @@ def test_an_adapter_and_a_tower_with_its_own_rate_resume_on_fewer_ranks(
 ) -> None:
     with gang_of(tiny_model, encoder, 2, policy) as gang:
         gang.train_step(step_parts(encoder, 2, seed=0), LEARNING_RATE)
-        gang.save(tmp_path, 1, {})
+        save(gang, tmp_path, 1)
         saved = weights_of(ray_cluster, gang)
         gang.train_step(step_parts(encoder, 2, seed=1), LEARNING_RATE)
         expected = weights_of(ray_cluster, gang)
     with gang_of(tiny_model, encoder, 1, policy) as gang:
-        gang.resume(tmp_path)
+        gang.load(record_of(tmp_path, 1))
         for name, array in weights_of(ray_cluster, gang).items():
             np.testing.assert_array_equal(array, saved[name], err_msg=name)
         gang.train_step(step_parts(encoder, 1, seed=1), LEARNING_RATE)
@@ -149,4 +151,4 @@ def test_another_model_is_refused_by_the_first_parameter_that_differs(
         r"step-000002.json: .* model.language_model.embed_tokens.weight is \[\d+, 128\] there, and \[\d+, 96\] here"
     )
     with gang_of(narrow, ChatEncoder(narrow), 1) as gang, pytest.raises(BadInput, match=message):
-        gang.resume(run.folder)
+        gang.load(record_of(run.folder, 2))

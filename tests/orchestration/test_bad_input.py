@@ -16,8 +16,8 @@ from evidence.errors import BadInput
 from learner.checkpoints import Record
 from orchestration import cli, run_directory
 from orchestration.config import load_config
+from orchestration.run_directory import claimed
 from orchestration.settings import TrainConfig
-from orchestration.train import claim
 from rollout.dataset.shapes import make_shapes
 
 ROOT = Path(__file__).parents[2]
@@ -132,7 +132,6 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("learner.policy.vision_lr_factor=0.1", ["learner.policy.vision_lr_factor = 0.1", "set train_vision"]),
         ("algorithm.correction.high=8", ["algorithm.correction.high = 8", "with mode none it has no effect"]),
         ("learner.packing.mode=rows", ["learner.packing.mode = rows", "one of none, sequence, prefix"]),
-        ("learner.zero.ema=0.9", ["learner.zero.ema = 0.9", "only `ser sft`"]),
         ("algorithm={baseline: none, divide_by_std: true}", ["algorithm.divide_by_std = True", "baseline none"]),
         ("algorithm={baseline: none, dynamic_sampling: true}", ["algorithm.dynamic_sampling = True", "baseline none"]),
         ("sampling.max_num_seqs=0", ["sampling.max_num_seqs = 0", "1 or more"]),
@@ -156,10 +155,22 @@ def test_a_token_budget_below_one_prompt_and_completion_is_refused(train: Refuse
 
 def test_of_two_runs_started_at_once_one_gets_the_folder(tmp_path: Path) -> None:
     config = load_config(TrainConfig, ROOT / "configs/experiment/quickstart.yaml", [f"run_dir={tmp_path}/run"])
-    claim(tmp_path / "run", config)
-    with pytest.raises(BadInput, match=rf"^run_dir = {tmp_path}/run: already holds a run"):
-        claim(tmp_path / "run", replace(config, seed=1))
+    other = replace(config, seed=1)
+    with claimed(tmp_path / "run", config, again=False):
+        for again in (False, True):
+            with (
+                pytest.raises(BadInput, match=rf"^run_dir = {tmp_path}/run: another process is running in it"),
+                claimed(tmp_path / "run", other, again),
+            ):
+                pass
+    with (
+        pytest.raises(BadInput, match=rf"^run_dir = {tmp_path}/run: already holds a run"),
+        claimed(tmp_path / "run", other, again=False),
+    ):
+        pass
     assert load_config(TrainConfig, tmp_path / "run/config.yaml") == config
+    with claimed(tmp_path / "run", other, again=True):
+        assert load_config(TrainConfig, tmp_path / "run/config.yaml") == other
 
 
 def test_a_run_killed_while_it_claims_its_folder_does_not_hold_it(
@@ -172,10 +183,11 @@ def test_a_run_killed_while_it_claims_its_folder_does_not_hold_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(run_directory, "to_yaml", killed)
-        with pytest.raises(KeyboardInterrupt):
-            claim(tmp_path / "run", config)
-    assert list((tmp_path / "run").iterdir()) == []
-    claim(tmp_path / "run", config)
+        with pytest.raises(KeyboardInterrupt), claimed(tmp_path / "run", config, again=False):
+            pass
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
+    with claimed(tmp_path / "run", config, again=False):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -270,7 +282,7 @@ def test_a_damaged_model_folder_is_refused(
     run = tmp_path / "run/checkpoints/step-000001"
     run.mkdir(parents=True)
     (run / "zero_pp_rank_0_mp_rank_00_optim_states.pt").touch()
-    Record(str(model), model_digest(str(model)), 1, "float32", False, None, {}, {"step": 1}).write(
+    Record(str(model), model_digest(str(model)), 1, "float32", False, None, {}, {"step": 1}, {}).write(
         run.with_suffix(".json")
     )
     sft = [
@@ -302,7 +314,7 @@ def test_a_dataset_without_a_readable_video_is_refused(train: Refused, world: Pa
 def test_a_run_directory_that_holds_a_run_is_refused(train: Refused, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").touch()
-    assert "already holds a run; name another folder" in train()
+    assert "already holds a run; go on with it by resume=auto" in train()
 
 
 def test_a_run_directory_that_is_a_file_is_refused(train: Refused, tmp_path: Path) -> None:

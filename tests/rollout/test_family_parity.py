@@ -125,7 +125,7 @@ class Rank:
     def __init__(self, tensors: dict[str, np.ndarray]):
         self.tensors = tensors
 
-    def weight_buckets(self, version: int) -> Iterator[Bucket | np.ndarray]:
+    def weight_buckets(self, version: int, attempt: int = 0) -> Iterator[Bucket | np.ndarray]:
         header, data = pack_bucket(0, self.tensors)
         yield header
         yield data

@@ -45,6 +45,6 @@ def test_creating_and_loading_a_model_prints_nothing(tmp_path: Path, capsys: pyt
     create_tiny_model(tmp_path / "model", corpus=["a"])
     assert capsys.readouterr().err == ""
     enable_progress_bar()
-    record = Record(str(tmp_path / "model"), "", 1, "float32", False, None, {}, {})
+    record = Record(str(tmp_path / "model"), "", 1, "float32", False, None, {}, {}, {})
     assert WholeModel(tmp_path / "step-1.json", record, average=False).numel > 0
     assert capsys.readouterr().err == ""

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from saving import save
 
 from learner.checkpoints import Record, Saved
 from orchestration import cli
 from orchestration.commands.export import find_record
 
-RECORD = Record("/nowhere", "", 1, "float32", False, None, {"a": Saved((1,), "model.a")}, {"step": 2})
+SHARD = "zero_pp_rank_0_mp_rank_00_optim_states.pt"
+RECORD = Record("/nowhere", "", 1, "float32", False, None, {"a": Saved((1,), "model.a")}, {"step": 2}, {SHARD: 0})
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def checkpoint(tmp_path: Path) -> Path:
     """A complete checkpoint without a model."""
     folder = tmp_path / "run/checkpoints/step-000002"
     folder.mkdir(parents=True)
-    (folder / "zero_pp_rank_0_mp_rank_00_optim_states.pt").touch()
+    (folder / SHARD).touch()
     RECORD.write(folder.with_suffix(".json"))
     return folder
 
@@ -62,8 +64,10 @@ def test_anything_but_a_checkpoint_is_refused_in_one_line(checkpoint: Path, refu
     assert "--dtype" in refused(run, "--dtype", "int8")
     assert "holds no average of the weights" in refused(run, "--ema")
     assert "training began from /nowhere, which does not exist" in refused(run)
-    replace(RECORD, ranks=2).write(record)
-    assert "saved by 2 ranks, but holds the shards of 1" in refused(run)
+    replace(RECORD, files={SHARD: 0, "other.pt": 3}).write(record)
+    assert "other.pt: is missing, and held 3 when the checkpoint was written" in refused(run)
+    replace(RECORD, files={SHARD: 7}).write(record)
+    assert f"{SHARD}: holds 0 bytes, and held 7 when the checkpoint was written" in refused(run)
     record.write_text('{"step": 2}')
     assert "not the record of a checkpoint" in refused(run)
     record.unlink()
@@ -112,7 +116,7 @@ def test_transformers_and_an_engine_load_the_weights_that_the_learner_trained(
         advantages = np.repeat(rng.normal(size=4), 8).astype(np.float32)
         targets = StepTargets(np.full(32, 1 / 32, np.float32), advantages, np.full(32, -6.2, np.float32))
         gang.train_step(with_targets(layouts(ids), targets), 1e-3)
-    gang.save(tmp_path / "run/checkpoints", 2, {})
+    save(gang, tmp_path / "run/checkpoints", 2)
     gang.export(tmp_path / "live", "float32")
     out = tmp_path / "exported"
     assert cli.main(["export", str(tmp_path / "run"), "--out", str(out), "--dtype", "float32"]) == 0

@@ -31,7 +31,7 @@ def sft(folder: Path, data: Path, *more: str) -> None:
         f"run_dir={folder}",
         f"out={folder}/model",
         f"stages=[{{data: {data}, steps: 4}}]",
-        *("clips=3", "ranks=2", "checkpoint_every=2", "schedule.warmup=1", "dtype=float32", "wandb=disabled", *more),
+        *("clips=3", "ranks=2", "checkpoint.every=2", "schedule.warmup=1", "dtype=float32", "wandb=disabled", *more),
     ]
     env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     subprocess.run(command, cwd=ROOT, check=True, timeout=300, env=env)
@@ -50,7 +50,7 @@ def test_the_limit_of_the_row_source_names_every_key_that_sets_it(
     with pytest.raises(
         ActorLost, match=r"1260 s .*\(limits\.start_s, and 3 times frames\.timeout_s for each of a step"
     ):
-        command._train(config, tmp_path, Mock(), source, 0)
+        command._train(config, tmp_path, Mock(), source, {"step": 0, "data": {}})
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
@@ -62,16 +62,16 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> N
     shutil.copytree(tmp_path / "parts", tmp_path / "fewer")
     for change in ("schedule.lr=0.1", "frames.decoder=pyav"):  # not the config of the run in that folder
         with pytest.raises(subprocess.CalledProcessError) as refused:
-            sft(tmp_path / "parts", data, change)
+            sft(tmp_path / "parts", data, "resume=auto", change)
         assert refused.value.returncode == 2
-    sft(tmp_path / "parts", data, "frames.workers=1")
+    sft(tmp_path / "parts", data, "resume=auto", "frames.workers=1")
     whole, parts = (load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "parts"))
     for name in whole:
         np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)
     assert cli.main(["export", str(tmp_path / "parts"), "--out", str(tmp_path / "out"), "--dtype", "float32"]) == 0
     for name, exported in load_file(tmp_path / "out/model.safetensors").items():
         np.testing.assert_array_equal(whole[name], exported, err_msg=name)
-    sft(tmp_path / "fewer", data, "ranks=1")
+    sft(tmp_path / "fewer", data, "resume=auto", "ranks=1")
     fewer = load_file(tmp_path / "fewer/model/model.safetensors")
     # For a gradient near 0 rounding decides the sign of Adam's step; one such weight adds some 1e-10.
     squared_difference = sum(np.square(fewer[name] - whole[name], dtype=np.float64).sum() for name in whole)

@@ -296,3 +296,30 @@ def test_calls_out_of_order_are_refused() -> None:
 def test_an_invalid_pacing_is_refused_by_key(invalid: dict[str, float]) -> None:
     with pytest.raises(BadInput, match=next(iter(invalid))):
         Pacing(**invalid)  # type: ignore[arg-type]
+
+
+def test_a_restart_adds_nothing_to_the_age_of_the_groups_that_a_checkpoint_holds() -> None:
+    pacing = Pacing(groups_per_step=1, staleness=2)
+    # Weights 5 were restored as 9; those again, one step later, as 20.
+    admission = Admission(pacing, version=20, step=6, restarts=[(5, 9), (10, 20)])
+    admission.restore(0, oldest_version=4)  # a step before the first checkpoint
+    admission.restore(1, oldest_version=9)
+    admission.restore(2, oldest_version=10)
+    assert admission.queue == [0, 1, 2]
+    ages = []
+    for _ in range(3):
+        batch = admission.take_batch()
+        assert batch is not None
+        ages += batch.ages
+        admission.step_ended()
+    # From 4 to the restored 5 is one step, from 9 to the restored 10 another; 0 waited 0 steps since, 1 one, 2 two.
+    assert ages == [2, 2, 2]
+    assert (admission.version, admission.step) == (23, 9)
+
+
+def test_after_a_restart_a_new_group_starts_on_the_new_weights_only() -> None:
+    admission = Admission(Pacing(groups_per_step=1, staleness=1), version=9, step=5, restarts=[(5, 9)])
+    assert [admission.may_start(version) for version in (5, 8, 9)] == [False, False, True]
+    admission.admit(0)
+    with pytest.raises(AdmissionError, match="began under version 5, outside"):
+        admission.ready(0, 5)

@@ -66,7 +66,7 @@ def test_only_legal_moves_are_made_and_illegal_ones_change_nothing(state: State,
 def test_unknown_groups_and_duplicates_are_refused() -> None:
     ledger = Ledger()
     ledger.add(3)
-    with pytest.raises(IllegalTransition, match="3 is in the ledger already"):
+    with pytest.raises(IllegalTransition, match="3 is in the ledger already, which has all up to 3"):
         ledger.add(3)
     with pytest.raises(IllegalTransition, match="4 is not in the ledger"):
         ledger.generate(4)
@@ -100,65 +100,69 @@ def test_counts_cover_every_state_and_every_reason() -> None:
     assert ledger.groups(State.READY) == [3, 6]
 
 
-def test_resume_voids_work_after_the_checkpoint_and_keeps_the_groups_it_holds() -> None:
-    ledger = Ledger()
-    for group in range(6):
-        add_in_state(ledger, group, State.TRAINED, step=group // 2 + 1)
-    add_in_state(ledger, 6, State.READY)
-    add_in_state(ledger, 7, State.READY)
-    add_in_state(ledger, 8, State.GENERATING)
-    add_in_state(ledger, 9, State.SCORING)
-    add_in_state(ledger, 10, State.PENDING)
-    add_in_state(ledger, 11, State.REJECTED)
-    add_in_state(ledger, 12, State.PENDING)
-
-    # The checkpoint of step 2 was written when groups 4 (later trained in step 3), 6 and 12 were ready.
-    assert ledger.resume(2, ready=[4, 6, 12]) == [5, 7, 8, 9]
-
-    assert ledger.groups(State.TRAINED) == [0, 1, 2, 3]
-    assert ledger.groups(State.READY) == [4, 6, 12]
-    assert ledger.groups(State.PENDING) == [5, 7, 8, 9, 10]
-    assert ledger.rejections() == {"unreadable": 1}
-    assert ledger.requeues == {"regenerated": 4}
-    assert (ledger.entry(5).lineage, ledger.entry(5).step) == (None, None)
-    ledger.train(4, 3)
-    assert (ledger.entry(4).lineage, ledger.entry(4).step) == (1, 3)
-    ledger.check()
+def rolled_back(ledger: Ledger, snapshot: dict, lineage: int) -> Ledger:
+    """The ledger after going back to a snapshot, as `lineage`."""
+    again = Ledger.restore(json.loads(json.dumps(snapshot)))
+    again.fork(lineage, ledger.frontier)
+    return again
 
 
-def test_a_second_rollback_can_go_further_back_than_the_first() -> None:
+def test_going_back_voids_all_that_came_after_the_checkpoint_and_keeps_what_was_ready() -> None:
     ledger = Ledger()
     for group in range(4):
-        add_in_state(ledger, group, State.TRAINED, step=group + 1)
-    ledger.resume(3)
-    add_in_state(ledger, 4, State.TRAINED, step=4)
-    assert ledger.resume(1) == [1, 2, 4]
-    assert ledger.groups(State.PENDING) == [1, 2, 3, 4]
-    assert ledger.forks == [0, 3, 1]
-    assert ledger.lineage == 2
-    ledger.check()
+        add_in_state(ledger, group, State.TRAINED, step=group // 2 + 1)
+    for group, state in enumerate((State.READY, State.GENERATING, State.SCORING, State.PENDING), start=4):
+        add_in_state(ledger, group, state)
+    add_in_state(ledger, 8, State.REJECTED)
+    checkpoint = ledger.snapshot()
+    ledger.train(4, 3)
+    ledger.reject(7, "zero_variance")
+    add_in_state(ledger, 9, State.TRAINED, step=3)
+
+    again = rolled_back(ledger, checkpoint, 1)
+    assert again.groups(State.TRAINED) == [0, 1, 2, 3]
+    assert again.groups(State.READY) == [4]
+    assert again.groups(State.PENDING) == [5, 6, 7]
+    assert again.rejections() == {"unreadable": 1}, "what the abandoned weights had rejected may be good now"
+    assert again.requeues == {"regenerated": 3}, "5, 6 and 9; 7 had not begun"
+    assert (again.frontier, again.last_step()) == (9, 2)
+    again.train(4, 3)
+    assert (again.entry(4).lineage, again.entry(4).step) == (1, 3)
+    again.check()
 
 
-def test_a_refused_resume_leaves_the_ledger_unchanged() -> None:
+def test_lineages_are_numbered_through_even_if_a_checkpoint_does_not_know_the_last_ones() -> None:
     ledger = Ledger()
-    add_in_state(ledger, 0, State.TRAINED, step=1)
-    add_in_state(ledger, 1, State.TRAINED, step=2)
-    before = ledger.snapshot()
-    for step, ready, message in (
-        (3, [], "steps 0 to 2"),
-        (-1, [], "steps 0 to 2"),
-        (1, [0], "0 is ready"),
-        (1, [9], "9 is"),
-    ):
-        with pytest.raises(IllegalTransition, match=message):
-            ledger.resume(step, ready)
-    assert ledger.snapshot() == before
+    for group in range(2):
+        add_in_state(ledger, group, State.TRAINED, step=group + 1)
+    checkpoint = ledger.snapshot()
+    second = rolled_back(rolled_back(ledger, checkpoint, 1), checkpoint, 2)
+    assert (second.lineage, second.forks) == (2, [0, 2, 2])
+    add_in_state(second, 2, State.TRAINED, step=3)
+    assert second.entry(2).lineage == 2
+    second.check()
+
+
+def test_settled_groups_are_forgotten_except_in_the_counts() -> None:
+    ledger = Ledger()
+    for group in range(1000):
+        add_in_state(ledger, group, State.REJECTED if group % 10 == 0 else State.TRAINED, step=group // 10 + 1)
+    add_in_state(ledger, 1000, State.READY)
+    counts, reasons = ledger.counts(), ledger.rejections()
+    ledger.settle()
+    assert (ledger.counts(), ledger.rejections()) == (counts, reasons)
+    assert len(ledger.snapshot()["entries"]) == 1
+    assert len(json.dumps(ledger.snapshot())) < 400
+    with pytest.raises(IllegalTransition, match="has all up to 1000"):
+        ledger.add(17)
+    restored = Ledger.restore(json.loads(json.dumps(ledger.snapshot())))
+    assert (restored.counts(), restored.rejections(), restored.last_step()) == (counts, reasons, 100)
 
 
 def test_a_step_before_the_fork_cannot_be_trained_again() -> None:
     ledger = Ledger()
     add_in_state(ledger, 0, State.TRAINED, step=1)
-    ledger.resume(1)
+    ledger.fork(1, ledger.frontier)
     add_in_state(ledger, 1, State.READY)
     with pytest.raises(IllegalTransition, match="began after step 1"):
         ledger.train(1, 1)
@@ -172,7 +176,7 @@ def test_a_step_before_the_fork_cannot_be_trained_again() -> None:
 def test_check_finds_a_corrupted_entry(position: int, value: object) -> None:
     ledger = Ledger()
     add_in_state(ledger, 0, State.TRAINED, step=1)
-    ledger.resume(1)
+    ledger.fork(1, ledger.frontier)
     data = ledger.snapshot()
     assert data["entries"] == [[0, "trained", 0, None, 0, 1]]
     data["entries"][0][position] = value
@@ -180,7 +184,7 @@ def test_check_finds_a_corrupted_entry(position: int, value: object) -> None:
         Ledger.restore(data)
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([*MOVES, "add", "resume"])), max_size=60))
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([*MOVES, "add", "settle"])), max_size=60))
 def test_any_history_keeps_the_invariants_and_survives_a_json_round_trip(history: list[tuple[int, str]]) -> None:
     ledger = Ledger()
     calls = {
@@ -192,7 +196,7 @@ def test_any_history_keeps_the_invariants_and_survives_a_json_round_trip(history
         "reject": lambda group: ledger.reject(group, "late"),
         "requeue": lambda group: ledger.requeue(group, "engine died"),
         "fail": lambda group: ledger.fail(group, "timeout"),
-        "resume": lambda step: ledger.resume(step, ledger.groups(State.READY)[:1]),
+        "settle": lambda _: ledger.settle(),
     }
     for argument, name in history:
         before = ledger.snapshot()
@@ -204,7 +208,6 @@ def test_any_history_keeps_the_invariants_and_survives_a_json_round_trip(history
     restored = Ledger.restore(json.loads(json.dumps(ledger.snapshot())))
     assert restored.snapshot() == ledger.snapshot()
     assert restored.counts() == ledger.counts()
-    assert sum(ledger.counts().values()) == len(ledger.snapshot()["entries"])
 
 
 def test_counts_do_not_go_through_the_groups() -> None:

@@ -13,18 +13,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evidence.errors import RunFailed
+from evidence.errors import Interrupted, RunFailed
+from evidence.supervision import Restarts
 from evidence.types import FrameInfo, Prompt, Sample, Trajectory
 from learner.advantages import Advantages
 from orchestration.config import CONFIGS, load_config
 from orchestration.loop.admission import Admission
 from orchestration.loop.group_maker import ReadyGroup
-from orchestration.loop.ledger import State
+from orchestration.loop.journal import Journal
+from orchestration.loop.ledger import Ledger, State
+from orchestration.loop.lineages import Lineage, first
 from orchestration.loop.parts import Parts
 from orchestration.loop.pipeline import Pipeline
 from orchestration.loop.rejections import MAX_DRAWS, NothingToLearn, TooManyRejected, no_variance
+from orchestration.loop.run_state import RunState
+from orchestration.loop.training import Training
 from orchestration.preflight import TrainInputs
 from orchestration.reporting.stalls import EngineFacts, RefereeFacts
+from orchestration.resuming import Start
 from orchestration.settings import TrainConfig
 from orchestration.train import Run
 from referee.reward.graph import RewardGraph
@@ -56,7 +62,7 @@ class FakeRolloutPool:
     """Answers A and B for a group that `varies`, else only A; always with the current version. `fails`: groups whose
     generation times out."""
 
-    restarts = 0
+    restarts = refused_updates = 0
 
     def engine_facts(self) -> list[EngineFacts]:
         return []
@@ -66,12 +72,15 @@ class FakeRolloutPool:
     def take_begun(self) -> list[int]:
         return [2]
 
-    def __init__(self, admission: Admission, varies: Callable[[int], bool], fails: Callable[[int], bool]):
-        self.admission, self.varies, self.fails = admission, varies, fails
-        self.published: list[int] = []
+    admission: Admission
+
+    def __init__(self, varies: Callable[[int], bool], fails: Callable[[int], bool]):
+        self.varies, self.fails = varies, fails
+        self.drawn: list[int] = []
 
     async def generate(self, *arguments: Any) -> tuple[tuple[Trajectory, ...], int]:
         n, group = arguments[3], arguments[6]  # the seed, which is the number of the group in a run with seed 0
+        self.drawn.append(group)
         await asyncio.sleep(0)
         if self.fails(group):
             raise TimeoutError
@@ -121,9 +130,11 @@ class FakeLearner:
     """Records the groups of each step. `skips`: whether each attempt at a step is skipped."""
 
     exported: Path | None = None
+    gang = None
 
     def __init__(self, config: TrainConfig, skips: Iterator[bool]):
         self.config, self.skips = config, skips
+        self.advantages = Advantages(config.reward.normalise, False)
         self.batches: list[tuple[int, ...]] = []
         self.steps: list[int] = []
 
@@ -150,6 +161,10 @@ class RecordingParts(Parts):
         await self.pipeline.rollout_pool.settled()
         self.versions.append(version)
 
+    def watch_weights(self, wake: Callable[[], object]) -> None: ...
+
+    async def republish_if_lost(self, version: int) -> None: ...
+
 
 def started(
     tmp_path: Path,
@@ -159,41 +174,52 @@ def started(
     dynamic: bool = True,
     skips: Iterator[bool] = NO_SKIPS,
     overrides: tuple[str, ...] = (),
-) -> tuple[Run, RecordingParts]:
+    state: RunState | None = None,
+) -> tuple[Run, Training]:
     """A run of `steps` steps that starts no processes. `varies`, `fails`: as in FakeRolloutPool; `skips`: as in
-    FakeLearner."""
+    FakeLearner. `state`: of the checkpoint that it goes on from."""
     names = ["data.train=a", "data.heldout=b", "model.policy=p", "model.referee=r", f"run_dir={tmp_path}"]
     sizes = [f"steps={steps}", f"pacing.groups_per_step={GROUPS_PER_STEP}", "learner.ranks=1", "reward=accuracy_only"]
-    switches = ["wandb=disabled", "sampling.group_size=4", f"algorithm.dynamic_sampling={dynamic}"]
+    switches = [
+        "wandb=disabled",
+        "checkpoint.minutes=null",
+        "sampling.group_size=4",
+        f"algorithm.dynamic_sampling={dynamic}",
+    ]
     overrides = (*names, *sizes, *switches, *overrides)
     config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", overrides)
-    inputs = TrainInputs(Mixture([[SAMPLE]], [1.0], 0), [], None, 1)  # type: ignore[arg-type]
-    run = Run(config, tmp_path, inputs)
-    pool = FakeRolloutPool(run.admission, varies, fails)
+    inputs = TrainInputs(Mixture([[SAMPLE]], [1.0], 0), [], None, 1, {})  # type: ignore[arg-type]
+    tmp_path.mkdir(exist_ok=True)
+    run = Run(config, tmp_path, inputs, Start(tmp_path, False), Journal(tmp_path))
+    pool = FakeRolloutPool(varies, fails)
     fakes: Any = pool, FakeReferee(), FakeStore(), None
     pipeline = SmallPipeline(*fakes, PromptTemplate(), RewardGraph(config.reward))
     pipeline.progress = []
-    parts = RecordingParts(pipeline, FakeLearner(config, skips), None)  # type: ignore[arg-type]
+    learner: Any = FakeLearner(config, skips)
+    parts = RecordingParts(pipeline, learner, None, lambda: learner, Restarts(0))
     parts.versions = []
-    return run, parts
+    begin = Lineage(state, Ledger.restore(state.ledger)) if state else first(run.journal)
+    training = Training(config, tmp_path, inputs, parts, run.draw, begin)
+    pool.admission = training.admission
+    return run, training
 
 
-def trained(*arguments: Any, **options: Any) -> tuple[Run, RecordingParts]:
-    run, parts = started(*arguments, **options)
+def trained(*arguments: Any, **options: Any) -> Training:
+    run, training = started(*arguments, **options)
     FakeLease.unreleased = 0
     try:
-        asyncio.run(run._train(parts))
+        asyncio.run(run._train(training))
     finally:
-        run.ledger.check()
+        training.ledger.check()
     assert FakeLease.unreleased == 0
-    return run, parts
+    return training
 
 
 def test_groups_of_equal_reward_are_replaced_and_counted(tmp_path: Path) -> None:
     steps = 30
-    run, parts = trained(tmp_path, lambda group: group % 4 == 0, lambda group: False, steps)
-    assert all(group % 4 == 0 for batch in parts.learner.batches for group in batch)
-    assert all(len(batch) == GROUPS_PER_STEP for batch in parts.learner.batches)
+    run = trained(tmp_path, lambda group: group % 4 == 0, lambda group: False, steps)
+    assert all(group % 4 == 0 for batch in run.parts.learner.batches for group in batch)
+    assert all(len(batch) == GROUPS_PER_STEP for batch in run.parts.learner.batches)
     trained_groups = run.ledger.groups(State.TRAINED)
     assert len(trained_groups) == steps * GROUPS_PER_STEP
     # Three of four groups: far more than may be rejected for other reasons, and yet the run succeeds.
@@ -202,22 +228,22 @@ def test_groups_of_equal_reward_are_replaced_and_counted(tmp_path: Path) -> None
     assert all(run.ledger.entry(group).reason == "zero_variance" for group in equal)
     assert run.admission.free == run.config.pacing.slots
     # Training progress counts optimizer steps, however many groups were drawn for them.
-    assert set(parts.pipeline.progress) == {step / steps for step in range(steps)}
+    assert set(run.parts.pipeline.progress) == {step / steps for step in range(steps)}
 
 
 def test_groups_of_skipped_steps_are_replaced_and_do_not_count_as_broken(tmp_path: Path) -> None:
     skips = cycle([True, True, False])
-    run, parts = trained(tmp_path, lambda group: True, lambda group: False, 20, skips=skips)
-    assert [len(batch) for batch in parts.learner.batches] == [GROUPS_PER_STEP] * 20
+    run = trained(tmp_path, lambda group: True, lambda group: False, 20, skips=skips)
+    assert [len(batch) for batch in run.parts.learner.batches] == [GROUPS_PER_STEP] * 20
     assert (run.admission.step, run.admission.version) == (20, 20)
-    assert parts.learner.steps == sorted([*range(20)] * 3), "a skipped attempt does not count as a step"
+    assert run.parts.learner.steps == sorted([*range(20)] * 3), "a skipped attempt does not count as a step"
     assert run.ledger.rejections() == {"not_finite": 2 * 20 * GROUPS_PER_STEP}
     assert run.admission.free == run.config.pacing.slots
 
 
 def test_without_dynamic_sampling_groups_of_equal_reward_are_trained(tmp_path: Path) -> None:
-    run, parts = trained(tmp_path, lambda group: False, lambda group: False, 5, dynamic=False)
-    assert parts.learner.batches == [(2 * step, 2 * step + 1) for step in range(5)]
+    run = trained(tmp_path, lambda group: False, lambda group: False, 5, dynamic=False)
+    assert run.parts.learner.batches == [(2 * step, 2 * step + 1) for step in range(5)]
     assert "zero_variance" not in run.ledger.rejections()
 
 
@@ -249,8 +275,8 @@ def half_for_b(view: GroupView) -> list[float]:
 def test_terms_normalised_separately_have_variance_though_their_sum_has_none(tmp_path: Path) -> None:
     # The reward is 1 for A and 2 * 0.5 for B, so all sums are equal.
     overrides = "reward.normalise=each", f"reward.terms.b.use={__name__}:half_for_b", "reward.terms.b.weight=2.0"
-    run, parts = trained(tmp_path, lambda group: group % 4 == 0, lambda group: False, 10, overrides=overrides)
-    assert all(group % 4 == 0 for batch in parts.learner.batches for group in batch)
+    run = trained(tmp_path, lambda group: group % 4 == 0, lambda group: False, 10, overrides=overrides)
+    assert all(group % 4 == 0 for batch in run.parts.learner.batches for group in batch)
     assert run.ledger.rejections()["zero_variance"] >= 3 * 10
 
 
@@ -262,38 +288,72 @@ def test_terms_that_cancel_in_the_sum_still_count_as_variance() -> None:
 
 
 def test_after_a_restart_schedules_and_logs_follow_the_step_and_publications_the_version(tmp_path: Path) -> None:
-    run, parts = started(tmp_path, lambda group: True, lambda group: False, 6)
-    # As after a resume: the weights of step 4 were published again, under a new version.
-    run.admission = parts.pipeline.rollout_pool.admission = Admission(run.config.pacing, version=9, step=4)
-    asyncio.run(run._train(parts))
-    assert parts.learner.steps == [4, 5]
-    assert parts.versions == [10, 11]
-    assert set(parts.pipeline.progress) <= {4 / 6, 5 / 6}
+    # The weights of step 4 were published again, under a new version.
+    ledger = Ledger()
+    for group in range(8):
+        for move in (ledger.add, ledger.generate, ledger.score, ledger.ready):
+            move(group)
+        ledger.train(group, group // 2 + 1)
+    ledger.settle()
+    state = RunState(step=4, version=9, restarts=[[4, 9]], ledger=ledger.snapshot())
+    run = trained(tmp_path, lambda group: True, lambda group: False, 6, state=state)
+    assert run.parts.learner.steps == [4, 5]
+    assert run.parts.versions == [10, 11]
+    assert set(run.parts.pipeline.progress) <= {4 / 6, 5 / 6}
     logged = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert logged == [5, 6]
     assert [run.ledger.entry(group).step for group in run.ledger.groups(State.TRAINED)] == [5, 5, 6, 6]
+    assert run.ledger.counts()["trained"] == 12
+
+
+def test_a_run_goes_on_from_its_state_with_the_groups_that_were_ready(tmp_path: Path) -> None:
+    run = trained(tmp_path / "whole", lambda group: group % 3 > 0, lambda group: False, 12)
+    states: list[RunState] = []
+
+    async def stop(training: Training, saves: Any) -> None:
+        if training.admission.step == 5 and len(training.maker.ready) >= 2:
+            states.append(training.state())
+            raise Interrupted
+
+    first_half, training = started(tmp_path / "parts", lambda group: group % 3 > 0, lambda group: False, 12)
+    first_half._leave_if_asked = stop  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        asyncio.run(first_half._train(training))
+    first_half.journal.close()
+    (state,) = states
+    plain = RunState.of(json.loads(json.dumps(state.plain(), allow_nan=False)), "x")
+    second = trained(tmp_path / "parts", lambda group: group % 3 > 0, lambda group: False, 12, state=plain)
+    batches = training.parts.learner.batches[:5] + second.parts.learner.batches
+    assert sorted(group for batch in batches for group in batch) == sorted(
+        group for batch in run.parts.learner.batches for group in batch
+    )
+    assert second.ledger.counts()["trained"] == 24
+    assert second.ledger.rejections().keys() == run.ledger.rejections().keys()
+    # Those that were ready are not drawn again.
+    drawn_again = set(map(int, plain.ready)) & set(second.parts.pipeline.rollout_pool.drawn)
+    assert not drawn_again
 
 
 def test_the_model_is_exported_before_anything_else_can_fail(tmp_path: Path) -> None:
-    run, parts = started(tmp_path, lambda group: True, lambda group: False, 2)
+    run, training = started(tmp_path, lambda group: True, lambda group: False, 2)
 
     async def fails() -> None:
-        if run.admission.step == 2:
+        if training.admission.step == 2:
             raise RunFailed("an engine died as the run ended")
 
-    parts.pipeline.rollout_pool.settled = fails  # type: ignore[method-assign]
+    training.parts.pipeline.rollout_pool.settled = fails  # type: ignore[method-assign]
     with pytest.raises(RunFailed, match="as the run ended"):
-        asyncio.run(run._train(parts))
-    assert parts.learner.exported == tmp_path / "model"
+        asyncio.run(run._train(training))
+    assert training.parts.learner.exported == tmp_path / "model"
 
 
 def test_a_run_without_progress_says_where_its_groups_are(tmp_path: Path) -> None:
-    run, parts = started(tmp_path, lambda group: True, lambda group: False, 2, overrides=("limits.stall_s=0.05",))
+    run, training = started(tmp_path, lambda group: True, lambda group: False, 2, overrides=("limits.stall_s=0.05",))
 
     async def hang(*_: Any) -> Any:
         await asyncio.sleep(60)
 
-    parts.pipeline.rollout_pool.generate = hang  # type: ignore[method-assign]
+    training.parts.pipeline.rollout_pool.generate = hang  # type: ignore[method-assign]
     states = r"^no group ended within 0.05 s \(limits.stall_s\); the groups are 4 generating\n"
     with pytest.raises(RunFailed, match=states + "  learner: waits for groups"):
-        asyncio.run(run._train(parts))
+        asyncio.run(run._train(training))

@@ -46,6 +46,6 @@ def test_a_warm_start_names_the_clips_of_a_skipped_step(
     gang = SimpleNamespace(train_step=lambda parts, rate: BAD)
     config = SftConfig(stages=[Stage([DataShare("a")], 9)], ranks=1, max_skipped=2, wandb="disabled")
     with pytest.raises(RunFailed, match=r"^step 2, clips 1.mp4, 2.mp4, 3.mp4, 4.mp4 and 1 more: loss or gradient"):
-        _train(config, tmp_path, gang, source, 0)
+        _train(config, tmp_path, gang, source, {"step": 0, "data": {}})
     (warning,) = (record.getMessage() for record in caplog.records if "skipped" in record.getMessage())
     assert warning.startswith("step 1, clips 0.mp4, 1.mp4, 2.mp4, 3.mp4 and 2 more: ")

@@ -42,11 +42,11 @@ class Pipeline:
         self.task = asyncio.current_task()
         await asyncio.sleep(1000)
 
-    def running(self, task: asyncio.Task[Any]) -> tuple[float, int] | None:
-        return (asyncio.get_running_loop().time(), 3) if task is self.task else None
+    def running(self, task: asyncio.Task[Any]) -> tuple[float, str] | None:
+        return (asyncio.get_running_loop().time(), "rollout engine 3") if task is self.task else None
 
     def engine_facts(self) -> list[EngineFacts]:
-        return [EngineFacts(3, 0, 1)]
+        return [EngineFacts("rollout engine 3", 0, 1)]
 
     def facts(self) -> list[RefereeFacts]:
         return [RefereeFacts("referee 0", 0)]

@@ -142,7 +142,7 @@ def test_on_a_terminal_the_bar_shows_the_last_step() -> None:
 # The summary.
 
 
-FACTS = RunFacts(ages=[0, 1, 1, 2], staleness_bound=2, wall_s=61.5, versions={"torch": "2.13.0"})
+FACTS = RunFacts(ages={0: 1, 1: 2, 2: 1}, staleness_bound=2, wall_s=61.5, versions={"torch": "2.13.0"})
 
 
 def test_the_summary_equals_a_case_worked_by_hand() -> None:
@@ -181,7 +181,7 @@ def test_different_clips_and_runs_without_training_are_refused() -> None:
     with pytest.raises(ValueError, match="not the same clips"):
         comparison(before, evaluation([0, 0, 0, 0], clips=("b", "a", "c", "d")))
     with pytest.raises(ValueError, match="no group was trained"):
-        training(RunFacts([], 2, 1.0, {}))
+        training(RunFacts({}, 2, 1.0, {}))
 
 
 def test_the_summary_file_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from orchestration.reporting.stalls import Ends, EngineFacts, Facts, GroupFacts,
 NOW = 10_000.0
 FACTS = Facts(
     groups=[
-        GroupFacts(10, Stage.COMPLETIONS, NOW - 462, engine=1),
+        GroupFacts(10, Stage.COMPLETIONS, NOW - 462, engine="rollout engine 1"),
         GroupFacts(11, Stage.TRAINING, NOW - 300),
         GroupFacts(12, Stage.TRAINING, NOW - 360),
         GroupFacts(13, Stage.REFEREE, NOW - 60),
-        GroupFacts(14, Stage.COMPLETIONS, NOW - 30, engine=1),
+        GroupFacts(14, Stage.COMPLETIONS, NOW - 30, engine="rollout engine 1"),
         GroupFacts(15, Stage.ENGINE, NOW - 190),
         GroupFacts(16, Stage.FRAMES, NOW - 200),
         GroupFacts(17, Stage.FRAMES, NOW - 100),
@@ -24,9 +24,9 @@ FACTS = Facts(
     needed=4,
     oldest_startable=7,
     engines=[
-        EngineFacts(0, 6, 0, loads=7, since=NOW - 360),
-        EngineFacts(1, 7, 2),
-        EngineFacts(2, 5, 0, loads=7, restarts=True, since=NOW - 3725),
+        EngineFacts("rollout engine 0", 6, 0, loads=7, since=NOW - 360),
+        EngineFacts("rollout engine 1", 7, 2),
+        EngineFacts("rollout engine 2", 5, 0, loads=7, restarts=True, since=NOW - 3725),
     ],
     referees=[RefereeFacts("referee 0", 5), RefereeFacts("referee 1", 0, restarts=True)],
     no_room=1,

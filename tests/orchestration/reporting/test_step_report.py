@@ -44,7 +44,7 @@ def test_steps_without_anything_to_learn_are_warned_about_and_the_rate_is_smooth
     with caplog.at_level(logging.WARNING), StepReport(tmp_path, config, pipeline, Ledger()) as report:
         for step in range(1, WATCHED_STEPS + 1):
             times = StepTimes(began=0.0, waited_s=0.5, step_s=float(step))
-            report.step_ended(step, Batch(0, (0,), (0,)), [ready_group()], {}, times)
+            report.step_ended(step, Batch(0, (0,), (0,)), [ready_group()], {}, times, {})
     (message,) = caplog.messages
     assert "there is nothing to learn from; 0 of 10 completions hold a claim" in message
     lines = capsys.readouterr().out.splitlines()

@@ -17,6 +17,7 @@ import ray
 from endpoint import Endpoint, answering, serving, steady
 
 from evidence.errors import BadInput, RunFailed
+from evidence.limits import Limits
 from evidence.types import Claim, FrameInfo
 from orchestration.supervision import referee_pool as module
 from orchestration.supervision.referee_pool import Referee, RefereePool
@@ -30,6 +31,7 @@ RED = Claim("red circle", (10.0, 10.0, 30.0, 32.0), 3.0, (0, 0))
 INFO = FrameInfo("clip 0", tuple(map(float, range(8))), (56, 56), (112, 112), 7.25)
 FRAMES = np.random.default_rng(0).integers(0, 255, (8, 56, 56, 3), np.uint8)
 VERIFICATION = VerificationConfig(crop_size=(56, 56))
+LIMITS = Limits(start_s=300.0)
 Run = Callable[..., Any]
 
 
@@ -53,11 +55,10 @@ def steady_endpoint(ray_cluster: Any, run: Run) -> Iterator[Endpoint]:
 @pytest.fixture(scope="module")
 def pair(steady_endpoint: Endpoint, run: Run) -> Iterator[RefereePool]:
     """A pool of two actors."""
-    pool = RefereePool(config_for(steady_endpoint), 2, 0.0, 300.0)
+    pool = RefereePool(config_for(steady_endpoint), 2, 0.0, LIMITS)
     run(pool.start())
     yield pool
-    for replica in pool._replicas:
-        ray.kill(replica.supervised.actor)
+    pool.stop()
 
 
 def clip(number: int) -> FrameInfo:
@@ -89,8 +90,8 @@ def test_each_clip_has_one_actor_and_clips_are_spread_over_the_actors(
 
 
 def test_no_actor_of_many_gets_much_more_than_its_share() -> None:
-    pool = RefereePool(RefereeConfig(RefereeSource("m", "http://localhost"), VERIFICATION), 0, 0.0, 300.0)
-    pool._replicas = [module._Replica(number) for number in range(64)]
+    pool = RefereePool(RefereeConfig(RefereeSource("m", "http://localhost"), VERIFICATION), 0, 0.0, LIMITS)
+    pool._replicas = [module._Replica(name=f"referee {number}") for number in range(64)]
     for replica in pool._replicas:
         replica.supervised = SimpleNamespace(running=True)  # type: ignore[assignment]
     for question in range(512):
@@ -113,7 +114,7 @@ def test_while_one_actor_is_dead_the_other_answers_and_counters_survive(pair: Re
 
 
 def test_questions_wait_for_the_restart_if_no_actor_runs(steady_endpoint: Endpoint, run: Run) -> None:
-    pool = RefereePool(config_for(steady_endpoint), 1, 0.0, 300.0)
+    pool = RefereePool(config_for(steady_endpoint), 1, 0.0, LIMITS)
 
     async def death() -> list[Any]:
         await pool.start()
@@ -122,14 +123,14 @@ def test_questions_wait_for_the_restart_if_no_actor_runs(steady_endpoint: Endpoi
 
     assert [None] not in run(death())
     assert pool.restarts == 1
-    ray.kill(pool._replicas[0].supervised.actor)
+    pool.stop()
 
 
 def test_an_actor_that_hangs_is_replaced_and_its_verdicts_are_missing(
     steady_endpoint: Endpoint, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MARGIN_S", 0.5)
-    referee = Referee([pool := RefereePool(config_for(steady_endpoint, deadline_s=5.0), 1, 0.0, 300.0)])
+    referee = Referee([pool := RefereePool(config_for(steady_endpoint, deadline_s=5.0), 1, 0.0, LIMITS)])
 
     async def hang() -> tuple[Any, Any, Any]:
         await referee.start()
@@ -146,7 +147,7 @@ def test_an_actor_that_hangs_is_replaced_and_its_verdicts_are_missing(
     assert None not in verdicts
     assert judged is not None
     assert (referee.counters()["stuck"], referee.restarts) == (1, 1)
-    ray.kill(pool._replicas[0].supervised.actor)
+    pool.stop()
 
 
 def test_the_disagreement_of_an_ensemble_is_reported(pair: RefereePool, run: Run) -> None:
@@ -154,7 +155,7 @@ def test_the_disagreement_of_an_ensemble_is_reported(pair: RefereePool, run: Run
         return answering(0.5, 0.25, 0.25)
 
     with endpoint(run, other) as server:
-        second = RefereePool(config_for(server), 1, 0.0, 300.0)
+        second = RefereePool(config_for(server), 1, 0.0, LIMITS)
         run(second.start())
         referee = Referee([pair, second])
         (verdict,) = run(referee.verify("Where?", [RED], INFO, FRAMES))
@@ -166,31 +167,53 @@ def test_the_disagreement_of_an_ensemble_is_reported(pair: RefereePool, run: Run
         run(referee.forget())
         run(referee.verify("Where?", [RED], INFO, FRAMES))
         assert second.counters()["asked"] == 4
-        ray.kill(second._replicas[0].supervised.actor)
+        second.stop()
 
 
 def test_a_missing_key_or_a_foreign_calibration_is_bad_input_at_the_start(steady_endpoint: Endpoint, run: Run) -> None:
     locked = RefereeConfig(RefereeSource("m", steady_endpoint.url, api_key_env="SER_TEST_NO_SUCH_KEY"), VERIFICATION)
     with pytest.raises(BadInput, match="SER_TEST_NO_SUCH_KEY: that variable is not set"):
-        run(RefereePool(locked, 1, 0.0, 300.0).start())
+        run(RefereePool(locked, 1, 0.0, LIMITS).start())
     foreign = replace(config_for(steady_endpoint), calibration=Calibration("c.json", "other", {}))
     with pytest.raises(BadInput, match="made for the referee other"):
-        run(RefereePool(foreign, 1, 0.0, 300.0).start())
+        run(RefereePool(foreign, 1, 0.0, LIMITS).start())
 
 
-def test_a_referee_that_dies_too_often_ends_the_run(
-    steady_endpoint: Endpoint, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_RESTARTS", 0)
-    pool = RefereePool(config_for(steady_endpoint), 1, 0.0, 300.0)
+def test_a_referee_that_dies_too_often_ends_the_run(steady_endpoint: Endpoint, run: Run) -> None:
+    pool = RefereePool(config_for(steady_endpoint), 1, 0.0, replace(LIMITS, restarts_per_hour=1))
 
-    async def death() -> None:
+    async def deaths() -> None:
         await pool.start()
-        ray.kill(pool._replicas[0].supervised.actor)
+        (replica,) = pool._replicas
+        ray.kill(replica.supervised.actor)
+        assert await ask(pool, INFO) != [None]
+        ray.kill(replica.supervised.actor)
         await ask(pool, INFO)
 
-    with pytest.raises(module.RefereeLost, match="died 1 times"):
-        run(death())
+    message = (
+        r"^referee 0 was restarted 1 times within an hour .*; last, referee 0 died while answering `verify`; the logs"
+    )
+    with pytest.raises(module.RefereeLost, match=message):
+        run(deaths())
+    pool.stop()
+
+
+def test_a_referee_that_falls_silent_is_replaced_though_nothing_is_asked(steady_endpoint: Endpoint, run: Run) -> None:
+    pool = RefereePool(config_for(steady_endpoint), 1, 0.0, replace(LIMITS, heartbeat_s=2.0))
+
+    async def silence() -> list[Any]:
+        await pool.start()
+        (replica,) = pool._replicas
+        os.kill(await replica.supervised.actor.__ray_call__.remote(lambda _: os.getpid()), signal.SIGSTOP)
+        async with asyncio.timeout(120):
+            while not pool.restarts:
+                await asyncio.sleep(0.1)
+            await replica.supervised.settled()
+        return await ask(pool, INFO)
+
+    assert run(silence()) != [None]
+    assert pool.stuck == 0
+    pool.stop()
 
 
 def test_an_endpoint_that_refuses_every_question_ends_the_run_with_one_line(ray_cluster: Any, run: Run) -> None:
@@ -200,7 +223,7 @@ def test_an_endpoint_that_refuses_every_question_ends_the_run_with_one_line(ray_
         return next(replies, (401, {"error": {"message": "key revoked"}}))
 
     with endpoint(run, refuses_after_one) as server:
-        pool = RefereePool(config_for(server, breaker_failures=2), 1, 0.0, 300.0)
+        pool = RefereePool(config_for(server, breaker_failures=2), 1, 0.0, LIMITS)
         run(pool.start())
         with pytest.raises(RunFailed, match="key revoked") as failed:
             run(ask(pool, INFO))
@@ -208,4 +231,4 @@ def test_an_endpoint_that_refuses_every_question_ends_the_run_with_one_line(ray_
         assert message.startswith("the referee rejects every question: HTTP 401")
         assert "\n" not in message
         assert pool.restarts == 0
-        ray.kill(pool._replicas[0].supervised.actor)
+        pool.stop()

@@ -1,130 +1,77 @@
-"""The pool of rollout engines with actors that live in this process: updates, deaths, and the wait for both."""
+"""The pool of rollout engines with actors that live in this process: groups, deaths and hangs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
+from fake_engines import FakePool, Method, generate, hang, until
 
+from evidence import supervision
 from evidence.limits import Limits
 from orchestration.supervision import rollout_pool as module
-from orchestration.supervision.rollout_pool import RolloutPool, RolloutPoolLost
-from rollout.engine_setup import EngineConfig
-
-
-class Method:
-    """A coroutine function that is called as the method of an actor."""
-
-    def __init__(self, function: Callable[..., Coroutine[Any, Any, Any]]):
-        self.remote = function
-
-
-class FakeEngine:
-    """`loads`: the versions that it was given. It answers until it is `dead`."""
-
-    def __init__(self, dead: bool = False):
-        self.dead, self.killed = dead, False
-        self.loads: list[int] = []
-        self.start, self.update_weights = Method(self._start), Method(self._update)
-        self.generate = Method(self._generate)
-
-    async def _start(self) -> None:
-        await self._answer()
-
-    async def _update(self, version: int) -> None:
-        await self._answer()
-        self.loads.append(version)
-
-    async def _generate(self, *_: Any) -> tuple[str, int]:
-        await self._answer()
-        return "trajectories", self.loads[-1] if self.loads else 0
-
-    async def _answer(self) -> None:
-        await asyncio.sleep(0)
-        if self.dead:
-            raise ray.exceptions.RayActorError
-
-
-class FakePool(RolloutPool):
-    """`size` engines, which live at first. `engines`: all that were created. `stillborn`: successors die as they
-    start."""
-
-    def __init__(self, size: int = 1, stillborn: bool = False, limits: Limits | None = None):
-        super().__init__(EngineConfig("model"), (), None, size, 0.0, limits or Limits())  # type: ignore[arg-type]
-        self.engines: list[FakeEngine] = []
-
-        def create() -> FakeEngine:
-            self.engines.append(FakeEngine(dead=stillborn and len(self.engines) >= size))
-            return self.engines[-1]
-
-        self._create = create
+from orchestration.supervision.rollout_pool import RolloutPoolLost
 
 
 @pytest.fixture(autouse=True)
 def kill(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.ray, "kill", lambda engine: setattr(engine, "killed", True))
+    monkeypatch.setattr(ray, "kill", lambda engine: setattr(engine, "killed", True))
 
 
-def generate(pool: RolloutPool, at_least: int) -> Coroutine[Any, Any, Any]:
-    prompt: Any = SimpleNamespace(token_ids=range(9))
-    return pool.generate(lambda version: version >= at_least, prompt, None, 1, 1.0, 8, 0)  # type: ignore[arg-type]
-
-
-def test_a_death_that_an_update_meets_is_repaired_before_the_pool_is_settled() -> None:
+def test_engines_that_keep_dying_end_the_run_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
-        pool = FakePool()
+        pool = FakePool(stillborn=True, limits=Limits(restarts_per_hour=2))
         await pool.start()
-        pool.update(1)
-        await pool.settled()
         pool.engines[0].dead = True
-        pool.update(2)
-        await pool.settled()
-        assert [engine.loads for engine in pool.engines] == [[1], [2]]
-        assert pool.engines[0].killed
-        assert pool.restarts == 1
-        assert await generate(pool, at_least=2) == ("trajectories", 2)
-
-    asyncio.run(work())
-
-
-def test_a_restarted_engine_is_given_the_version_published_meanwhile() -> None:
-    async def work() -> None:
-        pool = FakePool()
-        await pool.start()
-        pool.update(1)
-        await pool.settled()
-        pool.engines[0].dead = True
+        waiting = asyncio.create_task(generate(pool, at_least=1))
         with pytest.raises(ray.exceptions.RayActorError):
             await generate(pool, at_least=0)
-        waiting = asyncio.create_task(generate(pool, at_least=2))
-        pool.update(2)  # while the successor starts
-        assert await waiting == ("trajectories", 2)
-        assert pool.engines[1].loads[-1] == 2
-
-    asyncio.run(work())
-
-
-def test_engines_that_keep_dying_end_the_run_with_the_reason() -> None:
-    async def work() -> None:
-        pool = FakePool(stillborn=True)
-        await pool.start()
-        pool.engines[0].dead = True
-        pool.update(1)
-        with pytest.raises(RolloutPoolLost, match=f"died {module.MAX_RESTARTS + 1} times; Ray's worker logs"):
-            await pool.settled()
+        message = (
+            r"^rollout engine 0 was restarted 2 times within an hour \(limits.restarts_per_hour\); last, "
+            r"rollout engine 0 died while starting; the logs of Ray's workers say why$"
+        )
+        with pytest.raises(RolloutPoolLost, match=message):
+            await waiting
         with pytest.raises(RolloutPoolLost):
             await generate(pool, at_least=0)
+        with pytest.raises(RolloutPoolLost):
+            await pool.settled()
         assert all(engine.killed for engine in pool.engines)
+        assert pool.restarts == 2
 
+    monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 0.0)
     asyncio.run(work())
 
 
-async def hang(*_: Any) -> None:
-    await asyncio.sleep(1000)
+def test_one_engine_with_a_spent_budget_does_not_end_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        pool = FakePool(2, limits=Limits(restarts_per_hour=2))
+        await pool.start()
+        create = pool._create
+        pool._create = lambda: setattr(engine := create(), "dead", True) or engine
+        first = pool._engines[0]
+        pool.engines[0].dead = True
+        pool.update(1)
+        await until(lambda: first.supervised.spent)
+        assert await generate(pool, at_least=1) == ("trajectories", 1)
+        spent = [record.message for record in caplog.records if "stays down" in record.message]
+        assert spent == [
+            "rollout engine 0 died while starting; the logs of Ray's workers say why; it was restarted 2 times within "
+            "an hour (limits.restarts_per_hour) and stays down for 0:01"
+        ]
+        pool._create = create
+        pool.update(2)
+        await until(lambda: first.live)
+        assert pool.engines[-1].loads == [2], "back within the next hour, with what was published meanwhile"
+        assert (pool.restarts, first.version) == (3, 2)
+
+    monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(supervision, "HOUR_S", 0.7)
+    asyncio.run(work())
 
 
 def test_what_an_engine_that_hangs_was_doing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,20 +79,8 @@ def test_what_an_engine_that_hangs_was_doing_is_named(monkeypatch: pytest.Monkey
         pool = FakePool(2, limits=Limits(start_s=0.05))
         create = pool._create
         pool._create = lambda: setattr(engine := create(), "start", Method(hang)) or engine
-        with pytest.raises(RolloutPoolLost, match=r"^rollout engine [01] did not .* 0.05 s while loading the model \("):
+        with pytest.raises(RolloutPoolLost, match=r"^rollout engine [01] did not answer within 0.05 s while starting"):
             await pool.start()
-
-    async def update() -> None:
-        pool = FakePool(2, limits=Limits(update_s=0.05))
-        await pool.start()
-        pool.engines[1].update_weights = Method(hang)
-        pool.update(1)
-        waiting = asyncio.create_task(generate(pool, at_least=2))
-        message = r"^rollout engine 1 did not answer within 0.05 s while loading weights 1 \(limits.update_s\)$"
-        with pytest.raises(RolloutPoolLost, match=message):
-            await pool.settled()
-        with pytest.raises(RolloutPoolLost, match=message):
-            await waiting
 
     async def generation() -> None:
         pool = FakePool(limits=Limits(generation_s=0.05, stall_s=0.05))
@@ -159,8 +94,26 @@ def test_what_an_engine_that_hangs_was_doing_is_named(monkeypatch: pytest.Monkey
         assert pool.restarts == 1, "the engine that hung was replaced"
 
     monkeypatch.setattr(module, "MARGIN_S", 0.0)
-    for work in (start, update, generation):
+    for work in (start, generation):
         asyncio.run(work())
+
+
+def test_a_replacement_that_hangs_as_it_starts_is_replaced_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        pool = FakePool(limits=Limits(start_s=0.05))
+        await pool.start()
+        create, hanging = pool._create, iter([True, True, False])
+        pool._create = lambda: (
+            setattr(engine := create(), "start", Method(hang) if next(hanging) else engine.start) or engine
+        )
+        pool.engines[0].dead = True
+        with pytest.raises(ray.exceptions.RayActorError):
+            await generate(pool, at_least=0)
+        assert await generate(pool, at_least=0) == ("trajectories", 0)
+        assert [engine.killed for engine in pool.engines] == [True, True, True, False]
+
+    monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 0.0)
+    asyncio.run(work())
 
 
 def test_a_death_at_the_start_is_one_line() -> None:
@@ -168,7 +121,7 @@ def test_a_death_at_the_start_is_one_line() -> None:
         pool = FakePool()
         create = pool._create
         pool._create = lambda: setattr(engine := create(), "dead", True) or engine
-        with pytest.raises(RolloutPoolLost, match=r"^rollout engine 0 died while loading the model; the logs"):
+        with pytest.raises(RolloutPoolLost, match=r"^rollout engine 0 died while starting; the logs"):
             await pool.start()
 
     asyncio.run(work())
@@ -180,7 +133,7 @@ def test_the_groups_of_a_step_are_shared_over_the_engines_whichever_is_updated_f
         await pool.start()
         released = asyncio.Event()
 
-        async def slowly(version: int) -> None:
+        async def slowly(*_: Any) -> None:
             await asyncio.sleep(0.05)
 
         async def until_released(*_: Any) -> tuple[str, int]:
@@ -197,38 +150,6 @@ def test_the_groups_of_a_step_are_shared_over_the_engines_whichever_is_updated_f
         assert pool.take_begun() == [4, 4]
         released.set()
         await asyncio.gather(*groups)
-
-    asyncio.run(work())
-
-
-def test_the_reply_of_a_replaced_engine_does_not_make_its_successor_current() -> None:
-    async def work() -> None:
-        pool = FakePool()
-        await pool.start()
-        first, arrives = pool.engines[0], asyncio.Event()
-
-        async def late(version: int) -> None:
-            await arrives.wait()
-
-        first.update_weights = Method(late)
-        pool.update(1)
-        await asyncio.sleep(0)
-        first.dead = True
-        with pytest.raises(ray.exceptions.RayActorError):
-            await generate(pool, at_least=0)
-        successor_starts = asyncio.Event()
-
-        async def slowly() -> None:
-            await successor_starts.wait()
-
-        await asyncio.sleep(0)
-        pool.engines[1].start = Method(slowly)
-        pool.engines[1].dead = False
-        arrives.set()
-        await asyncio.sleep(0.01)
-        successor_starts.set()
-        assert await generate(pool, at_least=1) == ("trajectories", 1)
-        assert pool.engines[1].loads == [1], "the successor was given the weights itself"
 
     asyncio.run(work())
 
@@ -250,32 +171,6 @@ def test_a_caller_that_is_cancelled_leaves_no_load_behind() -> None:
             await running
         (load,) = pool._dispatcher.engines
         assert (load.groups, load.sequences, load.tokens, len(pool._dispatcher.queue)) == (0, 0, 0, 0)
-
-    asyncio.run(work())
-
-
-def test_an_update_that_takes_much_longer_than_the_last_ones_is_overdue() -> None:
-    async def work() -> None:
-        pool = FakePool(2)
-        await pool.start()
-        for engine, seconds in zip(pool.engines, (0.02, 0.5)):
-
-            async def slowly(version: int, seconds: float = seconds) -> None:
-                await asyncio.sleep(seconds)
-
-            engine.update_weights = Method(slowly)
-        pool.update(1)
-        await pool.settled()
-        pool.update(2)
-        for engine in pool.engines:
-            engine.generate = Method(hang)
-        groups = [asyncio.create_task(generate(pool, at_least=2)) for _ in range(8)]
-        await asyncio.sleep(0.2)
-        assert pool.take_begun() == [8, 0], "the slow engine's own time is no measure"
-        for group in groups:
-            group.cancel()
-        await asyncio.gather(*groups, return_exceptions=True)
-        await pool.settled()
 
     asyncio.run(work())
 

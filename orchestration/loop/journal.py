@@ -1,0 +1,147 @@
+"""The ledger on disk: `ledger.jsonl` of a run, to which every move of a group is appended, and what it says.
+
+Lines, in the order in which things happened:
+
+    {"group": 7, "sample": "clip-3", "state": "pending"}          the group was added
+    {"group": 7, "state": "generating"}                           and so on, with a reason or with lineage and step
+    {"checkpoint": 20}                                            what was true here is in the checkpoint of step 20
+    {"lineage": 1, "step": 20, "version": 27}                     a restart: everything after that line is void
+
+`fates` replays them. Pure, except for `Journal`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evidence.lines import AppendedLines
+from orchestration.loop.ledger import State
+
+JOURNAL = "ledger.jsonl"
+
+
+class Journal:
+    """Appends to the journal of a run. A line is handed to the operating system when `move` returns, so it survives the
+    death of this process, and is on disk, so it survives the machine's, once `checkpoint` returns."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.lines = AppendedLines(run_dir / JOURNAL)
+
+    def move(self, facts: Mapping[str, Any]) -> None:
+        """Record a move of a group; see Ledger."""
+        self.lines.write([json.dumps(facts)])
+
+    def checkpoint(self, step: int) -> None:
+        """Record that the state of now is what the checkpoint of `step` will hold."""
+        self.move({"checkpoint": step})
+        self.lines.sync()
+
+    def lineage(self, lineage: int, step: int, version: int) -> None:
+        """Record that `lineage` begins from the checkpoint of `step`, whose weights are published as `version`."""
+        self.move({"lineage": lineage, "step": step, "version": version})
+        self.lines.sync()
+
+    def close(self) -> None:
+        self.lines.close()
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far the run had come that wrote a journal. version: the highest that its learner can have reached. frontier:
+    the first group that was never begun. lineages: their number."""
+
+    version: int = 0
+    frontier: int = 0
+    lineages: int = 1
+
+
+def reached(lines: Iterable[Mapping[str, Any]]) -> Reached:
+    """How far the run had come, its abandoned lineages included. Holds one line at a time."""
+    version = first = fork = frontier = 0
+    lineages = 1
+    for line in lines:
+        if "lineage" in line and "group" not in line:
+            first, fork, lineages = line["version"], line["step"], line["lineage"] + 1
+            version = max(version, first)
+        elif "group" in line:
+            frontier = max(frontier, line["group"] + 1)
+            if line["state"] == State.TRAINED:
+                version = max(version, first + line["step"] - fork)
+    return Reached(version, frontier, lineages)
+
+
+@dataclass
+class Fate:
+    """What became of a group along the surviving lineage. `reason` only if it is rejected, or pending again; `lineage`
+    and `step` only if it is trained. since, added: numbers of the lines that said so."""
+
+    sample: str
+    state: str
+    reason: str | None = None
+    lineage: int | None = None
+    step: int | None = None
+    since: int = 0
+    added: int = 0
+
+
+def fates(lines: Iterable[Mapping[str, Any]]) -> dict[int, Fate]:
+    """The fate of each group, by group."""
+    groups: dict[int, Fate] = {}
+    checkpoints = {0: -1}  # step -> number of the line at which its checkpoint was taken
+    for number, line in enumerate(lines):
+        if "checkpoint" in line:
+            checkpoints[line["checkpoint"]] = number
+        elif "group" not in line:
+            _void(groups, checkpoints[line["step"]])
+            checkpoints = {step: at for step, at in checkpoints.items() if step <= line["step"]}
+        else:
+            group = line["group"]
+            if "sample" in line:
+                groups[group] = Fate(line["sample"], line["state"], since=number, added=number)
+                continue
+            fate = groups[group]
+            fate.state, fate.since = line["state"], number
+            fate.reason, fate.lineage, fate.step = line.get("reason"), line.get("lineage"), line.get("step")
+    return groups
+
+
+def _void(groups: dict[int, Fate], checkpoint: int) -> None:
+    """Take back all that happened after the line of a checkpoint."""
+    for group, fate in list(groups.items()):
+        if fate.added > checkpoint:
+            del groups[group]
+        elif fate.since > checkpoint:
+            fate.state, fate.reason, fate.lineage, fate.step = State.PENDING.value, None, None, None
+
+
+def audit(
+    groups: Mapping[int, Fate], metrics: Iterable[Mapping[str, Any]], groups_per_step: int, finished: bool
+) -> list[str]:
+    """What is wrong with a run, by its files alone; empty if each group entered exactly one optimizer step of the
+    surviving lineage or was rejected with a reason. `finished`: whether every group must have ended."""
+    problems = []
+    by_step: dict[int, list[int]] = {}
+    for group, fate in groups.items():
+        if fate.state == State.TRAINED and fate.step is not None:
+            by_step.setdefault(fate.step, []).append(group)
+        elif fate.state == State.REJECTED:
+            if not fate.reason:
+                problems.append(f"group {group} was rejected without a reason")
+        elif finished:
+            problems.append(f"group {group} is {fate.state}, and the run has ended")
+    if missing := set(range(max(groups, default=-1) + 1)) - set(groups):
+        problems.append(f"{len(missing)} groups were lost, group {min(missing)} first")
+    steps = sorted(by_step)
+    if steps != list(range(1, len(steps) + 1)):
+        problems.append(f"the steps that trained groups are {steps}, not 1 to {len(steps)}")
+    for step, trained in sorted(by_step.items()):
+        if len(trained) != groups_per_step:
+            problems.append(f"step {step} trained {len(trained)} groups, not {groups_per_step}: {trained}")
+    logged = [line["step"] for line in metrics]
+    if logged != steps:
+        problems.append(f"metrics.jsonl has the steps {logged}, the ledger {steps}")
+    return problems

@@ -1,0 +1,79 @@
+"""Going back to a checkpoint: when a run is resumed, and when its learner is lost while it runs (promise 3).
+
+Guarantee: the restored weights are published under a version above all that the run has ever reached, before a token of
+the new lineage is drawn; what happened after the checkpoint is void in the journal, the metrics and the samples.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from evidence.errors import RunFailed
+from evidence.lines import records
+from learner.checkpoints import Record, step_of
+from orchestration.loop.journal import Journal, reached
+from orchestration.loop.ledger import Ledger
+from orchestration.loop.parts import Parts
+from orchestration.loop.run_state import RunState
+from orchestration.resuming import newest_whole
+from orchestration.supervision.waiting import ActorLost
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a lineage begins: the state of the run, and its ledger. saved_step: the step of the checkpoint that it
+    begins from, if it does."""
+
+    state: RunState
+    ledger: Ledger
+    saved_step: int | None = None
+
+
+def first(journal: Journal) -> Lineage:
+    """The lineage of a run that starts afresh."""
+    return Lineage(RunState(), Ledger(journal.move))
+
+
+async def back_to(record: Path | None, parts: Parts, journal: Journal, publish_s: float) -> Lineage:
+    """Begin a new lineage from the checkpoint of `record`, None for the initial weights, which the ranks hold.
+
+    Raises BadInput for a checkpoint of another model, and ActorLost.
+    """
+    state = RunState()
+    if record is not None:
+        state = RunState.of(Record.read(record).state, str(record))
+        await asyncio.to_thread(parts.learner.gang.load, record)
+    before = reached(records(journal.lines.path))
+    state = state.restarted(max(before.version, state.version) + 1)
+    ledger = Ledger.restore(state.ledger, journal.move)
+    journal.lineage(before.lineages, state.step, state.version)
+    ledger.fork(before.lineages, before.frontier)
+    await parts.publish(state.version, publish_s)
+    return Lineage(state, ledger, None if record is None else state.step)
+
+
+async def relearn(error: ActorLost, parts: Parts, checkpoints: Path, journal: Journal, publish_s: float) -> Lineage:
+    """Start the ranks of the learner again, after the loss `error`, and go back to the last checkpoint. Raises
+    RunFailed once they were lost more often than limits.restarts_per_hour allows."""
+    restarts = parts.learner_restarts
+    while True:
+        if restarts.blocked_s():
+            raise RunFailed(f"{error}; the learner was restarted {restarts.per_hour} times within an hour already")
+        record = newest_whole(checkpoints)
+        since = "the initial weights" if record is None else f"the checkpoint of step {step_of(record)}"
+        log.warning("%s; the learner is restarted from %s", error, since)
+        pause_s = restarts.pause_s()
+        restarts.begin()
+        await asyncio.sleep(pause_s)
+        try:
+            await asyncio.to_thread(parts.restart_learner)
+            lineage = await back_to(record, parts, journal, publish_s)
+            restarts.ready()
+            return lineage
+        except ActorLost as lost:
+            error = lost

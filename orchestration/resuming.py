@@ -1,0 +1,146 @@
+"""Whether and from where a run goes on: `resume=no | auto | STEP`.
+
+Guarantees: all is checked before anything starts or is written; a run never goes on with a config or data that would
+make it another run; whatever a resume drops is named on stderr.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evidence.errors import BadInput
+from learner.checkpoints import AUTO, NO, Record, checkpoints, record_of, remove_checkpoint, require_whole, step_of
+from orchestration.config import load_config
+from orchestration.loop.run_state import RunState
+from orchestration.reporting.summary import SUMMARY
+from orchestration.run_directory import CONFIG
+from orchestration.settings import TrainConfig
+from orchestration.streams import say
+
+CHECKPOINTS = "checkpoints"
+# What a resumed run may change: how many steps, on which machines, how fast, and what is kept.
+MAY_CHANGE = (
+    *("steps", "run_dir", "resume", "checkpoint", "wandb", "limits", "cluster", "frames", "referee"),
+    *("learner.ranks", "learner.max_skipped", "learner.export_dtype", "sampling.max_num_seqs"),
+)
+DECIDES_PIXELS = ("frames.decoder",)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run starts. again: whether its folder holds a run already. record: of the checkpoint that it goes on
+    from; None starts with the initial weights. state: what that checkpoint holds besides the learner's."""
+
+    run_dir: Path
+    again: bool
+    record: Path | None = None
+    state: RunState | None = None
+
+    @classmethod
+    def found(cls, run_dir: Path, resume: str) -> Start:
+        """Raises BadInput, as `find_checkpoint`."""
+        record = find_checkpoint(run_dir, resume)
+        state = RunState.of(Record.read(record).state, str(record)) if record else None
+        return cls(run_dir, (run_dir / CONFIG).exists(), record, state)
+
+    def require_same(self, config: TrainConfig, digests: Mapping[str, str]) -> None:
+        """Say what differs from the run that goes on. Raises BadInput if that would make it another run. `digests`: of
+        the dataset files."""
+        if self.state is None:
+            return
+        if config.steps < self.state.step:
+            raise BadInput(f"steps = {config.steps}: the checkpoint {self.record} is of step {self.state.step}")
+        for change in require_same_config(self.run_dir, config, MAY_CHANGE, DECIDES_PIXELS):
+            say(f"resumed with {change}")
+        require_same_data(self.state.data, digests)
+
+    def finished(self, config: TrainConfig) -> bool:
+        """Whether nothing is left to do."""
+        return self.state is not None and self.state.step == config.steps and (self.run_dir / SUMMARY).exists()
+
+
+def find_checkpoint(run_dir: Path, resume: str) -> Path | None:
+    """The record of the checkpoint to go on from, None to start afresh.
+
+    auto: the newest whole checkpoint; damaged ones are named on stderr. A step: the checkpoint of that step. Raises
+    BadInput if it does not exist or is damaged, and, for `no`, if the folder holds a run.
+    """
+    started = (run_dir / CONFIG).exists()
+    if resume == NO:
+        if started:
+            raise BadInput(
+                f"run_dir = {run_dir}: already holds a run; go on with it by resume=auto, name another folder, or "
+                "remove it"
+            )
+        return None
+    if resume == AUTO:
+        return newest_whole(run_dir / CHECKPOINTS)
+    records, record = checkpoints(run_dir / CHECKPOINTS), record_of(run_dir / CHECKPOINTS, int(resume))
+    if record not in records:
+        known = ", ".join(str(step_of(path)) for path in records) or "none"
+        raise BadInput(f"resume = {resume}: {run_dir} has no checkpoint of this step; its checkpoints: {known}")
+    require_whole(record, Record.read(record))
+    return record
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The record of the newest whole checkpoint in `folder`, None if it has none. Damaged ones are named on stderr."""
+    for record in reversed(checkpoints(folder)):
+        try:
+            require_whole(record, Record.read(record))
+            return record
+        except BadInput as error:
+            say(f"{error}; the checkpoint before it is taken")
+    return None
+
+
+def drop_later(run_dir: Path, step: int) -> None:
+    """Remove the checkpoints after `step`, whose lineage is abandoned by going back to it."""
+    later = [record for record in checkpoints(run_dir / CHECKPOINTS) if step_of(record) > step]
+    if later:
+        steps = ", ".join(str(step_of(record)) for record in later)
+        say(f"{run_dir}: going back to step {step}; the checkpoints of steps {steps} are removed")
+    for record in later:
+        remove_checkpoint(record)
+
+
+def require_same_config(run_dir: Path, config: Any, may_change: Sequence[str], never: Sequence[str] = ()) -> list[str]:
+    """The keys of `config` that differ from the run's config.yaml. Raises BadInput for one that is not in a section or
+    key of `may_change`, or is in `never`, naming both values and what may change."""
+    saved = load_config(type(config), run_dir / CONFIG)
+    differing = list(differences(saved, config))
+    for key, old, new in differing:
+        if not _within(key, may_change) or _within(key, never):
+            raise BadInput(
+                f"{key} = {new}: the run in {run_dir} was started with {old}; set it back, or name another run_dir. A "
+                f"resumed run may change {', '.join(may_change)}"
+            )
+    return [f"{key} = {new} (was {old})" for key, old, new in differing if key not in ("resume", "run_dir")]
+
+
+def differences(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(key, value before, value after) of each value that differs between two configs of one schema."""
+    if dataclasses.is_dataclass(before) and type(before) is type(after):
+        for field in dataclasses.fields(before):
+            name = f"{key}.{field.name}" if key else field.name
+            yield from differences(getattr(before, field.name), getattr(after, field.name), name)
+    elif before != after:
+        yield key, before, after
+
+
+def _within(key: str, sections: Iterable[str]) -> bool:
+    return any(f"{key}.".startswith(f"{section}.") for section in sections)
+
+
+def require_same_data(saved: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Raises BadInput for a dataset file whose content is not that of the checkpoint."""
+    for path, digest in here.items():
+        if saved.get(path, digest) != digest:
+            raise BadInput(
+                f"{path}: has changed since the run began, so its order of samples would be another; restore the file, "
+                "or start a new run"
+            )

@@ -1,0 +1,136 @@
+"""Saves checkpoints of a training run, beside the training.
+
+Guarantees: a step waits only for the copy out; a checkpoint exists once its record does, which is written last and
+after everything else is on disk; one that cannot be written (a full disk) costs neither the run nor the checkpoints
+before it, is removed again, and is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evidence.errors import RunFailed
+from evidence.files import WRITE_ERRORS, sync
+from learner.checkpoints import CheckpointConfig, prune_checkpoints, record_of, remove_checkpoint
+from learner.zero.background_writer import Written
+from orchestration.supervision.learner_gang import LearnerGang
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointFailed(RunFailed):
+    """A checkpoint that had to be written before the run ends could not be."""
+
+
+class CheckpointWriter:
+    """The checkpoints of a run in `folder`. `failed`: how many could not be written. To be called between steps."""
+
+    def __init__(
+        self,
+        gang: LearnerGang,
+        folder: Path,
+        config: CheckpointConfig,
+        last_step: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """`last_step`: the step of the newest whole checkpoint in the folder."""
+        self.gang, self.folder, self.config, self.last_step, self._clock = gang, folder, config, last_step, clock
+        self.failed = 0
+        self.copy_s = self.write_s = 0.0  # of the last one: while training waited, and beside it
+        self._last = clock()
+        self._writing: tuple[int, Mapping[str, Any], Path] | None = None
+
+    def due(self, step: int, last: bool) -> bool:
+        """Whether a checkpoint is due after `step`; `last`: whether it is the run's last one."""
+        config = self.config
+        if step == self.last_step:
+            return False
+        if last:
+            return config.wanted
+        by_step = config.every is not None and step % config.every == 0
+        return by_step or (config.minutes is not None and self._clock() - self._last >= 60 * config.minutes)
+
+    def metrics(self) -> dict[str, float]:
+        """How many could not be written so far; the step of the newest whole one, 0 without one; and for how long the
+        last one held the training up and was written beside it, seconds."""
+        return {
+            "checkpoint/failed": self.failed,
+            "checkpoint/step": self.last_step or 0,
+            "checkpoint/copy_s": self.copy_s,
+            "checkpoint/write_s": self.write_s,
+        }
+
+    def begin(self, step: int, state: Mapping[str, Any]) -> None:
+        """Copy out the checkpoint of `step` and begin to write it, once the one before is written. `state`: the
+        driver's, as data that JSON can represent."""
+        self.finish()
+        self._last = self._clock()
+        record = record_of(self.folder, step)
+        try:
+            remove_checkpoint(record)  # left by an abandoned lineage, perhaps with more ranks
+            record.with_suffix("").mkdir(parents=True)
+            self._writing = step, {"step": step, **state}, record
+            self.gang.save(record.with_suffix(""))
+            self.copy_s = self._clock() - self._last
+        except OSError as error:
+            self._give_up(step, record, error)
+
+    def poll(self) -> None:
+        """Complete the checkpoint that is being written, if the ranks are done."""
+        if self._writing is not None:
+            self._complete(self.gang.saved(0.0))
+
+    def finish(self) -> None:
+        """Wait until the checkpoint that is being written is whole, or has failed. Raises CheckpointFailed if that
+        takes longer than limits.save_s."""
+        if self._writing is None:
+            return
+        deadline = time.monotonic() + self.gang.limits.save_s
+        while self._writing is not None:
+            if time.monotonic() > deadline:
+                raise CheckpointFailed(
+                    f"{self._writing[2]}: not written within {self.gang.limits.save_s:g} s (limits.save_s)"
+                )
+            self._complete(self.gang.saved(1.0))
+
+    def require(self, step: int) -> None:
+        """Raises CheckpointFailed unless the newest whole checkpoint is of `step`."""
+        if self.last_step != step:
+            raise CheckpointFailed(f"{record_of(self.folder, step)}: the checkpoint could not be written; see above")
+
+    def _complete(self, written: list[Written] | None) -> None:
+        if self._writing is None or written is None:
+            return
+        step, state, record = self._writing
+        try:
+            for part in written:
+                if part.error:
+                    raise OSError(None, part.error)
+            files = {name: size for part in written for name, size in part.files.items()}
+            sync(record.with_suffix(""))
+            self.gang.record(state, files).write(record)
+        except OSError as error:
+            self._give_up(step, record, error)
+            return
+        self._writing = None
+        self.last_step = step
+        self.write_s = self._clock() - self._last - self.copy_s
+        prune_checkpoints(self.folder, self.config)
+
+    def _give_up(self, step: int, record: Path, error: OSError) -> None:
+        """Count and remove a checkpoint that cannot be written. Raises an error that is not about writing."""
+        self._writing = None
+        if error.errno is not None and error.errno not in WRITE_ERRORS:
+            raise error
+        self.failed += 1
+        last = (
+            "no checkpoint before it" if self.last_step is None else f"the last checkpoint is of step {self.last_step}"
+        )
+        log.warning("%s: cannot be written (%s); training goes on, %s", record, error.strerror, last)
+        with contextlib.suppress(OSError):
+            remove_checkpoint(record)

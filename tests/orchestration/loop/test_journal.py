@@ -1,0 +1,112 @@
+"""The journal: replayed, it agrees with the ledger in memory; and the audit finds every kind of fault."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evidence.lines import records
+from orchestration.loop.journal import JOURNAL, Fate, Journal, Reached, audit, fates, reached
+from orchestration.loop.ledger import IllegalTransition, Ledger
+
+MOVES = ("add", "generate", "score", "ready", "train", "reject", "requeue", "fail", "checkpoint", "restart")
+
+
+def live(ledger: Ledger) -> dict[int, str]:
+    """The states of the groups that the ledger has not forgotten."""
+    return {group: state for group, state, *_ in ledger.snapshot()["entries"]}
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(MOVES)), max_size=80))
+def test_replayed_any_history_with_restarts_gives_the_states_of_the_ledger(history: list[tuple[int, str]]) -> None:
+    lines: list[dict[str, Any]] = []
+    ledger = Ledger(lines.append)
+    checkpoints = {0: ledger.snapshot()}
+    version = step = 0
+    settled: dict[int, dict[int, str]] = {0: {}}  # of each checkpoint: the states that its ledger has forgotten
+    done: dict[int, str] = {}
+    for number, move in history:
+        if move == "checkpoint":
+            done |= {group: state for group, state in live(ledger).items() if state in ("trained", "rejected")}
+            ledger.settle()
+            checkpoints[step], settled[step] = ledger.snapshot(), dict(done)
+            lines.append({"checkpoint": step})
+            continue
+        if move == "restart":
+            step = max(at for at in checkpoints if at <= number)
+            checkpoints = {at: data for at, data in checkpoints.items() if at <= step}
+            far = reached(lines)
+            version = far.version + 1
+            lines.append({"lineage": far.lineages, "step": step, "version": version})
+            ledger, done = Ledger.restore(json.loads(json.dumps(checkpoints[step])), lines.append), dict(settled[step])
+            ledger.fork(far.lineages, far.frontier)
+            continue
+        try:
+            if move == "add":
+                ledger.add(ledger.frontier, f"s{ledger.frontier}")
+            elif move == "train":
+                ledger.train(number, step + 1)
+                step += 1
+            elif move in ("reject", "requeue", "fail"):
+                getattr(ledger, move)(number, "why")
+            else:
+                getattr(ledger, move)(number)
+        except IllegalTransition:
+            continue
+    told = {group: fate.state for group, fate in fates(lines).items()}
+    assert told == done | live(ledger)
+
+
+def test_what_a_run_has_reached_includes_what_was_abandoned(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    ledger = Ledger(journal.move)
+    for group in range(6):
+        ledger.add(group, f"s{group}")
+    for group, step in ((0, 1), (1, 2), (2, 3)):
+        ledger.generate(group)
+        ledger.score(group)
+        ledger.ready(group)
+        ledger.train(group, step)
+    assert reached(records(tmp_path / JOURNAL)) == Reached(version=3, frontier=6, lineages=1)
+    journal.lineage(1, 1, 4)
+    assert reached(records(tmp_path / JOURNAL)) == Reached(version=4, frontier=6, lineages=2)
+    journal.move({"group": 1, "state": "trained", "lineage": 1, "step": 2})
+    assert reached(records(tmp_path / JOURNAL)).version == 5
+    journal.close()
+
+
+def trained(*steps: int) -> dict[int, Fate]:
+    return {group: Fate(f"s{group}", "trained", None, 0, step) for group, step in enumerate(steps)}
+
+
+def steps(*numbers: int) -> list[dict[str, int]]:
+    return [{"step": number} for number in numbers]
+
+
+def test_a_sound_run_passes_the_audit() -> None:
+    rejected = {4: Fate("s4", "rejected", "poison")}
+    assert audit(trained(1, 1, 2, 2) | rejected, steps(1, 2), 2, finished=True) == []
+    assert audit(trained(1, 1) | {2: Fate("s2", "generating")}, steps(1), 2, finished=False) == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "metrics", "fault"),
+    [
+        (trained(1, 1, 2), steps(1, 2), "step 2 trained 1 groups, not 2"),
+        (trained(1, 1, 2, 2, 2), steps(1, 2), "step 2 trained 3 groups"),
+        (trained(1, 1, 3, 3), steps(1, 3), "not 1 to 2"),
+        (trained(1, 1) | {3: Fate("s3", "rejected", "poison")}, steps(1), "1 groups were lost, group 2 first"),
+        (trained(1, 1) | {2: Fate("s2", "rejected")}, steps(1), "without a reason"),
+        (trained(1, 1) | {2: Fate("s2", "ready")}, steps(1), "group 2 is ready, and the run has ended"),
+        (trained(1, 1, 2, 2), steps(1, 2, 2), "metrics.jsonl has the steps"),
+        (trained(1, 1, 2, 2), steps(1), "metrics.jsonl has the steps"),
+    ],
+)
+def test_the_audit_names_each_kind_of_fault(groups: dict[int, Fate], metrics: list[dict[str, int]], fault: str) -> None:
+    (problem,) = audit(groups, metrics, 2, finished=True)
+    assert fault in problem
