@@ -166,6 +166,12 @@ class Supervised(Generic[A]):
         self._restart.add_done_callback(self._ended)
         return True
 
+    def stop(self) -> None:
+        """Give up a restart that is under way, and kill the actor."""
+        if self._restart is not None:
+            self._restart.cancel()
+        self._lifecycle.kill(self.actor)
+
     async def settled(self) -> None:
         """Wait until the actor runs. Raises what ended its restart, if that failed for good."""
         if self._restart is not None:

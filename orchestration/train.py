@@ -108,7 +108,7 @@ class Run:
         saves = CheckpointWriter(learner.gang, self.run_dir / CHECKPOINTS, config.checkpoint, training.begin.saved_step)
         with training.report as report, self.interruption.can_save(maker.wake):
             try:
-                parts.watch_weights(maker.progress.set)
+                parts.watch_weights(maker.wake)
                 await training.restore()
                 while admission.step < config.steps:
                     began = time.monotonic()

@@ -52,7 +52,8 @@ class Parts:
         """Copy the learner's weights out, which the next step waits for. The engines load them while it runs.
 
         An engine that still loads the version before is waited for, since only two versions are held; one that is being
-        restarted is not. If the weights actor dies, its successor collects the weights. Raises ActorLost.
+        restarted is not. If the weights actor dies, its successor collects the weights. Raises ActorLost, and
+        WeightsLost.
         """
         await self.pipeline.rollout_pool.settled()
         doing = f"publishing weights {version}"
@@ -69,7 +70,8 @@ class Parts:
         self.pipeline.rollout_pool.update(version)
 
     def watch_weights(self, wake: Callable[[], object]) -> None:
-        """From now on, look for weights that were lost, and call `wake` when `republish_if_lost` has work to do."""
+        """From now on, look for weights that were lost, and call `wake` when `republish_if_lost` has work to do. A
+        later call replaces `wake`."""
         if self._watching is not None:
             self._watching.cancel()
         self._watching = asyncio.create_task(self._watch(wake))
@@ -88,7 +90,7 @@ class Parts:
         """Publish the learner's present weights as `version` if the published ones were lost with the weights actor, or
         if no engine can load them. Call it between steps, since the ranks run their calls in order.
 
-        Raises ActorLost, and RolloutPoolLost if no engine can load weights that were published again either.
+        Raises ActorLost, WeightsLost, and RolloutPoolLost if no engine can load weights that were published again.
         """
         refusal = self.pipeline.rollout_pool.unloadable
         # Engines refuse weights that were lost, too.

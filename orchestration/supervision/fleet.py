@@ -89,7 +89,7 @@ class Fleet(Generic[M]):
         for heartbeat in self._heartbeats:
             heartbeat.cancel()
         for member in self.members:
-            ray.kill(member.supervised.actor)
+            member.supervised.stop()
 
     def replace(self, member: M, actor: Any, reason: str) -> None:
         """Replace `actor` in the background, unless that was done already. reason: one line that names the member."""
@@ -163,6 +163,8 @@ class Fleet(Generic[M]):
                     self.replace(member, actor, no_answer(member.name, "running", heartbeat_s, "heartbeat_s"))
             except ray.exceptions.RayActorError:
                 self.replace(member, actor, died(member.name, "running"))
+            except ray.exceptions.RayError as error:  # of Ray itself; the next ping tells more
+                log.warning("a ping of %s failed: %s", member.name, first_line(error))
 
     def _note(self, member: M) -> None:
         """React to a change of a member, and wake what waits for one."""

@@ -79,7 +79,7 @@ class WeightUpdates:
             self._usual_s = sorted(self._times)[(len(self._times) - 1) // 2]
             self._times = []
         for engine in self._fleet.members:
-            engine.refusals = 0
+            engine.refusals, engine.overdue = 0, False
             engine.news.set()
             self._bring(engine)
 
@@ -118,8 +118,12 @@ class WeightUpdates:
             if self._tasks.get(engine) is task:
                 del self._tasks[engine]
                 self._set_loading(engine, False)
-            if not task.cancelled() and (error := task.exception()) is not None:
+            if task.cancelled():
+                return
+            if (error := task.exception()) is not None:
                 self._fleet.lose(engine, f"{engine.name}: {first_line(error)}")  # a defect
+            elif engine.version != self.published:  # published after the task had seen the last version
+                self._bring(engine)
 
         task.add_done_callback(ended)
 

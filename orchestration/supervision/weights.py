@@ -15,10 +15,11 @@ from typing import Any
 
 import ray
 
+from evidence.errors import RunFailed
 from evidence.limits import Limits
 from evidence.manifest import Bucket, Manifest
 from evidence.supervision import Restarts
-from orchestration.supervision.waiting import MARGIN_S, ActorLost, died, no_answer
+from orchestration.supervision.waiting import MARGIN_S, died, no_answer
 
 # The version in use and the one being collected.
 HELD_VERSIONS = 2
@@ -27,6 +28,10 @@ NAME = "the weights actor"
 RETRY_S = 0.2
 
 log = logging.getLogger(__name__)
+
+
+class WeightsLost(RunFailed):
+    """The weights actor dies too often, or cannot be started again."""
 
 
 class IncompleteWeights(RuntimeError):
@@ -124,8 +129,8 @@ class PublishedWeights:
 
     async def publish(self, version: int, ranks: list[Any], limit_s: float) -> None:
         """Have the actor collect `version` from the ranks, again if it dies meanwhile. Raises what a rank raised,
-        TimeoutError, and ActorLost if the actor dies too often or is not started again."""
-        newest: int | None = None
+        TimeoutError, and WeightsLost if the actor dies too often or is not started again."""
+        newest, repeated = None, False
         while newest != version:
             self._attempts += 1
             try:
@@ -134,9 +139,12 @@ class PublishedWeights:
                     await self.actor.publish.remote(version, ranks, limit_s, self._attempts)
                 newest = version
             except ray.exceptions.RayTaskError:  # which is also an instance of its cause's class
-                raise
+                # An attempt whose reply was lost may have gone on and succeeded.
+                if not repeated or await self._newest(self.limits.heartbeat_s) != version:
+                    raise
+                newest = version
             except ray.exceptions.RayActorError:
-                newest = await self._restarted(f"publishing weights {version}")
+                newest, repeated = await self._restarted(f"publishing weights {version}"), True
         self.version, self.lost = version, False
 
     async def drop(self) -> None:
@@ -150,7 +158,7 @@ class PublishedWeights:
             pass  # it has dropped them
 
     async def restored(self) -> None:
-        """Wait until an actor that was lost runs again. Raises ActorLost."""
+        """Wait until an actor that was lost runs again. Raises WeightsLost."""
         await self._restarted(f"holding weights {self.version}")
 
     async def check(self) -> bool:
@@ -171,10 +179,10 @@ class PublishedWeights:
         return False
 
     async def _restarted(self, doing: str) -> int | None:
-        """The newest version that the actor holds, once it answers again after a failure. Raises ActorLost."""
+        """The newest version that the actor holds, once it answers again after a failure. Raises WeightsLost."""
         pause_s, start_s = self._restarts.pause_s(), self.limits.start_s
         if self._restarts.blocked_s():
-            raise ActorLost(f"{died(NAME, doing)}, more often than limits.restarts_per_hour allows")
+            raise WeightsLost(f"{died(NAME, doing)}, more often than limits.restarts_per_hour allows")
         log.warning("%s; it is restarted", died(NAME, doing))
         self._restarts.begin()
         await asyncio.sleep(pause_s)
@@ -189,7 +197,7 @@ class PublishedWeights:
             else:
                 self._restarts.ready()
                 return newest
-        raise ActorLost(no_answer(NAME, "starting again", start_s, "start_s"))
+        raise WeightsLost(no_answer(NAME, "starting again", start_s, "start_s"))
 
     async def _newest(self, limit_s: float) -> int | None:
         async with asyncio.timeout(limit_s):

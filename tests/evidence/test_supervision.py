@@ -172,6 +172,21 @@ def test_an_error_that_is_no_death_ends_the_restart() -> None:
     run(work)
 
 
+def test_a_restart_that_is_given_up_leaves_no_actor() -> None:
+    async def work() -> None:
+        actors = Actors()
+        supervised = actors.supervised()
+        supervised.replace(0, "died")
+        await asyncio.sleep(0)
+        supervised.stop()
+        with pytest.raises(asyncio.CancelledError):
+            await supervised.settled()
+        assert set(actors.killed) == {0, 1}
+        assert supervised.failure is None
+
+    run(work)
+
+
 def test_a_start_is_tried_again_within_a_simple_budget() -> None:
     async def work() -> None:
         actors, budget = Actors(stillborn=(1, 2, 4, 5)), RestartBudget(3)

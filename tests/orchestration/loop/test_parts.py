@@ -14,14 +14,14 @@ import ray
 from fake_engines import Method
 
 from evidence.limits import Limits
-from evidence.supervision import Restarts, actor_class
+from evidence.supervision import actor_class
 from orchestration.config import load_config
 from orchestration.loop import parts
 from orchestration.settings import TrainConfig
 from orchestration.supervision.learner_gang import LearnerGang
 from orchestration.supervision.rollout_pool import RolloutPoolLost
 from orchestration.supervision.waiting import ActorLost
-from orchestration.supervision.weights import PublishedWeights
+from orchestration.supervision.weights import PublishedWeights, WeightsLost
 
 CONFIG = "configs/experiment/quickstart.yaml"
 
@@ -94,11 +94,9 @@ def test_the_rank_that_died_while_publishing_is_named(ray_cluster: Any) -> None:
     gang = SimpleNamespace(ranks=ranks, dead=lambda: LearnerGang.dead(gang))
     pool = SimpleNamespace(settled=lambda: asyncio.sleep(0))
     weights = actor_class(FakeWeights).remote()
-    published, fakes = (
-        PublishedWeights(weights, Limits()),
-        (SimpleNamespace(rollout_pool=pool), SimpleNamespace(gang=gang)),
-    )
-    run_parts = parts.Parts(*fakes, published, None, None)  # type: ignore[arg-type]
+    published = PublishedWeights(weights, Limits())
+    pipeline, learner = SimpleNamespace(rollout_pool=pool), SimpleNamespace(gang=gang)
+    run_parts = parts.Parts(pipeline, learner, published, None, None)  # type: ignore[arg-type]
     try:
         with pytest.raises(ActorLost, match=r"^learner rank 1 died while publishing weights 3; the logs"):
             asyncio.run(run_parts.publish(3, 60.0))
@@ -170,8 +168,8 @@ def lossy(monkeypatch: pytest.MonkeyPatch) -> tuple[parts.Parts, FakeWeightsActo
     monkeypatch.setattr("evidence.supervision.FIRST_PAUSE_S", 0.0)
     published = PublishedWeights(actor, Limits(heartbeat_s=0.04, restarts_per_hour=3))
     learner = SimpleNamespace(gang=SimpleNamespace(ranks=[], dead=list))
-    fakes: Any = SimpleNamespace(rollout_pool=pool), learner
-    return parts.Parts(*fakes, published, lambda: learner, Restarts(1)), actor, pool
+    pipeline = SimpleNamespace(rollout_pool=pool)
+    return parts.Parts(pipeline, learner, published, None, None), actor, pool  # type: ignore[arg-type]
 
 
 def test_a_publication_during_which_the_weights_actor_dies_is_repeated(lossy: Any) -> None:
@@ -245,7 +243,7 @@ def test_a_weights_actor_that_keeps_dying_ends_the_run(lossy: Any) -> None:
     message = (
         r"^the weights actor died while publishing weights 1; .*, more often than limits.restarts_per_hour allows$"
     )
-    with pytest.raises(ActorLost, match=message):
+    with pytest.raises(WeightsLost, match=message):
         asyncio.run(run_parts.publish(1, 60.0))
     assert len(actor.published) == 4
 

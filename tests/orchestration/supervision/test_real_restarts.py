@@ -54,7 +54,8 @@ def parts(ray_cluster: Any, run: Callable[..., Any], tiny_model: Path, encoder: 
     pool = RolloutPool(EngineConfig(str(tiny_model)), encoder.banned_ids, store, 1, 0.0, limits)
     run(pool.start())
     gang = SimpleNamespace(ranks=[Rank.remote(tiny_model)], dead=list)
-    parts = Parts(SimpleNamespace(rollout_pool=pool), SimpleNamespace(gang=gang), weights)  # type: ignore[arg-type]
+    pipeline, learner = SimpleNamespace(rollout_pool=pool), SimpleNamespace(gang=gang)
+    parts = Parts(pipeline, learner, weights, None, None)  # type: ignore[arg-type]
     yield parts
     if parts._watching is not None:
         parts._watching.cancel()

@@ -177,12 +177,12 @@ def test_a_caller_that_is_cancelled_leaves_no_load_behind() -> None:
 
 def test_a_long_queue_that_moves_is_no_stall() -> None:
     async def work() -> None:
-        pool = FakePool(limits=Limits(stall_s=0.2))
+        pool = FakePool(limits=Limits(stall_s=0.6))
         await pool.start()
         pool._dispatcher.engines[0].most_sequences = 1
 
         async def slowly(*_: Any) -> tuple[str, int]:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
             return "trajectories", 0
 
         pool.engines[0].generate = Method(slowly)

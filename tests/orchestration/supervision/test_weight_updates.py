@@ -261,3 +261,17 @@ def test_an_update_that_takes_much_longer_than_the_last_ones_is_overdue() -> Non
         await pool.settled()
 
     asyncio.run(work())
+
+
+def test_a_version_published_in_the_moment_in_which_the_one_before_was_loaded_is_loaded_too() -> None:
+    async def work() -> None:
+        pool = FakePool()
+        await pool.start()
+        for version in range(1, 4):
+            pool.update(version)
+            while pool._engines[0].version != version:
+                await asyncio.sleep(0)
+        await pool.settled()
+        assert pool.engines[0].loads == [1, 2, 3]
+
+    asyncio.run(asyncio.wait_for(work(), 2))
