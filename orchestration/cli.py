@@ -18,7 +18,15 @@ from evidence.config_checks import MOST
 from evidence.errors import INTERRUPTED, BadInput, Interrupted, RunFailed
 from learner.settings import DTYPES
 from orchestration.cli_data import add_data, add_no_links, at_most
-from orchestration.streams import described, guarded_stdout, is_failed_output, open_streams, print_any_text, say
+from orchestration.streams import (
+    described,
+    flush_stderr,
+    guarded_stdout,
+    is_failed_output,
+    open_streams,
+    print_any_text,
+    say,
+)
 
 # Commands that take a config: the module whose `main` does the work, and the config's schema.
 CONFIGURED = {
@@ -54,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("ser: interrupted")
         return 1
+    finally:
+        flush_stderr()
     return 0
 
 

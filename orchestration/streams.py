@@ -46,9 +46,16 @@ def print_any_text() -> None:
 
 def say(line: str) -> None:
     """Print one line on stderr, if it can be written."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
+    flush_stderr()
+
+
+def flush_stderr() -> None:
+    """Drop what cannot be written to stderr: at exit, Python would try once more, fail and change the exit code."""
     try:
-        print(line, file=sys.stderr, flush=True)
-    except OSError:  # at exit, Python would try once more, fail and change the exit code
+        sys.stderr.flush()
+    except OSError:
         with contextlib.suppress(io.UnsupportedOperation):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 

@@ -76,6 +76,11 @@ class Admission:
         return self.pacing.slots - len(self._waiting) - len(self._training)
 
     @property
+    def anchor(self) -> int | None:
+        """The oldest group that is not ready. Only some of those after it may be trained before it."""
+        return next((group for group, place in self._waiting.items() if place.oldest_version is None), None)
+
+    @property
     def publish_due(self) -> bool:
         """Whether the current version must be published."""
         return (self.version - self._first_version) % self.pacing.publish_every == 0

@@ -24,6 +24,8 @@ from orchestration.loop.batches import cut_short, over_budget
 from orchestration.loop.ledger import Ledger, State
 from orchestration.loop.pipeline import Draw, Pipeline
 from orchestration.loop.rejections import ZERO_VARIANCE, no_variance
+from orchestration.loop.stall_watch import StallWatch
+from orchestration.reporting.stalls import Stage
 from referee.reward.asking import answered
 from referee.terms.view import GroupView
 from rollout.frames.store import Lease
@@ -69,6 +71,7 @@ class GroupMaker:
         self.ready: dict[int, ReadyGroup] = {}
         self.progress = asyncio.Event()  # set whenever a group became ready or was rejected
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._watch = StallWatch(pipeline, admission, lambda: self.ready)
 
     def begin(self, group: int, sample: Sample) -> None:
         """Admit the group and start it; `ready`, the ledger and `progress` report its end."""
@@ -128,14 +131,17 @@ class GroupMaker:
         asyncio.get_running_loop().call_soon_threadsafe(self.progress.set)
 
     async def wait(self, limit_s: float) -> None:
-        """Wait until a group ends. Raises Stalled, with the states of the groups, after `limit_s`, and what a group's
-        task raised, which is a defect."""
+        """Wait until a group ends. Raises Stalled, with who waits for whom, after `limit_s`, and what a group's task
+        raised, which is a defect."""
+        self._watch.learner_waits(limit_s)
         try:
             async with asyncio.timeout(limit_s):
                 await self.progress.wait()
         except TimeoutError:
             states = ", ".join(f"{count} {state}" for state, count in self.ledger.counts().items() if count)
-            raise Stalled(f"no group ended within {limit_s:g} s (limits.stall_s); the groups are {states}") from None
+            stalled = f"no group ended within {limit_s:g} s (limits.stall_s); the groups are {states}"
+            raise Stalled(f"{stalled}\n{self._watch.report()}") from None
+        self._watch.learner_waited()
         self.progress.clear()
         for group in [g for g, task in self._tasks.items() if task.done()]:
             self._tasks.pop(group).result()
@@ -158,11 +164,13 @@ class GroupMaker:
 
     async def _make(self, group: int, sample: Sample) -> None:
         lease = None
+        self._watch.enter(group, Stage.FRAMES)
         try:
             # Held across attempts: a group that is generated again keeps its place in the queue for frames, too.
             lease, prompt = await self.pipeline.prepare(sample)
             while self.ledger.state(group) is State.PENDING:
                 await lease.renew()
+                self._watch.enter(group, Stage.ENGINE)
                 await self._attempt(group, sample, prompt, lease)
         except UnreadableMedia as error:
             log.warning("group %d: %s", group, error)
@@ -170,6 +178,7 @@ class GroupMaker:
         finally:
             if lease is not None and group not in self.ready:
                 lease.release()
+            self._watch.leave(group)
             self.progress.set()
 
     async def _attempt(self, group: int, sample: Sample, prompt: Prompt, lease: Lease) -> None:
@@ -185,6 +194,7 @@ class GroupMaker:
                 return
             self.ledger.score(group)
             view = await self._view(group, sample, prompt, lease, trajectories)
+            self._watch.enter(group, Stage.REFEREE)
             began = time.monotonic()
             view = await answered(view, self.pipeline.reward, self.pipeline.referee, info, frames)
         except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, TimeoutError) as error:

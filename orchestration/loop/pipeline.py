@@ -10,6 +10,7 @@ from evidence import spaces
 from evidence.grammar import Completion
 from evidence.sampling import shown_key_times
 from evidence.types import FrameInfo, Prompt, Sample, Trajectory
+from orchestration.reporting.stalls import Ends
 from orchestration.supervision.referee_pool import Referee
 from orchestration.supervision.rollout_pool import RolloutPool
 from referee.reward.graph import RewardGraph
@@ -31,7 +32,7 @@ class Draw:
 @dataclass
 class Pipeline:
     """The parts that a group passes through. `max_tokens`: at which completions are cut, for rewards that depend on it.
-    `counts`: events on the way, for the metrics."""
+    `counts`: events on the way, for the metrics. `group_ends`: when groups ended."""
 
     rollout_pool: RolloutPool
     referee: Referee
@@ -41,6 +42,7 @@ class Pipeline:
     reward: RewardGraph
     max_tokens: int | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    group_ends: Ends = field(default_factory=Ends)
 
     async def prepare(self, sample: Sample) -> tuple[Lease, Prompt]:
         """The frames of a sample, which the caller releases, and its prompt. Raises UnreadableMedia."""

@@ -4,7 +4,8 @@
         await pool.start()
 
 Guarantees: a terminal has one line, which is updated in place and removed when nothing is awaited any more; elsewhere
-(a file, a Ray job) a line is added every EVERY_S seconds, so a shorter wait adds none. Results on stdout stay clean.
+(a file, a Ray job) a line is added every EVERY_S seconds, so a shorter wait adds none. Results on stdout stay clean. A
+stderr that cannot be written, such as that of a terminal that was closed, ends no run.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Announcer:
         finally:
             with self._lock:
                 if len(self._parts) == 1:
-                    self._hide()
+                    with contextlib.suppress(OSError):
+                        self._hide()
                     self._idle_since = time.monotonic()
                 self._parts.end(wait)
 
@@ -65,7 +67,8 @@ class Announcer:
                 transient=True,
                 redirect_stdout=False,
             )
-            line.start(refresh=True)
+            with contextlib.suppress(OSError):
+                line.start(refresh=True)
             return line.stop
         now = time.monotonic()
         if now - self._idle_since > self._every_s:
@@ -80,7 +83,8 @@ class Announcer:
     def _add_lines(self, console: Console, hidden: threading.Event) -> None:
         while not hidden.wait(max(0.0, self._last_line_at + self._every_s - time.monotonic())):
             self._last_line_at = time.monotonic()
-            console.print(self._text().plain, highlight=False, markup=False, soft_wrap=True)
+            with contextlib.suppress(OSError):
+                console.print(self._text().plain, highlight=False, markup=False, soft_wrap=True)
 
 
 awaiting = Announcer().awaiting

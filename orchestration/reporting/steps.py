@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -149,6 +150,7 @@ class StepReport:
         """Counts since the start of the run."""
         pipeline = self.pipeline
         return {
+            "time/longest_wait_s": pipeline.group_ends.longest_s(time.monotonic()),
             **{f"frames/{name}": n for name, n in pipeline.store.counters().items()},
             "engines/restarts": pipeline.rollout_pool.restarts + pipeline.referee.restarts,
             "engines/refused_updates": pipeline.rollout_pool.refused_updates,

@@ -12,7 +12,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from evidence.errors import RunFailed
 from evidence.limits import Limits
 from evidence.supervision import actor_class
 from evidence.types import Claim, FrameInfo, Verdict
+from orchestration.reporting.stalls import RefereeFacts
 from orchestration.supervision.fleet import Fleet, Member
 from orchestration.supervision.waiting import died
 from referee.actor import RefereeActor, RefereeConfig
@@ -111,6 +112,10 @@ class RefereePool:
             finally:
                 replica.asking -= 1
 
+    def facts(self) -> list[RefereeFacts]:
+        """What each actor does."""
+        return [RefereeFacts(replica.name, replica.asking, not replica.running) for replica in self._replicas]
+
     async def forget(self) -> None:
         """Clear the in-memory cache of every running actor; a replacement starts with an empty one."""
         running = [replica for replica in self._replicas if replica.running]
@@ -191,6 +196,13 @@ class Referee:
         calls = (pool.ask(question, "judge", question, reference, answer) for pool in self._pools)
         scores = await asyncio.gather(*calls)
         return None if None in scores else sum(scores) / len(scores)
+
+    def facts(self) -> list[RefereeFacts]:
+        """What each actor of each referee does."""
+        if len(self._pools) == 1:
+            return self._pools[0].facts()
+        facts = [(number, actor) for number, pool in enumerate(self._pools) for actor in pool.facts()]
+        return [replace(actor, name=f"{actor.name} of ensemble member {number}") for number, actor in facts]
 
     async def forget(self) -> None:
         """Clear the in-memory caches, so that everything is judged again; a cache on disk stays."""

@@ -17,6 +17,7 @@ from evidence.errors import RunFailed
 from evidence.limits import Limits
 from evidence.supervision import actor_class
 from evidence.types import Prompt, Trajectory
+from orchestration.reporting.stalls import EngineFacts
 from orchestration.supervision.dispatch import Dispatcher, Request
 from orchestration.supervision.fleet import Fleet
 from orchestration.supervision.waiting import MARGIN_S, died, no_answer
@@ -62,6 +63,7 @@ class RolloutPool:
         )
         self._updates = WeightUpdates(self._fleet, self._start_waiting)
         self._waiting: set[asyncio.Future[None]] = set()
+        self._running: dict[asyncio.Task[Any] | None, Request] = {}  # by the task that asked
         self._last_start = 0.0  # when a request last started, by the event loop's clock
 
     @property
@@ -86,6 +88,26 @@ class RolloutPool:
     def take_begun(self) -> list[int]:
         """Groups begun per engine since the last call."""
         return self._dispatcher.take_begun()
+
+    def engine_facts(self) -> list[EngineFacts]:
+        """What each engine does."""
+        return [
+            EngineFacts(
+                engine.name,
+                engine.version,
+                engine.groups,
+                loads=None if engine.version == self.published else self.published,
+                restarts=not engine.running,
+                since=engine.since,
+            )
+            for engine in self._engines
+        ]
+
+    def running(self, task: asyncio.Task[Any] | None) -> tuple[float, str] | None:
+        """(since when, on which engine) what `task` asked for is generated; None if it waits for an engine."""
+        request = self._running.get(task)
+        engine: Any = request.engine if request else None
+        return None if request is None else (request.began, engine.name)
 
     async def start(self) -> None:
         await self._fleet.start()
@@ -114,6 +136,7 @@ class RolloutPool:
         """
         request = await self._started(may_start, n, len(prompt.token_ids) + n * max_tokens)
         engine: Any = request.engine
+        self._running[asyncio.current_task()] = request
         actor, timeout_s = engine.supervised.actor, self._limits.generation_s
         try:
             # The actor enforces this timeout itself; the margin covers an actor that no longer can.
@@ -131,6 +154,7 @@ class RolloutPool:
             self._fleet.replace(engine, actor, died(engine.name, "generating a group"))
             raise
         finally:
+            del self._running[asyncio.current_task()]
             self._dispatcher.remove(request)
 
     async def _started(self, may_start: Callable[[int], bool], sequences: int, tokens: int) -> Request:

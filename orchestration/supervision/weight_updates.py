@@ -39,10 +39,11 @@ class RolloutEngine(EngineLoad, Member):
 
     loading: whether a version is being loaded. restarted: whether it has yet to load the published version since its
     restart. refusals: how often it refused the published version. refusal: why, the last time. news: set when a version
-    is published.
+    is published. since: when it went down or began to load, by the event loop's clock.
     """
 
     loading: bool = False
+    since: float = 0.0
     restarted: bool = False
     refusals: int = 0
     refusal: str = ""
@@ -95,6 +96,7 @@ class WeightUpdates:
             if (task := self._tasks.pop(engine, None)) is not None:
                 task.cancel()
             self._set_loading(engine, False)
+            engine.since = asyncio.get_running_loop().time()
         elif engine.restarted:
             engine.version, engine.seconds, engine.refusals = 0, None, 0
             self._bring(engine)
@@ -109,6 +111,7 @@ class WeightUpdates:
             return
         task = asyncio.create_task(self._brought(engine, engine.supervised.actor))
         self._tasks[engine] = task
+        engine.since = asyncio.get_running_loop().time()
         self._set_loading(engine, True)
 
         def ended(task: asyncio.Task[None]) -> None:

@@ -156,6 +156,11 @@ class FrameStore:
             del self._ahead[number]
         self._prefetch_next()
 
+    @property
+    def no_room(self) -> int:
+        """The number of leases that wait for room in the store."""
+        return self._budget.waiting
+
     def counters(self) -> dict[str, int]:
         names = ("decoded", "second_decoder", "from_disk", "prefetched", "waits", "evicted")
         return {

@@ -156,3 +156,31 @@ def test_an_error_of_an_actor_is_one_line(
     assert failing(RayTaskError("save", "Traceback …\n", cause).as_instanceof_cause()) == 1
     assert capsys.readouterr().err == f"ser: {described(cause)}\n"
     assert failing(RunFailed("x")) == 1
+
+
+REPORTING = """
+import logging, sys, time
+from orchestration import cli
+from orchestration.reporting.awaiting import Announcer
+from orchestration.reporting.metrics import Progress
+
+def work(argv):
+    with Announcer(every_s=0.01).awaiting("engines"):
+        time.sleep(0.1)
+    with Progress(2) as progress:
+        for step in (1, 2):
+            logging.getLogger("ser").warning("step %d", step)
+            progress.update(step, "reward 0.5")
+    open(sys.argv[1], "w").write("whole")
+
+cli._parsed = lambda argv: type("Args", (), {"run": staticmethod(work)})
+sys.exit(cli.main(["train"]))
+"""
+
+
+@pytest.mark.parametrize(("streams", "exit_code"), [("> /dev/full 2> /dev/full", 1), ("2> /dev/full", 0)])
+def test_neither_progress_nor_waits_nor_warnings_end_a_training(tmp_path: Path, streams: str, exit_code: int) -> None:
+    (tmp_path / "run.py").write_text(REPORTING)
+    done = shell(f"{sys.executable} {tmp_path}/run.py {tmp_path}/model {streams}", PYTHONPATH=str(ROOT))
+    assert done.returncode == exit_code
+    assert (tmp_path / "model").read_text() == "whole"

@@ -21,6 +21,7 @@ from orchestration.loop.ledger import Ledger, State
 from orchestration.loop.pipeline import Draw
 from orchestration.loop.step_frames import fetch_frames
 from orchestration.pacing import Pacing
+from orchestration.reporting.stalls import Ends
 
 
 class FakeLease:
@@ -42,6 +43,7 @@ class FakePipeline:
     def __init__(self, readable: bool = True, answers: bool = True, loses_a_node: bool = False):
         self.leases: list[FakeLease] = []
         self.counts: Counter[str] = Counter()
+        self.group_ends = Ends()
         self.rollout_pool = self.store = self
         self.readable, self.answers, self.loses_a_node = readable, answers, loses_a_node
         self.received: list[str] = []  # frames, by generation

@@ -29,6 +29,7 @@ from orchestration.loop.rejections import MAX_DRAWS, NothingToLearn, TooManyReje
 from orchestration.loop.run_state import RunState
 from orchestration.loop.training import Training
 from orchestration.preflight import TrainInputs
+from orchestration.reporting.stalls import EngineFacts, RefereeFacts
 from orchestration.resuming import Start
 from orchestration.settings import TrainConfig
 from orchestration.train import Run
@@ -62,6 +63,11 @@ class FakeRolloutPool:
     generation times out."""
 
     restarts = refused_updates = 0
+
+    def engine_facts(self) -> list[EngineFacts]:
+        return []
+
+    def running(self, task: asyncio.Task[Any]) -> None: ...
 
     def take_begun(self) -> list[int]:
         return [2]
@@ -102,6 +108,8 @@ class SmallPipeline(Pipeline):
 
 
 class FakeStore:
+    no_room = 0
+
     def lost(self, error: Exception) -> None: ...
 
     def counters(self) -> dict[str, int]:
@@ -110,6 +118,9 @@ class FakeStore:
 
 class FakeReferee:
     restarts = 0
+
+    def facts(self) -> list[RefereeFacts]:
+        return []
 
     def counters(self) -> dict[str, float]:
         return {}
@@ -343,7 +354,6 @@ def test_a_run_without_progress_says_where_its_groups_are(tmp_path: Path) -> Non
         await asyncio.sleep(60)
 
     training.parts.pipeline.rollout_pool.generate = hang  # type: ignore[method-assign]
-    with pytest.raises(
-        RunFailed, match=r"^no group ended within 0.05 s \(limits.stall_s\); the groups are 4 generating$"
-    ):
+    states = r"^no group ended within 0.05 s \(limits.stall_s\); the groups are 4 generating\n"
+    with pytest.raises(RunFailed, match=states + "  learner: waits for groups"):
         asyncio.run(run._train(training))

@@ -99,3 +99,29 @@ def test_the_part_is_no_longer_awaited_after_an_error() -> None:
     with announcer.awaiting("learner ranks"):
         until(lambda: log.getvalue())
     assert "referee" not in log.getvalue()
+
+
+class Closed(io.StringIO):
+    """The terminal or file of a stderr that cannot be written any more."""
+
+    def __init__(self, terminal: bool):
+        super().__init__()
+        self.terminal, self.refused = terminal, 0
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def write(self, text: str) -> int:
+        self.refused += 1
+        raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_stderr_that_cannot_be_written_ends_no_wait(terminal: bool) -> None:
+    out = Closed(terminal)
+    announcer = Announcer(Console(file=out, force_terminal=terminal), every_s=0.01)
+    for _ in range(2):
+        with announcer.awaiting("engines"):
+            until(lambda: out.refused)
+    assert out.refused
+    assert announcer._parts.line(0.0) == "waiting for "

@@ -1,3 +1,4 @@
+import resource
 import sqlite3
 from dataclasses import fields, replace
 from pathlib import Path
@@ -102,3 +103,23 @@ def test_a_locked_file_is_refused_at_the_start_and_counted_later(
     assert (ours.failures, ours.get(KEY)) == (1, ANSWER)
     ours.close()  # like a disk that has failed
     assert (ours.get(KEY), ours.failures) == (None, 2)
+
+
+def test_a_full_disk_costs_only_what_it_could_not_keep(tmp_path: Path):
+    cache = VerdictCache(1, DiskCache(tmp_path))
+    cache.put(KEY, ANSWER)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        for number in range(3):
+            cache.put(replace(KEY, wording=str(number)), ANSWER)
+            assert cache.get(replace(KEY, wording=str(number))) == ANSWER
+        assert cache.disk.failures == 3
+        assert cache.get(KEY) == ANSWER, "what is on disk can be read"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    later = replace(KEY, wording="later")
+    cache.put(later, ANSWER)
+    assert cache.disk.failures == 3
+    cache.disk.close()
+    assert DiskCache(tmp_path).get(later) == ANSWER

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,22 @@ def test_a_failed_write_leaves_no_unfinished_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"a\.frames"):
         FrameCache(tmp_path, 10**6).put(*entry("a"))
     assert [path.name for path in tmp_path.iterdir()] == ["a.frames"]
+
+
+def test_a_full_disk_is_reported_and_costs_only_the_entry(tmp_path: Path) -> None:
+    cache = FrameCache(tmp_path, 10**6)
+    cache.put(*entry("a"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large.*b\.frames"):
+            cache.put(*entry("b"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.frames"], "and no unfinished file takes room"
+    assert cache.get("a") is not None
+    cache.put(*entry("b"))
+    assert cache.get("b") is not None
 
 
 @pytest.mark.parametrize("at", [0, 31, 32, 60, -1])
