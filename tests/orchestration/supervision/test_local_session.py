@@ -54,7 +54,9 @@ def session(tmp_path: Path) -> LocalSession:
     """A session whose driver has ended."""
     with subprocess.Popen(["true"]) as driver:
         driver.wait()
-    session = replace(LocalSession.begin(), driver=Process(driver.pid, 1, 1))
+    fork_servers = tmp_path / "pymp-1"
+    fork_servers.mkdir()
+    session = replace(LocalSession.begin(), driver=Process(driver.pid, 1, 1), folders=(str(fork_servers),))
     return session.with_ray(tmp_path / "ray")
 
 
@@ -189,7 +191,7 @@ def test_a_session_is_ended_and_nothing_else(session: LocalSession, start: Start
     assert str(removed) == ("processes: 2, files in shared memory: 1, sockets: 1, build locks: 1, and temporary files")
     assert not any(process(pid) for pid in own)
     assert process(foreign)
-    assert not any(path.exists() for path in (listener, segment, stale, session.folder))
+    assert not any(path.exists() for path in (listener, segment, stale, session.folder, tmp_path / "pymp-1"))
     assert all(path.exists() for path in (log, other, replaced))
     assert end_left_behind(tmp_path / "extensions") == []
 
