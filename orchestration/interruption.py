@@ -1,7 +1,7 @@
 """SIGTERM and Ctrl-C: a run saves a checkpoint as soon as the step allows, and ends with exit code 75.
 
 Guarantees: the first signal asks the run to end, or ends it at once where there is nothing to save; a second one always
-ends it at once. What the process then leaves behind, its watcher removes (orchestration/watcher.py).
+ends it at once. What the process then leaves behind, its watcher removes (supervision/session_watcher.py).
 """
 
 from __future__ import annotations

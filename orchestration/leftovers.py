@@ -1,4 +1,5 @@
-"""What killed runs of this account left behind. Nothing is removed here: `ser doctor` says how."""
+"""What killed runs of this account left behind, also where no record tells whose it was. Nothing is removed here:
+`ser doctor` says how."""
 
 from __future__ import annotations
 
@@ -9,6 +10,9 @@ import time
 from pathlib import Path
 
 import psutil
+
+from orchestration.supervision.local_session import LOGS
+from orchestration.supervision.process_table import open_files
 
 # PyTorch compiles an extension under a lock file, and waits for ever for one whose holder was killed. No extension
 # takes this long to compile.
@@ -55,8 +59,9 @@ def unmapped_segments(folder: Path) -> list[str]:
 def orphaned_processes() -> list[str]:
     """Ray processes of this account that have outlived their node: "pid name" each.
 
-    A Ray process and its children write stdout into the folder of their session, which names the process that created
-    it. That process alone says little: after `ray start` it has ended, and on a further node it is another machine's.
+    A Ray process writes a log in the folder of its session, and its children inherit one as stdout. The folder names
+    the process that created it, which alone says little: after `ray start` it has ended, and on a further node it is
+    another machine's.
     A session with a raylet or a GCS server on this machine is therefore never reported; those of a local session are
     killed by the kernel with their driver (ray/_private/services.py, `fate_share`).
     """
@@ -65,9 +70,9 @@ def orphaned_processes() -> list[str]:
     for process in _processes("pid", "name", "cmdline"):
         if process.info["name"] in SERVERS:
             alive.update(match[0] for match in SESSION.finditer(" ".join(process.info["cmdline"] or ())))
-        with contextlib.suppress(OSError):
-            if session := SESSION.search(os.readlink(f"/proc/{process.pid}/fd/1")):
-                sessions[f"{process.pid} {process.info['name']}"] = session
+        logs = (path for path, writable in open_files(process.pid) if writable and path.endswith(LOGS))
+        if session := next(filter(None, map(SESSION.search, logs)), None):
+            sessions[f"{process.pid} {process.info['name']}"] = session
     return [
         process
         for process, session in sessions.items()

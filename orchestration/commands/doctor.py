@@ -13,6 +13,7 @@ from evidence.errors import BadInput
 from evidence.files import FORK_SERVER, require_room_for_sockets
 from orchestration.leftovers import extensions_folder, orphaned_processes, stale_locks, unmapped_segments
 from orchestration.machine import GIB, SHARED_MEMORY, require_short_ray_folder, version
+from orchestration.supervision.local_session import left_behind
 
 PACKAGES = ("ray", "vllm", "deepspeed", "torch", "torchvision", "transformers", "decord", "omegaconf", "wandb", "numpy")
 # CUDA builds fail to import beside a CPU torch, and transformers and vLLM import them if they are installed.
@@ -48,7 +49,11 @@ def report() -> tuple[list[str], list[str]]:
 
 def leftovers(shared_memory: Path) -> list[str]:
     """Lines on what runs of this account have left and what costs no more than memory, with its remedy."""
-    lines = []
+    lines = [
+        f"{'leftovers':14}what the killed run of process {session.driver.pid} left in {session.folder}; the next "
+        "command that starts a Ray ends and removes it"
+        for session in left_behind()
+    ]
     if segments := unmapped_segments(shared_memory):
         size = sum(os.path.getsize(path) for path in segments if os.path.exists(path))
         lines.append(

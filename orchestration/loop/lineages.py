@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from evidence.errors import RunFailed
 from evidence.lines import records
 from learner.checkpoints import Record, step_of
 from orchestration.loop.journal import Journal, reached
@@ -58,14 +59,21 @@ async def back_to(record: Path | None, parts: Parts, journal: Journal, publish_s
 
 async def relearn(error: ActorLost, parts: Parts, checkpoints: Path, journal: Journal, publish_s: float) -> Lineage:
     """Start the ranks of the learner again, after the loss `error`, and go back to the last checkpoint. Raises
-    RunFailed once the ranks were lost too often."""
+    RunFailed once they were lost more often than limits.restarts_per_hour allows."""
+    restarts = parts.learner_restarts
     while True:
+        if restarts.blocked_s():
+            raise RunFailed(f"{error}; the learner was restarted {restarts.per_hour} times within an hour already")
         record = newest_whole(checkpoints)
         since = "the initial weights" if record is None else f"the checkpoint of step {step_of(record)}"
-        parts.learner_restarts.spend()
         log.warning("%s; the learner is restarted from %s", error, since)
+        pause_s = restarts.pause_s()
+        restarts.begin()
+        await asyncio.sleep(pause_s)
         try:
             await asyncio.to_thread(parts.restart_learner)
-            return await back_to(record, parts, journal, publish_s)
+            lineage = await back_to(record, parts, journal, publish_s)
+            restarts.ready()
+            return lineage
         except ActorLost as lost:
             error = lost

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import ray
 
-from evidence.supervision import RestartBudget, actor_class
+from evidence.supervision import Restarts, actor_class
 from orchestration.loop.learner_step import Learner
 from orchestration.loop.pipeline import Pipeline
 from orchestration.reporting.awaiting import awaiting
@@ -33,13 +33,13 @@ T = TypeVar("T")
 @dataclass
 class Parts:
     """pipeline: what groups pass through. learner: the ranks. weights: the published ones. make_learner: starts the
-    ranks with the initial weights."""
+    ranks with the initial weights. learner_restarts: when that may be done again."""
 
     pipeline: Pipeline
     learner: Learner
     weights: PublishedWeights
     make_learner: Callable[[], Learner]
-    learner_restarts: RestartBudget
+    learner_restarts: Restarts
     _dropped: int | None = None  # the version that no engine could load and that was published again
     _watching: asyncio.Task[None] | None = None
 
@@ -144,7 +144,7 @@ async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) ->
         _announced("referee", referee.start()),
         _announced("learner ranks", asyncio.to_thread(make_learner)),
     )
-    return Parts(pipeline, learner, weights, make_learner, RestartBudget(8))
+    return Parts(pipeline, learner, weights, make_learner, Restarts(config.limits.restarts_per_hour))
 
 
 async def _announced(part: str, start: Awaitable[T]) -> T:

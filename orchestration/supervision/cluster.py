@@ -1,57 +1,150 @@
 """Joining a Ray cluster, or starting one for this process alone.
 
 Guarantees: the requested object store is checked against the machine's memory before anything starts; a cluster that
-this process started ends with it, a cluster that it joined keeps running.
+this process started ends with it, however it ends, and leaves only its logs; a cluster that it joined keeps running.
+The loss of Ray itself ends the process with one line.
 """
 
 from __future__ import annotations
 
 import contextlib
+import getpass
 import logging
 import os
+import re
+import subprocess
+import sys
+import tempfile
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from evidence.errors import BadInput
+from evidence.files import require_room_for_sockets
+from orchestration.leftovers import extensions_folder
 from orchestration.machine import require_memory, require_short_ray_folder
 from orchestration.reporting.awaiting import awaiting
+from orchestration.streams import say
+from orchestration.supervision.local_session import PREFIX, WATCHER, LocalSession
+from orchestration.supervision.ray_loss import ended_with_ray
+from orchestration.supervision.session_end import end_left_behind
 
 NAMESPACE = "ser"
 # Inherited by every actor, in each of which these libraries would otherwise start one thread per core.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+ROOT = Path(__file__).parents[2]
+# Children of this process that go on until it ends.
+_watchers: list[subprocess.Popen[bytes]] = []
 
 
 @contextlib.contextmanager
 def start_ray(object_store_gib: float, gpus: float = 0.0) -> Iterator[None]:
     """Join the cluster named by RAY_ADDRESS (as in `ray job submit`), or start a local one with this object store.
 
+    Before a local one starts, what killed runs of this account left behind is ended and removed.
     Raises BadInput if the object store does not fit this machine, if TMPDIR is too long for Ray's sockets, if the
     cluster cannot be joined, or if it has fewer than `gpus` GPUs.
     """
-    local_cluster: dict[str, Any] = {}
     address = os.environ.get("RAY_ADDRESS")
-    if address is None:
-        require_memory(object_store_gib)
-        require_short_ray_folder()
-        os.environ.update(ONE_THREAD)
-        store = int(object_store_gib * 2**30)
-        local_cluster = {"address": "local", "object_store_memory": store, "include_dashboard": False}
+    if address is not None:
+        with _joined_ray(address), ended_with_ray(started_here=False):
+            _require_gpus(gpus)
+            yield
+        return
+    _end_left_behind()
+    require_memory(object_store_gib)
+    require_short_ray_folder()
+    os.environ.update(ONE_THREAD)
+    with _session() as session, _local_ray(object_store_gib), ended_with_ray(started_here=True) as folder:
+        if folder is not None:
+            session.with_ray(folder)
+        _require_gpus(gpus)
+        yield
+
+
+@contextlib.contextmanager
+def _joined_ray(address: str) -> Iterator[None]:
     try:
         with awaiting("Ray"):
-            ray.init(namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, **local_cluster)
+            _init()
     except (ConnectionError, ValueError, ray.exceptions.AuthenticationError) as error:
-        if address is None:
-            raise
         raise BadInput(
             f"RAY_ADDRESS = {address}: {str(error).splitlines()[0]}; must be HOST:PORT of a head that runs, with "
             "RAY_AUTH_MODE=token and the head's ~/.ray/auth_token where it requires a token (docs/cluster.md)"
         ) from None
     try:
-        available = ray.cluster_resources().get("GPU", 0.0)
-        if gpus > available:
-            raise BadInput(f"cluster.gpus_per_engine, gpus_per_rank: need {gpus:g} GPUs, the cluster has {available:g}")
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _local_ray(object_store_gib: float) -> Iterator[None]:
+    try:
+        with awaiting("Ray"):
+            store = int(object_store_gib * 2**30)
+            _init(address="local", object_store_memory=store, include_dashboard=False)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _init(**options: Any) -> None:
+    ray.init(namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, **options)
+
+
+def _require_gpus(gpus: float) -> None:
+    available = ray.cluster_resources().get("GPU", 0.0)
+    if gpus > available:
+        raise BadInput(f"cluster.gpus_per_engine, gpus_per_rank: need {gpus:g} GPUs, the cluster has {available:g}")
+
+
+def _end_left_behind() -> None:
+    """End what killed runs left whose watcher was killed too."""
+    with awaiting("the end of what killed runs left"):
+        for session, removed in end_left_behind(extensions_folder()):
+            say(f"removed what the killed run of process {session.driver.pid} left: {removed}")
+
+
+@contextlib.contextmanager
+def _session() -> Iterator[LocalSession]:
+    """A session of this process, which a watcher ends after this process. Its folder is TMPDIR during the block."""
+    before = {name: os.environ.get(name) for name in ("TMPDIR", "RAY_TMPDIR", "TORCHINDUCTOR_CACHE_DIR")}
+    common = tempfile.gettempdir()
+    require_room_for_sockets(f"/{PREFIX}xxxxxxxx/{uuid.uuid4()}")  # as vLLM names its sockets
+    session = LocalSession.begin()
+    with (session.folder / "watcher.err").open("wb") as errors:
+        _watchers.append(
+            subprocess.Popen(
+                [sys.executable, "-m", WATCHER, session.folder],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
+        )
+    # Ray's logs and compiled code outlive the session.
+    os.environ.setdefault("RAY_TMPDIR", common)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{common}/torchinductor_{_user()}")
+    os.environ["TMPDIR"] = tempfile.tempdir = str(session.folder)
+    try:
+        yield session
+    finally:
+        tempfile.tempdir = common
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _user() -> str:
+    """This account's name as PyTorch spells it in the name of its cache of compiled code."""
+    try:
+        return re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
+    except (KeyError, OSError):  # an account without a name, as in some containers
+        return f"uid_{os.getuid()}"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from evidence.errors import Interrupted, RunFailed
-from evidence.supervision import RestartBudget
+from evidence.supervision import Restarts
 from evidence.types import FrameInfo, Prompt, Sample, Trajectory
 from learner.advantages import Advantages
 from orchestration.config import CONFIGS, load_config
@@ -185,7 +185,7 @@ def started(
     pipeline = SmallPipeline(*fakes, PromptTemplate(), RewardGraph(config.reward))
     pipeline.progress = []
     learner: Any = FakeLearner(config, skips)
-    parts = RecordingParts(pipeline, learner, None, lambda: learner, RestartBudget(0))
+    parts = RecordingParts(pipeline, learner, None, lambda: learner, Restarts(0))
     parts.versions = []
     begin = Lineage(state, Ledger.restore(state.ledger)) if state else first(run.journal)
     training = Training(config, tmp_path, inputs, parts, run.draw, begin)
