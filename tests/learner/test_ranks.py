@@ -171,8 +171,6 @@ def test_a_step_is_the_same_on_one_rank_two_ranks_and_in_plain_torch(
         np.testing.assert_array_equal(array, two[name], err_msg=f"{name}: the step differs after a resume")
 
 
-@pytest.mark.parametrize("bad", [{"advantages": np.nan}, {"weights": np.inf}, {"behaviour": -np.inf}], ids=str)
-@pytest.mark.parametrize("world", [1, 2])
 def test_a_publication_that_reached_only_one_rank_does_not_block_the_next(ray_cluster: Any, gangs: Any) -> None:
     first, second = gangs[2].ranks
 
@@ -188,6 +186,8 @@ def test_a_publication_that_reached_only_one_rank_does_not_block_the_next(ray_cl
         assert {header.index % 2 for header in of_rank[::2]} == {rank}
 
 
+@pytest.mark.parametrize("bad", [{"advantages": np.nan}, {"weights": np.inf}, {"behaviour": -np.inf}], ids=str)
+@pytest.mark.parametrize("world", [1, 2])
 def test_a_non_finite_step_on_one_rank_changes_nothing_on_all_ranks(
     ray_cluster: Any, gangs: dict[int, LearnerGang], encoder: Any, tmp_path: Path, world: int, bad: dict[str, float]
 ) -> None:
