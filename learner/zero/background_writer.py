@@ -7,6 +7,7 @@ and synced to disk by one thread; a write that fails is reported by `outcome` an
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from evidence.files import sync
 
 @dataclass(frozen=True)
 class Written:
-    """The files that a rank wrote, with their sizes in bytes by name; error: why they could not all be written."""
+    """The files that a rank wrote, with their sizes in bytes by name; seconds: how long that took; error: why they
+    could not all be written."""
 
     files: dict[str, int]
+    seconds: float = 0.0
     error: str | None = None
 
 
@@ -53,14 +56,15 @@ class BackgroundWriter(TorchCheckpointEngine):
 
     def _write(self, copies: list[tuple[Path, Any]]) -> None:
         files = {}
+        began = time.monotonic()
         try:
             for path, state in copies:
                 torch.save(state, path)
                 sync(path)
                 files[path.name] = path.stat().st_size
-            self._outcome = Written(files)
+            self._outcome = Written(files, time.monotonic() - began)
         except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a full disk
-            self._outcome = Written(files, f"{path}: {error}".splitlines()[0])
+            self._outcome = Written(files, error=f"{path}: {error}".splitlines()[0])
 
 
 def copied(state: Any) -> Any:

@@ -119,7 +119,7 @@ class CheckpointWriter:
             return
         self._writing = None
         self.last_step = step
-        self.write_s = self._clock() - self._last - self.copy_s
+        self.write_s = max(part.seconds for part in written)
         prune_checkpoints(self.folder, self.config)
 
     def _give_up(self, step: int, record: Path, error: OSError) -> None:

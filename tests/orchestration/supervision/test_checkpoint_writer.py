@@ -34,7 +34,7 @@ class Ranks:
             self.busy -= 1
             return None
         error = f"{self.shards}: No space left on device" if self.full else None
-        return [Written({"rank-0.pt": 2}), Written({"rank-1.pt": 2}, error)]
+        return [Written({"rank-0.pt": 2}, 1.5), Written({"rank-1.pt": 2}, 2.5, error)]
 
     def record(self, state: Any, files: Any) -> Record:
         return Record("m", "b", 2, "float32", False, None, {}, state, files)
@@ -71,6 +71,7 @@ def test_a_checkpoint_exists_once_all_ranks_have_written(tmp_path: Path) -> None
     record = Record.read(record_of(tmp_path, 3))
     assert (record.state, record.files) == ({"step": 3, "x": 1}, {"rank-0.pt": 2, "rank-1.pt": 2})
     assert saves.last_step == 3
+    assert (saves.write_s, saves.metrics()["checkpoint/step"]) == (2.5, 3)
 
 
 def test_the_next_checkpoint_waits_for_the_one_before(tmp_path: Path) -> None:
