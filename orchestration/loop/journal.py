@@ -18,21 +18,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evidence.lines import AppendedLines
+from evidence.lines import AppendedLines, records
 from orchestration.loop.ledger import State
 
 JOURNAL = "ledger.jsonl"
 
 
+@dataclass
+class Reached:
+    """How far a run has come, its abandoned lineages included. version: the highest that its learner can have reached.
+    frontier: the first group that was never begun. lineages: their number."""
+
+    version: int = 0
+    frontier: int = 0
+    lineages: int = 1
+    _first: int = 0  # version of the newest lineage, and the step after which it began
+    _fork: int = 0
+
+    def see(self, line: Mapping[str, Any]) -> None:
+        """Take in the next line of the journal."""
+        if "group" in line:
+            self.frontier = max(self.frontier, line["group"] + 1)
+            if line["state"] == State.TRAINED:
+                self.version = max(self.version, self._first + line["step"] - self._fork)
+        elif "lineage" in line:
+            self._first, self._fork, self.lineages = line["version"], line["step"], line["lineage"] + 1
+            self.version = max(self.version, self._first)
+
+
 class Journal:
     """Appends to the journal of a run. A line is handed to the operating system when `move` returns, so it survives the
-    death of this process, and is on disk, so it survives the machine's, once `checkpoint` returns."""
+    death of this process, and is on disk, so it survives the machine's, once `checkpoint` returns; unless the disk is
+    full (evidence/lines). reached: how far the run has come, lines that wait for room included."""
 
     def __init__(self, run_dir: Path) -> None:
         self.lines = AppendedLines(run_dir / JOURNAL)
+        self.reached = Reached()
+        for line in records(self.lines.path):
+            self.reached.see(line)
 
     def move(self, facts: Mapping[str, Any]) -> None:
         """Record a move of a group; see Ledger."""
+        self.reached.see(facts)
         self.lines.write([json.dumps(facts)])
 
     def checkpoint(self, step: int) -> None:
@@ -47,31 +74,6 @@ class Journal:
 
     def close(self) -> None:
         self.lines.close()
-
-
-@dataclass(frozen=True)
-class Reached:
-    """How far the run had come that wrote a journal. version: the highest that its learner can have reached. frontier:
-    the first group that was never begun. lineages: their number."""
-
-    version: int = 0
-    frontier: int = 0
-    lineages: int = 1
-
-
-def reached(lines: Iterable[Mapping[str, Any]]) -> Reached:
-    """How far the run had come, its abandoned lineages included. Holds one line at a time."""
-    version = first = fork = frontier = 0
-    lineages = 1
-    for line in lines:
-        if "lineage" in line and "group" not in line:
-            first, fork, lineages = line["version"], line["step"], line["lineage"] + 1
-            version = max(version, first)
-        elif "group" in line:
-            frontier = max(frontier, line["group"] + 1)
-            if line["state"] == State.TRAINED:
-                version = max(version, first + line["step"] - fork)
-    return Reached(version, frontier, lineages)
 
 
 @dataclass

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evidence.errors import RunFailed
-from evidence.lines import records
 from learner.checkpoints import Record, step_of
-from orchestration.loop.journal import Journal, reached
+from orchestration.loop.journal import Journal
 from orchestration.loop.ledger import Ledger
 from orchestration.loop.parts import Parts
 from orchestration.loop.run_state import RunState
@@ -48,11 +47,11 @@ async def back_to(record: Path | None, parts: Parts, journal: Journal, publish_s
     if record is not None:
         state = RunState.of(Record.read(record).state, str(record))
         await asyncio.to_thread(parts.learner.gang.load, record)
-    before = reached(records(journal.lines.path))
-    state = state.restarted(max(before.version, state.version) + 1)
+    lineage, abandoned = journal.reached.lineages, journal.reached.frontier
+    state = state.restarted(max(journal.reached.version, state.version) + 1)
     ledger = Ledger.restore(state.ledger, journal.move)
-    journal.lineage(before.lineages, state.step, state.version)
-    ledger.fork(before.lineages, before.frontier)
+    journal.lineage(lineage, state.step, state.version)
+    ledger.fork(lineage, abandoned)
     await parts.publish(state.version, publish_s)
     return Lineage(state, ledger, None if record is None else state.step)
 
