@@ -27,6 +27,7 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(
         raise error
 
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # of the Ray that other tests share
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     with pytest.raises(BadInput) as refusal, start_ray(0.1):
         pass
