@@ -101,7 +101,7 @@ class WeightsActor:
 
 
 async def _collect(rank: Any, version: int, attempt: int) -> list[tuple[Bucket, ray.ObjectRef]]:
-    """One rank's buckets, each with a ref to its bytes."""
+    """One rank's buckets, each with a ref to its bytes. Raises the rank's error."""
     pairs: list[tuple[Bucket, ray.ObjectRef]] = []
     header: Bucket | None = None
     async for ref in rank.weight_buckets.options(num_returns="streaming").remote(version, attempt=attempt):
@@ -110,6 +110,8 @@ async def _collect(rank: Any, version: int, attempt: int) -> list[tuple[Bucket, 
         else:
             pairs.append((header, ref))
             header = None
+    if pairs:
+        await pairs[-1][1]  # an error ends the stream in place of a header, which raises above, or of bytes
     return pairs
 
 

@@ -64,6 +64,8 @@ class Rank:
             if self.fault == "dies" and index == 3:
                 raise OSError("the rank died")
             yield header
+            if self.fault == "dies between header and bytes" and index == len(buckets) - 1:
+                raise OSError("the rank died")
             yield data
 
 
@@ -179,8 +181,9 @@ def test_a_faulty_weight_set_is_never_loaded(
 
 def test_a_version_is_complete_or_absent(weights_actor: Any, publish: Callable, ranks: list[Any]) -> None:
     last = publish(4)
-    with pytest.raises(OSError, match="the rank died"):
-        publish(4, "dies")
+    for fault in ("dies", "dies between header and bytes"):
+        with pytest.raises(OSError, match="the rank died"):
+            publish(4, fault)
     assert ray.get(weights_actor.latest.remote()) == last
     with pytest.raises(ValueError, match="not above"):
         ray.get(weights_actor.publish.remote(last, ranks, TIMEOUT_S))
