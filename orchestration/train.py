@@ -116,6 +116,7 @@ class Run:
                         training.begin_groups()
                         await parts.republish_if_lost(admission.version)
                         await maker.wait(limits.stall_s)
+                        await asyncio.to_thread(saves.poll)
                         await self._leave_if_asked(training, saves)
                     waited_s = time.monotonic() - began
                     groups = {group: maker.ready.pop(group) for group in batch.groups}
