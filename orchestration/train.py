@@ -119,28 +119,23 @@ class Run:
                         await asyncio.to_thread(saves.poll)
                         await self._leave_if_asked(training, saves)
                     waited_s = time.monotonic() - began
-                    groups = {group: maker.ready.pop(group) for group in batch.groups}
+                    groups, last = training.taken(batch), admission.step + 1 == config.steps
                     check_versions([ready.scored.group for ready in groups.values()], batch.version)
                     metrics = await learner.train(list(groups.values()), admission.step, parts.pipeline.store)
-                    if training.skipped.count(
-                        metrics, f"step {admission.step + 1}, groups {', '.join(map(str, groups))}"
-                    ):
-                        training.skip(groups)
+                    if training.is_skipped(metrics, groups):
                         continue
-                    if (
-                        admission.step + 1 == config.steps
-                    ):  # before anything can fail: the model is what the run was for
+                    if last:  # before anything can fail: the model is what the run was for
                         await learner.export(self.run_dir / "model")
                     version, step = training.step_ended(groups), admission.step
                     training.begin_groups()
-                    if admission.publish_due or step == config.steps:
+                    if admission.publish_due or last:
                         await parts.publish(version, limits.publish_s)
                     metrics["skipped"] = training.skipped.total
                     times = StepTimes(began, waited_s, time.monotonic() - began)
                     await asyncio.to_thread(saves.poll)
                     counts = saves.metrics() | {"disk/failed_ledger_writes": self.journal.lines.failed}
                     report.step_ended(step, batch, list(groups.values()), metrics, times, counts)
-                    if saves.due(step, step == config.steps):
+                    if saves.due(step, last):
                         await self._checkpoint(training, saves)
                     await self._leave_if_asked(training, saves)
                 await asyncio.to_thread(saves.finish)

@@ -146,6 +146,10 @@ class GroupMaker:
         for group in [g for g, task in self._tasks.items() if task.done()]:
             self._tasks.pop(group).result()
 
+    def release(self, group: int) -> None:
+        """Forget a ready group that was trained or rejected, and release its frames."""
+        self.ready.pop(group).lease.release()
+
     async def cancel(self) -> None:
         """Cancel the groups under way and release the frames of those that are ready. The ledger keeps their states."""
         for task in self._tasks.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestration.loop.admission import Admission
+from orchestration.loop.admission import Admission, Batch
 from orchestration.loop.group_maker import GroupMaker, ReadyGroup
 from orchestration.loop.lineages import Lineage
 from orchestration.loop.parts import Parts
@@ -75,18 +75,27 @@ class Training:
         ahead = range(ledger.frontier, min(ledger.frontier + per_step, wanted))
         self.parts.pipeline.prefetch(train[group] for group in ahead)
 
+    def taken(self, batch: Batch) -> dict[int, ReadyGroup]:
+        """The groups of a batch. They stay with the maker, which releases their frames if the step fails."""
+        return {group: self.maker.ready[group] for group in batch.groups}
+
     def step_ended(self, groups: dict[int, ReadyGroup]) -> int:
         """Record that the step of these groups has ended. Returns the new version."""
         version = self.admission.step_ended()
-        for group, ready in groups.items():
+        for group in groups:
             self.ledger.train(group, self.admission.step)
-            ready.lease.release()
+            self.maker.release(group)
         self.rejections.step_ended()
         return version
 
-    def skip(self, groups: dict[int, ReadyGroup]) -> None:
-        """Record that the step of these groups was skipped. It does not count: they are rejected and replaced."""
-        for group, ready in groups.items():
+    def is_skipped(self, metrics: dict[str, float], groups: dict[int, ReadyGroup]) -> bool:
+        """Whether the step of these groups was skipped. Such a step does not count: they are rejected and replaced.
+        Raises RunFailed after too many in a row."""
+        names = ", ".join(map(str, groups))
+        if not self.skipped.count(metrics, f"step {self.admission.step + 1}, groups {names}"):
+            return False
+        for group in groups:
             self.ledger.reject(group, NOT_FINITE)
-            ready.lease.release()
+            self.maker.release(group)
         self.admission.step_skipped()
+        return True

@@ -32,6 +32,7 @@ from orchestration.preflight import TrainInputs
 from orchestration.reporting.stalls import EngineFacts, RefereeFacts
 from orchestration.resuming import Start
 from orchestration.settings import TrainConfig
+from orchestration.supervision.waiting import ActorLost
 from orchestration.train import Run
 from referee.reward.graph import RewardGraph
 from referee.terms.view import GroupView
@@ -357,3 +358,17 @@ def test_a_run_without_progress_says_where_its_groups_are(tmp_path: Path) -> Non
     states = r"^no group ended within 0.05 s \(limits.stall_s\); the groups are 4 generating\n"
     with pytest.raises(RunFailed, match=states + "  learner: waits for groups"):
         asyncio.run(run._train(training))
+
+
+def test_the_loss_of_the_learner_in_a_step_keeps_no_frames(tmp_path: Path) -> None:
+    run, training = started(tmp_path, lambda group: True, lambda group: False, 5)
+
+    async def die(groups: list[ReadyGroup], step: int, store: Any) -> dict[str, float]:
+        assert FakeLease.unreleased >= GROUPS_PER_STEP
+        raise ActorLost("learner rank 1 died while taking an optimizer step")
+
+    training.parts.learner.train = die  # type: ignore[method-assign]
+    FakeLease.unreleased = 0
+    with pytest.raises(ActorLost):
+        asyncio.run(run._train(training))
+    assert FakeLease.unreleased == 0
