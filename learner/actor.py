@@ -158,8 +158,7 @@ class LearnerRank:
         return saved_parameters(self.engine, named_parameters(self.engine, frozen=False))
 
     def save(self, shards: str) -> None:
-        """Copy out this rank's part of a checkpoint, and begin to write it into the folder `shards`."""
-        Path(shards).mkdir(parents=True, exist_ok=True)
+        """Copy out this rank's part of a checkpoint, and begin to write it into the folder `shards`, which exists."""
         copy_out(self.engine, Path(shards))
         if self.average:
             self.average.save(self.writer, Path(shards), self.rank)

@@ -27,7 +27,9 @@ def saved_parameters(engine: deepspeed.DeepSpeedEngine, trained: dict[str, Any])
 
 def copy_out(engine: deepspeed.DeepSpeedEngine, shards: Path) -> None:
     """Copy out this rank's part of the trained weights, master weights and moments, for its BackgroundWriter to write.
-    Frozen weights stay in the model folder."""
+    Frozen weights stay in the model folder. Nothing is written here: an error of one rank, as for a full disk, would
+    leave the others in a collective."""
+    engine._copy_recovery_script = lambda folder: None  # of scripts that `ser export` does not need
     engine.save_checkpoint(str(shards.parent), tag=shards.name, save_latest=False, exclude_frozen_parameters=True)
 
 

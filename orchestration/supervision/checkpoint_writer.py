@@ -125,6 +125,7 @@ class CheckpointWriter:
     def _give_up(self, step: int, record: Path, error: OSError) -> None:
         """Count and remove a checkpoint that cannot be written. Raises an error that is not about writing."""
         self._writing = None
+        error = getattr(error, "cause", error)  # Ray wraps a rank's error in one without a number
         if error.errno is not None and error.errno not in WRITE_ERRORS:
             raise error
         self.failed += 1

@@ -107,6 +107,8 @@ def test_another_number_of_ranks_resumes_with_the_same_result(
         save(gang, tmp_path, 3)
         gang.load(record_of(tmp_path, 3))  # and again, on the same number of ranks
     again, after = checkpoints(tmp_path)
+    # Nothing else is written while the ranks are in collectives: an error there would leave the others waiting.
+    assert {path.name for path in after.with_suffix("").iterdir()} == set(Record.read(after).files)
     (first,) = checkpoints(run.folder)
     assert Record.read(first).state == {"step": 2, "at": "two"}
     ours, theirs = state_of(again), state_of(first)

@@ -106,6 +106,26 @@ def test_a_full_disk_costs_that_checkpoint_only(tmp_path: Path, caplog: pytest.L
     saves.require(5)
 
 
+def test_an_error_of_a_rank_is_judged_and_reported_by_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Wrapped(OSError):  # as Ray does it
+        cause: OSError
+
+    def fail(shards: Path) -> None:
+        raise wrapped
+
+    ranks, wrapped = Ranks(), Wrapped("the stack trace of a rank")
+    monkeypatch.setattr(ranks, "save", fail)
+    wrapped.cause = OSError(errno.ENOSPC, "No space left on device")
+    with caplog.at_level(logging.WARNING):
+        writer(ranks, tmp_path).begin(4, {})
+    assert "cannot be written (No space left on device)" in caplog.messages[0]
+    wrapped.cause = PermissionError(errno.EACCES, "Permission denied")
+    with pytest.raises(PermissionError):
+        writer(ranks, tmp_path).begin(5, {})
+
+
 def test_a_folder_that_cannot_be_made_for_another_reason_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
