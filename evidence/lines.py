@@ -51,6 +51,10 @@ class AppendedLines:
         """The number of lines in memory that are not in the file yet."""
         return len(self._waiting)
 
+    def in_memory(self) -> list[dict[str, Any]]:
+        """The objects of the lines that wait."""
+        return [json.loads(line) for line in self._waiting]
+
     def write(self, lines: Iterable[str]) -> None:
         """Append lines, each a JSON object without its line end, after those that wait.
 

@@ -15,10 +15,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from evidence.lines import AppendedLines
+from evidence.lines import AppendedLines, records
 from orchestration.loop.ledger import State
 
 JOURNAL = "ledger.jsonl"
@@ -44,6 +45,10 @@ class Journal:
         """Record that `lineage` begins from the checkpoint of `step`, whose weights are published as `version`."""
         self.move({"lineage": lineage, "step": step, "version": version})
         self.lines.sync()
+
+    def reached(self) -> Reached:
+        """How far the run has come, by the lines on disk and those for which there is no room yet."""
+        return reached(chain(records(self.lines.path), self.lines.in_memory()))
 
     def close(self) -> None:
         self.lines.close()

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evidence.errors import RunFailed
-from evidence.lines import records
 from learner.checkpoints import Record, step_of
-from orchestration.loop.journal import Journal, reached
+from orchestration.loop.journal import Journal
 from orchestration.loop.ledger import Ledger
 from orchestration.loop.parts import Parts
 from orchestration.loop.run_state import RunState
@@ -48,7 +47,7 @@ async def back_to(record: Path | None, parts: Parts, journal: Journal, publish_s
     if record is not None:
         state = RunState.of(Record.read(record).state, str(record))
         await asyncio.to_thread(parts.learner.gang.load, record)
-    before = reached(records(journal.lines.path))
+    before = journal.reached()
     state = state.restarted(max(before.version, state.version) + 1)
     ledger = Ledger.restore(state.ledger, journal.move)
     journal.lineage(before.lineages, state.step, state.version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,20 @@ def trained(*steps: int) -> dict[int, Fate]:
 
 def steps(*numbers: int) -> list[dict[str, int]]:
     return [{"step": number} for number in numbers]
+
+
+def test_what_a_run_has_reached_on_a_full_disk_includes_what_waits_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(line: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    journal = Journal(tmp_path)
+    journal.move({"group": 0, "sample": "a", "state": "pending"})
+    monkeypatch.setattr(journal.lines, "_append", full)
+    journal.move({"group": 0, "state": "trained", "lineage": 0, "step": 1})
+    journal.move({"group": 1, "sample": "b", "state": "pending"})
+    assert journal.reached() == Reached(version=1, frontier=2, lineages=1), "version 1 must not be used again"
 
 
 def test_a_sound_run_passes_the_audit() -> None:
