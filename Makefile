@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(shell cat requirements/cpu.lock setup.py install/* | sha256sum | cut -c1-16)
 
-.PHONY: install quickstart policy referee referee-small test test-fast mutants lint clean
+.PHONY: install quickstart policy referee referee-small test test-fast chaos mutants lint clean
 
 install: $(INSTALLED)
 
@@ -37,6 +37,12 @@ test: install
 
 test-fast: install
 	$(BIN)/python -m pytest -m "not slow"
+
+only ?=
+
+chaos: install  ## only="KILL rank": only the faults with this in their names
+	$(if $(only),,PYTHONPATH=. $(BIN)/python tests/same_loop.py)
+	PYTHONPATH=.:tests $(BIN)/python tests/chaos/suite.py --only "$(only)"
 
 # mutmut in an environment of its own, over the packages of .venv, which stays what requirements/cpu.lock says.
 .venv/mutants: requirements/mutants.txt | install

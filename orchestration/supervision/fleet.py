@@ -144,27 +144,34 @@ class Fleet(Generic[M]):
             raise StartFailed(died(member.name, "starting")) from None
 
     async def _watch(self, member: M) -> None:
-        """Ping a member's actors for ever, and replace the one that is dead or silent for `limits.heartbeat_s`."""
+        """Ping a member's actors for ever."""
+        while True:
+            await asyncio.sleep(min(PING_S, self.limits.heartbeat_s / 4))
+            if member.running and not member.busy:
+                await self.answers(member, member.supervised.actor)
+
+    async def answers(self, member: M, actor: Any) -> bool:
+        """Ping an actor. Replaces it, and returns False, if it is dead or silent for `limits.heartbeat_s`."""
         heartbeat_s = self.limits.heartbeat_s
         loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(min(PING_S, heartbeat_s / 4))
-            actor = member.supervised.actor
-            if not member.running or member.busy:
-                continue
-            try:
-                async with asyncio.timeout(heartbeat_s):
-                    await actor.ping.remote()
-            except ray.exceptions.RayTaskError as error:  # which is also an instance of its cause's class
-                self.replace(member, actor, f"{member.name} failed: {first_line(error)}")
-            except TimeoutError:
-                # A ping that was held up by a call with a limit of its own says nothing.
-                if not member.busy and loop.time() - member.free_since >= heartbeat_s:
-                    self.replace(member, actor, no_answer(member.name, "running", heartbeat_s, "heartbeat_s"))
-            except ray.exceptions.RayActorError:
-                self.replace(member, actor, died(member.name, "running"))
-            except ray.exceptions.RayError as error:  # of Ray itself; the next ping tells more
-                log.warning("a ping of %s failed: %s", member.name, first_line(error))
+        try:
+            async with asyncio.timeout(heartbeat_s):
+                await actor.ping.remote()
+            return True
+        except ray.exceptions.RayTaskError as error:  # which is also an instance of its cause's class
+            reason = f"{member.name} failed: {first_line(error)}"
+        except TimeoutError:
+            # A ping that was held up by a call with a limit of its own says nothing.
+            if member.busy or loop.time() - member.free_since < heartbeat_s:
+                return True
+            reason = no_answer(member.name, "running", heartbeat_s, "heartbeat_s")
+        except ray.exceptions.RayActorError:
+            reason = died(member.name, "running")
+        except ray.exceptions.RayError as error:  # of Ray itself; the next ping tells more
+            log.warning("a ping of %s failed: %s", member.name, first_line(error))
+            return True
+        self.replace(member, actor, reason)
+        return False
 
     def _note(self, member: M) -> None:
         """React to a change of a member, and wake what waits for one."""

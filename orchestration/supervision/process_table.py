@@ -65,7 +65,9 @@ def with_descendants(roots: Collection[int], processes: dict[int, Process]) -> s
 
 def command(pid: int) -> list[str]:
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="surrogateescape").rstrip("\0").split("\0")
+        return (
+            Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="surrogateescape").rstrip("\0").split("\0")
+        )
     return []
 
 

@@ -136,6 +136,9 @@ class WeightUpdates:
                 if not await self._loaded(engine, actor, version):
                     return
             except WeightsRefused as error:
+                # One that hangs cannot fetch either, and is never silent for long enough between two attempts.
+                if not await self._fleet.answers(engine, actor):
+                    return
                 self._refused(engine, version, error)
                 # The version may have been dropped since another was published, which is then tried at once.
                 pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(engine.refusals - 1, 16))

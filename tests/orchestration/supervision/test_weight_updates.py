@@ -113,6 +113,19 @@ def test_an_engine_that_refuses_a_version_keeps_its_own_and_gets_the_next(caplog
     asyncio.run(work())
 
 
+def test_an_engine_that_cannot_fetch_since_it_is_stopped_is_replaced() -> None:
+    async def work() -> None:
+        pool = FakePool(limits=Limits(heartbeat_s=0.1))
+        await pool.start()
+        pool.engines[0].refuses, pool.engines[0].ping = {1}, Method(hang)
+        pool.update(1)
+        await until(lambda: pool._engines[0].live and pool._engines[0].version == 1)
+        assert [engine.killed for engine in pool.engines] == [True, False]
+        assert (pool.refused_updates, pool.unloadable) == (0, None), "its weights are not to blame"
+
+    asyncio.run(work())
+
+
 def test_a_version_that_was_dropped_meanwhile_is_replaced_by_the_newest_at_once() -> None:
     async def work() -> None:
         pool = FakePool()

@@ -1,0 +1,94 @@
+"""Finds the processes of one run: those of its own Ray session, which descend from its driver, and by kind.
+
+Nothing here looks at processes by name alone, so other runs on the machine are never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+import psutil
+
+ACTORS = {
+    "engine": "ray::RolloutActor",
+    "referee": "ray::RefereeActor",
+    "rank": "ray::LearnerRank",
+    "weights": "ray::WeightsActor",
+    "decoder": "ray::Decoder",
+}
+CORES = {"engine_core": "engine", "referee_core": "referee"}  # whose child it is
+CORE = "VLLM::EngineCore"
+SERVERS = {"raylet": "raylet", "gcs": "gcs_server"}
+TARGETS = (*ACTORS, *CORES, *SERVERS, "driver")
+SOCKETS = ("ser_*", "ray/session_2*/sockets")
+MARK = "SER_CHAOS_RUN"  # an environment variable that all processes of a start inherit
+
+
+def find(target: str, driver: int) -> list[psutil.Process]:
+    """The processes of one kind that run now, oldest first. `driver`: the pid of the run's driver."""
+    if target == "driver":
+        return [psutil.Process(driver)]
+    running = [process for process in psutil.Process(driver).children(recursive=True) if _runs(process)]
+    if target in SERVERS:
+        matching = [process for process in running if _name(process) == SERVERS[target]]
+    elif target in CORES:
+        parents = {process.pid for process in running if _title(process) == ACTORS[CORES[target]]}
+        matching = [process for process in running if _title(process) == CORE and process.ppid() in parents]
+    else:
+        matching = [process for process in running if _title(process) == ACTORS[target]]
+    return sorted(matching, key=lambda process: (process.create_time(), process.pid))
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """The processes that were started with MARK=`mark` in their environment, wherever they descend from now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == mark and _runs(process):
+                found.append(process)
+    return found
+
+
+def left_after(mark: str, temporary: Path, seconds: float) -> tuple[list[str], float]:
+    """(what is still left of a start when `seconds` are over, how long it took to go). `temporary`: its TMPDIR, in
+    which are the folders of its sockets."""
+    began = time.monotonic()
+    while left := [_title(p) or _name(p) for p in marked(mark)] + [
+        str(path) for pattern in SOCKETS for path in temporary.glob(pattern)
+    ]:
+        if time.monotonic() - began > seconds:
+            break
+        time.sleep(0.5)
+    return sorted(left), time.monotonic() - began
+
+
+def end(mark: str) -> None:
+    """Kill what is left of a start; a stopped process, too."""
+    for _ in range(20):
+        if not (processes := marked(mark)):
+            return
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(processes, timeout=1)
+
+
+def _runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    return False
+
+
+def _name(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return process.name()
+    return ""
+
+
+def _title(process: psutil.Process) -> str:
+    """The title that Ray and vLLM give to a process, without the method that an actor runs."""
+    with contextlib.suppress(psutil.Error):
+        return (process.cmdline() or [""])[0].split(".")[0].strip()
+    return ""
