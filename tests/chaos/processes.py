@@ -22,7 +22,7 @@ CORES = {"engine_core": "engine", "referee_core": "referee"}  # whose child it i
 CORE = "VLLM::EngineCore"
 SERVERS = {"raylet": "raylet", "gcs": "gcs_server"}
 TARGETS = (*ACTORS, *CORES, *SERVERS, "driver")
-SOCKETS = ("ser_*", "ray/session_2*/sockets")
+SOCKETS = ("ser_*", "ray/session_2*/sockets/*")
 MARK = "SER_CHAOS_RUN"  # an environment variable that all processes of a start inherit
 
 
