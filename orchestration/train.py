@@ -118,7 +118,7 @@ class Run:
                         await maker.wait(limits.stall_s)
                         await self._leave_if_asked(training, saves)
                     waited_s = time.monotonic() - began
-                    groups = {group: maker.ready.pop(group) for group in batch.groups}
+                    groups = {group: maker.ready[group] for group in batch.groups}
                     check_versions([ready.scored.group for ready in groups.values()], batch.version)
                     metrics = await learner.train(list(groups.values()), admission.step, parts.pipeline.store)
                     if training.skipped.count(

@@ -48,7 +48,8 @@ class ReadyGroup:
 
 
 class GroupMaker:
-    """The groups under way and those that are ready. To be used from one event loop."""
+    """The groups under way and those that are ready, which stay so until `release`, also while they are trained. To be
+    used from one event loop."""
 
     def __init__(
         self,
@@ -95,9 +96,8 @@ class GroupMaker:
         try:
             async with asyncio.timeout(limit_s):
                 # First, since they all had their frames at once: a group that is begun might take their room.
-                for group, sample in queue:
-                    if group in ready:
-                        await self._hold(group, sample, ready[group])
+                held = (self._hold(group, sample, ready[group]) for group, sample in queue if group in ready)
+                await asyncio.gather(*held)
         except TimeoutError:
             raise RunFailed(
                 f"the frames of {len(ready)} groups of the checkpoint do not fit the frame store, or could not be "
@@ -145,6 +145,10 @@ class GroupMaker:
         self.progress.clear()
         for group in [g for g, task in self._tasks.items() if task.done()]:
             self._tasks.pop(group).result()
+
+    def release(self, group: int) -> None:
+        """Forget a ready group, whose step has ended or was skipped, and release its frames."""
+        self.ready.pop(group).lease.release()
 
     async def cancel(self) -> None:
         """Cancel the groups under way and release the frames of those that are ready. The ledger keeps their states."""

@@ -78,15 +78,15 @@ class Training:
     def step_ended(self, groups: dict[int, ReadyGroup]) -> int:
         """Record that the step of these groups has ended. Returns the new version."""
         version = self.admission.step_ended()
-        for group, ready in groups.items():
+        for group in groups:
             self.ledger.train(group, self.admission.step)
-            ready.lease.release()
+            self.maker.release(group)
         self.rejections.step_ended()
         return version
 
     def skip(self, groups: dict[int, ReadyGroup]) -> None:
         """Record that the step of these groups was skipped. It does not count: they are rejected and replaced."""
-        for group, ready in groups.items():
+        for group in groups:
             self.ledger.reject(group, NOT_FINITE)
-            ready.lease.release()
+            self.maker.release(group)
         self.admission.step_skipped()
