@@ -29,7 +29,7 @@ from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.metrics import print_summary
 from orchestration.reporting.steps import StepTimes
 from orchestration.reporting.summary import SUMMARY, RunFacts, installed_versions, summary, write_summary
-from orchestration.resuming import CHECKPOINTS, Start, drop_later
+from orchestration.resuming import CHECKPOINTS, Start, drop_later, require_unchanged
 from orchestration.run_directory import claimed, run_directory
 from orchestration.settings import TrainConfig
 from orchestration.supervision.checkpoint_writer import CheckpointWriter
@@ -51,6 +51,7 @@ def main(config: TrainConfig) -> None:
         return
     ray, folder = start_ray(config.cluster.object_store_gib, config.gpus), claimed(run_dir, config, start.again)
     with ray, folder, closing(Journal(run_dir)) as journal:
+        require_unchanged(run_dir, config.resume, start.record)
         asyncio.run(Run(config, run_dir, inputs, start, journal).run())
 
 
