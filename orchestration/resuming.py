@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from evidence.errors import BadInput
-from learner.checkpoints import AUTO, NO, Record, checkpoints, record_of, remove_checkpoint, require_whole, step_of
+from learner.checkpoints import (
+    AUTO,
+    NO,
+    Record,
+    checkpoints,
+    record_of,
+    remove_unfinished,
+    require_whole,
+    step_of,
+    try_to_remove,
+)
 from orchestration.config import load_config
 from orchestration.loop.run_state import RunState
 from orchestration.reporting.summary import SUMMARY
@@ -126,13 +136,14 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 def drop_later(run_dir: Path, step: int) -> None:
-    """Remove the checkpoints after `step`, whose lineage is abandoned by going back to it."""
+    """Remove the checkpoints after `step`, whose lineage is abandoned by going back to it, and unfinished ones."""
     later = [record for record in checkpoints(run_dir / CHECKPOINTS) if step_of(record) > step]
     if later:
         steps = ", ".join(str(step_of(record)) for record in later)
         say(f"{run_dir}: going back to step {step}; the checkpoints of steps {steps} are removed")
     for record in later:
-        remove_checkpoint(record)
+        try_to_remove(record)
+    remove_unfinished(run_dir / CHECKPOINTS)
 
 
 def require_same_config(run_dir: Path, config: Any, may_change: Sequence[str], never: Sequence[str] = ()) -> list[str]:
