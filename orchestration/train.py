@@ -99,7 +99,7 @@ class Run:
                 return await self._train(training), training.ledger
             except ActorLost as error:
                 lineage = await relearn(
-                    error, parts, self.run_dir / CHECKPOINTS, self.journal, self.config.limits.publish_s
+                    error, lineage, parts, self.run_dir / CHECKPOINTS, self.journal, self.config.limits.publish_s
                 )
 
     async def _train(self, training: Training) -> RunFacts:
@@ -111,6 +111,8 @@ class Run:
             try:
                 parts.watch_weights(maker.wake)
                 await training.restore()
+                if admission.step == config.steps:  # the folder of the model may hold another step's
+                    await learner.export(self.run_dir / "model")
                 while admission.step < config.steps:
                     began = time.monotonic()
                     while (batch := admission.take_batch()) is None:
@@ -154,7 +156,10 @@ class Run:
     async def _checkpoint(self, training: Training, saves: CheckpointWriter) -> None:
         """Begin to save a checkpoint of now."""
         step, state = training.admission.step, training.state().plain()
-        self.journal.checkpoint(step)
+        if not self.journal.checkpoint(step):
+            saves.gave_up(step, f"{self.journal.lines.path}, without which it is of no use, cannot be written")
+            return
+        await asyncio.to_thread(training.report.sync)
         await asyncio.to_thread(saves.begin, step, state)
 
     async def _leave_if_asked(self, training: Training, saves: CheckpointWriter) -> None:

@@ -318,6 +318,7 @@ def _train(
             now = {"data": state["data"], "skipped": [skips.total, skips.in_a_row]}
             now |= {"seconds": log.seconds, "wandb_id": log.wandb_id}
             if saves.due(step + 1, step + 1 == config.steps) or interruption.requested:
+                log.sync()
                 saves.begin(step + 1, now)
             if interruption.requested:
                 saves.finish()
