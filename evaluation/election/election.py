@@ -23,7 +23,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from evaluation.election.ballots import Ballot, read_ballot
 from evaluation.election.candidates import Candidate, require_inputs
 
-PLACES = 9  # decimal places in which votes are compared: sums differ in the last bits by the order of their terms
+PLACES = 9  # decimal places in which votes, leads and means are compared: the last bits of sums are arbitrary
 # Judges in [0, 1] whether a candidate's evidence suffices for its answer; None if there is no verdict.
 RefereeCheck = Callable[[Candidate], float | None]
 
@@ -74,7 +74,7 @@ class Tally:
         """As `Elected.margin`."""
         first, second, *_ = [*sorted(self.votes.values(), reverse=True), 0.0, 0.0]
         total = math.fsum(self.votes.values())
-        return (first - second) / total if total else 0.0
+        return round((first - second) / total, PLACES) if total else 0.0
 
     def is_decided(self, outstanding: float) -> bool:
         """Whether the leader wins even if one other answer, new or not, gets all `outstanding` votes."""

@@ -23,7 +23,7 @@ from statistics import fmean, median
 from typing import ClassVar
 
 from evaluation.election.ballots import Ballot
-from evaluation.election.election import Elected, NeedMore, tally
+from evaluation.election.election import PLACES, Elected, NeedMore, tally
 from evidence.config_checks import require_least, require_share
 from evidence.types import FrameInfo, Sample
 from referee.terms.rler import anti_repetition, frame_sensitive, think_transparency
@@ -104,7 +104,7 @@ class Rler:
         ]
         if len(ballots) < self.stop_least or not confident:
             return NeedMore()
-        stop = votes.margin > self.stop_lead and fmean(confident) > self.stop_confidence
+        stop = votes.margin > self.stop_lead and round(fmean(confident), PLACES) > self.stop_confidence
         return None if stop else NeedMore()
 
     def reweighed(self, elected: Elected, ballots: Sequence[Ballot], sufficiency: float) -> list[float]:
