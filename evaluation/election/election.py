@@ -24,6 +24,7 @@ from evaluation.election.ballots import Ballot, read_ballot
 from evaluation.election.candidates import Candidate, require_inputs
 
 PLACES = 9  # decimal places in which votes, leads and means are compared: the last bits of sums are arbitrary
+MOST_CANDIDATES = 1000  # of a question: far more than anyone draws, and counted in a moment
 # Judges in [0, 1] whether a candidate's evidence suffices for its answer; None if there is no verdict.
 RefereeCheck = Callable[[Candidate], float | None]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from evaluation.election.ballots import Ballot
-from evaluation.election.election import NeedMore, tally
+from evaluation.election.election import MOST_CANDIDATES, NeedMore, tally
 from evidence.config_checks import require_least
 
 
@@ -25,7 +25,7 @@ class Majority:
     stop_decided: bool = False
 
     def __post_init__(self) -> None:
-        require_least(self, 1, "candidates")
+        require_least(self, 1, "candidates", most=MOST_CANDIDATES)
 
     def score(self, ballot: Ballot) -> float:
         """1 with an answer, 0 without."""

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import ClassVar
 
 from evaluation.election.ballots import Ballot
-from evaluation.election.election import NeedMore, tally
+from evaluation.election.election import MOST_CANDIDATES, NeedMore, tally
 from evidence.config_checks import require_least, require_share
 
 
@@ -39,7 +39,8 @@ class OpenO3:
     stop_decided: bool = False
 
     def __post_init__(self) -> None:
-        require_least(self, 1, "candidates", "most_crops")
+        require_least(self, 1, "candidates", most=MOST_CANDIDATES)
+        require_least(self, 1, "most_crops")
         require_share(self, "relevant", "partly", "irrelevant", "without_thought")
 
     def score(self, ballot: Ballot) -> float:

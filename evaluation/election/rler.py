@@ -29,6 +29,7 @@ from evidence.types import FrameInfo, Sample
 from referee.terms.rler import anti_repetition, frame_sensitive, think_transparency
 from referee.terms.view import GroupView
 
+MOST_CANDIDATES = 128  # each is compared with all others, after every candidate that arrives
 NO_SAMPLE = Sample(id="", source="", task="", question="", answer="")  # the terms used here do not read it
 
 
@@ -63,7 +64,7 @@ class Rler:
 
     def __post_init__(self) -> None:
         require_least(self, 1, "stop_least", "ngram")
-        require_least(self, 1, "candidates")
+        require_least(self, 1, "candidates", most=MOST_CANDIDATES)
         require_least(self, 0, "think_low")
         require_least(self, self.think_low + 1, "think_high")
         require_least(self, 3, "outlier_group")

@@ -21,7 +21,7 @@ from typing import ClassVar
 
 from evaluation.election.ballots import Ballot
 from evaluation.election.candidates import Candidate
-from evaluation.election.election import NeedMore
+from evaluation.election.election import MOST_CANDIDATES, NeedMore
 from evidence.config_checks import require, require_least
 from evidence.errors import BadInput
 
@@ -30,7 +30,7 @@ MOST_POWER = 32  # candidates ** power stays far below the largest float; at thi
 
 @dataclass(frozen=True)
 class SelfCertainty:
-    """candidates: how many are drawn (8, our choice). At most 1,000.
+    """candidates: how many are drawn (8, our choice).
     power: of the votes by rank (.5, the released code's default). 0 is the majority; the larger, the more the most
         certain candidate decides alone.
     """
@@ -42,7 +42,7 @@ class SelfCertainty:
     power: float = 0.5
 
     def __post_init__(self) -> None:
-        require_least(self, 1, "candidates", most=1000)
+        require_least(self, 1, "candidates", most=MOST_CANDIDATES)
         require(0 <= self.power <= MOST_POWER, "power", self.power, f"between 0 and {MOST_POWER}")
 
     def score(self, ballot: Ballot) -> float:

@@ -196,6 +196,7 @@ def test_the_decision_before_the_stop():
     ("key", "value"),
     [
         ("candidates", 0),
+        ("candidates", 129),
         ("stop_least", 0),
         ("ngram", 0),
         ("think_low", -1),

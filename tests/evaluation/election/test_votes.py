@@ -173,6 +173,7 @@ def test_frames_must_not_decrease():
     ("method", "key", "value"),
     [
         (Majority, "candidates", 0),
+        (Majority, "candidates", 1001),
         (OpenO3, "candidates", 0),
         (OpenO3, "most_crops", 0),
         (OpenO3, "partly", 1.5),

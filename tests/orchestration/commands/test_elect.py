@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from evaluation.election import METHODS
 from orchestration import cli
 
+ROOT = Path(__file__).parents[3]
 LINE = {"id": "q1", "text": "<think>I look</think><keyframes>[3, 5]</keyframes><answer>B</answer>", "frames": 16}
 FULL = LINE | {"confidence": 0.8, "crop_scores": [2, 1], "logprobs": [-0.1, -0.2]}
 
@@ -50,6 +53,24 @@ def test_every_method(file, capsys, method):
     assert elect(file(FULL, FULL, FULL), method, "--json") == 0
     (line,) = printed(capsys)
     assert (line["answer"], line["used"], line["margin"]) == ("B", 3, 1.0)
+
+
+def test_the_example_of_the_documentation(tmp_path, capsys):
+    page = (ROOT / "docs/election.md").read_text()
+    example, result = (page.split(f"```{kind}\n")[1].split("```")[0] for kind in ("jsonl", "json"))
+    path = tmp_path / "example.jsonl"
+    path.write_text(example)
+    assert elect(path, "rler", "--json") == 0
+    assert printed(capsys) == [json.loads(result)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_constant_is_documented(name):
+    section = (ROOT / "docs/election.md").read_text().split(f"\n## `{name}`\n")[1].split("\n## ")[0]
+    keys = {
+        key for row in section.split("\n") if row.startswith("| `") for key in re.findall("`(\\w+)`", row.split("|")[1])
+    }
+    assert keys == {field.name for field in fields(METHODS[name])}
 
 
 def test_constants_are_keys(file, capsys):
