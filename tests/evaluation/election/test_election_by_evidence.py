@@ -104,6 +104,13 @@ def test_outliers_have_no_vote_and_do_not_count_against_the_others():
     assert weights(*voters, method=replace(RLER, outlier_group=5))[3] > 0
 
 
+def test_three_supporters_may_have_an_outlier():
+    # J = 1/2, 1/2 and 0
+    voters = [candidate("B", [1]), candidate("B", [1]), candidate("B", [9])]
+    assert weights(*voters)[2] == 0
+    assert weights(*voters, method=replace(RLER, outlier_group=4))[2] > 0
+
+
 def test_two_supporters_have_no_outlier():
     assert min(weights(candidate("B", [1]), candidate("B", [9]))) > 0
 
