@@ -189,7 +189,9 @@ class Faults:
             return False
         if self._current.signal == "CORRUPT":  # it is refused, and sound weights are loaded
             return now.refused > before.refused and self.steps > DAMAGE_STEPS
-        if self._current.signal in (*DAMAGE, "PAUSE", "TERM"):
+        if self._current.signal == "PAUSE":
+            return time.time() - before.at > PAUSE_S
+        if self._current.signal in DAMAGE:
             return self.steps > DAMAGE_STEPS
         if "weights" in self._current.targets:  # Ray starts it again, so that the run may not notice its death
             return self.steps > 1
