@@ -20,7 +20,8 @@ class Limits:
     stall_s: no group of the run ends.
     heartbeat_s: an engine or a referee that runs, or the weights actor, answers no ping. Not counted while it starts or
     loads weights, which have limits of their own.
-    restarts_per_hour: restarts of one engine or referee, or of the weights actor, in any hour.
+    restarts_per_hour: restarts of one engine or referee, of the weights actor or of the learner, in any hour; and
+    losses of the learner in a row without another checkpoint between them.
     """
 
     start_s: float = 900.0

@@ -64,9 +64,9 @@ class AppendedLines:
             self._waiting_bytes -= len(self._waiting.popleft())
             self.dropped += 1
 
-    def sync(self) -> None:
-        """Wait until what was written is on disk, so that it survives a power failure."""
-        self._try(lambda: os.fsync(self._file.fileno()))
+    def sync(self) -> bool:
+        """Wait until what was written is on disk, so that it survives a power failure. Returns whether it is."""
+        return self._try(lambda: os.fsync(self._file.fileno())) and not self._waiting
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Rewrite the file with the lines whose objects are `wanted`. Raises OSError, also for want of room; the file
@@ -91,9 +91,9 @@ class AppendedLines:
                 log.warning("%s: %d lines could not be written and are lost", self.path, len(self._waiting))
             self._try(self._file.close)
 
-    def _try(self, action: Callable[[], object]) -> None:
-        """Run `action`. Counts a failure for want of room and warns of the first in a row, and of the end of the row.
-        Raises any other OSError, naming the file."""
+    def _try(self, action: Callable[[], object]) -> bool:
+        """Run `action`. Returns False after a failure for want of room, which is counted; warns of the first in a row,
+        and of the end of the row. Raises any other OSError, naming the file."""
         try:
             with naming(self.path):
                 action()
@@ -105,10 +105,12 @@ class AppendedLines:
                 reason = error.strerror
                 log.warning("%s: cannot be written (%s); its lines wait in memory for room", self.path, reason)
             self._failing = True
+            return False
         else:
             if self._failing and not self._waiting:
                 self._failing = False
                 log.warning("%s: can be written again; lines lost meanwhile: %d", self.path, self.dropped)
+            return True
 
     def _open(self) -> FileIO:
         file = FileIO(self.path, "ab")

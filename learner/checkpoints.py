@@ -6,6 +6,7 @@ checkpoint. Reading a record needs neither torch nor deepspeed.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +16,8 @@ from typing import Any
 from evidence.config_checks import require_above_zero, require_least
 from evidence.errors import BadInput
 from evidence.files import write_text
+
+log = logging.getLogger(__name__)
 
 # Values of `resume` besides the step of a checkpoint.
 NO, AUTO = "no", "auto"
@@ -146,6 +149,23 @@ def remove_checkpoint(record: Path) -> None:
             part.unlink(missing_ok=True)
 
 
+def try_to_remove(record: Path) -> None:
+    """Remove a checkpoint. A file that cannot be removed, as while another machine reads it over NFS, is left to
+    `remove_unfinished` and costs a warning."""
+    try:
+        remove_checkpoint(record)
+    except OSError as error:
+        log.warning("%s: cannot be removed (%s)", error.filename or record, error.strerror)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what is left of checkpoints whose writing or removal was cut short. Nothing may be writing there."""
+    whole = {record.stem for record in checkpoints(folder)}
+    for name in {path.name.partition(".")[0] for path in folder.glob("step-*")} - whole:
+        if name.removeprefix("step-").isdigit():
+            try_to_remove(folder / f"{name}.json")
+
+
 def prune_checkpoints(folder: Path, config: CheckpointConfig) -> None:
     """Remove the checkpoints that `config` does not keep."""
     kept_span = -1
@@ -154,7 +174,7 @@ def prune_checkpoints(folder: Path, config: CheckpointConfig) -> None:
         if span > kept_span:
             kept_span = span
         else:
-            remove_checkpoint(record)
+            try_to_remove(record)
 
 
 def universal(record: Path) -> Path:

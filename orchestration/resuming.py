@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from evidence.errors import BadInput
-from learner.checkpoints import AUTO, NO, Record, checkpoints, record_of, remove_checkpoint, require_whole, step_of
+from learner.checkpoints import (
+    AUTO,
+    NO,
+    Record,
+    checkpoints,
+    record_of,
+    remove_unfinished,
+    require_whole,
+    step_of,
+    try_to_remove,
+)
 from orchestration.config import load_config
 from orchestration.loop.run_state import RunState
 from orchestration.reporting.summary import SUMMARY
@@ -59,15 +69,27 @@ class Start:
         require_same_data(self.state.data, digests)
 
     def finished(self, config: TrainConfig) -> bool:
-        """Whether nothing is left to do."""
-        return self.state is not None and self.state.step == config.steps and (self.run_dir / SUMMARY).exists()
+        """Whether nothing is left to do. Raises BadInput for a run that has finished with fewer or more steps and left
+        no checkpoint: to start it again from the beginning would destroy its results."""
+        if not self.again or not (self.run_dir / SUMMARY).exists():
+            return False
+        if self.state is not None:
+            return self.state.step == config.steps
+        steps = load_config(TrainConfig, self.run_dir / CONFIG).steps
+        if steps != config.steps:
+            raise BadInput(
+                f"steps = {config.steps}: the run in {self.run_dir} has finished its {steps} steps and left no "
+                "checkpoint to go on from; name another run_dir"
+            )
+        return True
 
 
 def find_checkpoint(run_dir: Path, resume: str) -> Path | None:
     """The record of the checkpoint to go on from, None to start afresh.
 
     auto: the newest whole checkpoint; damaged ones are named on stderr. A step: the checkpoint of that step. Raises
-    BadInput if it does not exist or is damaged, and, for `no`, if the folder holds a run.
+    BadInput if it does not exist or is damaged, if `auto` finds damaged ones only, and, for `no`, if the folder holds a
+    run.
     """
     started = (run_dir / CONFIG).exists()
     if resume == NO:
@@ -87,25 +109,41 @@ def find_checkpoint(run_dir: Path, resume: str) -> Path | None:
     return record
 
 
+def require_unchanged(run_dir: Path, resume: str, record: Path | None) -> None:
+    """Call it once the folder is held. Raises BadInput if `find_checkpoint`, which returned `record`, no longer does:
+    another process has gone on with the run since."""
+    if resume != NO and find_checkpoint(run_dir, resume) != record:
+        raise BadInput(f"run_dir = {run_dir}: another process has saved or removed checkpoints meanwhile; start again")
+
+
 def newest_whole(folder: Path) -> Path | None:
-    """The record of the newest whole checkpoint in `folder`, None if it has none. Damaged ones are named on stderr."""
-    for record in reversed(checkpoints(folder)):
+    """The record of the newest whole checkpoint in `folder`, None if it has no checkpoint. Damaged ones are named on
+    stderr. Raises BadInput if all are damaged, or were written by another version of SER: a run that then started from
+    the beginning would remove them."""
+    records = checkpoints(folder)
+    for record in reversed(records):
         try:
             require_whole(record, Record.read(record))
             return record
         except BadInput as error:
             say(f"{error}; the checkpoint before it is taken")
+    if records:
+        raise BadInput(
+            f"{folder}: none of its {len(records)} checkpoints can be read; restore one, or, to start from the "
+            "beginning, move them away"
+        )
     return None
 
 
 def drop_later(run_dir: Path, step: int) -> None:
-    """Remove the checkpoints after `step`, whose lineage is abandoned by going back to it."""
+    """Remove the checkpoints after `step`, whose lineage is abandoned by going back to it, and unfinished ones."""
     later = [record for record in checkpoints(run_dir / CHECKPOINTS) if step_of(record) > step]
     if later:
         steps = ", ".join(str(step_of(record)) for record in later)
         say(f"{run_dir}: going back to step {step}; the checkpoints of steps {steps} are removed")
     for record in later:
-        remove_checkpoint(record)
+        try_to_remove(record)
+    remove_unfinished(run_dir / CHECKPOINTS)
 
 
 def require_same_config(run_dir: Path, config: Any, may_change: Sequence[str], never: Sequence[str] = ()) -> list[str]:

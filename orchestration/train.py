@@ -29,7 +29,7 @@ from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.metrics import print_summary
 from orchestration.reporting.steps import StepTimes
 from orchestration.reporting.summary import SUMMARY, RunFacts, installed_versions, summary, write_summary
-from orchestration.resuming import CHECKPOINTS, Start, drop_later
+from orchestration.resuming import CHECKPOINTS, Start, drop_later, require_unchanged
 from orchestration.run_directory import claimed, run_directory
 from orchestration.settings import TrainConfig
 from orchestration.supervision.checkpoint_writer import CheckpointWriter
@@ -51,6 +51,7 @@ def main(config: TrainConfig) -> None:
         return
     ray, folder = start_ray(config.cluster.object_store_gib, config.gpus), claimed(run_dir, config, start.again)
     with ray, folder, closing(Journal(run_dir)) as journal:
+        require_unchanged(run_dir, config.resume, start.record)
         asyncio.run(Run(config, run_dir, inputs, start, journal).run())
 
 
@@ -98,7 +99,7 @@ class Run:
                 return await self._train(training), training.ledger
             except ActorLost as error:
                 lineage = await relearn(
-                    error, parts, self.run_dir / CHECKPOINTS, self.journal, self.config.limits.publish_s
+                    error, lineage, parts, self.run_dir / CHECKPOINTS, self.journal, self.config.limits.publish_s
                 )
 
     async def _train(self, training: Training) -> RunFacts:
@@ -110,6 +111,8 @@ class Run:
             try:
                 parts.watch_weights(maker.wake)
                 await training.restore()
+                if admission.step == config.steps:  # the folder of the model may hold another step's
+                    await learner.export(self.run_dir / "model")
                 while admission.step < config.steps:
                     began = time.monotonic()
                     while (batch := admission.take_batch()) is None:
@@ -149,7 +152,10 @@ class Run:
     async def _checkpoint(self, training: Training, saves: CheckpointWriter) -> None:
         """Begin to save a checkpoint of now."""
         step, state = training.admission.step, training.state().plain()
-        self.journal.checkpoint(step)
+        if not self.journal.checkpoint(step):
+            saves.gave_up(step, f"{self.journal.lines.path}, without which it is of no use, cannot be written")
+            return
+        await asyncio.to_thread(training.report.sync)
         await asyncio.to_thread(saves.begin, step, state)
 
     async def _leave_if_asked(self, training: Training, saves: CheckpointWriter) -> None:

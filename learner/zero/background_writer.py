@@ -63,8 +63,8 @@ class BackgroundWriter(TorchCheckpointEngine):
                 sync(path)
                 files[path.name] = path.stat().st_size
             self._outcome = Written(files, time.monotonic() - began)
-        except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a full disk
-            self._outcome = Written(files, error=f"{path}: {error}".splitlines()[0])
+        except Exception as error:  # of any kind: the outcome of the checkpoint before would pass for this one's
+            self._outcome = Written(files, error=f"{path}: {error or type(error).__name__}".splitlines()[0])
 
 
 def copied(state: Any) -> Any:

@@ -42,6 +42,7 @@ from orchestration.resuming import (
     find_checkpoint,
     require_same_config,
     require_same_data,
+    require_unchanged,
 )
 from orchestration.run_directory import CONFIG, claimed, run_directory
 from orchestration.settings import WandbMode
@@ -236,6 +237,7 @@ def main(config: SftConfig) -> None:
     )
     ray, folder = start_ray(config.object_store_gib), claimed(run_dir, config, again=(run_dir / CONFIG).exists())
     with ray, folder:
+        require_unchanged(run_dir, config.resume, record)
         data = [[_absolute(share) for share in stage.data] for stage in config.stages]
         source = actor_class(RowSource).remote(model, rows, data, config.ranks, config.seed)
         rank_config = RankConfig(
@@ -316,6 +318,7 @@ def _train(
             now = {"data": state["data"], "skipped": [skips.total, skips.in_a_row]}
             now |= {"seconds": log.seconds, "wandb_id": log.wandb_id}
             if saves.due(step + 1, step + 1 == config.steps) or interruption.requested:
+                log.sync()
                 saves.begin(step + 1, now)
             if interruption.requested:
                 saves.finish()

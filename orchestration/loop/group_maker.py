@@ -48,7 +48,8 @@ class ReadyGroup:
 
 
 class GroupMaker:
-    """The groups under way and those that are ready. To be used from one event loop."""
+    """The groups under way and those that are ready, which stay so until `release`, also while they are trained. To be
+    used from one event loop."""
 
     def __init__(
         self,
@@ -95,9 +96,8 @@ class GroupMaker:
         try:
             async with asyncio.timeout(limit_s):
                 # First, since they all had their frames at once: a group that is begun might take their room.
-                for group, sample in queue:
-                    if group in ready:
-                        await self._hold(group, sample, ready[group])
+                held = (self._hold(group, sample, ready[group]) for group, sample in queue if group in ready)
+                await asyncio.gather(*held)
         except TimeoutError:
             raise RunFailed(
                 f"the frames of {len(ready)} groups of the checkpoint do not fit the frame store, or could not be "
@@ -147,7 +147,7 @@ class GroupMaker:
             self._tasks.pop(group).result()
 
     def release(self, group: int) -> None:
-        """Forget a ready group that was trained or rejected, and release its frames."""
+        """Forget a ready group, whose step has ended or was skipped, and release its frames."""
         self.ready.pop(group).lease.release()
 
     async def cancel(self) -> None:

@@ -14,58 +14,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evidence.errors import BadInput
 from evidence.lines import AppendedLines, records
 from orchestration.loop.ledger import State
 
 JOURNAL = "ledger.jsonl"
 
 
-@dataclass
-class Reached:
-    """How far a run has come, its abandoned lineages included. version: the highest that its learner can have reached.
-    frontier: the first group that was never begun. lineages: their number."""
-
-    version: int = 0
-    frontier: int = 0
-    lineages: int = 1
-    _first: int = 0  # version of the newest lineage, and the step after which it began
-    _fork: int = 0
-
-    def see(self, line: Mapping[str, Any]) -> None:
-        """Take in the next line of the journal."""
-        if "group" in line:
-            self.frontier = max(self.frontier, line["group"] + 1)
-            if line["state"] == State.TRAINED:
-                self.version = max(self.version, self._first + line["step"] - self._fork)
-        elif "lineage" in line:
-            self._first, self._fork, self.lineages = line["version"], line["step"], line["lineage"] + 1
-            self.version = max(self.version, self._first)
-
-
 class Journal:
     """Appends to the journal of a run. A line is handed to the operating system when `move` returns, so it survives the
-    death of this process, and is on disk, so it survives the machine's, once `checkpoint` returns; unless the disk is
-    full (evidence/lines). reached: how far the run has come, lines that wait for room included."""
+    death of this process, and is on disk, so it survives the machine's, once `checkpoint` returns True.
+
+    reached: how far the run has come, by what was recorded, also while a full disk keeps it from the file.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self.lines = AppendedLines(run_dir / JOURNAL)
-        self.reached = Reached()
-        for line in records(self.lines.path):
-            self.reached.see(line)
+        self.reached = reached(records(self.lines.path))
 
     def move(self, facts: Mapping[str, Any]) -> None:
         """Record a move of a group; see Ledger."""
-        self.reached.see(facts)
         self.lines.write([json.dumps(facts)])
+        self.reached = self.reached.after(facts)
 
-    def checkpoint(self, step: int) -> None:
-        """Record that the state of now is what the checkpoint of `step` will hold."""
+    def checkpoint(self, step: int) -> bool:
+        """Record that the state of now is what the checkpoint of `step` will hold. Returns whether that is on disk:
+        without it, nothing could tell later what the checkpoint holds."""
         self.move({"checkpoint": step})
-        self.lines.sync()
+        return self.lines.sync()
 
     def lineage(self, lineage: int, step: int, version: int) -> None:
         """Record that `lineage` begins from the checkpoint of `step`, whose weights are published as `version`."""
@@ -74,6 +54,39 @@ class Journal:
 
     def close(self) -> None:
         self.lines.close()
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far the run had come that wrote a journal. version: the highest that its learner can have reached. frontier:
+    the first group that was never begun. lineages: their number. first, fork: version and step from which the last
+    lineage began."""
+
+    version: int = 0
+    frontier: int = 0
+    lineages: int = 1
+    first: int = 0
+    fork: int = 0
+
+    def after(self, line: Mapping[str, Any]) -> Reached:
+        """How far it had come after one more line."""
+        if "group" in line:
+            trained = line["state"] == State.TRAINED
+            version = self.first + line["step"] - self.fork if trained else 0
+            frontier = max(self.frontier, line["group"] + 1)
+            return replace(self, version=max(self.version, version), frontier=frontier)
+        if "lineage" in line:
+            first = line["version"]
+            return Reached(max(self.version, first), self.frontier, line["lineage"] + 1, first, line["step"])
+        return self
+
+
+def reached(lines: Iterable[Mapping[str, Any]]) -> Reached:
+    """How far the run had come, its abandoned lineages included. Holds one line at a time."""
+    far = Reached()
+    for line in lines:
+        far = far.after(line)
+    return far
 
 
 @dataclass
@@ -91,13 +104,15 @@ class Fate:
 
 
 def fates(lines: Iterable[Mapping[str, Any]]) -> dict[int, Fate]:
-    """The fate of each group, by group."""
+    """The fate of each group, by group. Raises BadInput where lines were lost."""
     groups: dict[int, Fate] = {}
     checkpoints = {0: -1}  # step -> number of the line at which its checkpoint was taken
     for number, line in enumerate(lines):
         if "checkpoint" in line:
             checkpoints[line["checkpoint"]] = number
         elif "group" not in line:
+            if line["step"] not in checkpoints:
+                raise BadInput(f"the ledger goes back to the checkpoint of step {line['step']}, which it does not hold")
             _void(groups, checkpoints[line["step"]])
             checkpoints = {step: at for step, at in checkpoints.items() if step <= line["step"]}
         else:
@@ -105,6 +120,8 @@ def fates(lines: Iterable[Mapping[str, Any]]) -> dict[int, Fate]:
             if "sample" in line:
                 groups[group] = Fate(line["sample"], line["state"], since=number, added=number)
                 continue
+            if group not in groups:
+                raise BadInput(f"the ledger has no line that adds group {group}: lines of it were lost")
             fate = groups[group]
             fate.state, fate.since = line["state"], number
             fate.reason, fate.lineage, fate.step = line.get("reason"), line.get("lineage"), line.get("step")
@@ -140,10 +157,12 @@ def audit(
     steps = sorted(by_step)
     if steps != list(range(1, len(steps) + 1)):
         problems.append(f"the steps that trained groups are {steps}, not 1 to {len(steps)}")
+    logged = [line["step"] for line in metrics]
+    if not finished and steps and logged == steps[:-1]:  # its last step has not been logged yet
+        del by_step[steps.pop()]
     for step, trained in sorted(by_step.items()):
         if len(trained) != groups_per_step:
             problems.append(f"step {step} trained {len(trained)} groups, not {groups_per_step}: {trained}")
-    logged = [line["step"] for line in metrics]
     if logged != steps:
         problems.append(f"metrics.jsonl has the steps {logged}, the ledger {steps}")
     return problems

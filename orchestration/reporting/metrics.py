@@ -85,6 +85,11 @@ class RunLog:
         self._lines.write([dumps({"step": step, "seconds": round(self.seconds, 3), **metrics})])
         self._wandb.log(step, metrics)
 
+    def sync(self) -> None:
+        """Wait until all files are on disk, so that they survive a power failure."""
+        for lines in self._files:
+            lines.sync()
+
     def close(self) -> None:
         try:
             with ExitStack() as closing:

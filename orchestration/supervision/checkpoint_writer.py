@@ -7,16 +7,23 @@ before it, is removed again, and is counted.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evidence.errors import RunFailed
+from evidence.errors import BadInput, RunFailed
 from evidence.files import WRITE_ERRORS, sync
-from learner.checkpoints import CheckpointConfig, prune_checkpoints, record_of, remove_checkpoint
+from learner.checkpoints import (
+    CheckpointConfig,
+    Record,
+    prune_checkpoints,
+    record_of,
+    remove_checkpoint,
+    require_whole,
+    try_to_remove,
+)
 from learner.zero.background_writer import Written
 from orchestration.supervision.learner_gang import LearnerGang
 
@@ -113,7 +120,9 @@ class CheckpointWriter:
                     raise OSError(None, part.error)
             files = {name: size for part in written for name, size in part.files.items()}
             sync(record.with_suffix(""))
-            self.gang.record(state, files).write(record)
+            made = self.gang.record(state, files)
+            _require_seen(record, made)
+            made.write(record)
         except OSError as error:
             self._give_up(step, record, error)
             return
@@ -128,10 +137,22 @@ class CheckpointWriter:
         error = getattr(error, "cause", error)  # Ray wraps a rank's error in one without a number
         if error.errno is not None and error.errno not in WRITE_ERRORS:
             raise error
+        self.gave_up(step, error.strerror or str(error))
+        try_to_remove(record)
+
+    def gave_up(self, step: int, reason: str) -> None:
+        """Count the checkpoint of `step`, which cannot be written."""
         self.failed += 1
+        self._last = self._clock()
         last = (
             "no checkpoint before it" if self.last_step is None else f"the last checkpoint is of step {self.last_step}"
         )
-        log.warning("%s: cannot be written (%s); training goes on, %s", record, error.strerror, last)
-        with contextlib.suppress(OSError):
-            remove_checkpoint(record)
+        log.warning("%s: cannot be written (%s); training goes on, %s", record_of(self.folder, step), reason, last)
+
+
+def _require_seen(record: Path, made: Record) -> None:
+    """Raises OSError if the ranks wrote to disks of their own, which a run that goes on could not read."""
+    try:
+        require_whole(record, made)
+    except BadInput as error:
+        raise OSError(None, f"{error}; the ranks must write to a disk that this machine sees, too") from None

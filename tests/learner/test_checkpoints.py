@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from learner.checkpoints import (
     prune_checkpoints,
     record_of,
     remove_checkpoint,
+    remove_unfinished,
     require_same_model,
     step_of,
     universal,
@@ -100,3 +102,33 @@ def test_the_newest_checkpoints_are_kept_and_one_of_every_so_many_steps(
 def test_a_rule_that_cannot_hold_is_refused(values: dict[str, int]) -> None:
     with pytest.raises(BadInput):
         CheckpointConfig(**values)
+
+
+def test_what_a_kill_leaves_of_a_checkpoint_is_removed(tmp_path: Path) -> None:
+    RECORD.write(record_of(tmp_path, 3))
+    for name in ("step-000003", "step-000004", "step-000005.universal.part", "step-000004-backup", "notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "shard.pt").touch()
+    (tmp_path / "step-000006.json.4711.part").touch()
+    remove_unfinished(tmp_path)
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == {"step-000003", "step-000003.json", "step-000004-backup", "notes"}
+
+
+def test_shards_that_cannot_be_removed_end_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1, 2, 3):
+        RECORD.write(record_of(tmp_path, step))
+        record_of(tmp_path, step).with_suffix("").mkdir()
+
+    def busy(path: Path) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", busy)
+        prune_checkpoints(tmp_path, CheckpointConfig(keep=1))
+    assert [step_of(record) for record in checkpoints(tmp_path)] == [3]
+    assert len(caplog.messages) == 2
+    remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-000003", "step-000003.json"}

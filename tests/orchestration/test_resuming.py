@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,15 @@ from evidence.errors import BadInput
 from learner.checkpoints import Record, record_of
 from orchestration.config import load_config, to_yaml
 from orchestration.loop.run_state import RunState
-from orchestration.resuming import CHECKPOINTS, DECIDES_PIXELS, MAY_CHANGE, Start, drop_later, require_same_config
+from orchestration.resuming import (
+    CHECKPOINTS,
+    DECIDES_PIXELS,
+    MAY_CHANGE,
+    Start,
+    drop_later,
+    require_same_config,
+    require_unchanged,
+)
 from orchestration.settings import TrainConfig
 
 DATA = {"train.json": "a1"}
@@ -55,6 +62,10 @@ def test_auto_takes_the_newest_checkpoint_that_is_whole(run: Path, capsys: pytes
     shard.unlink()
     assert step_of(Start.found(run, "auto")) == 2
     (run / CHECKPOINTS / "step-000002.json").write_text("{")
+    with pytest.raises(BadInput, match=r"checkpoints: none of its 2 checkpoints can be read; restore one"):
+        Start.found(run, "auto")
+    for record in (run / CHECKPOINTS).glob("*.json"):
+        record.unlink()
     start = Start.found(run, "auto")
     assert (start.again, start.record) == (True, None), "without a checkpoint the run starts afresh"
 
@@ -105,7 +116,28 @@ def test_a_finished_run_has_nothing_left_to_do(run: Path) -> None:
     (run / "summary.json").write_text("{}")
     assert start.finished(config("steps=4"))
     assert not start.finished(config("steps=6"))
-    assert not replace(start, state=None).finished(config("steps=4"))
+
+
+def test_a_finished_run_without_checkpoints_is_not_trained_again(run: Path) -> None:
+    for record in (run / CHECKPOINTS).glob("*.json"):
+        record.unlink()
+    start, steps = Start.found(run, "auto"), config().steps
+    assert not start.finished(config()), "it was killed before its first checkpoint"
+    (run / "summary.json").write_text("{}")
+    assert start.finished(config())
+    with pytest.raises(BadInput, match=rf"has finished its {steps} steps and left no checkpoint to go on from"):
+        start.finished(config(f"steps={steps + 1}"))
+
+
+def test_a_checkpoint_saved_while_the_run_was_starting_is_not_removed(run: Path) -> None:
+    start = Start.found(run, "auto")
+    require_unchanged(run, "auto", start.record)
+    record = record_of(run / CHECKPOINTS, 4)
+    later = record_of(run / CHECKPOINTS, 6)
+    later.write_text(record.read_text())
+    record.with_suffix("").rename(later.with_suffix(""))
+    with pytest.raises(BadInput, match="another process has saved or removed checkpoints meanwhile; start again"):
+        require_unchanged(run, "auto", start.record)
 
 
 @pytest.mark.parametrize("resume", ["yes", "-3", "latest", ""])

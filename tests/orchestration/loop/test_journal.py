@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.loop.journal import Fate, Journal, Reached, audit, fates
+from evidence.errors import BadInput
+from evidence.lines import AppendedLines, records
+from orchestration.loop.journal import JOURNAL, Fate, Journal, Reached, audit, fates, reached
 from orchestration.loop.ledger import IllegalTransition, Ledger
 
 MOVES = ("add", "generate", "score", "ready", "train", "reject", "requeue", "fail", "checkpoint", "restart")
@@ -39,9 +42,7 @@ def test_replayed_any_history_with_restarts_gives_the_states_of_the_ledger(histo
         if move == "restart":
             step = max(at for at in checkpoints if at <= number)
             checkpoints = {at: data for at, data in checkpoints.items() if at <= step}
-            far = Reached()
-            for line in lines:
-                far.see(line)
+            far = reached(lines)
             version = far.version + 1
             lines.append({"lineage": far.lineages, "step": step, "version": version})
             ledger, done = Ledger.restore(json.loads(json.dumps(checkpoints[step])), lines.append), dict(settled[step])
@@ -63,7 +64,7 @@ def test_replayed_any_history_with_restarts_gives_the_states_of_the_ledger(histo
     assert told == done | live(ledger)
 
 
-def test_what_a_run_has_reached_includes_what_was_abandoned_and_what_is_not_on_disk(tmp_path: Path) -> None:
+def test_what_a_run_has_reached_includes_what_was_abandoned(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     ledger = Ledger(journal.move)
     for group in range(6):
@@ -73,16 +74,44 @@ def test_what_a_run_has_reached_includes_what_was_abandoned_and_what_is_not_on_d
         ledger.score(group)
         ledger.ready(group)
         ledger.train(group, step)
-    assert (journal.reached.version, journal.reached.frontier, journal.reached.lineages) == (3, 6, 1)
+    assert reached(records(tmp_path / JOURNAL)) == Reached(version=3, frontier=6, lineages=1)
     journal.lineage(1, 1, 4)
-    assert (journal.reached.version, journal.reached.frontier, journal.reached.lineages) == (4, 6, 2)
+    assert reached(records(tmp_path / JOURNAL)) == Reached(4, 6, 2, first=4, fork=1)
+    journal.move({"group": 1, "state": "trained", "lineage": 1, "step": 2})
+    assert reached(records(tmp_path / JOURNAL)).version == journal.reached.version == 5
     journal.close()
-    again = Journal(tmp_path)
-    assert again.reached == journal.reached
-    again.lines.write = lambda lines: None  # type: ignore[method-assign]  # the disk is full
-    again.move({"group": 1, "state": "trained", "lineage": 1, "step": 2})
-    assert again.reached.version == 5
-    again.close()
+    assert Journal(tmp_path).reached == journal.reached
+
+
+def test_a_full_disk_hides_nothing_of_what_was_reached_and_allows_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path)
+    assert journal.checkpoint(0)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AppendedLines, "_append", full)
+        journal.move({"group": 0, "sample": "s0", "state": "pending"})
+        journal.move({"group": 0, "state": "trained", "lineage": 0, "step": 1})
+        assert (journal.reached.version, journal.reached.frontier) == (1, 1)
+        assert not journal.checkpoint(1)
+    assert journal.checkpoint(2)
+    assert [line.get("checkpoint") for line in records(tmp_path / JOURNAL)] == [0, None, None, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([{"lineage": 1, "step": 4, "version": 9}], "goes back to the checkpoint of step 4, which it does not hold"),
+        ([{"group": 7, "state": "ready"}], "has no line that adds group 7"),
+    ],
+)
+def test_a_ledger_that_lost_lines_says_so(lines: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        fates(lines)
 
 
 def trained(*steps: int) -> dict[int, Fate]:
@@ -97,6 +126,8 @@ def test_a_sound_run_passes_the_audit() -> None:
     rejected = {4: Fate("s4", "rejected", "poison")}
     assert audit(trained(1, 1, 2, 2) | rejected, steps(1, 2), 2, finished=True) == []
     assert audit(trained(1, 1) | {2: Fate("s2", "generating")}, steps(1), 2, finished=False) == []
+    for groups in (trained(1, 1, 2, 2), trained(1, 1, 2)):  # killed while its last step was recorded
+        assert audit(groups, steps(1), 2, finished=False) == []
 
 
 @pytest.mark.parametrize(

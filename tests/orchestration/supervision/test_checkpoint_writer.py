@@ -151,3 +151,25 @@ def test_ranks_that_never_finish_are_not_waited_for_without_end(tmp_path: Path) 
     saves.begin(3, {})
     with pytest.raises(CheckpointFailed, match=r"not written within 0.05 s \(limits.save_s\)"):
         saves.finish()
+
+
+def test_shards_on_disks_of_other_machines_are_no_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ranks = Ranks()
+    saves = writer(ranks, tmp_path)
+    saves.begin(3, {})
+    (ranks.shards / "rank-1.pt").unlink()
+    saves.finish()
+    assert (saves.failed, checkpoints(tmp_path)) == (1, [])
+    assert "rank-1.pt: is missing" in caplog.text
+    assert "must write to a disk that this machine sees, too" in caplog.text
+
+
+def test_a_checkpoint_that_is_given_up_is_counted_and_due_again_after_its_time(tmp_path: Path) -> None:
+    now = [0.0]
+    saves = writer(Ranks(), tmp_path, CheckpointConfig(minutes=10), clock=lambda: now[0])
+    now[0] = 600.0
+    assert saves.due(3, False)
+    saves.gave_up(3, "ledger.jsonl cannot be written")
+    assert (saves.failed, saves.due(4, False)) == (1, False)
+    now[0] = 1200.0
+    assert saves.due(5, False)
