@@ -90,5 +90,6 @@ def _name(process: psutil.Process) -> str:
 def _title(process: psutil.Process) -> str:
     """The title that Ray and vLLM give to a process, without the method that an actor runs."""
     with contextlib.suppress(psutil.Error):
-        return (process.cmdline() or [""])[0].split(".")[0].strip()
+        title = (process.cmdline() or [""])[0].split(".")[0].strip()
+        return title if "::" in title else ""
     return ""

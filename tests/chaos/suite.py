@@ -53,13 +53,13 @@ class Result:
 class Suite:
     """results: of the faults so far. checks: of the runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clips: int = CLIPS) -> None:
         self.folder = folder
         self.results: list[Result] = []
         self.checks: list[Checked] = []
         self.left: list[dict[str, Any]] = []
         self.data = folder / "shapes"
-        make_shapes(self.data, train=CLIPS, val=0, test=4, questions=1, workers=1)
+        make_shapes(self.data, train=clips, val=0, test=4, questions=1, workers=1)
         self._runs = 0
 
     @property

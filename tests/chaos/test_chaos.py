@@ -45,7 +45,7 @@ def test_lost_and_doubled_groups_are_found_along_the_surviving_lineage() -> None
 
 @pytest.mark.slow
 def test_a_run_survives_faults_of_each_kind_and_a_resume(tmp_path: Path) -> None:
-    suite = Suite(tmp_path)
+    suite = Suite(tmp_path, clips=40)
     suite.chain([Start(FAULTS)])
     line, well = last_line(suite)
     assert well, [str(result) for result in suite.results if result.problem] + [c.problems for c in suite.checks]
