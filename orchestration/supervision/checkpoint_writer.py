@@ -136,7 +136,7 @@ class CheckpointWriter:
         self._writing = None
         if error.errno is not None and error.errno not in WRITE_ERRORS:
             raise error
-        self.gave_up(step, error.strerror)
+        self.gave_up(step, error.strerror or str(error))
         try_to_remove(record)
 
     def gave_up(self, step: int, reason: str) -> None:
