@@ -17,10 +17,12 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import services
 
 from evidence.errors import BadInput
 from evidence.files import require_room_for_sockets
@@ -86,7 +88,8 @@ def _local_ray(object_store_gib: float) -> Iterator[None]:
     try:
         with awaiting("Ray"):
             store = int(object_store_gib * 2**30)
-            _init(address="local", object_store_memory=store, include_dashboard=False)
+            with _own_process_groups():
+                _init(address="local", object_store_memory=store, include_dashboard=False)
         yield
     finally:
         ray.shutdown()
@@ -94,6 +97,18 @@ def _local_ray(object_store_gib: float) -> Iterator[None]:
 
 def _init(**options: Any) -> None:
     ray.init(namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, **options)
+
+
+@contextlib.contextmanager
+def _own_process_groups() -> Iterator[None]:
+    """During the block, start Ray's servers in process groups of their own, for which Ray has no option. In the group
+    of the driver they would get what `timeout` and `kill %1` send to it, and end before a checkpoint is saved."""
+    popen = services.ConsolePopen
+    services.ConsolePopen = partial(popen, process_group=0)  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen  # type: ignore[misc]
 
 
 def _require_gpus(gpus: float) -> None:

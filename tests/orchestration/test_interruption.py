@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.interruption import REPEATED_S
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import asyncio, sys, time
@@ -27,8 +29,8 @@ async def train():
             print("ready", flush=True)
             await woken.wait()
             print("asked by", interruption.requested, flush=True)
-            if sys.argv[1] == "slow":
-                await asyncio.to_thread(time.sleep, 60)
+            if sys.argv[1] in ("slow", "repeated"):
+                await asyncio.to_thread(time.sleep, 60 if sys.argv[1] == "slow" else 2)
 
 asyncio.run(train())
 """
@@ -39,6 +41,7 @@ asyncio.run(train())
     [
         ("training", [signal.SIGTERM], 0, "ser: SIGTERM: saving a checkpoint once the step has ended"),
         ("training", [signal.SIGINT], 0, "ser: Ctrl-C: saving a checkpoint once the step has ended"),
+        ("repeated", [signal.SIGTERM, signal.SIGTERM], 0, "ser: SIGTERM: saving a checkpoint"),
         ("slow", [signal.SIGTERM, signal.SIGTERM], 75, "ser: SIGTERM again: ended at once"),
         ("slow", [signal.SIGTERM, signal.SIGINT], 75, "ser: Ctrl-C again: ended at once"),
         ("outside", [signal.SIGTERM], 75, "ser: SIGTERM: ended at once, outside training"),
@@ -53,8 +56,10 @@ def test_signals(where: str, signals: list[signal.Signals], code: int, said: str
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         for number in signals:
+            if where == "slow":
+                time.sleep(1.2 * REPEATED_S)
             process.send_signal(number)
-            if where != "outside":
+            if where != "outside" and number == signals[0]:
                 process.stdout.readline()
         _, errors = process.communicate(timeout=30)
     assert process.returncode == code

@@ -26,7 +26,7 @@ LIMIT_S = 60.0
 # vLLM engine does: a semaphore that only a resource tracker would remove, a socket, and a process that no longer has
 # anything to do with its parents.
 DRIVER = """
-import os, sys
+import os, signal, sys
 import ray
 from evidence.errors import RunFailed
 from orchestration.streams import say
@@ -45,6 +45,7 @@ class Engine:
 
 def main():
     with start_ray(0.1):
+        signal.signal(signal.SIGTERM, lambda *_: None)
         engine = Engine.remote()
         child = ray.get(engine.start.remote())
         print(child, os.environ.get("TMPDIR"), flush=True)
@@ -68,7 +69,8 @@ class Driver:
         env = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "TMPDIR")}
         env |= {"PYTHONPATH": str(ROOT)} | ({"RAY_ADDRESS": address} if address else {})
         pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        self.process = subprocess.Popen([sys.executable, "-c", DRIVER], env=env, cwd=ROOT, text=True, **pipes)
+        command = [sys.executable, "-c", DRIVER]
+        self.process = subprocess.Popen(command, env=env, cwd=ROOT, text=True, process_group=0, **pipes)
 
     def started(self) -> Driver:
         line = self.process.stdout.readline()
@@ -133,6 +135,16 @@ def driver() -> Iterator[Callable[..., Driver]]:
         each.process.wait()
         for stream in (each.process.stdin, each.process.stdout, each.process.stderr):
             stream.close()
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_process_group_of_the_driver_leaves_its_ray_alone(driver: Callable[..., Driver]) -> None:
+    run = driver().started()
+    os.killpg(run.process.pid, signal.SIGTERM)  # as `timeout` and `kill %1` do; the driver would save a checkpoint
+    time.sleep(1.0)
+    for server in ("raylet", "gcs_server"):
+        assert psutil.Process(run.server(server)).status() != psutil.STATUS_ZOMBIE
+    assert run.works()
 
 
 @pytest.mark.slow
