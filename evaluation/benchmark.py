@@ -18,8 +18,9 @@ from evidence.numbers import Interval
 
 PROTOCOLS = ("strict", "official")  # the first is the default
 # Outcomes of a completion.
-READ, UNPARSABLE, GUESSED, JUDGED, UNANSWERED = "read", "unparsable", "guessed", "judged", "unanswered"
-OUTCOMES = (READ, UNPARSABLE, GUESSED, JUDGED, UNANSWERED)
+READ, UNPARSABLE, GUESSED, UNANSWERED = "read", "unparsable", "guessed", "unanswered"
+JUDGED, UNJUDGED = "judged", "unjudged"  # by a language model; without its reply the answer is wrong
+OUTCOMES = (READ, UNPARSABLE, GUESSED, JUDGED, UNJUDGED, UNANSWERED)
 
 Record = dict[str, Any]  # one sample's scores as plain data, as in the report's `samples`
 

@@ -52,7 +52,7 @@ def evaluate(
         raise BadInput(f"no completion belongs to a question{reason}; the questions are called {some}, …")
     official = protocol == "official"
     records = [
-        record(question, benchmark.score(question, recorded[name], official) if name in recorded else _unanswered())
+        record(question, _scored(benchmark, question, recorded.get(name), official))
         for name, question in questions.items()
     ]
     columns, metrics = benchmark.table(records)
@@ -110,8 +110,11 @@ def counts(records: Sequence[Record]) -> dict[str, int]:
     }
 
 
-def _unanswered() -> Scored:
-    return Scored(0.0, None, UNANSWERED)
+def _scored(benchmark: Benchmark, question: Question, completion: Completion | None, official: bool) -> Scored:
+    """A question without a completion is wrong, and counted if an empty completion is."""
+    if completion is not None:
+        return benchmark.score(question, completion, official)
+    return Scored(0.0, None, UNANSWERED, benchmark.score(question, Completion(""), official).counted)
 
 
 def _recorded(rows: Iterable[PlacedRow], questions: Mapping[str, Question], faults: Faults) -> dict[str, Completion]:

@@ -6,6 +6,7 @@ BadInput that names it and what would be right. Pure, apart from reading the fil
 
 from __future__ import annotations
 
+import ast
 import csv
 import gzip
 import json
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 from evaluation.faults import Faults
 from evidence.errors import BadInput
+from rollout.dataset.row import Row
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv")
 GZIP = b"\x1f\x8b"
@@ -103,3 +105,25 @@ def _text(path: Path) -> str:
     if not text.strip():
         raise BadInput(f"{path}: is empty; it needs at least one sample")
     return text
+
+
+def row_of(placed: PlacedRow) -> Row:
+    """Typed access to a row's keys. Raises ValueError for a row that is no object. Media paths are not checked: nothing
+    is opened here."""
+    if not isinstance(placed.values, dict):
+        raise ValueError(f"a row must be an object, not {type(placed.values).__name__}")
+    return Row(placed.values, placed.position, Path("/"))
+
+
+def texts(value: Any, key: str) -> tuple[str, ...]:
+    """A list of texts, which tables write as text that spells one. Raises KeyError or ValueError."""
+    if value is None:
+        raise KeyError(key)
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = None
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"the key '{key}' must be a list of texts, not {value!r:.40}")
+    return tuple(str(item) for item in value)

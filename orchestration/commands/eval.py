@@ -16,7 +16,7 @@ from evaluation.benchmark import Benchmark, ResultBenchmark
 from evaluation.completions import evaluate as evaluate_completions
 from evaluation.faults import Faults
 from evaluation.reading import data_files, rows
-from evaluation.registry import BENCHMARKS, named
+from evaluation.registry import NAMES, named
 from evidence.errors import BadInput
 from evidence.plain import dumps
 
@@ -76,8 +76,8 @@ def _report(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: cannot be read as a report ({error}); give what `ser eval … --json` printed") from None
     if not isinstance(report, dict) or any(key not in report for key in REPORT_KEYS):
         raise BadInput(f"{path}: is no report of `ser eval … --json`; it lacks {', '.join(REPORT_KEYS)} or one of them")
-    if report["benchmark"] not in BENCHMARKS:
-        raise BadInput(f"{path}: benchmark = {report['benchmark']!r:.40}: must be one of {', '.join(BENCHMARKS)}")
+    if report["benchmark"] not in NAMES:
+        raise BadInput(f"{path}: benchmark = {report['benchmark']!r:.40}: must be one of {', '.join(NAMES)}")
     return report
 
 

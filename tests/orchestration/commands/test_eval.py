@@ -136,6 +136,86 @@ def test_compare_pairs_reports_sample_by_sample(tmp_path, capsys):
     assert "better minus base: vstar acc +1.0000 [1.0000, 1.0000] n=8 mode=official" in out
 
 
+def videomme(number: int, **changes) -> dict:
+    return {
+        "videoID": f"v{number // 3}",
+        "duration": "short",
+        "domain": "Knowledge",
+        "task_type": "Counting Problem",
+        "question_id": f"{number:03}-1",
+        "question": "How many?",
+        "options": ["A. One.", "B. Two.", "C. Three.", "D. Four."],
+        "answer": "C",
+    } | changes
+
+
+@pytest.fixture
+def files(tmp_path) -> tuple[str, ...]:
+    """Data of six questions, completions of four of them, and lines that cannot be used."""
+    data = write(tmp_path, [*map(videomme, range(6)), {"vid": "x"}, videomme(6, answer="Z")], "data.json")
+    lines = [
+        {"id": f"{n:03}-1", "text": text} for n, text in enumerate(("C", "B", "The answer is C", "<answer>C</answer>"))
+    ]
+    lines += [{"id": "000-1", "text": "B"}, {"id": "999-1", "text": "B"}, {"text": "B"}, {"id": "004-1", "text": 3}]
+    completions = tmp_path / "completions.jsonl"
+    completions.write_text("\n".join(map(json.dumps, lines)) + "\n{broken")
+    return "--data", str(data), "--completions", str(completions)
+
+
+def test_completions_are_scored_against_the_annotation(files, capsys):
+    report = json.loads(printed(capsys, "videomme", *files, "--json"))
+    assert (report["protocol"], report["n"], report["acc"]) == ("strict", 6, pytest.approx(2 / 6))
+    counts = {"read": 3, "unparsable": 1, "guessed": 0, "judged": 0, "unjudged": 0, "unanswered": 2, "left_out": 0}
+    assert report["counts"] == counts
+    assert report["by_duration"]["short"]["ci95"]["acc"] == pytest.approx([1 / 3, 1 / 3])
+    assert sum(fault["count"] for fault in report["faults"]) == 7
+    lines = printed(capsys, "videomme", *files, "--protocol", "official").splitlines()
+    assert lines[1].startswith("acc 0.7500 [")
+    assert lines[1].endswith(" protocol=official")
+
+
+def test_a_folder_of_files_is_read_as_a_whole(tmp_path, capsys):
+    folder = tmp_path / "mvbench"
+    folder.mkdir()
+    row = {"video": "a.mp4", "question": "How many?", "candidates": ["3", "4", "2"], "answer": "4"}
+    for task in ("action_count", "object_shuffle"):
+        write(folder, [row], f"{task}.json")
+    completions = tmp_path / "completions.jsonl"
+    completions.write_text('{"id": "action_count/0", "text": "(B)"}')
+    out = printed(capsys, "mvbench", "--data", folder, "--completions", completions)
+    assert "\nmean_of_tasks 0.5000 [" in out
+
+
+def test_tables_are_read_too(tmp_path, capsys):
+    (tmp_path / "WorldSense.tsv").write_text(
+        "index\tvideo\tquestion\tcandidates\tanswer\tdomain\ttask_type\tduration\taudio_class\n"
+        "1\tabc\tWhat?\t\"['A. a drum', 'B. a dog', 'C. rain']\"\tB\tMusic\tAudio Change\t<1min\t\"['Music']\"\n"
+    )
+    completions = tmp_path / "completions.jsonl"
+    completions.write_text('{"id": 1, "text": "a dog"}')
+    options = ("--data", tmp_path / "WorldSense.tsv", "--completions", completions, "--json")
+    assert json.loads(printed(capsys, "worldsense", *options))["acc"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["videomme"], ["--data"]),
+        (["videomme", "--data", "{data}"], ["--completions"]),
+        (["videomme", "--data", "{data}", "--completions", "{data}"], ["no completion belongs to a question"]),
+        (["videomme", "--data", "{completions}", "--completions", "{completions}"], ["holds no question of VideoMME"]),
+        (["videomme", "--data", "{data}", "--completions", "{completions}", "--protocol", "x"], ["--protocol = x"]),
+        (["videomme", "--results", "{data}"], ["--results", "does not apply to videomme"]),
+        (["videomme", "--data", "{folder}", "--completions", "{completions}"], ["holds no .json"]),
+    ],
+)
+def test_bad_input_about_completions(files, tmp_path, capsys, argv, words):
+    (tmp_path / "empty").mkdir()
+    places = {"data": files[1], "completions": files[3], "folder": tmp_path / "empty"}
+    error = refused(capsys, *(text.format(**places) for text in argv))
+    assert all(word in error for word in words), error
+
+
 def test_compare_needs_no_samples_for_its_table(tmp_path, capsys):
     paths = [report(tmp_path, capsys, name, [result(True, "a")]) for name in ("base", "better")]
     for path in paths:
