@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import ray
 
-from evidence.errors import BadInput, RunFailed, UnreadableMedia
+from evidence.errors import RunFailed, UnreadableMedia
 from evidence.types import Group, Prompt, Sample, ScoredGroup, Trajectory
 from learner.settings import PackingConfig
 from orchestration.loop.admission import Admission
@@ -85,14 +85,9 @@ class GroupMaker:
     ) -> None:
         """Go on with the groups of a checkpoint, in the order of its `queue`; those not `ready` are begun again.
 
-        Raises BadInput for a media file that has changed since, and RunFailed if the frames of the ready groups do not
-        fit the store together within `limit_s` seconds.
+        So are those whose frames are not what they were, since the file has changed or another decoder reads it now.
+        Raises RunFailed if the frames of the ready groups do not fit the store together within `limit_s` seconds.
         """
-        for group, _ in queue:
-            if group in ready:
-                self.admission.restore(group, ready[group].group.oldest_version)
-            else:
-                self.admission.admit(group)
         try:
             async with asyncio.timeout(limit_s):
                 # First, since they all had their frames at once: a group that is begun might take their room.
@@ -104,22 +99,30 @@ class GroupMaker:
                 f"decoded, within {limit_s:g} s; raise cluster.frames_gib"
             ) from None
         for group, sample in queue:
-            if group not in ready:
-                self._start(group, sample)
+            if group in self.ready:
+                self.admission.restore(group, ready[group].group.oldest_version)
+                continue
+            if group in ready:
+                self.ledger.requeue(group, "frames changed")
+            self.admission.admit(group)
+            self._start(group, sample)
 
     async def _hold(self, group: int, sample: Sample, scored: ScoredGroup) -> None:
-        """Keep a ready group of a checkpoint, with its frames."""
+        """Keep a ready group of a checkpoint, with its frames, if they are what they were."""
         try:
             lease, _ = await self.pipeline.prepare(sample)
         except UnreadableMedia as error:
             log.warning("group %d: %s", group, error)
-            self._reject(group, "unreadable media")
             return
         if lease.info.key != scored.group.frames.key:
-            lease.release()
-            raise BadInput(
-                f"{sample.media_path}: has changed since the checkpoint, or another decoder reads it; restore the file"
+            # Where a decoder died, the second one may have read a file that the first one reads now.
+            log.warning(
+                "group %d is generated again: %s has changed since the checkpoint, or another decoder reads it",
+                group,
+                sample.media_path,
             )
+            lease.release()
+            return
         now = time.monotonic()
         self.ready[group] = ReadyGroup(replace(scored, group=replace(scored.group, sample=sample)), lease, (now, now))
 

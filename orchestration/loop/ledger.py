@@ -6,7 +6,7 @@ Guarantees (promise 3 of the design), checked by `Ledger.check()`:
 - along the surviving lineage of weights, each group entered one optimizer step or was rejected with a reason.
 
     pending -> generating -> scoring -> ready -> trained(lineage, step)
-       ^------------+-----------+                            requeue(reason), fail(reason)
+       ^------------+-----------+---------+                  requeue(reason), fail(reason)
     pending, generating, scoring, ready -> rejected(reason)
 
 A lineage is a sequence of weights without a restart. Steps count from 1 along the surviving lineage, so a checkpoint of
@@ -44,7 +44,7 @@ LEGAL = {
     State.PENDING: {State.GENERATING, State.REJECTED},
     State.GENERATING: {State.SCORING, State.PENDING, State.REJECTED},
     State.SCORING: {State.READY, State.PENDING, State.REJECTED},
-    State.READY: {State.TRAINED, State.REJECTED},
+    State.READY: {State.TRAINED, State.PENDING, State.REJECTED},
     State.TRAINED: set(),
     State.REJECTED: set(),
 }

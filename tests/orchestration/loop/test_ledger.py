@@ -41,7 +41,7 @@ ALLOWED = {
     State.PENDING: {"generate", "reject"},
     State.GENERATING: {"score", "requeue", "fail", "reject"},
     State.SCORING: {"ready", "requeue", "fail", "reject"},
-    State.READY: {"train", "reject"},
+    State.READY: {"train", "requeue", "fail", "reject"},
     State.TRAINED: set(),
     State.REJECTED: set(),
 }

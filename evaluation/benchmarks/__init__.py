@@ -1,0 +1,1 @@
+"""One module per benchmark; `evaluation.registry` lists them."""

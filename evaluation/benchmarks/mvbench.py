@@ -1,0 +1,61 @@
+"""MVBench: 20 tasks with options in "(A)"; the mean of the tasks is published.
+
+Files: a folder with one JSON list per task, whose name is the task. A question has no id: it is `task/position`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evaluation.benchmark import Benchmark, Completion, Question, Scored, mean_of_groups_table, unparsable
+from evaluation.choices import LETTERS, answer_text, response_text, right_letter, score_letter, stated_letter
+from evaluation.reading import PlacedRow, row_of, texts
+
+INSTRUCTION = "Answer with the letter of the right option in brackets only, such as (A)."
+
+
+def read(placed: PlacedRow) -> Iterator[Question]:
+    row = row_of(placed)
+    options = texts(row.value("candidates"), "candidates")
+    task = row.optional_text("task_type") or placed.file.name.partition(".")[0]
+    yield Question(
+        id=f"{task}/{placed.position}",
+        video=row.text("video"),
+        text=row.text("question"),
+        answer=_right(row.text("answer"), options),
+        options=options,
+        groups={"task": (task,)},
+    )
+
+
+def _right(answer: str, options: tuple[str, ...]) -> str:
+    """The letter of the option whose text the answer is; options may be single letters or numbers themselves."""
+    return LETTERS[options.index(answer)] if answer in options else right_letter(answer, options)
+
+
+def ask(question: Question) -> str:
+    options = (f"({letter}) {option}" for letter, option in zip(LETTERS, question.options))
+    return "\n".join((question.text, *options, INSTRUCTION))
+
+
+def score(question: Question, completion: Completion, official: bool) -> Scored:
+    if not official:
+        answer = answer_text(completion.text)
+        return score_letter(question, None if answer is None else stated_letter(answer, question.options))
+    word = response_text(completion.text).lower().split(" ")[0]
+    if not word.strip("."):
+        return unparsable()
+    right = f"({question.answer.lower()})"
+    return Scored(float(word.replace(".", "") in right or right in word), word)
+
+
+BENCHMARK = Benchmark(
+    name="mvbench",
+    title="MVBench",
+    read=read,
+    ask=ask,
+    score=score,
+    official='the first word, in lower case without full stops, counts if it lies in "(a)", or "(a)" in it',
+    table=mean_of_groups_table("task"),
+    headline=("mean_of_tasks",),
+)

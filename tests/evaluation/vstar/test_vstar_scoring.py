@@ -1,0 +1,125 @@
+"""V-STaR's rules for one sample, each with a value worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from vstar_rows import box, reasons, report, row
+
+NAN = float("nan")
+HALF = [0, 0, 10, 5]  # IoU .5 with the truth
+
+
+def viou(spatial, bboxes=..., **options):
+    """m_vIoU of chain 1 of a single sample."""
+    changes = {} if bboxes is ... else {"bboxes": bboxes}
+    return report(row(answer_spatial=spatial, **changes), **options)["chain1"]["m_viou"]
+
+
+def test_temporal_iou_has_the_hull_as_denominator():
+    overlapping = report(row(answer_temporal=[15, 25]))
+    assert overlapping["chain1"]["m_tiou"] == pytest.approx(5 / 15)
+    assert report(row(answer_temporal=[30, 40]))["chain1"]["m_tiou"] == 0
+
+
+def test_a_reversed_answer_earns_nothing_and_is_counted():
+    scored = report(row(answer_temporal=[20, 10]))
+    assert scored["chain1"]["m_tiou"] == 0
+    assert reasons(scored) == {"answer_temporal is reversed: temporal IoU 0": 1}
+
+
+def test_thresholds_of_recall_are_reached_by_equality():
+    scored = report(row(answer_temporal=[10, 13], answer_temporal_2=[10, 15]))
+    assert scored["chain1"]["r1"] == {"0.3": 1, "0.5": 0, "0.7": 0}
+    assert scored["chain2"]["r1"] == {"0.3": 1, "0.5": 1, "0.7": 0}
+
+
+def test_visual_iou_is_the_mean_over_the_true_seconds():
+    assert viou({"12": HALF, "13": [0, 0, 10, 10]}) == pytest.approx(0.75)
+    assert viou({"12": HALF}) == pytest.approx(0.25)  # a missing second is 0
+    assert viou({"12": HALF, "13": HALF, "99": [0, 0, 10, 10]}) == pytest.approx(0.5)  # another second is ignored
+
+
+def test_the_best_of_several_boxes_counts():
+    assert viou({"12": [[50, 50, 60, 60], HALF], "13": [HALF]}) == pytest.approx(0.5)
+
+
+def test_seconds_are_compared_as_text():
+    assert viou({"12.0": [0, 0, 10, 10], "13": HALF}) == pytest.approx(0.25)
+    none = report(row(answer_spatial={"12.0": [0, 0, 10, 10], "13.0": [0, 0, 10, 10]}))
+    assert none["chain1"]["m_viou"] == 0
+    assert reasons(none) == {"a spatial answer names none of the annotated seconds: scored 0": 1}
+    assert viou({"12.0": [0, 0, 10, 10]}, bboxes=[box(12.0, 0, 0, 10, 10)]) == 1  # as the truth is written
+
+
+def test_a_top_level_list_of_boxes_is_zero():
+    scored = report(row(answer_spatial=[[0, 0, 10, 10], [0, 0, 10, 10]]))
+    assert scored["chain1"]["m_viou"] == 0
+    assert scored["counts"]["unparsable"] == 1
+
+
+@pytest.mark.parametrize("spoilt", [[0, 0, 10], ["0", 0, 10, 10], {"xmin": 0}, "box", [NAN, 0, 10, 10], None, []])
+def test_a_box_that_is_not_four_numbers_is_zero(spoilt):
+    assert viou({"12": spoilt, "13": [0, 0, 10, 10]}) == pytest.approx(0.5)
+
+
+def test_older_files_key_a_box_by_second_and_frame():
+    old = [{"12_360": {"xmin": 0, "ymin": 0, "xmax": 10, "ymax": 10}}]
+    assert viou({"12": HALF}, bboxes=old) == pytest.approx(0.5)
+    assert viou({"12": HALF}, bboxes={"12_360": {"xmin": 0, "ymin": 0, "xmax": 10, "ymax": 10}}) == pytest.approx(0.5)
+
+
+def test_average_precision_is_the_share_of_seconds_at_each_threshold():
+    scored = report(row(answer_spatial={"12": HALF, "13": [0, 0, 10, 10]}))
+    assert scored["chain1"]["ap"] == {"0.1": 1, "0.3": 1, "0.5": 1, "0.7": 0.5, "0.9": 0.5}
+
+
+def test_boxes_are_compared_as_written_unless_converted():
+    # The model saw frames of half the size and wrote the right box in their pixels.
+    halved = row(answer_spatial={"12": [0, 0, 5, 5], "13": [0, 0, 5, 5]}, input_shape=[320, 180])
+    assert report(halved)["chain1"]["m_viou"] == pytest.approx(0.25)
+    assert report(halved, boxes="converted")["chain1"]["m_viou"] == 1
+    unknown = row(answer_spatial={"12": [0, 0, 5, 5]})
+    scored = report(halved, unknown, boxes="converted")
+    assert scored["chain1"]["m_viou"] == pytest.approx(0.5)
+    assert any("input_shape" in reason for reason in reasons(scored))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "right", "failed"),
+    [
+        *(
+            (3, 1, 0),
+            (2, 1, 0),
+            (1, 0, 0),
+            (10, 1, 0),
+            ("10", 1, 0),
+            ("3.", 0, 1),
+            (-1, 0, 1),
+            (-2, 0, 0),
+            (None, 0, 1),
+        ),
+        *((2.0, 1, 0), (2.5, 0, 1), (NAN, 0, 1), (True, 0, 1), (math.inf, 0, 1)),
+    ],
+)
+def test_two_or_more_is_right_and_a_reply_must_be_an_integer(recorded, right, failed):
+    scored = report(row(VQA_score=recorded))
+    assert scored["acc"] == right
+    assert scored["counts"]["judge_failures"] == failed
+    assert scored["judge"] == "recorded"
+
+
+def test_a_judge_is_asked_only_without_a_recorded_score():
+    scored = report(row(), row(VQA_score=...), row(VQA_score=..., answer_vqa="a drum"))
+    assert scored["acc"] == pytest.approx(2 / 3)
+    assert scored["counts"]["judged"] == 2
+    assert scored["judge"] == "recorded and exact"
+
+
+def test_open_o3_reads_an_empty_time_again():
+    empty = row(answer_temporal=[], answer_temporal_pre="<answer>0:10 - 0:20</answer>")
+    assert report(empty)["chain1"]["m_tiou"] == 0
+    assert report(empty, mode="open_o3")["chain1"]["m_tiou"] == 1
+    assert report(row(answer_temporal=None), mode="open_o3")["chain1"]["m_tiou"] == 0
+    assert report(row(answer_temporal=[]), mode="open_o3")["chain1"]["m_tiou"] == 0
