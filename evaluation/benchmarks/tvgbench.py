@@ -19,8 +19,9 @@ from evidence.geometry import tiou
 from evidence.numbers import Interval
 from rollout.dataset.time_r1 import read_tvgbench
 
-RANGE = re.compile(r"(\d+\.?\d*) (?:to|and) (\d+\.?\d*)")
-NUMBER = re.compile(r"\d+\.?\d*")
+# A number begins where no digit precedes it, so that a long run of digits takes linear time.
+NUMBER = re.compile(r"(?<!\d)\d+(?:\.\d*)?")
+RANGE = re.compile(rf"({NUMBER.pattern}) (?:to|and) ({NUMBER.pattern})")
 RECALL_ABOVE = (0.3, 0.5, 0.7)
 
 

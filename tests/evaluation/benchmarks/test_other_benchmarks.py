@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,12 @@ def test_tvgbench_recall_is_strictly_above():
 def test_tvgbench_readings(text, strict, official):
     assert score("tvgbench", TVG, text)[0] == pytest.approx(strict)
     assert score("tvgbench", TVG, text, "official")[0] == pytest.approx(official)
+
+
+def test_tvgbench_reads_long_runs_of_digits_in_time():
+    start = time.process_time()
+    assert score("tvgbench", TVG, "1" * 20_000, "official") == (0, "unparsable")
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(
