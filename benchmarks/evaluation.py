@@ -79,7 +79,7 @@ def measure(samples: int, rounds: int, seed: int) -> dict[str, object]:
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "results.json"
-        path.write_text(json.dumps([sample(number, rng) for number in range(samples)]))
+        path.write_text(json.dumps([sample(number, rng) for number in range(samples)]), encoding="utf-8")
         text = path.read_text(encoding="utf-8")
         rescore(path)  # imports
         loads, scores = [], []
