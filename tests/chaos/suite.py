@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from checks import Checked, check
+from endpoint_moods import MOODS, moody_run
 from faults import Fault
 from matrix import INTERRUPTED, Start, matching, starts
-from moods import MOODS, moody_run
 from runs import Ran, run
 from torn import tear
 
