@@ -119,9 +119,8 @@ def _require_gpus(gpus: float) -> None:
 
 def _end_left_behind() -> None:
     """End what killed runs left whose watcher was killed too."""
-    with awaiting("the end of what killed runs left"):
-        for session, removed in end_left_behind(extensions_folder()):
-            say(f"removed what the killed run of process {session.driver.pid} left: {removed}")
+    for session, removed in end_left_behind(extensions_folder()):
+        say(f"removed what the killed run of process {session.driver.pid} left: {removed}")
 
 
 @contextlib.contextmanager
