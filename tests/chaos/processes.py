@@ -35,7 +35,8 @@ def find(target: str, driver: int) -> list[psutil.Process]:
         matching = [process for process in running if _name(process) == SERVERS[target]]
     elif target in CORES:
         parents = {process.pid for process in running if _title(process) == ACTORS[CORES[target]]}
-        matching = [process for process in running if _title(process) == CORE and process.ppid() in parents]
+        cores = [process for process in running if _title(process) == CORE]
+        matching = [core for core in cores if parents & {parent.pid for parent in core.parents()}]
     else:
         matching = [process for process in running if _title(process) == ACTORS[target]]
     return sorted(matching, key=lambda process: (process.create_time(), process.pid))
