@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
+from vllm_cores import cores_of
 
 ACTORS = {
     "engine": "ray::RolloutActor",
@@ -19,7 +20,6 @@ ACTORS = {
     "decoder": "ray::Decoder",
 }
 CORES = {"engine_core": "engine", "referee_core": "referee"}  # whose child it is
-CORE = "VLLM::EngineCore"
 SERVERS = {"raylet": "raylet", "gcs": "gcs_server"}
 TARGETS = (*ACTORS, *CORES, *SERVERS, "driver")
 SOCKETS = ("ser_*", "ray/session_2*/sockets/*")
@@ -34,9 +34,8 @@ def find(target: str, driver: int) -> list[psutil.Process]:
     if target in SERVERS:
         matching = [process for process in running if _name(process) == SERVERS[target]]
     elif target in CORES:
-        parents = {process.pid for process in running if _title(process) == ACTORS[CORES[target]]}
-        cores = [process for process in running if _title(process) == CORE]
-        matching = [core for core in cores if parents & {parent.pid for parent in core.parents()}]
+        actors = [process for process in running if _title(process) == ACTORS[CORES[target]]]
+        matching = [core for actor in actors for core in cores_of(actor)]
     else:
         matching = [process for process in running if _title(process) == ACTORS[target]]
     return sorted(matching, key=lambda process: (process.create_time(), process.pid))

@@ -18,6 +18,7 @@ import pytest
 import ray
 from ray._private.internal_api import node_stats
 from safetensors.numpy import load_file, save_file
+from vllm_cores import cores_of
 
 from evidence.manifest import Bucket, TensorEntry, pack_bucket
 from orchestration.supervision.weights import IncompleteWeights, UnknownVersion, assemble
@@ -213,8 +214,9 @@ def test_the_store_does_not_grow_over_fifty_versions(engine: Engine, run: Callab
         return node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats.object_store_bytes_used
 
     def engine_memory() -> int:
-        children = psutil.Process().children(recursive=True)
-        return sum(child.memory_full_info().uss for child in children if "VLLM" in child.name())
+        cores = cores_of(psutil.Process())
+        assert cores
+        return sum(core.memory_full_info().uss for core in cores)
 
     for noise in range(3):
         run(engine.update_weights(publish(noise)))

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import ray
 from safetensors.numpy import load_file
+from vllm_cores import cores_of
 
 from evidence.limits import Limits
 from evidence.manifest import pack_bucket
@@ -75,19 +76,6 @@ async def process(actor: Any) -> psutil.Process:
     return psutil.Process(await actor.__ray_call__.remote(lambda _: os.getpid()))
 
 
-async def engine_processes(pool: RolloutPool) -> tuple[psutil.Process, psutil.Process]:
-    """The processes of the engine's actor and of its vLLM core, once both run."""
-    children: list[str] = []
-    for _ in range(120):
-        actor = await process(pool._engines[0].supervised.actor)
-        children = [" ".join([child.name(), *child.cmdline()]) for child in actor.children(recursive=True)]
-        for child, words in zip(actor.children(recursive=True), children):
-            if "VLLM" in words:
-                return actor, child
-        await asyncio.sleep(0.5)
-    raise AssertionError(f"the actor has no vLLM core among its processes: {children}")
-
-
 def test_weights_that_die_with_their_actor_are_published_again(
     parts: Parts, run: Callable[..., Any], video_prompt: tuple[Any, np.ndarray]
 ) -> None:
@@ -121,7 +109,8 @@ def test_an_engine_whose_process_is_stopped_is_replaced_and_leaves_nothing_behin
         if pool.published == 0:
             await parts.publish(1, TIMEOUT_S)
         await generate(parts, video_prompt, pool.published, 4)
-        actor, core = await engine_processes(pool)
+        actor = await process(pool._engines[0].supervised.actor)
+        (core,) = cores_of(actor)
         nonlocal restarts
         restarts = pool.restarts  # on a busy machine, the engine may have missed a heartbeat before
         generation = asyncio.create_task(generate(parts, video_prompt, pool.published, 1500))
