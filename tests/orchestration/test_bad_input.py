@@ -6,18 +6,13 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evidence.digests import model_digest
-from evidence.errors import BadInput
 from learner.checkpoints import Record
-from orchestration import cli, run_directory
-from orchestration.config import load_config
-from orchestration.run_directory import claimed
-from orchestration.settings import TrainConfig
+from orchestration import cli
 from rollout.dataset.shapes import make_shapes
 
 ROOT = Path(__file__).parents[2]
@@ -151,43 +146,6 @@ def test_a_token_budget_below_one_prompt_and_completion_is_refused(train: Refuse
     assert str(least) in train(f"learner.packing.token_budget={least - 1}")
     enough = f"learner.packing.token_budget={least}"
     assert "frames.cache_dir = /dev/null/none" in train(enough, "frames.cache_dir=/dev/null/none")  # a later check
-
-
-def test_of_two_runs_started_at_once_one_gets_the_folder(tmp_path: Path) -> None:
-    config = load_config(TrainConfig, ROOT / "configs/experiment/quickstart.yaml", [f"run_dir={tmp_path}/run"])
-    other = replace(config, seed=1)
-    with claimed(tmp_path / "run", config, again=False):
-        for again in (False, True):
-            with (
-                pytest.raises(BadInput, match=rf"^run_dir = {tmp_path}/run: another process is running in it"),
-                claimed(tmp_path / "run", other, again),
-            ):
-                pass
-    with (
-        pytest.raises(BadInput, match=rf"^run_dir = {tmp_path}/run: already holds a run"),
-        claimed(tmp_path / "run", other, again=False),
-    ):
-        pass
-    assert load_config(TrainConfig, tmp_path / "run/config.yaml") == config
-    with claimed(tmp_path / "run", other, again=True):
-        assert load_config(TrainConfig, tmp_path / "run/config.yaml") == other
-
-
-def test_a_run_killed_while_it_claims_its_folder_does_not_hold_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = load_config(TrainConfig, ROOT / "configs/experiment/quickstart.yaml", [f"run_dir={tmp_path}/run"])
-
-    def killed(*args: object) -> str:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_directory, "to_yaml", killed)
-        with pytest.raises(KeyboardInterrupt), claimed(tmp_path / "run", config, again=False):
-            pass
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
-    with claimed(tmp_path / "run", config, again=False):
-        pass
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The loss of the learner within a run, in the real loop with the fakes of test_rejections."""
+"""The loss of the learner within a run, in the real loop with fakes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_rejections import FakeLease, started
+from fake_runs import FakeLease, started
 from test_run_state import scored
 
 from evidence.errors import RunFailed
