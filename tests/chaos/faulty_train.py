@@ -1,7 +1,7 @@
 """`ser train` with faults: python tests/chaos/faulty_train.py PLAN.json train CONFIG KEY=VALUE...
 
 Runs orchestration.cli.main in this process, the driver, after wrapping the functions that mark the phases of training,
-so that the product needs no hooks. To be run from the root of the repository, with PYTHONPATH=. (see faults.py).
+so that the product needs no hooks. To be run from the root of the repository, with PYTHONPATH=.:tests (see faults.py).
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def run(
     mark, began = uuid.uuid4().hex, time.monotonic()
     env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     temporary = Path(tempfile.mkdtemp(prefix="c-"))  # short, for the sockets in it
-    env |= {MARK: mark, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+    env |= {MARK: mark, "PYTHONPATH": f"{ROOT}:{ROOT}/tests", "TMPDIR": str(temporary)}
     command = [sys.executable, str(Path(__file__).with_name("faulty_train.py")), str(plan), "train"]
     command += [str(ROOT / "configs/experiment/quickstart.yaml"), f"run_dir={folder / 'run'}", "resume=auto"]
     # Through pipes: a full disk must not take its messages.
