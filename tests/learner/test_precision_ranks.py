@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from saving import save
 from shown import micro_batch, plain_gradients, plain_policy
 from test_ranks import (
     gradients_of,
@@ -23,6 +24,7 @@ from test_ranks import (
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from learner.algorithm import AlgorithmConfig
+from learner.checkpoints import record_of
 from learner.model.patches import Patcher
 from learner.settings import LossConfig, PolicyConfig, RankConfig, ZeroConfig
 from orchestration.supervision.learner_gang import LearnerGang
@@ -110,11 +112,11 @@ def test_a_skipped_step_leaves_offloaded_master_weights_unchanged(
     gang = start(tiny_model, 2, ZeroConfig(precision="bfloat16", offload_optimizer="cpu", offload_parameters="cpu"))
     parts = step_parts(encoder, 2)
     gang.train_step(parts, LEARNING_RATE)
-    gang.save(tmp_path, 1, {})
+    save(gang, tmp_path, 1)
     assert gang.train_step(with_bad(parts, advantages=np.nan), LEARNING_RATE)["skipped"]
     assert not gang.train_step(parts, LEARNING_RATE)["skipped"]
     after = weights_of(ray_cluster, gang)
-    gang.resume(tmp_path)
+    gang.load(record_of(tmp_path, 1))
     before = weights_of(ray_cluster, gang)
     gang.train_step(parts, LEARNING_RATE)
     for name, array in weights_of(ray_cluster, gang).items():

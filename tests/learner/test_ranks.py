@@ -12,12 +12,14 @@ import pytest
 import ray
 import torch
 from deepspeed.utils import safe_get_full_optimizer_state
+from saving import save
 from transformers import AutoModelForImageTextToText
 
 from evidence.manifest import unpack_bucket
 from evidence.types import Prompt
 from learner.aggregation import token_weights
 from learner.algorithm import AlgorithmConfig
+from learner.checkpoints import record_of
 from learner.model.patches import Patcher
 from learner.model.policy import Policy, Rows
 from learner.model.vision import Pixels
@@ -144,7 +146,7 @@ def test_a_step_is_the_same_on_one_rank_two_ranks_and_in_plain_torch(
     ray_cluster: Any, gangs: dict[int, LearnerGang], tiny_model: Path, encoder: Any, tmp_path: Path
 ) -> None:
     for world, gang in gangs.items():
-        gang.save(tmp_path / str(world), 0, {"at": "start"})
+        save(gang, tmp_path / str(world), 0)
     metrics = {w: g.train_step(step_parts(encoder, w), LEARNING_RATE) for w, g in gangs.items()}
     assert metrics[1]["loss"] == pytest.approx(metrics[2]["loss"], rel=1e-4)
     assert metrics[1]["grad_norm"] == pytest.approx(metrics[2]["grad_norm"], rel=1e-3)
@@ -164,8 +166,7 @@ def test_a_step_is_the_same_on_one_rank_two_ranks_and_in_plain_torch(
     for name, array in weights_of(ray_cluster, gangs[2], frozen=True).items():
         np.testing.assert_array_equal(reloaded[name].detach().numpy(), array)
 
-    state = gangs[2].resume(tmp_path / "2")
-    assert state == {"step": 0, "at": "start"}
+    gangs[2].load(record_of(tmp_path / "2", 0))
     gangs[2].train_step(step_parts(encoder, 2), LEARNING_RATE)
     for name, array in weights_of(ray_cluster, gangs[2]).items():
         np.testing.assert_array_equal(array, two[name], err_msg=f"{name}: the step differs after a resume")
@@ -193,7 +194,7 @@ def test_a_non_finite_step_on_one_rank_changes_nothing_on_all_ranks(
 ) -> None:
     gang, parts = gangs[world], step_parts(encoder, world)
     gang.train_step(parts, LEARNING_RATE)
-    gang.save(tmp_path, 1, {})
+    save(gang, tmp_path, 1)
     before = weights_of(ray_cluster, gang)
     assert gang.train_step(with_bad(parts, **bad), LEARNING_RATE)["skipped"]
     for name, array in weights_of(ray_cluster, gang).items():
@@ -201,7 +202,7 @@ def test_a_non_finite_step_on_one_rank_changes_nothing_on_all_ranks(
     # The next step shows that master weights, moments and Adam's step count are unchanged, too.
     assert not gang.train_step(parts, LEARNING_RATE)["skipped"]
     after = weights_of(ray_cluster, gang)
-    gang.resume(tmp_path)
+    gang.load(record_of(tmp_path, 1))
     gang.train_step(parts, LEARNING_RATE)
     for name, array in weights_of(ray_cluster, gang).items():
         np.testing.assert_array_equal(array, after[name], err_msg=name)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from nodes import another_node
 from ray.util import placement_group_table
+from saving import save
 
 from evidence.errors import RunFailed
 from evidence.limits import Limits
@@ -39,7 +40,7 @@ def test_ranks_on_two_nodes_form_one_gang(two_nodes: None, tiny_model: Path, enc
     (group,) = (group for key, group in placement_groups().items() if key not in others)
     assert (group["state"], group["strategy"]) == ("CREATED", "PACK")
     assert len(set(group["bundles_to_node_id"].values())) == 2
-    gang.save(tmp_path, 1, {})  # a collective
+    save(gang, tmp_path, 1)  # a collective
     with pytest.raises(RunFailed) as refused:
         LearnerGang(RankConfig(str(tiny_model), encoder.banned_ids, limits=Limits(start_s=2)), 1, gpus=1)
     message = "the learner's ranks could not be placed within 2 s: they need 1 times 1 GPUs"
