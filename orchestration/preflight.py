@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 # Clips that are evaluated unless eval.samples says otherwise: the 95% interval of an accuracy of .7 is then +-.04, and
 # each of a run's four passes over them takes the quickstart as long as nine steps.
 MOST_HELDOUT = 512
+# The logit biases of a request that vLLM 0.32 takes with its V2 model runner, which runs on GPUs.
+MOST_BIASED = 1024
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     samples = [*train.items, *heldout]
     budget = "cluster.frames_gib", config.cluster.frames_gib
     require_frames_fit(config.contract, samples, config.pacing.groups_per_step, *budget)
+    if config.cluster.gpus_per_engine and len(encoder.banned_ids) > MOST_BIASED:
+        raise BadInput(
+            f"{config.model.policy}: {len(encoder.banned_ids)} tokens may not be sampled, and vLLM takes at most "
+            f"{MOST_BIASED} on a GPU; remove unused control tokens from its tokenizer"
+        )
     if config.sampling.top_k and not returns_kept_sets():
         raise BadInput(
             f"sampling.top_k = {config.sampling.top_k}: must be 0: the installed vLLM cannot return the tokens left to "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -187,7 +188,7 @@ class ClusterConfig:
 
     object_store_gib: Ray's shared memory, which must hold the frames and two weight versions.
     frames_gib: budget for decoded frames; requests that do not fit wait.
-    gpus_per_engine, gpus_per_rank: 0 on a machine without GPUs; a fraction lets engines share a GPU.
+    gpus_per_engine, gpus_per_rank: 0 runs them on the CPU. A rank takes a whole GPU; a fraction lets engines share one.
     gpu_memory_utilization: share of the memory of each of its GPUs that an engine takes, KV cache included; the shares
     of engines on the same GPU must sum to less than 1.
     tensor_parallel: number of GPUs over which an engine's model is split.
@@ -207,8 +208,10 @@ class ClusterConfig:
         require_least(self, 1, "rollout_engines")
         require_above_zero(self, "object_store_gib", "frames_gib", "kv_cache_gib")
         require_least(self, 0, "gpus_per_engine", "gpus_per_rank")
-        share = self.gpu_memory_utilization
+        require(self.gpus_per_rank in (0, 1), "gpus_per_rank", self.gpus_per_rank, "0 or 1: a rank uses one whole GPU")
+        share, gpus = self.gpu_memory_utilization, self.gpus_per_engine
         require(0 < share < 1, "gpu_memory_utilization", share, "above 0 and below 1")
+        require(gpus < 1 or gpus == int(gpus), "gpus_per_engine", gpus, "a fraction of one GPU, or a whole number")
         require(
             self.tensor_parallel == 1 or 1 < self.tensor_parallel == self.gpus_per_engine,
             "tensor_parallel",
@@ -304,6 +307,7 @@ class TrainConfig:
         RewardGraph(self.reward)
         self._require_overlong()
         self._require_reference()
+        self._require_gpu_memory()
 
     def _require_overlong(self) -> None:
         """Require that a completion of sampling.max_tokens tokens is penalised by a term on overlong completions."""
@@ -332,11 +336,29 @@ class TrainConfig:
             "loss with reward.normalise = each, which normalises each term, and the penalty is not a term",
         )
 
+    def _require_gpu_memory(self) -> None:
+        """Require that the engines that may come to share a GPU ask for no more than all of its memory."""
+        gpus, share = self.cluster.gpus_per_engine, self.cluster.gpu_memory_utilization
+        if 0 < gpus < 1:
+            together = min(self.engines, int(1 / gpus))
+            require(
+                together * share <= 1,
+                "cluster.gpu_memory_utilization",
+                share,
+                f"at most {math.floor(100 / together) / 100:g}: {together} engines share a GPU with "
+                f"cluster.gpus_per_engine = {gpus:g}",
+            )
+
+    @property
+    def engines(self) -> int:
+        """The policy's engines and those of all referees that are model folders."""
+        referees = sum(source.replicas for source in self.model.referee if not source.url)
+        return self.cluster.rollout_engines + referees
+
     @property
     def gpus(self) -> float:
         """GPUs of all engines, including the referees', and of all ranks, including the reference's."""
         cluster = self.cluster
-        engines = cluster.rollout_engines + sum(source.replicas for source in self.model.referee if not source.url)
         reference = self.learner.reference
         ranks = self.learner.ranks + (reference.ranks if reference.kind == "frozen" else 0)
-        return engines * cluster.gpus_per_engine + ranks * cluster.gpus_per_rank
+        return self.engines * cluster.gpus_per_engine + ranks * cluster.gpus_per_rank
