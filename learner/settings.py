@@ -138,7 +138,8 @@ class LossConfig:
 @dataclass
 class RankConfig:
     """Settings of one learner rank. model: folder in Hugging Face format. bucket_mib: most MiB gathered at once, unless
-    one layer is larger. trained: false for ranks that only compute log-probs; they have no optimizer."""
+    one layer is larger. trained: false for ranks that only compute log-probs; they have no optimizer. threads: on the
+    CPU, also of an offloaded optimizer."""
 
     model: str
     banned_ids: tuple[int, ...]

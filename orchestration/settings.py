@@ -150,7 +150,7 @@ class ParityConfig:
 class LearnerConfig:
     """How the policy is trained.
 
-    ranks: number of ZeRO-3 processes.
+    ranks: number of ZeRO-3 processes. threads: of each on the CPU; an offloaded optimizer is as fast as they are.
     schedule: the learning rate; by default a cosine to 0 after the warm-up (as in Open-o3-Video).
     parity: the allowed difference of log-probs between engine and learner at start.
     export_dtype: dtype of the weights written at the end.
@@ -158,6 +158,7 @@ class LearnerConfig:
     """
 
     ranks: int = 2
+    threads: int = 1
     schedule: Schedule = field(default_factory=Schedule)
     parity: ParityConfig = field(default_factory=ParityConfig)
     export_dtype: str = "bfloat16"
@@ -168,7 +169,7 @@ class LearnerConfig:
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
 
     def __post_init__(self) -> None:
-        require_least(self, 1, "ranks", "max_skipped")
+        require_least(self, 1, "ranks", "threads", "max_skipped")
         require_one_of(self, DTYPES, "export_dtype")
         require(
             self.reference.kind != "lora_off" or self.policy.lora is not None,
