@@ -36,6 +36,7 @@ COMMON = [
     "torchvision==0.28.0",
     "transformers==5.19.0",
     "wandb==0.31.0",
+    "xxhash==4.1.0",
 ]
 
 setup(
