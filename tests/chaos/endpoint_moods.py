@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from chaos_runs import Ran, run
 from endpoint import Reply, hanging, serving, steady
-from runs import Ran, run
 
 DEADLINE_S = 3
 STEPS = 3  # in each mood, and in good health after it
