@@ -11,13 +11,15 @@ from evidence.visible import one_line, visible
 ESCAPE, RIGHT_TO_LEFT, ZERO_WIDTH_SPACE = "\x1b", "\u202e", "\u200b"
 
 
-@pytest.mark.parametrize("hidden", [ESCAPE, RIGHT_TO_LEFT, ZERO_WIDTH_SPACE, "\ud800", "\x00", "\r", "\u2028", "\ue000"])
+@pytest.mark.parametrize(
+    "hidden", [ESCAPE, RIGHT_TO_LEFT, ZERO_WIDTH_SPACE, "\ud800", "\x00", "\r", "\u2028", "\ue000"]
+)
 def test_hidden_characters_are_replaced(hidden):
     assert visible(f"a{hidden}b") == "a\ufffdb"
 
 
 def test_text_in_any_script_stays_as_it_is():
-    for text in ("plain", "<b> & \"quoted\"", "แมว 猫 кошка", "👩\u200d👧", "line\nline", "नि\u200dज़"):
+    for text in ("plain", '<b> & "quoted"', "แมว 猫 кошка", "👩\u200d👧", "line\nline", "नि\u200dज़"):
         assert visible(text) == text
 
 
