@@ -22,7 +22,12 @@ SHARED = ("contract", "template", "verification", "referee", "frames", "cluster"
 
 def is_run_config(path: Path) -> bool:
     """Whether a file is a config of `ser train` and not of a judging command. Raises BadInput for an unreadable one."""
-    return bool(unknown_keys(StandaloneConfig, path)) and not unknown_keys(TrainConfig, path)
+    return is_config_of_run(path, StandaloneConfig)
+
+
+def is_config_of_run(path: Path, schema: Any) -> bool:
+    """Whether a file is a config of `ser train` and not one of `schema`. Raises BadInput for an unreadable one."""
+    return bool(unknown_keys(schema, path)) and not unknown_keys(TrainConfig, path)
 
 
 def judging_config(path: Path | None, overrides: list[str]) -> StandaloneConfig:
@@ -38,6 +43,11 @@ def run_for_calibration(path: Path) -> Layer:
     source, shared = _shared(path, run)
     model = {**shared["model"], "referee": _plain(run.model.referee[0])}
     return source, {**shared, "model": model, "data": _plain(run.data.heldout), "seed": run.seed}
+
+
+def shared_sections(path: Path) -> Layer:
+    """What a run's config says about prompts, frames, engines and verdicts. Raises BadInput."""
+    return _shared(path, load_config(TrainConfig, path))
 
 
 def written(config: StandaloneConfig) -> Written:
