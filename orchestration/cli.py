@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_print_config(commands.add_parser("config", help="print a resolved config"))
     _add_score(commands.add_parser("score", help="reward recorded completions, one JSON line each"))
     add_elect(commands.add_parser("elect", help="elect one answer among recorded candidates (docs/election.md)"))
-    add_eval(commands.add_parser("eval", help="score recorded answers to a benchmark (docs/evaluation.md)"))
+    add_eval(commands.add_parser("eval", help="run a benchmark, or score recorded answers (docs/evaluation.md)"))
     _add_export(commands.add_parser("export", help="write a checkpoint as a Hugging Face folder (docs/checkpoints.md)"))
     _add_ledger(commands.add_parser("ledger", help="what became of every prompt of a run (docs/checkpoints.md)"))
     commands.add_parser("doctor", help="list what this machine has and what is missing").set_defaults(run=_doctor)
