@@ -84,7 +84,7 @@ def run(request: Request, options: Options) -> dict[str, Any]:
         raise BadInput(f"--limit {request.limit}: must be 1 or more")
     config = policy_config(request.config, [f"model={request.model}", *request.overrides])
     faults = Faults()
-    exam = _exam(request.benchmark, request.data, request.limit, config.template, faults)
+    exam = exam_for(request.benchmark, request.data, request.limit, config.template, faults)
     require_options(exam, options)
     judge = judge_named(options)
     if exam.shows_end:
@@ -96,7 +96,7 @@ def run(request: Request, options: Options) -> dict[str, Any]:
     folder = require_folder("--out", request.folder)
     with opened(folder, _settings(request, config)) as record:
         left = [ask for ask in exam.asks if ask.id not in record.lines]
-        located = _located(left, request, record)
+        located = locate(left, request, record)
         progress = Progress(request.benchmark, len(located))
         if located:
             ask_all(config, located, record, progress)
@@ -114,7 +114,7 @@ def rescored(name: str, folder: Path, data: Path | None, options: Options) -> di
         raise BadInput(f"--data {path}: is not the annotation that {folder} was drawn for; name that one")
     faults = Faults()
     template = PromptTemplate(**settings["drawn"]["template"])
-    exam = _exam(name, path, settings["limit"], template, faults)
+    exam = exam_for(name, path, settings["limit"], template, faults)
     require_options(exam, options)
     judge = judge_named(options)
     with opened(folder, settings) as record:
@@ -185,7 +185,8 @@ def _with_subtitles(show: Callable[[str, Sequence[float]], Shown], path: Path, t
         raise UnreadableMedia(str(path), f"its subtitles cannot be read ({describe(error)})") from None
 
 
-def _exam(name: str, data: Path, limit: int | None, template: PromptTemplate, faults: Faults) -> Exam:
+def exam_for(name: str, data: Path, limit: int | None, template: PromptTemplate, faults: Faults) -> Exam:
+    """The questions of an annotation. Raises BadInput."""
     written = Written(template.box_space, partial(printed_times, template))
     placed = (row for file in data_files(data) for row in rows(file, faults))
     try:
@@ -194,7 +195,7 @@ def _exam(name: str, data: Path, limit: int | None, template: PromptTemplate, fa
         raise BadInput(f"{data}: {error}") from None
 
 
-def _located(asks: Sequence[Ask], request: Request, record: Record) -> list[Located]:
+def locate(asks: Sequence[Ask], request: Request, record: Record) -> list[Located]:
     """The questions whose videos exist; the others are recorded as missing."""
     folder = request.videos or (request.data if request.data.is_dir() else request.data.parent)
     videos = MediaFolder(folder)

@@ -198,3 +198,13 @@ def test_a_record_takes_no_completions_of_other_settings(asked, shapes, tmp_path
     error = capsys.readouterr().err
     assert "contract.frames = 8, not 4" in error
     assert error.count("\n") == 1
+
+
+def test_a_text_model_of_ones_own_judges_and_its_replies_are_kept(asked, clip, tmp_path, capsys) -> None:
+    data, out = make("tempcompass", tmp_path / "data", clip), tmp_path / "out"
+    assert report(capsys, "tempcompass", *MODEL, "--data", data, "--out", out, *MORE)["counts"]["unjudged"] == 1
+    judge = ["--judge", f"vllm:{ROOT / 'assets/policy'}"]  # any model replies; what it says is another matter
+    judged = report(capsys, "tempcompass", "--rescore", out, *judge)
+    assert (judged["run"]["judge"]["failed"], judged["counts"]["judged"]) == (0, 1)
+    assert judged["judge"] == "policy"
+    assert report(capsys, "tempcompass", "--rescore", out, *judge)["run"]["judge"]["cached"] == 1
