@@ -18,7 +18,9 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from io import FileIO
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,14 +71,18 @@ class AppendedLines:
         return self._try(lambda: os.fsync(self._file.fileno())) and not self._waiting
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Rewrite the file with the lines whose objects are `wanted`. Raises OSError, also for want of room; the file
-        stays as it was then."""
+        """Drop the lines whose objects are not `wanted`. Those at the end are cut off, which needs no room; otherwise
+        the file is rewritten. Raises OSError, also for want of room; the file stays as it was then."""
         self._try(self._append_waiting)
-        with whole_file(self.path) as part, self.path.open("rb") as lines, part.open("wb") as kept:
-            for line in lines:
-                record = _record(line)
-                if record is not None and wanted(record):
-                    kept.write(line)
+        with self.path.open("rb") as lines:
+            begin = sum(len(line) for line in takewhile(partial(_is_wanted, wanted), lines))
+            lines.seek(begin)
+            if any(_is_wanted(wanted, line) for line in lines):
+                lines.seek(0)
+                with whole_file(self.path) as part, part.open("wb") as kept:
+                    kept.writelines(line for line in lines if _is_wanted(wanted, line))
+            else:
+                os.truncate(self.path, begin)
         self._waiting = deque(line for line in self._waiting if wanted(json.loads(line)))
         self._waiting_bytes = sum(map(len, self._waiting))
         with naming(self.path):
@@ -178,6 +184,11 @@ def _record(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
+
+
+def _is_wanted(wanted: Callable[[dict[str, Any]], bool], line: bytes) -> bool:
+    record = _record(line)
+    return record is not None and wanted(record)
 
 
 def _whole_length(lines: BinaryIO, size: int) -> int:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from evidence.config_checks import MOST
 from evidence.errors import INTERRUPTED, BadInput, Interrupted, RunFailed
 from learner.settings import DTYPES
+from orchestration.cli_answer import add_answer, add_serve
 from orchestration.cli_data import add_data, add_no_links, at_most
 from orchestration.cli_eval import add_eval
 from orchestration.commands.elect import add_elect
@@ -101,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_calibrate(commands.add_parser("calibrate", help="measure how reliable a referee is (docs/calibration.md)"))
     _add_print_config(commands.add_parser("config", help="print a resolved config"))
     _add_score(commands.add_parser("score", help="reward recorded completions, one JSON line each"))
+    add_answer(commands.add_parser("answer", help="answer a question about a video (docs/answering.md)"))
+    add_serve(commands.add_parser("serve", help="answer questions over HTTP (docs/answering.md)"))
     add_elect(commands.add_parser("elect", help="elect one answer among recorded candidates (docs/election.md)"))
     add_eval(commands.add_parser("eval", help="run a benchmark, or score recorded answers (docs/evaluation.md)"))
     _add_export(commands.add_parser("export", help="write a checkpoint as a Hugging Face folder (docs/checkpoints.md)"))

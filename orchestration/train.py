@@ -49,26 +49,31 @@ def main(config: TrainConfig) -> None:
     if start.finished(config):
         print(f"{run_dir}: has finished its {config.steps} steps; resume it with more steps to go on")
         return
+    interruption = Interruption()
     ray, folder = start_ray(config.cluster.object_store_gib, config.gpus), claimed(run_dir, config, start.again)
-    with ray, folder, closing(Journal(run_dir)) as journal:
+    with interruption.listening(), ray, folder, closing(Journal(run_dir)) as journal:
         require_unchanged(run_dir, config.resume, start.record)
-        asyncio.run(Run(config, run_dir, inputs, start, journal).run())
+        asyncio.run(Run(config, run_dir, inputs, start, journal, interruption).run())
 
 
 class Run:
     """One training run."""
 
-    def __init__(self, config: TrainConfig, run_dir: Path, inputs: TrainInputs, start: Start, journal: Journal):
+    def __init__(
+        self,
+        config: TrainConfig,
+        run_dir: Path,
+        inputs: TrainInputs,
+        start: Start,
+        journal: Journal,
+        interruption: Interruption,
+    ):
         self.config, self.run_dir, self.inputs, self.start, self.journal = config, run_dir, inputs, start, journal
+        self.interruption = interruption
         sampling = config.sampling
         self.draw = Draw(sampling.group_size, sampling.temperature, sampling.max_tokens)
-        self.interruption = Interruption()
 
     async def run(self) -> None:
-        with self.interruption.listening():
-            await self._run()
-
-    async def _run(self) -> None:
         config, inputs, run_dir, start = self.config, self.inputs, self.run_dir, self.start
         print(f"{run_dir}: starting engines and learner (about a minute on a CPU)", flush=True)
         parts = await start_parts(config, inputs.encoder, inputs.images)

@@ -14,6 +14,7 @@ from evidence.supervision import Restarts
 from evidence.types import FrameInfo, Prompt, Sample, Trajectory
 from learner.advantages import Advantages
 from orchestration.config import CONFIGS, load_config
+from orchestration.interruption import Interruption
 from orchestration.loop.admission import Admission
 from orchestration.loop.group_maker import ReadyGroup
 from orchestration.loop.journal import Journal
@@ -185,7 +186,7 @@ def started(
     config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", overrides)
     inputs = TrainInputs(Mixture([[SAMPLE]], [1.0], 0), [], None, 1, {})  # type: ignore[arg-type]
     tmp_path.mkdir(exist_ok=True)
-    run = Run(config, tmp_path, inputs, Start(tmp_path, False), Journal(tmp_path))
+    run = Run(config, tmp_path, inputs, Start(tmp_path, False), Journal(tmp_path), Interruption())
     pool = FakeRolloutPool(varies, fails)
     fakes: Any = pool, FakeReferee(), FakeStore(), None
     pipeline = SmallPipeline(*fakes, PromptTemplate(), RewardGraph(config.reward))

@@ -235,8 +235,9 @@ def main(config: SftConfig) -> None:
         frames=frames,
         frames_bytes=int(config.frames_gib * 2**30),
     )
+    interruption = Interruption()
     ray, folder = start_ray(config.object_store_gib), claimed(run_dir, config, again=(run_dir / CONFIG).exists())
-    with ray, folder:
+    with interruption.listening(), ray, folder:
         require_unchanged(run_dir, config.resume, record)
         data = [[_absolute(share) for share in stage.data] for stage in config.stages]
         source = actor_class(RowSource).remote(model, rows, data, config.ranks, config.seed)
@@ -252,7 +253,7 @@ def main(config: SftConfig) -> None:
         if record is not None:
             gang.load(record)
         drop_later(run_dir, state["step"])
-        left_out = _train(config, run_dir, gang, source, {**state, "data": digests})
+        left_out = _train(config, run_dir, gang, source, {**state, "data": digests}, interruption)
         gang.export(Path(config.out).absolute(), config.dtype)
         gang.stop()
     trained = f"{gang.trained_parameters:,} parameters after {config.steps} steps"
@@ -275,7 +276,12 @@ def require_few_left_out(left_out: int, drawn: int, per_step: int) -> None:
 
 
 def _train(
-    config: SftConfig, run_dir: Path, gang: LearnerGang, source: ray.actor.ActorHandle, state: Mapping[str, Any]
+    config: SftConfig,
+    run_dir: Path,
+    gang: LearnerGang,
+    source: ray.actor.ActorHandle,
+    state: Mapping[str, Any],
+    interruption: Interruption,
 ) -> set[str]:
     """Train from the `state` of a checkpoint on. Returns the paths of the clips that were left out."""
     make: Any = source.micro_batches.options(num_returns=config.ranks + 1)
@@ -284,7 +290,6 @@ def _train(
     left_out: set[str] = set()
     left_out_draws = 0
     skips = SkippedSteps(config.max_skipped, *state.get("skipped", ()))
-    interruption = Interruption()
     saves = CheckpointWriter(gang, run_dir / CHECKPOINTS, config.checkpoint, start or None)
 
     def rows_of(step: int) -> list[ray.ObjectRef]:
@@ -292,8 +297,7 @@ def _train(
 
     waiting = deque(rows_of(step) for step in range(start, min(start + AHEAD, config.steps)))
     log = RunLog(run_dir, asdict(config), config.wandb, start, state.get("seconds", 0.0), state.get("wandb_id"))
-    listening = interruption.listening(), interruption.can_save(lambda: None)
-    with log, Progress(config.steps, start) as progress, listening[0], listening[1]:
+    with log, Progress(config.steps, start) as progress, interruption.can_save(lambda: None):
         for step in range(start, config.steps):
             *parts, report_ref = waiting.popleft()
             if step + AHEAD < config.steps:

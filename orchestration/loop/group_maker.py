@@ -26,6 +26,7 @@ from orchestration.loop.pipeline import Draw, Pipeline
 from orchestration.loop.rejections import ZERO_VARIANCE, no_variance
 from orchestration.loop.stall_watch import StallWatch
 from orchestration.reporting.stalls import Stage
+from orchestration.supervision.waiting import first_line
 from referee.reward.asking import answered
 from referee.terms.view import GroupView
 from rollout.frames.store import Lease
@@ -208,7 +209,7 @@ class GroupMaker:
             # A death or a delay can be chance; anything else, such as a prompt mismatch, is a defect and ends the run.
             self.pipeline.store.lost(error)
             self.pipeline.counts["failed generations"] += 1
-            log.warning("group %d: %s", group, error)
+            log.warning("group %d: %s", group, first_line(error))
             if self.ledger.fail(group, type(error).__name__) is State.REJECTED:
                 self.admission.reject(group)
             return

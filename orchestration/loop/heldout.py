@@ -24,6 +24,7 @@ from orchestration.loop.pipeline import Draw, Pipeline
 from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.display import cell
 from orchestration.settings import TrainConfig
+from orchestration.supervision.waiting import first_line
 from referee.reward.asking import ask_verdicts
 from referee.reward.ser import Ser
 
@@ -79,7 +80,7 @@ async def evaluate(pipeline: Pipeline, ser: Ser, samples: Sequence[Sample], draw
             except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, TimeoutError) as error:
                 # An engine that died is restarted; frames that went with their node are decoded again.
                 pipeline.store.lost(error)
-                log.warning("held-out clip %s: %s", sample.id, error)
+                log.warning("held-out clip %s: %s", sample.id, first_line(error))
                 continue
             if not np.isnan(clip.reward):
                 return clip

@@ -13,12 +13,14 @@ import logging
 import os
 import queue
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import wandb
 
+from evidence.errors import BadInput
 from orchestration.settings import WandbMode
 
 # Steps take seconds and wandb milliseconds: it hangs long before so many records wait.
@@ -43,7 +45,8 @@ class WandbLog:
         run_id: str | None = None,
         finish_s: float = FINISH_S,
     ) -> None:
-        """`run_id`: of the run to go on with; None begins another. Raises what `wandb.init` raises."""
+        """`run_id`: of the run to go on with; None begins another. A run that goes on is recorded offline, with a
+        warning, where wandb cannot be reached; another is refused with BadInput."""
         self.failed = 0
         self._finish_s = finish_s
         # Silent and without wandb's collectors: the bar needs the terminal, and a run may have only two cores.
@@ -52,16 +55,18 @@ class WandbLog:
         )
         # wandb advertises its tracing on the terminal if openai is installed, and vLLM depends on openai.
         os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
-        self._run = wandb.init(
-            project="ser",
-            name=run_dir.name,
-            id=run_id,
-            resume="allow" if mode == "online" else None,
-            dir=run_dir,
-            config=config,
-            mode=mode,
-            settings=quiet,
+        begin = partial(
+            wandb.init, project="ser", name=run_dir.name, id=run_id, dir=run_dir, config=config, settings=quiet
         )
+        try:
+            self._run = begin(mode=mode, resume="allow" if mode == "online" else None)
+        except wandb.Error as error:
+            reason = str(error).partition("\n")[0]
+            if run_id is None:
+                raise BadInput(f"wandb = {mode}: {reason}; offline needs no server, disabled no wandb") from None
+            log.warning("wandb: not reached (%s); recorded offline in %s/wandb, for `wandb sync`", reason, run_dir)
+            wandb.teardown()  # its service still has the run that it could not begin
+            self._run = begin(mode="offline")
         self.id = self._run.id
         # wandb's own step can never go back, as the step of a resumed run does.
         self._run.define_metric("*", step_metric="step")

@@ -12,6 +12,7 @@ import getpass
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -96,7 +97,10 @@ def _local_ray(object_store_gib: float) -> Iterator[None]:
 
 
 def _init(**options: Any) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
     ray.init(namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, **options)
+    if callable(handler):  # Ray has put its own in its place
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager

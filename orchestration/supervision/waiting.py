@@ -16,8 +16,9 @@ from evidence.errors import RunFailed
 
 # Added to a timeout that an actor enforces itself, for one that no longer can.
 MARGIN_S = 60.0
-# Seconds in which Ray has noticed the death of an actor on a node that lives.
-DEATH_KNOWN_S = 5.0
+# Seconds in which Ray has noticed the death of an actor: at once on a node that lives, and after five health checks,
+# 3 s apart, with a node that was lost.
+DEATH_KNOWN_S = 30.0
 
 
 class ActorLost(RunFailed):
@@ -64,13 +65,16 @@ def results(refs: Sequence[ray.ObjectRef], actors: Sequence[str], doing: str, se
 
 
 def dead(refs: list[ray.ObjectRef]) -> Iterator[ray.ObjectRef]:
-    """Those of `refs` whose actors have died. The peers of a dead rank can fail in their collective before its death is
-    known, so this waits a little for refs without a value."""
-    failed, _ = ray.wait(refs, num_returns=len(refs), timeout=DEATH_KNOWN_S) if refs else ([], [])
-    for ref in failed:
+    """Those of `refs` whose actors have died, as soon as that is known. The peers of a dead rank can fail in their
+    collective before, so this waits a little for refs without a value."""
+    deadline = time.monotonic() + DEATH_KNOWN_S
+    while refs:
+        ended, refs = ray.wait(refs, timeout=max(0.0, deadline - time.monotonic()))
+        if not ended:
+            return
         try:
-            ray.get(ref)
+            ray.get(ended)
         except ray.exceptions.RayActorError:
-            yield ref
+            yield from ended
         except ray.exceptions.RayTaskError:
             continue

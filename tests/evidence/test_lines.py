@@ -192,6 +192,15 @@ def test_keep_without_room_leaves_the_file_as_it_was(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+def test_keep_needs_no_room_to_cut_off_the_last_lines(path: Path) -> None:
+    lines = AppendedLines(path)
+    lines.write(line(number) for number in range(6))
+    with room(0):
+        lines.keep(lambda record: record["n"] < 3)
+    lines.write([line(9)])
+    assert numbers(path) == [0, 1, 2, 9]
+
+
 def test_keep_holds_one_line_in_memory(path: Path) -> None:
     path.write_text("".join(line(number, 1000) + "\n" for number in range(20_000)))
     lines = AppendedLines(path)

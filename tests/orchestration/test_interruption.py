@@ -65,3 +65,25 @@ def test_signals(where: str, signals: list[signal.Signals], code: int, said: str
     assert process.returncode == code
     assert said in errors
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.slow
+def test_rays_own_handler_does_not_take_over() -> None:
+    program = """
+import time
+from orchestration.interruption import Interruption
+from orchestration.supervision.cluster import start_ray
+
+with Interruption().listening(), start_ray(0.1):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, "SIGTERM: ended at once" in errors) == (75, True)

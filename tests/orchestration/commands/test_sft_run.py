@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from orchestration import cli
 from orchestration.commands import sft as command
+from orchestration.interruption import Interruption
 from orchestration.supervision.waiting import ActorLost, no_answer
 from rollout.dataset.mix import DataShare
 from rollout.dataset.shapes import make_shapes
@@ -50,7 +51,7 @@ def test_the_limit_of_the_row_source_names_every_key_that_sets_it(
     with pytest.raises(
         ActorLost, match=r"1260 s .*\(limits\.start_s, and 3 times frames\.timeout_s for each of a step"
     ):
-        command._train(config, tmp_path, Mock(), source, {"step": 0, "data": {}})
+        command._train(config, tmp_path, Mock(), source, {"step": 0, "data": {}}, Interruption())
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:

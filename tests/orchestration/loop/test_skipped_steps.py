@@ -11,6 +11,7 @@ import ray
 from evidence.errors import RunFailed
 from orchestration.commands.sft import SftConfig, Stage, _train
 from orchestration.commands.sft_rows import RowsReport
+from orchestration.interruption import Interruption
 from orchestration.loop.skipped_steps import SkippedSteps, shortened_list
 from rollout.dataset.mix import DataShare
 
@@ -46,6 +47,6 @@ def test_a_warm_start_names_the_clips_of_a_skipped_step(
     gang = SimpleNamespace(train_step=lambda parts, rate: BAD)
     config = SftConfig(stages=[Stage([DataShare("a")], 9)], ranks=1, max_skipped=2, wandb="disabled")
     with pytest.raises(RunFailed, match=r"^step 2, clips 1.mp4, 2.mp4, 3.mp4, 4.mp4 and 1 more: loss or gradient"):
-        _train(config, tmp_path, gang, source, {"step": 0, "data": {}})
+        _train(config, tmp_path, gang, source, {"step": 0, "data": {}}, Interruption())
     (warning,) = (record.getMessage() for record in caplog.records if "skipped" in record.getMessage())
     assert warning.startswith("step 1, clips 0.mp4, 1.mp4, 2.mp4, 3.mp4 and 2 more: ")

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from evidence.errors import BadInput
 from orchestration.reporting import wandb_log
 from orchestration.reporting.wandb_log import MOST_WAITING, SERVICE, WandbLog
 
@@ -78,6 +79,7 @@ def test_a_folder_that_is_gone_ends_nothing(service: tuple[WandbLog, psutil.Proc
 STOPPED = """
 import sys, psutil
 from pathlib import Path
+from evidence.errors import BadInput
 from orchestration.reporting import wandb_log
 from orchestration.reporting.wandb_log import WandbLog
 log = WandbLog(Path(sys.argv[1]), {}, "offline", finish_s=0.5)
@@ -95,3 +97,22 @@ def test_a_process_whose_wandb_hangs_ends_with_its_own_exit_code(tmp_path: Path)
     ours, *of_wandb = done.stderr.splitlines()
     assert ours == "wandb: did not finish within 0.5 s and is ended; metrics.jsonl holds everything"
     assert all(line.startswith("wandb: ERROR") for line in of_wandb), "and no stack trace"
+
+
+def test_a_server_that_is_not_reached_refuses_a_new_run_and_not_one_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "a" * 40, "WANDB_INIT_TIMEOUT": "2"}
+    for name, value in nobody.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(BadInput, match=r"wandb = online: .*; offline needs no server"):
+        WandbLog(tmp_path / "new", {}, "online")
+    (tmp_path / "old").mkdir()
+    log = WandbLog(tmp_path / "old", {}, "online", run_id="abcd1234")
+    log.log(1, RECORD)
+    log.close()
+    assert (log.id, log.failed) == ("abcd1234", 0)
+    assert warnings(caplog) == ["wandb: not reached "]
+    recorded = [file.stat().st_size for file in tmp_path.glob("old/wandb/offline-run-*-abcd1234/*.wandb")]
+    assert len(recorded) == 1
+    assert recorded[0] > len(RECORD) * 10
