@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add_answer(commands.add_parser("answer", help="answer a question about a video (docs/answering.md)"))
     add_serve(commands.add_parser("serve", help="answer questions over HTTP (docs/answering.md)"))
     add_elect(commands.add_parser("elect", help="elect one answer among recorded candidates (docs/election.md)"))
-    add_eval(commands.add_parser("eval", help="score recorded answers to a benchmark (docs/evaluation.md)"))
+    add_eval(commands.add_parser("eval", help="run a benchmark, or score recorded answers (docs/evaluation.md)"))
     _add_export(commands.add_parser("export", help="write a checkpoint as a Hugging Face folder (docs/checkpoints.md)"))
     _add_ledger(commands.add_parser("ledger", help="what became of every prompt of a run (docs/checkpoints.md)"))
     commands.add_parser("doctor", help="list what this machine has and what is missing").set_defaults(run=_doctor)

@@ -66,14 +66,11 @@ class AnswerConfig(StandalonePolicyConfig):
     referee: ServiceConfig = field(default_factory=ServiceConfig)
     evidence: SerConfig = field(default_factory=SerConfig)
     election: ElectionConfig = field(default_factory=ElectionConfig)
-    temperature: float = 0.0
     file_gib: float = 8.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_above_zero(self, "file_gib")
-        right = 0 <= self.temperature <= MOST_TEMPERATURE
-        require(right, "temperature", self.temperature, f"from 0 (greedy) to {MOST_TEMPERATURE:g}")
 
 
 def load(path: Path | None, overrides: Sequence[str]) -> AnswerConfig:

@@ -29,7 +29,7 @@ from evidence.sampling import SamplingContract, resolved, shown_key_times
 from evidence.types import FrameInfo, Prompt, Sample, Trajectory
 from orchestration.preflight import most_images, note_box_space, require_frames_fit, require_length, require_tiles
 from orchestration.reporting.awaiting import awaiting
-from orchestration.settings import ClusterConfig
+from orchestration.settings import LEAST_TEMPERATURE, ClusterConfig
 from orchestration.supervision.cluster import start_ray
 from orchestration.supervision.engines import EngineSizes, standalone_engine
 from orchestration.supervision.rollout_pool import GenerationTimeout, RolloutPool
@@ -59,13 +59,15 @@ class GenerationFailed(RunFailed):
 class StandalonePolicyConfig:
     """How a policy is run outside training.
 
-    model: a model folder. engine: sizes of its engines. max_tokens: the limit of one completion. cluster: only its keys
-    for engines and frames are used. limits: only those of rollout engines are used. seed: vLLM's own.
+    model: a model folder. engine: sizes of its engines. max_tokens: the limit of one completion. temperature: 0 is
+    greedy. cluster: only its keys for engines and frames are used. limits: only those of rollout engines are used.
+    seed: vLLM's own.
     """
 
     model: str = MISSING
     engine: EngineSizes = field(default_factory=EngineSizes)
     max_tokens: int = 256
+    temperature: float = 0.0
     contract: SamplingContract = field(default_factory=SamplingContract)
     template: PromptTemplate = field(default_factory=PromptTemplate)
     frames: FramesConfig = field(default_factory=FramesConfig)
@@ -76,6 +78,12 @@ class StandalonePolicyConfig:
     def __post_init__(self) -> None:
         require_least(self, 1, "max_tokens")
         require_least(self, 0, "seed", most=MOST_SEED)
+        require(
+            self.temperature == 0 or LEAST_TEMPERATURE <= self.temperature <= 2,
+            "temperature",
+            self.temperature,
+            f"0, which is greedy, or {LEAST_TEMPERATURE} to 2",
+        )
         longest = self.engine.max_model_len
         require(self.max_tokens < longest, "max_tokens", self.max_tokens, f"below engine.max_model_len ({longest})")
 
@@ -127,15 +135,17 @@ class StandalonePolicy:
         prompt: Prompt,
         frames: ray.ObjectRef,
         n: int = 1,
-        temperature: float = 0.0,
+        temperature: float | None = None,
         max_tokens: int | None = None,
         seed: int = 0,
     ) -> tuple[Trajectory, ...]:
         """`n` completions of a prompt: greedy at temperature 0, where `n` must be 1.
 
-        `max_tokens`: config.max_tokens by default. It is lowered to the room that the prompt leaves. Completion i
-        depends on `seed` and i only. Raises GenerationFailed, and RolloutPoolLost if no engine can be restarted.
+        `temperature`, `max_tokens`: those of the config by default. `max_tokens` is lowered to the room that the prompt
+        leaves. Completion i depends on `seed` and i only. Raises GenerationFailed, and RolloutPoolLost if no engine can
+        be restarted.
         """
+        temperature = self.config.temperature if temperature is None else temperature
         room = self.config.engine.max_model_len - len(prompt.token_ids)
         tokens = min(max_tokens or self.config.max_tokens, room)
         for attempt in range(1, ATTEMPTS + 1):

@@ -59,7 +59,7 @@ def test_the_same_elections_with_what_they_need():
 @pytest.mark.parametrize(
     ("override", "part"),
     [
-        ("temperature=3", "temperature = 3.0: must be from 0 (greedy) to 2"),
+        ("temperature=3", "temperature = 3.0: must be 0, which is greedy, or 0.01 to 2"),
         ("election.temperatures=[-1]", "election.temperatures = [-1.0]: must be from 0 to 2 each"),
         ("election.at_once=0", "election.at_once = 0: must be 1 or more"),
         ("file_gib=0", "file_gib = 0.0: must be above 0"),
