@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(shell cat requirements/cpu.lock setup.py install/* | sha256sum | cut -c1-16)
 
-.PHONY: install quickstart policy referee referee-small test test-fast chaos mutants lint clean
+.PHONY: install quickstart policy referee referee-small policy-vstar test test-fast chaos mutants lint clean
 
 install: $(INSTALLED)
 
@@ -24,13 +24,24 @@ data/shapes: rollout/dataset/shapes.py | install
 	$(BIN)/ser data make-shapes $@ --train 1500 --val 64 --test 512 --questions 1 --seed 7
 
 # The embedded weights, as described in their model cards. A run that exists in runs/ continues from its checkpoint.
-policy referee referee-small: install data/shapes-sft
+policy referee referee-small: data/shapes-sft
+policy-vstar: runs/vstar-start
+policy referee referee-small policy-vstar: install
 	$(BIN)/ser sft configs/sft/$@.yaml resume=auto
 	install -m 644 runs/sft-$@/model/* assets/$@/
 
 data/shapes-sft: rollout/dataset/shapes.py | install
 	rm -rf $@
 	$(BIN)/ser data make-shapes $@ --train 20000 --val 512 --test 1024
+
+data/shapes-vstar: rollout/dataset/shapes.py rollout/dataset/shapes_vstar.py benchmarks/vstar_questions.py | install
+	rm -rf $@
+	$(BIN)/ser data make-shapes $@ --format vstar --train 6000 --val 256 --test 400 --questions 1 --seed 11
+	$(BIN)/python -m benchmarks.vstar_questions $@/train.json
+	$(BIN)/python -m benchmarks.vstar_questions $@/test.json
+
+runs/vstar-start: data/shapes-vstar
+	$(BIN)/python -m benchmarks.vstar_start data/shapes-vstar/train-sft.jsonl $@
 
 test: install
 	$(BIN)/python -m pytest

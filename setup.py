@@ -31,11 +31,14 @@ COMMON = [
     "safetensors==0.8.0",
     "scikit-learn==1.9.1",
     "scipy==1.17.1",
+    "starlette==1.10.0",
     "tenacity==9.2.1",
     "torch==2.13.0",
     "torchvision==0.28.0",
     "transformers==5.19.0",
+    "uvicorn==0.54.0",
     "wandb==0.31.0",
+    "xxhash==4.1.0",
 ]
 
 setup(

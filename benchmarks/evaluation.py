@@ -3,7 +3,7 @@
 A made file of as many samples as the benchmark has, each with two intervals and with boxes for every whole second of
 its truth, twice. Re-scoring is everything that `ser eval vstar --results` does without the bootstrap: reading the file,
 checking each sample, its scores, the means, and the report as JSON. Both alternate; figures are medians of the rounds,
-in CPU seconds of this process.
+in CPU seconds of this process. With --throughput: benchmarks/evaluation_throughput.
 """
 
 from __future__ import annotations
@@ -97,12 +97,20 @@ def measure(samples: int, rounds: int, seed: int) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="CPU seconds of re-scoring V-STaR results, next to json.loads.")
+    parser = argparse.ArgumentParser(description="The cost of evaluation: re-scoring V-STaR results, or the runner.")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="default %(default)s")
     parser.add_argument("--rounds", type=int, default=9, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    parser.add_argument("--throughput", action="store_true", help="measure the runner next to its bare engine instead")
+    parser.add_argument("--questions", type=int, default=96, help="of a turn of the runner (default %(default)s)")
     args = parser.parse_args()
-    print(json.dumps(measure(args.samples, args.rounds, args.seed), indent=1))
+    if args.throughput:
+        from benchmarks import evaluation_throughput  # imports ray
+
+        report = evaluation_throughput.measure(args.questions, args.rounds, args.seed)
+    else:
+        report = measure(args.samples, args.rounds, args.seed)
+    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from evidence.drawing import draw_box
+from evidence.drawing import CLAIM_COLOURS, WHITE, Colour, Marked, picture
 from evidence.errors import BadInput
 from evidence.geometry import nearest_frame
 from evidence.grammar import parse
@@ -34,10 +34,8 @@ FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
 WIDTH, GAP, LINE = 1640, 20, 40  # pixels; a page shows the picture at about half its width
 FRAMES = 4  # shown of the clip: those that claims name, and others evenly spread
 BOX_LINE = 6  # pixels
-INK, GREY, PAPER = (32, 32, 32), (110, 110, 110), (255, 255, 255)
-COLOURS = ((200, 0, 150), (0, 105, 190), (200, 85, 0), (0, 125, 85))  # of claims, in turn; dark on white
+INK, GREY, PAPER = (32, 32, 32), (110, 110, 110), WHITE
 WORDS = re.compile(r"<[^<\s]*\s*|[^<\s]+\s*|\s+")
-Colour = tuple[int, int, int]
 Line = dict[str, Any]  # of samples.jsonl
 
 
@@ -74,7 +72,7 @@ def shown_frames(times: tuple[float, ...], lines: Iterable[Line]) -> list[int]:
 def coloured(line: Line) -> Iterator[tuple[str, Colour]]:
     """The completion's text in pieces, each with its colour."""
     text, position = line["text"], 0
-    for claim, colour in zip(complete_claims(parse(text)), cycle(COLOURS)):
+    for claim, colour in zip(complete_claims(parse(text)), cycle(CLAIM_COLOURS)):
         start, end = claim.span
         yield text[position:start], INK
         yield text[start:end], colour
@@ -107,12 +105,12 @@ class Sheet:
         scale = (WIDTH - GAP) // len(shown) // info.size[0]
         side = (WIDTH - GAP) // len(shown)
         for column, index in enumerate(shown):
-            image = np.kron(frames[index], np.ones((scale, scale, 1), np.uint8))
-            for claim, colour in zip(line["claims"], cycle(COLOURS)):
-                if nearest_frame(info.times, claim["time"]) == index:
-                    box = tuple(scale * value for value in claim["box"])
-                    image = draw_box(image, box, PAPER, BOX_LINE + 4)
-                    image = draw_box(image, box, colour, BOX_LINE)
+            marks = [
+                Marked(claim["box"], colour)
+                for claim, colour in zip(line["claims"], cycle(CLAIM_COLOURS))
+                if nearest_frame(info.times, claim["time"]) == index
+            ]
+            image = picture(frames[index], marks, scale, BOX_LINE)
             left = GAP + column * side
             self.image.paste(Image.fromarray(image), (left, self.top))
             caption = (left, self.top + image.shape[0] + 4)
@@ -155,7 +153,7 @@ def draw(run_dir: Path) -> Image.Image:
         sheet.frames(frames, info, shown, line)
         sheet.text(coloured(line), mono)
         sheet.top += GAP // 2
-        for claim, colour in zip(line["claims"], cycle(COLOURS)):
+        for claim, colour in zip(line["claims"], cycle(CLAIM_COLOURS)):
             sheet.text([(verdict(claim), colour)], plain)
     return sheet.cropped()
 

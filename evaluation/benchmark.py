@@ -15,11 +15,14 @@ import numpy as np
 from evaluation.measures import Key, Metrics, share
 from evaluation.reading import PlacedRow
 from evidence.numbers import Interval
+from evidence.spaces import Written
+from evidence.types import FrameInfo, Sample
 
 PROTOCOLS = ("strict", "official")  # the first is the default
 # Outcomes of a completion.
 READ, UNPARSABLE, GUESSED, UNANSWERED = "read", "unparsable", "guessed", "unanswered"
 JUDGED, UNJUDGED = "judged", "unjudged"  # by a language model; without its reply the answer is wrong
+PART = "part"  # key of Question.extra: the part of the video that the question is about
 OUTCOMES = (READ, UNPARSABLE, GUESSED, JUDGED, UNJUDGED, UNANSWERED)
 
 Record = dict[str, Any]  # one sample's scores as plain data, as in the report's `samples`
@@ -32,7 +35,8 @@ class Question:
     id: as completions name it. video: questions about the same one are not independent. options: the choices without
     labels. answer: the right letter, number, word or text. kind: the benchmark's own name for the form of the answer.
     span: the true interval in seconds. groups: class -> the names under which the question counts, such as
-    {"duration": ("short",)}. extra: what only this benchmark needs.
+    {"duration": ("short",)}. extra: what only this benchmark needs. sample: the dataset's, where its task decides how
+    it is asked and scored.
     """
 
     id: str
@@ -44,32 +48,54 @@ class Question:
     span: Interval | None = None
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A recorded completion. judge_reply: what a language model replied about it, where the benchmark asks one."""
+    """A recorded completion. judge_reply: what a language model replied about it, where the benchmark asks one.
+    frames: those it was drawn on, if they are recorded. written: how its model writes boxes and times."""
 
     text: str
     judge_reply: str | None = None
+    frames: FrameInfo | None = None
+    written: Written = field(default_factory=Written)
 
 
 @dataclass(frozen=True)
 class Scored:
     """A completion's score in [0, 1], the answer that was read, and one of OUTCOMES.
 
-    counted: whether the protocol counts the sample at all.
+    counted: whether the protocol counts the sample at all. more: other measures of the completion, by name.
     """
 
     score: float
     parsed: str | None
     outcome: str = READ
     counted: bool = True
+    more: Mapping[str, float] = field(default_factory=dict)
 
 
 def unparsable(counted: bool = True) -> Scored:
     """An answer that cannot be read: wrong, or left out where a protocol counts only what it can read."""
     return Scored(0.0, None, UNPARSABLE, counted)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A question as it is put to a model: the text after the last frame, and texts before the frame of an index."""
+
+    text: str
+    notes: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Subtitles:
+    """How questions are asked with subtitles. file: the name of a question's file. show: the question with the content
+    of that file, for frames at these seconds; raises ValueError and KeyError for content in another form."""
+
+    file: Callable[[Question], str]
+    show: Callable[[Question, str, Sequence[float]], Shown]
 
 
 Table = Callable[[Sequence[Record]], tuple[np.ndarray, Metrics]]
@@ -118,6 +144,8 @@ class Benchmark:
     ask: the text after the last frame. score: a completion under the official or the strict protocol.
     table: columns and metrics of the samples' records. headline: the metric that publications give.
     official: what the official protocol does that the strict one does not, in one sentence.
+    subtitles: how questions are asked with subtitles, if they can be. shows_end: whether the last frame must be shown.
+    judge: the prompt by which a language model is asked about a completion whose outcome is UNJUDGED.
     """
 
     name: str
@@ -128,6 +156,9 @@ class Benchmark:
     official: str
     table: Table = accuracy_table
     headline: Key = ("acc",)
+    subtitles: Subtitles | None = None
+    shows_end: bool = False
+    judge: Callable[[Question, str], str] | None = None
 
 
 @dataclass(frozen=True)

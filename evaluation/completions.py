@@ -28,9 +28,12 @@ from evaluation.faults import Faults
 from evaluation.reading import PlacedRow
 from evidence.config_checks import require
 from evidence.errors import BadInput
+from evidence.spaces import Written
+from evidence.types import FrameInfo
 from rollout.dataset.read import describe
 
 KNOWN_KEYS = ("id", "text", "judge_reply")
+FRAME_KEYS = ("frame_size", "original_size", "frame_times", "duration")  # those of evidence.types.FrameInfo
 
 
 def evaluate(
@@ -50,6 +53,18 @@ def evaluate(
         reason = f"; {faults.first()}" if faults else ""
         some = ", ".join(list(questions)[:3])
         raise BadInput(f"no completion belongs to a question{reason}; the questions are called {some}, …")
+    return report_of(benchmark, questions, recorded, protocol, resamples, faults)
+
+
+def report_of(
+    benchmark: Benchmark,
+    questions: Mapping[str, Question],
+    recorded: Mapping[str, Completion],
+    protocol: str,
+    resamples: int,
+    faults: Faults,
+) -> dict[str, Any]:
+    """The report on completions by the ids of their questions."""
     official = protocol == "official"
     records = [
         record(question, _scored(benchmark, question, recorded.get(name), official))
@@ -99,6 +114,7 @@ def record(question: Question, scored: Scored) -> Record:
         "outcome": scored.outcome,
         "counted": scored.counted,
         "groups": {key: list(names) for key, names in question.groups.items()},
+        **scored.more,
     }
 
 
@@ -135,8 +151,22 @@ def _recorded(rows: Iterable[PlacedRow], questions: Mapping[str, Question], faul
         elif name in recorded:
             faults.add("a second completion of a question is left out", f"{row.place}, id {values['id']!r:.60}")
         else:
-            recorded[name] = Completion(text, reply)
+            recorded[name] = completion_of(values)
     return recorded
+
+
+def completion_of(values: Mapping[str, Any], written: Written | None = None) -> Completion:
+    """The completion in a recorded line that has a text, with its frames if the line has all of FRAME_KEYS."""
+    frames = None
+    if all(isinstance(values.get(key), list) for key in FRAME_KEYS[:-1]):
+        size, original, times = (tuple(values[key]) for key in FRAME_KEYS[:-1])
+        frames = FrameInfo("", times, size, original, float(values.get(FRAME_KEYS[-1]) or 0.0))
+    return Completion(values["text"], values.get("judge_reply"), frames, written or Written())
+
+
+def frame_values(info: FrameInfo) -> dict[str, Any]:
+    """The FRAME_KEYS of a line about a completion that was drawn on these frames."""
+    return dict(zip(FRAME_KEYS, (info.size, info.original_size, info.times, info.duration)))
 
 
 def _numbers(

@@ -12,6 +12,14 @@ from referee.terms.words import plain
 
 Judge = Callable[[str, str, str], str]  # (question, true answer, candidate answer) -> reply
 
+# The rule is the benchmark's, the wording ours: 0 to 3 by meaning alone, and nothing but the number in the reply.
+RATING_PROMPT = (
+    "Compare a candidate answer to a question with the true answer. Rate from 0 to 3 how close the candidate comes to "
+    "the true answer in meaning; grammar and wording do not matter.\n0: no similarity, the candidate is entirely wrong."
+    "\n1: low similarity, the candidate is largely wrong.\n2: high similarity, the candidate is largely right.\n"
+    "3: the same meaning, the candidate is entirely right.\n\nQuestion: {question}\nTrue answer: {truth}\n"
+    "Candidate answer: {answer}\n\nReply with one integer, 0, 1, 2 or 3, and nothing else."
+)
 RIGHT = 2
 FAILED = -1  # how the official script records a reply that is not an integer
 
@@ -19,6 +27,11 @@ FAILED = -1  # how the official script records a reply that is not an integer
 def exact(question: str, truth: str, answer: str) -> str:
     """Replies "3" if the answers are equal except for case, runs of whitespace and a final full stop; else "0"."""
     return "3" if plain(truth) == plain(answer) else "0"
+
+
+def rating_prompt(question: str, truth: str, answer: str) -> str:
+    """What a language model is asked about an answer."""
+    return RATING_PROMPT.format(question=question, truth=truth, answer=answer)
 
 
 JUDGES: dict[str, Judge] = {"exact": exact}

@@ -25,6 +25,7 @@ NAMES = (
     "mvbench",
     "tempcompass",
     "vsi_bench",
+    "data",
 )
 
 

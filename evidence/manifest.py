@@ -1,17 +1,18 @@
 """The transport format of a weight set: buckets of tensors as flat bytes, and a manifest that names all of them.
 
-Guarantees (promise 7): `unpack_bucket` returns tensors bit-equal to those given to `pack_bucket`, or raises; they are
+Guarantees (promise 7): `unpack_bucket` returns tensors bit-equal to those that were packed, or raises; they are
 views of the received bytes, never copies. bfloat16, which numpy lacks, is carried as uint16 of the same bits; no
 weight is a true uint16, so the dtype is unambiguous.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import xxhash
 
 # Tensors start at multiples of this, so that a view of any dtype is aligned.
 ALIGNMENT = 64
@@ -37,9 +38,11 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The header of one bucket: its index in the weight set, its tensors, its size and the CRC-32 of its bytes."""
+    """The header of one bucket: its index in the weight set and the number of buckets in that, its tensors, its size
+    and the XXH3 checksum of its bytes."""
 
     index: int
+    total: int
     entries: tuple[TensorEntry, ...]
     nbytes: int
     checksum: int
@@ -61,36 +64,70 @@ class Manifest:
         return sum(bucket.nbytes for bucket in self.buckets)
 
 
-def pack_bucket(index: int, tensors: Mapping[str, np.ndarray]) -> tuple[Bucket, np.ndarray]:
-    """The header and the bytes, uint8 [nbytes], of `tensors`; bfloat16 tensors are passed as their uint16 view."""
-    entries, offset = [], 0
-    for name, tensor in tensors.items():
-        dtype = CARRIED.get(tensor.dtype.name, tensor.dtype.name)
-        entries.append(TensorEntry(name, tensor.shape, dtype, offset, tensor.nbytes))
-        offset += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
-    data = np.zeros(offset, np.uint8)
-    for entry, tensor in zip(entries, tensors.values()):
-        _bytes_of(entry, data)[:] = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
-    return Bucket(index, tuple(entries), data.nbytes, zlib.crc32(data.data)), data
+@dataclass(frozen=True)
+class Packed:
+    """Tensors laid out in `data`, uint8 [nbytes], without a checksum yet. The bytes between tensors are 0."""
+
+    entries: tuple[TensorEntry, ...]
+    data: np.ndarray
+
+    @classmethod
+    def room_for(
+        cls, tensors: Mapping[str, tuple[tuple[int, ...], str]], empty: Callable[[int], np.ndarray] | None = None
+    ) -> Packed:
+        """Room for tensors of these shapes and dtypes, whose bytes are to be written through `views`. `empty`: makes
+        the array of so many bytes, np.empty by default."""
+        entries, offset = [], 0
+        for name, (shape, dtype) in tensors.items():
+            nbytes = math.prod(shape) * np.dtype(CARRIER.get(dtype, dtype)).itemsize
+            entries.append(TensorEntry(name, tuple(shape), dtype, offset, nbytes))
+            offset += -(-nbytes // ALIGNMENT) * ALIGNMENT
+        data = np.empty(offset, np.uint8) if empty is None else empty(offset)
+        for entry, end in zip(entries, [*(entry.offset for entry in entries[1:]), offset]):
+            data[entry.offset + entry.nbytes : end] = 0
+        return cls(tuple(entries), data)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, np.ndarray]) -> Packed:
+        """Copies of `tensors`; bfloat16 tensors are passed as their uint16 view."""
+        dtypes = {name: CARRIED.get(tensor.dtype.name, tensor.dtype.name) for name, tensor in tensors.items()}
+        packed = cls.room_for({name: (tensor.shape, dtypes[name]) for name, tensor in tensors.items()})
+        for name, view in packed.views.items():
+            view[...] = tensors[name]
+        return packed
+
+    @property
+    def views(self) -> dict[str, np.ndarray]:
+        """name -> view of `data` in the tensor's shape, bfloat16 as uint16."""
+        return _views(self.entries, self.data)
+
+    def bucket(self, index: int, total: int) -> Bucket:
+        """The header, with the checksum of the bytes as they are now."""
+        return Bucket(index, total, self.entries, self.data.nbytes, _checksum(self.data))
 
 
 def verify_bucket(bucket: Bucket, data: np.ndarray) -> None:
     """Raises CorruptBucket unless `data`, uint8 [nbytes], has the size and the checksum of its header."""
     if data.nbytes != bucket.nbytes:
         raise CorruptBucket(f"bucket {bucket.index}: {data.nbytes} of {bucket.nbytes} bytes arrived")
-    checksum = zlib.crc32(data.data)
+    checksum = _checksum(data)
     if checksum != bucket.checksum:
-        raise CorruptBucket(f"bucket {bucket.index}: checksum {checksum:#010x}, expected {bucket.checksum:#010x}")
+        raise CorruptBucket(f"bucket {bucket.index}: checksum {checksum:#018x}, expected {bucket.checksum:#018x}")
 
 
 def unpack_bucket(bucket: Bucket, data: np.ndarray) -> dict[str, np.ndarray]:
     """name -> view of `data` in the tensor's shape, bfloat16 as uint16. Raises CorruptBucket like `verify_bucket`."""
     verify_bucket(bucket, data)
-    return {
-        entry.name: _bytes_of(entry, data).view(CARRIER.get(entry.dtype, entry.dtype)).reshape(entry.shape)
-        for entry in bucket.entries
-    }
+    return _views(bucket.entries, data)
 
 
-def _bytes_of(entry: TensorEntry, data: np.ndarray) -> np.ndarray:
-    return data[entry.offset : entry.offset + entry.nbytes]
+def _views(entries: Iterable[TensorEntry], data: np.ndarray) -> dict[str, np.ndarray]:
+    views = {}
+    for entry in entries:
+        own = data[entry.offset : entry.offset + entry.nbytes]
+        views[entry.name] = own.view(CARRIER.get(entry.dtype, entry.dtype)).reshape(entry.shape)
+    return views
+
+
+def _checksum(data: np.ndarray) -> int:
+    return xxhash.xxh3_64_intdigest(data.data)

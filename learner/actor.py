@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,10 @@ import numpy as np
 import ray
 import torch
 
-from evidence.manifest import pack_bucket
 from learner.checkpoints import Saved
 from learner.losses import LossResult, PolicyOutput, TokenTargets, make_loss
 from learner.model.hugging_face import save_hugging_face
-from learner.model.lora import adapter_scales, adapters_off, merge, with_scales
+from learner.model.lora import adapter_scales, adapters_off, as_constants, merge
 from learner.model.patches import Patcher
 from learner.model.policy import Policy, Rows
 from learner.model.vision import Features, Pixels
@@ -32,7 +31,7 @@ from learner.zero.average import WeightAverage
 from learner.zero.background_writer import BackgroundWriter, Written
 from learner.zero.checkpoint import copy_out, load_checkpoint, saved_parameters
 from learner.zero.engine import build_engine, named_parameters, train_step
-from learner.zero.gather import gather_buckets, whole_numel
+from learner.zero.gather import Gathered, gather_buckets, whole_numel
 from learner.zero.process_group import free_address, in_newest_attempt, join_group
 
 
@@ -142,16 +141,17 @@ class LearnerRank:
         if not in_newest_attempt(attempt, self.engine.device):
             return
         parameters = named_parameters(self.engine, frozen)
-        for index, arrays in self._buckets(parameters, self.world):
-            header, data = pack_bucket(index, with_scales(arrays, self.scales))
-            yield header
-            yield data
+        constants = as_constants(self.scales)
+        for number, total, packed in self._buckets(parameters, self.world, constants):
+            yield packed.bucket(number, total)
+            yield packed.data
 
     def _buckets(
-        self, parameters: dict[str, torch.nn.Parameter], world: int
-    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        self, parameters: dict[str, torch.nn.Parameter], world: int, constants: Mapping[str, np.ndarray]
+    ) -> Iterator[Gathered]:
         """The buckets of this rank, of `world` that share them; see gather_buckets."""
-        return gather_buckets(parameters, self.rank, world, self.config.bucket_mib << 20, self.policy.family.layer)
+        limit, layer = self.config.bucket_mib << 20, self.policy.family.layer
+        return gather_buckets(parameters, constants, self.rank, world, limit, layer)
 
     def parameters(self) -> dict[str, Saved]:
         """Shape and shard key of each trained parameter, by checkpoint name."""
@@ -181,11 +181,12 @@ class LearnerRank:
         parameters = named_parameters(self.engine, frozen=True)
         state: dict[str, torch.Tensor] = {}
         # With world = 1, rank 0 receives every bucket; the other ranks only take part in the gathers.
-        for _, arrays in self._buckets(parameters, 1):
-            for name, array in arrays.items():
+        for _, _, packed in self._buckets(parameters, 1, {}):
+            for name, array in packed.views.items():
                 tensor = torch.from_numpy(array)
                 state[name] = tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
         if self.rank != 0:
             return
-        whole = {name: tensor.to(getattr(torch, dtype)) for name, tensor in merge(state, self.scales).items()}
-        save_hugging_face(whole.items(), Path(folder), Path(self.config.model))
+        # Converted one by one while they are written: a second whole copy might not fit.
+        whole = ((name, tensor.to(getattr(torch, dtype))) for name, tensor in merge(state, self.scales).items())
+        save_hugging_face(whole, Path(folder), Path(self.config.model))

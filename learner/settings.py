@@ -12,6 +12,9 @@ from learner.algorithm import AlgorithmConfig
 DTYPES = ("float32", "bfloat16")
 PACKING_MODES = ("none", "sequence", "prefix")
 OFFLOADS = ("none", "cpu")
+# Elements of a rank's part that are updated at once: AdamW's temporaries, four of them in float32, take 1.5 GiB. A
+# single larger tensor is not divided.
+SUB_GROUP = 100_000_000
 REFERENCES = ("none", "frozen", "lora_off")
 
 
@@ -138,7 +141,8 @@ class LossConfig:
 @dataclass
 class RankConfig:
     """Settings of one learner rank. model: folder in Hugging Face format. bucket_mib: most MiB gathered at once, unless
-    one layer is larger. trained: false for ranks that only compute log-probs; they have no optimizer."""
+    one layer is larger. trained: false for ranks that only compute log-probs; they have no optimizer. threads: on the
+    CPU, also of an offloaded optimizer."""
 
     model: str
     banned_ids: tuple[int, ...]

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from evidence.config_checks import MOST
 from evidence.errors import INTERRUPTED, BadInput, Interrupted, RunFailed
 from learner.settings import DTYPES
+from orchestration.cli_answer import add_answer, add_serve
 from orchestration.cli_data import add_data, add_no_links, at_most
 from orchestration.cli_eval import add_eval
 from orchestration.commands.elect import add_elect
@@ -104,8 +105,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_print_config(commands.add_parser("config", help="print a resolved config"))
     _add_plan(commands.add_parser("plan", help="memory and time of a training, beforehand (docs/planning.md)"))
     _add_score(commands.add_parser("score", help="reward recorded completions, one JSON line each"))
+    add_answer(commands.add_parser("answer", help="answer a question about a video (docs/answering.md)"))
+    add_serve(commands.add_parser("serve", help="answer questions over HTTP (docs/answering.md)"))
     add_elect(commands.add_parser("elect", help="elect one answer among recorded candidates (docs/election.md)"))
-    add_eval(commands.add_parser("eval", help="score recorded answers to a benchmark (docs/evaluation.md)"))
+    add_eval(commands.add_parser("eval", help="run a benchmark, or score recorded answers (docs/evaluation.md)"))
     _add_export(commands.add_parser("export", help="write a checkpoint as a Hugging Face folder (docs/checkpoints.md)"))
     _add_ledger(commands.add_parser("ledger", help="what became of every prompt of a run (docs/checkpoints.md)"))
     commands.add_parser("doctor", help="list what this machine has and what is missing").set_defaults(run=_doctor)

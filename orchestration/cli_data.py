@@ -13,6 +13,7 @@ from evidence.errors import BadInput
 
 MOST_CLIPS = 1_000_000  # of a split of the embedded world
 MOST_WORKERS = 1024  # processes of one command
+SHAPES, VSTAR = "open-o3", "vstar"  # formats of the embedded world
 
 
 def add_data(command: argparse.ArgumentParser) -> None:
@@ -44,12 +45,18 @@ def _add_make_shapes(command: argparse.ArgumentParser) -> None:
         ("train", 2000, MOST_CLIPS, "training clips"),
         ("val", 256, MOST_CLIPS, "validation clips"),
         ("test", 512, MOST_CLIPS, "held-out clips"),
-        ("questions", 4, MOST_CLIPS, "questions about each training clip"),
+        ("questions", 4, MOST_CLIPS, "most questions about a training clip"),
         ("seed", 0, MOST_SEED, "equal seeds give equal files"),
         ("workers", 2, MOST_WORKERS, "processes"),
     ):
         summary = f"{summary} (default {default})"
         command.add_argument(f"--{name}", type=at_most(most), default=default, metavar="N", help=summary)
+    command.add_argument(
+        "--format",
+        choices=(SHAPES, VSTAR),
+        default=SHAPES,
+        help="open-o3 (default): where a shape is at a moment; vstar: also when it is in sight, and its boxes",
+    )
     command.set_defaults(run=_make_shapes)
 
 
@@ -92,11 +99,13 @@ def _make_shapes(args: argparse.Namespace) -> None:
 
     from orchestration.preflight import require_folder
     from rollout.dataset.shapes import make_shapes
+    from rollout.dataset.shapes_vstar import make_vstar
 
+    make = make_vstar if args.format == VSTAR else make_shapes
     require_folder("out", args.out)
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         bars = {name: progress.add_task(name, total=getattr(args, name)) for name in ("train", "val", "test")}
-        counts = make_shapes(
+        counts = make(
             args.out,
             train=args.train,
             val=args.val,

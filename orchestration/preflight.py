@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 # Clips that are evaluated unless eval.samples says otherwise: the 95% interval of an accuracy of .7 is then +-.04, and
 # each of a run's four passes over them takes the quickstart as long as nine steps.
 MOST_HELDOUT = 512
+# The logit biases of a request that vLLM 0.32 takes with its V2 model runner, which runs on GPUs.
+MOST_BIASED = 1024
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     samples = [*train.items, *heldout]
     budget = "cluster.frames_gib", config.cluster.frames_gib
     require_frames_fit(config.contract, samples, config.pacing.groups_per_step, *budget)
+    if config.cluster.gpus_per_engine and len(encoder.banned_ids) > MOST_BIASED:
+        raise BadInput(
+            f"{config.model.policy}: {len(encoder.banned_ids)} tokens may not be sampled, and vLLM takes at most "
+            f"{MOST_BIASED} on a GPU; remove unused control tokens from its tokenizer"
+        )
     if config.sampling.top_k and not returns_kept_sets():
         raise BadInput(
             f"sampling.top_k = {config.sampling.top_k}: must be 0: the installed vLLM cannot return the tokens left to "
@@ -128,10 +135,11 @@ def require_frames_fit(
     """Require that the frames of a step's clips (one per group) fit the store at once; if not, no step could complete.
     `key`: the config key of `frames_gib`."""
     step_bytes = clips_per_step * most_bytes(contract, most_key_times(contract, samples))
+    clips = f"a step's {clips_per_step} clips" if clips_per_step > 1 else "one clip"
     if step_bytes > int(frames_gib * 2**30):
         raise BadInput(
             f"{key} = {frames_gib}: must be at least {math.ceil(step_bytes / 2**30 * 1000) / 1000}, the size of the "
-            f"frames of a step's {clips_per_step} clips, up to {most_images(contract, samples)} each; raise it, or "
+            f"frames of {clips}, up to {most_images(contract, samples)} each; raise it, or "
             "lower contract.frames, contract.max_pixels or contract.total_pixels"
         )
 
@@ -217,8 +225,10 @@ def require_length(
     samples: Sequence[Sample],
     max_tokens: int,
     max_model_len: int,
+    key: str = "sampling.max_model_len",
 ) -> None:
-    """Require that full-sized frames with the longest question and a completion fit the engine's context."""
+    """Require that full-sized frames with the longest question and a completion fit the engine's context. `key`: the
+    config key of `max_model_len`."""
     images = most_images(contract, samples)
     size = resized_size(1000, 1000, contract, images)
     info = FrameInfo("", tuple(map(float, range(images))), size, size, float(images))
@@ -226,7 +236,7 @@ def require_length(
     length = len(build_prompt(encoder, template, longest, info).token_ids) + max_tokens
     if length > max_model_len:
         raise BadInput(
-            f"sampling.max_model_len = {max_model_len}: a prompt of {images} frames and its completion can take "
+            f"{key} = {max_model_len}: a prompt of {images} frames and its completion can take "
             f"{length} tokens; raise it, or lower contract.frames or contract.max_pixels"
         )
 

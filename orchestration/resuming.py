@@ -35,7 +35,7 @@ CHECKPOINTS = "checkpoints"
 # What a resumed run may change: how many steps, on which machines, how fast, and what is kept.
 MAY_CHANGE = (
     *("steps", "run_dir", "resume", "checkpoint", "wandb", "limits", "cluster", "frames", "referee"),
-    *("learner.ranks", "learner.max_skipped", "learner.export_dtype", "sampling.max_num_seqs"),
+    *("learner.ranks", "learner.threads", "learner.max_skipped", "learner.export_dtype", "sampling.max_num_seqs"),
 )
 DECIDES_PIXELS = ("frames.decoder",)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from omegaconf import MISSING
 
@@ -114,20 +115,52 @@ class SamplingConfig:
             require(value == neutral, key, value, f"{neutral} in training: {OTHER_SOFTMAX}")
 
 
+class ParityBounds(NamedTuple):
+    """Of |difference| between the log-probs of engine and learner: its mean, and its 99.9th percentile."""
+
+    mean: float
+    p999: float
+
+
+# Far above what rounding causes, and far below what a prompt that is seen otherwise does (docs/prompts.md).
+PARITY = {"float32": ParityBounds(1e-4, 1e-3), "bfloat16": ParityBounds(0.05, 1.0)}
+
+
+@dataclass(frozen=True)
+class ParityConfig:
+    """How far the log-probs of engine and learner may be apart at the start of a run: the mean of |difference|, and its
+    99.9th percentile. null: 1e-4 and 1e-3 with learner.zero.precision = float32, .05 and 1 with bfloat16."""
+
+    mean: float | None = None
+    p999: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "p999"):
+            if getattr(self, name) is not None:
+                require_above_zero(self, name)
+
+    def bounds(self, precision: str) -> ParityBounds:
+        default = PARITY[precision]
+        return ParityBounds(
+            default.mean if self.mean is None else self.mean, default.p999 if self.p999 is None else self.p999
+        )
+
+
 @dataclass(frozen=True)
 class LearnerConfig:
     """How the policy is trained.
 
-    ranks: number of ZeRO-3 processes.
+    ranks: number of ZeRO-3 processes. threads: of each on the CPU; an offloaded optimizer is as fast as they are.
     schedule: the learning rate; by default a cosine to 0 after the warm-up (as in Open-o3-Video).
-    parity_bound: the largest allowed difference of log-probs between engine and learner at start.
+    parity: the allowed difference of log-probs between engine and learner at start.
     export_dtype: dtype of the weights written at the end.
     max_skipped: the run stops after this many consecutive steps whose loss or gradient is not finite.
     """
 
     ranks: int = 2
+    threads: int = 1
     schedule: Schedule = field(default_factory=Schedule)
-    parity_bound: float = 1e-3
+    parity: ParityConfig = field(default_factory=ParityConfig)
     export_dtype: str = "bfloat16"
     max_skipped: int = 3
     packing: PackingConfig = field(default_factory=PackingConfig)
@@ -136,8 +169,7 @@ class LearnerConfig:
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
 
     def __post_init__(self) -> None:
-        require_least(self, 1, "ranks", "max_skipped")
-        require_above_zero(self, "parity_bound")
+        require_least(self, 1, "ranks", "threads", "max_skipped")
         require_one_of(self, DTYPES, "export_dtype")
         require(
             self.reference.kind != "lora_off" or self.policy.lora is not None,
@@ -157,7 +189,7 @@ class ClusterConfig:
 
     object_store_gib: Ray's shared memory, which must hold the frames and two weight versions.
     frames_gib: budget for decoded frames; requests that do not fit wait.
-    gpus_per_engine, gpus_per_rank: 0 on a machine without GPUs; a fraction lets engines share a GPU.
+    gpus_per_engine, gpus_per_rank: 0 runs them on the CPU. A rank takes a whole GPU; a fraction lets engines share one.
     gpu_memory_utilization: share of the memory of each of its GPUs that an engine takes, KV cache included; the shares
     of engines on the same GPU must sum to less than 1.
     tensor_parallel: number of GPUs over which an engine's model is split.
@@ -177,8 +209,10 @@ class ClusterConfig:
         require_least(self, 1, "rollout_engines")
         require_above_zero(self, "object_store_gib", "frames_gib", "kv_cache_gib")
         require_least(self, 0, "gpus_per_engine", "gpus_per_rank")
-        share = self.gpu_memory_utilization
+        require(self.gpus_per_rank in (0, 1), "gpus_per_rank", self.gpus_per_rank, "0 or 1: a rank uses one whole GPU")
+        share, gpus = self.gpu_memory_utilization, self.gpus_per_engine
         require(0 < share < 1, "gpu_memory_utilization", share, "above 0 and below 1")
+        require(gpus < 1 or gpus == int(gpus), "gpus_per_engine", gpus, "a fraction of one GPU, or a whole number")
         require(
             self.tensor_parallel == 1 or 1 < self.tensor_parallel == self.gpus_per_engine,
             "tensor_parallel",
@@ -274,6 +308,7 @@ class TrainConfig:
         RewardGraph(self.reward)
         self._require_overlong()
         self._require_reference()
+        self._require_gpu_memory()
 
     def _require_overlong(self) -> None:
         """Require that a completion of sampling.max_tokens tokens is penalised by a term on overlong completions."""
@@ -302,11 +337,29 @@ class TrainConfig:
             "loss with reward.normalise = each, which normalises each term, and the penalty is not a term",
         )
 
+    def _require_gpu_memory(self) -> None:
+        """Require that the engines that may come to share a GPU ask for no more than all of its memory."""
+        gpus, share = self.cluster.gpus_per_engine, self.cluster.gpu_memory_utilization
+        if 0 < gpus < 1:
+            together = min(self.engines, int(1 / gpus))
+            require(
+                together * share <= 1,
+                "cluster.gpu_memory_utilization",
+                share,
+                f"at most {math.floor(100 / together) / 100:g}: {together} engines share a GPU with "
+                f"cluster.gpus_per_engine = {gpus:g}",
+            )
+
+    @property
+    def engines(self) -> int:
+        """The policy's engines and those of all referees that are model folders."""
+        referees = sum(source.replicas for source in self.model.referee if not source.url)
+        return self.cluster.rollout_engines + referees
+
     @property
     def gpus(self) -> float:
         """GPUs of all engines, including the referees', and of all ranks, including the reference's."""
         cluster = self.cluster
-        engines = cluster.rollout_engines + sum(source.replicas for source in self.model.referee if not source.url)
         reference = self.learner.reference
         ranks = self.learner.ranks + (reference.ranks if reference.kind == "frozen" else 0)
-        return engines * cluster.gpus_per_engine + ranks * cluster.gpus_per_rank
+        return self.engines * cluster.gpus_per_engine + ranks * cluster.gpus_per_rank

@@ -84,7 +84,7 @@ class Run:
             (run_dir / SUMMARY).unlink(missing_ok=True)
             print(f"{run_dir}: goes on after step {lineage.state.step}", flush=True)
         with awaiting("first completions and log-probs (compilation)"):
-            await check_parity(parts.pipeline, parts.learner.gang, inputs.train.items, self.draw, config)
+            parity = await check_parity(parts.pipeline, parts.learner.gang, inputs.train.items, self.draw, config)
         if start.record is None:
             before = await evaluate_policy(parts.pipeline, config, inputs.heldout, "before", run_dir)
         else:
@@ -92,7 +92,7 @@ class Run:
         facts, ledger = await self._train_to_the_end(parts, lineage)
         parts.learner.stop()
         after = await evaluate_policy(parts.pipeline, config, inputs.heldout, "after", run_dir)
-        report = summary(facts, before, after, ledger)
+        report = summary(facts, parity, before, after, ledger)
         write_summary(run_dir / SUMMARY, report)
         print_summary(report, run_dir)
 

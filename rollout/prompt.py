@@ -10,7 +10,7 @@ Times of native video enter the positions or are text before each step, dependin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,16 +180,30 @@ class ChatEncoder:
         return np.asarray([*ids, self.tokenizer.eos_token_id], np.int32)
 
 
-def build_prompt(encoder: ChatEncoder, template: PromptTemplate, sample: Sample, info: FrameInfo) -> Prompt:
+def build_prompt(
+    encoder: ChatEncoder,
+    template: PromptTemplate,
+    sample: Sample,
+    info: FrameInfo,
+    notes: Mapping[int, str] | None = None,
+) -> Prompt:
     """The policy's prompt: the frames, shown as the template asks (a single frame always as an image), then the
-    question."""
+    question.
+
+    notes: texts before the frame of that index, or after the last frame, such as subtitles. Raises ValueError for notes
+    about native video, which has no place for them.
+    """
+    notes = notes or {}
     parts: list[Part] = []
     if _is_native(template, info):
+        if notes:
+            raise ValueError("notes between frames cannot be shown with template.native_video")
         parts.append(NativeVideo(info.size, info.times))
     else:
         for index, time in enumerate(info.times, 1):
-            parts += [template.frame.format(index=index, index0=index - 1, time=time), info.size]
-    parts.append(template.ask(sample, info.duration))
+            parts += [notes.get(index - 1, "") + template.frame.format(index=index, index0=index - 1, time=time)]
+            parts += [info.size]
+    parts.append(notes.get(len(info.times), "") + template.ask(sample, info.duration))
     return encoder.encode(parts)
 
 

@@ -63,12 +63,16 @@ class FakePool(RolloutPool):
     def __init__(self, size: int = 1, stillborn: bool = False, limits: Limits | None = None):
         super().__init__(EngineConfig("model"), (), None, size, 0.0, limits or Limits())  # type: ignore[arg-type]
         self.engines: list[FakeEngine] = []
+        self.abandoned = 0
 
         def create() -> FakeEngine:
             self.engines.append(FakeEngine(dead=stillborn and len(self.engines) >= size))
             return self.engines[-1]
 
         self._create = create
+
+    def _abandon(self, reply: Any) -> None:
+        self.abandoned += 1
 
 
 def generate(pool: RolloutPool, at_least: int) -> Coroutine[Any, Any, Any]:

@@ -18,7 +18,7 @@ from evidence.geometry import nearest_frame
 from rollout.dataset.shapes import make_shapes
 
 ASSETS = Path(__file__).parents[1] / "assets"
-NAMES = ("policy", "referee")
+NAMES = ("policy", "policy-vstar", "referee")
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +87,8 @@ def attacked(unseen: Path, referee: Any) -> dict[str, dict[str, Any]]:
     return {"unrelated": report(loose=False), "too loose": report(loose=True)}
 
 
-def test_all_assets_together_are_under_10_mb():
-    assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) < 10e6
+def test_all_assets_together_are_under_12_mb():
+    assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) < 12e6
 
 
 @pytest.mark.parametrize("name", NAMES)

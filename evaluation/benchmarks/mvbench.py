@@ -1,15 +1,17 @@
 """MVBench: 20 tasks with options in "(A)"; the mean of the tasks is published.
 
-Files: a folder with one JSON list per task, whose name is the task. A question has no id: it is `task/position`.
+Files: a folder with one JSON list per task, whose name is the task. A question has no id: it is `task/position`. Rows
+with `start` and `end` are about a part of their video, which must be cut out of it before a model is asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evaluation.benchmark import Benchmark, Completion, Question, Scored, mean_of_groups_table, unparsable
+from evaluation.benchmark import PART, Benchmark, Completion, Question, Scored, mean_of_groups_table, unparsable
 from evaluation.choices import LETTERS, answer_text, response_text, right_letter, score_letter, stated_letter
 from evaluation.reading import PlacedRow, row_of, texts
+from rollout.dataset.row import Row
 
 INSTRUCTION = "Answer with the letter of the right option in brackets only, such as (A)."
 
@@ -25,7 +27,13 @@ def read(placed: PlacedRow) -> Iterator[Question]:
         answer=_right(row.text("answer"), options),
         options=options,
         groups={"task": (task,)},
+        extra=_part(row),
     )
+
+
+def _part(row: Row) -> dict[str, str]:
+    start, end = row.optional_amount("start"), row.optional_amount("end")
+    return {} if start is None or end is None else {PART: f"{start:g} to {end:g} s"}
 
 
 def _right(answer: str, options: tuple[str, ...]) -> str:

@@ -129,6 +129,18 @@ def _is_plainly(answer: str, label: str, name: str, text: str) -> bool:
     return any(plain(answer) == plain(form) for form in (label, name, text, f"{label}: {text}"))
 
 
+CAPTION_PROMPT = (
+    "Below are a description of a video and a multiple-choice question about the video. Choose the option that follows "
+    "from the description alone. If the description does not tell, or if it contradicts every option, no option "
+    "applies.\n\nDescription: {caption}\n\nQuestion: {question}\n\n"
+    'Reply in two lines. The first begins with "Reasoning:" and gives your reason in a sentence. The second begins '
+    'with "Answer:" and gives the option with its letter, such as "Answer: A. left", or "Answer: none".'
+)
+ANSWER_PROMPT = (
+    "Compare an answer to a question with the right answer. The question may offer options or captions; the answer is "
+    "right if it means the same choice as the right answer, whatever its form.\n\nQuestion: {question}\n"
+    'Right answer: {truth}\nAnswer: {answer}\n\nReply with one word, "Correct" or "Incorrect".'
+)
 READERS: dict[str, Any] = {CHOICE: _choice, YES_NO: _yes_no, MATCHING: _matching}
 
 
@@ -139,6 +151,13 @@ def _judged(completion: Completion) -> Scored:
         return Scored(0.0, None, UNJUDGED)
     right = reply.startswith("Correct") or ("Correct" in reply and "Incorrect" not in reply)
     return Scored(float(right), reply, JUDGED)
+
+
+def judge_prompt(question: Question, text: str) -> str:
+    """What a language model is asked: to choose an option from a caption alone, or whether an answer is right."""
+    if question.kind == CAPTIONING:
+        return CAPTION_PROMPT.format(caption=response_text(text).strip(), question=question.extra["mc_question"])
+    return ANSWER_PROMPT.format(question=question.text, truth=question.answer, answer=response_text(text).strip())
 
 
 def _caption(question: Question, completion: Completion) -> Scored:
@@ -161,4 +180,5 @@ BENCHMARK = Benchmark(
     score=score,
     official="answers that no rule matches are judged by a language model, whose recorded judge_reply is read",
     table=mean_of_groups_table("format"),
+    judge=judge_prompt,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from evaluation.benchmark import Benchmark, Completion, Question, Scored
+from evaluation.benchmark import Benchmark, Completion, Question, Scored, Shown, Subtitles
 from evaluation.choices import (
     ask_choice,
     first_letter,
@@ -71,6 +71,10 @@ def subtitles_at(srt: str, times: Sequence[float]) -> str:
     return "\n".join(lines)
 
 
+def show(question: Question, srt: str, times: Sequence[float]) -> Shown:
+    return Shown(ask(question, subtitles_at(srt, times)))
+
+
 def score(question: Question, completion: Completion, official: bool) -> Scored:
     if not official:
         return score_strict(question, completion)
@@ -85,4 +89,5 @@ BENCHMARK = Benchmark(
     ask=ask,
     score=score,
     official="the first of the letters A to D anywhere counts, and an answer without one is left out of all shares",
+    subtitles=Subtitles(lambda question: f"{question.video}.srt", show),
 )

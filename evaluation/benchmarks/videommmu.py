@@ -86,4 +86,5 @@ BENCHMARK = Benchmark(
     ask=ask,
     score=score,
     official="letters are found by MMMU's rules anywhere in the answer, and an empty completion is left out",
+    shows_end=True,
 )

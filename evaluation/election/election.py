@@ -31,9 +31,11 @@ RefereeCheck = Callable[[Candidate], float | None]
 
 @dataclass(frozen=True)
 class NeedMore:
-    """The election goes on. frames: how many the next candidate should show; None if it does not matter."""
+    """The election goes on. frames: how many the next candidates should show; None if it does not matter. most: how
+    many more may count before another number of frames is wanted or the election ends: more need not be drawn."""
 
     frames: int | None = None
+    most: int = 1
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,13 @@ class Method(Protocol):
     """How candidates are scored, weighed and counted, and when enough have arrived. A config section: every constant
     is a key.
 
-    NAME: by which users choose it. INPUTS: what each candidate must have, names from candidates.INPUTS.
+    NAME: by which users choose it. INPUTS: what each candidate must have, names from candidates.INPUTS. TEMPERATURES:
+    at which its candidates are drawn, in turn, unless a config says otherwise.
     """
 
     NAME: ClassVar[str]
     INPUTS: ClassVar[tuple[str, ...]]
+    TEMPERATURES: ClassVar[tuple[float, ...]]
 
     def score(self, ballot: Ballot) -> float:
         """The candidate's own score, regardless of other candidates."""

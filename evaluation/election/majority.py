@@ -20,6 +20,7 @@ class Majority:
 
     NAME: ClassVar[str] = "majority"
     INPUTS: ClassVar[tuple[str, ...]] = ()
+    TEMPERATURES: ClassVar[tuple[float, ...]] = (1.0,)
 
     candidates: int = 8
     stop_decided: bool = False
@@ -37,4 +38,4 @@ class Majority:
     def more(self, ballots: Sequence[Ballot], scores: Sequence[float]) -> NeedMore | None:
         outstanding = self.candidates - len(ballots)
         decided = self.stop_decided and tally(ballots, self.weights(ballots, scores)).is_decided(outstanding)
-        return None if decided or outstanding <= 0 else NeedMore()
+        return None if decided or outstanding <= 0 else NeedMore(most=outstanding)

@@ -29,6 +29,7 @@ class OpenO3:
 
     NAME: ClassVar[str] = "open_o3"
     INPUTS: ClassVar[tuple[str, ...]] = ("crop_scores",)
+    TEMPERATURES: ClassVar[tuple[float, ...]] = (1.0,)
 
     candidates: int = 8
     relevant: float = 1.0
@@ -60,4 +61,4 @@ class OpenO3:
         remaining = self.candidates - len(ballots)
         outstanding = remaining * max(self.relevant, self.partly, self.irrelevant, self.without_thought)
         decided = self.stop_decided and tally(ballots, self.weights(ballots, scores)).is_decided(outstanding)
-        return None if decided or remaining <= 0 else NeedMore()
+        return None if decided or remaining <= 0 else NeedMore(most=remaining)

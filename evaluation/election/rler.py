@@ -49,6 +49,7 @@ class Rler:
 
     NAME: ClassVar[str] = "rler"
     INPUTS: ClassVar[tuple[str, ...]] = ("frames",)
+    TEMPERATURES: ClassVar[tuple[float, ...]] = (0.2, 0.7, 0.9)  # as reported
 
     candidates: int = 8
     stop_lead: float = 0.08
@@ -95,7 +96,8 @@ class Rler:
         return weights
 
     def more(self, ballots: Sequence[Ballot], scores: Sequence[float]) -> NeedMore | None:
-        if len(ballots) >= self.candidates:
+        remaining = self.candidates - len(ballots)
+        if remaining <= 0:
             return None
         votes = tally(ballots, self.weights(ballots, scores))
         confident = [
@@ -104,9 +106,9 @@ class Rler:
             if ballot.key is not None and ballot.key == votes.leader
         ]
         if len(ballots) < self.stop_least or not confident:
-            return NeedMore()
+            return NeedMore(most=remaining)
         stop = votes.margin > self.stop_lead and round(fmean(confident), PLACES) > self.stop_confidence
-        return None if stop else NeedMore()
+        return None if stop else NeedMore(most=remaining)
 
     def reweighed(self, elected: Elected, ballots: Sequence[Ballot], sufficiency: float) -> list[float]:
         """The votes after the referee check. sufficiency: its verdict on the winning candidate's evidence, 0 to 1."""

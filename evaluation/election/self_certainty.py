@@ -37,6 +37,7 @@ class SelfCertainty:
 
     NAME: ClassVar[str] = "self_certainty"
     INPUTS: ClassVar[tuple[str, ...]] = ("logprobs",)
+    TEMPERATURES: ClassVar[tuple[float, ...]] = (1.0,)
 
     candidates: int = 8
     power: float = 0.5
@@ -60,7 +61,8 @@ class SelfCertainty:
     def more(self, ballots: Sequence[Ballot], scores: Sequence[float]) -> NeedMore | None:
         if ballots:
             _require_comparable(ballots[0].candidate, ballots[-1].candidate)
-        return NeedMore() if len(ballots) < self.candidates else None
+        remaining = self.candidates - len(ballots)
+        return NeedMore(most=remaining) if remaining > 0 else None
 
 
 def certainty(logprobs: tuple[float, ...] | tuple[tuple[float, ...], ...]) -> float:

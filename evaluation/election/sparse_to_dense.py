@@ -32,6 +32,7 @@ class SparseToDense:
 
     NAME: ClassVar[str] = "sparse_to_dense"
     INPUTS: ClassVar[tuple[str, ...]] = ("frames",)
+    TEMPERATURES: ClassVar[tuple[float, ...]] = (1.0,)
 
     per_round: int = 5
     first_frames: int = 32
@@ -55,7 +56,7 @@ class SparseToDense:
 
     def more(self, ballots: Sequence[Ballot], scores: Sequence[float]) -> NeedMore | None:
         if not ballots:
-            return NeedMore(self.first_frames)
+            return NeedMore(self.first_frames, self.per_round)
         shown = _frames(ballots[-1])
         if len(ballots) > 1 and shown < _frames(ballots[-2]):
             raise BadInput(
@@ -64,11 +65,12 @@ class SparseToDense:
             )
         last_round = [ballot for ballot in ballots if _frames(ballot) == shown]
         if len(last_round) < self.per_round:
-            return NeedMore(shown)
+            return NeedMore(shown, self.per_round - len(last_round))
         answers = Counter(ballot.key for ballot in last_round if ballot.key is not None)
         if max(answers.values(), default=0) >= self.agreement * len(last_round) - 1e-9:
             return None
-        return NeedMore(shown * self.growth) if shown * self.growth <= self.most_frames else None
+        denser = shown * self.growth
+        return NeedMore(denser, self.per_round) if denser <= self.most_frames else None
 
 
 def _frames(ballot: Ballot) -> int:

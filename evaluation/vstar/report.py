@@ -7,14 +7,14 @@ the report beside the numbers; equal files give equal reports.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from evaluation import measures
 from evaluation.faults import Faults
-from evaluation.judging import JUDGES
+from evaluation.judging import JUDGES, Judge
 from evaluation.reading import PlacedRow
 from evaluation.vstar.measures import CHAIN_NAMES, COMBINED, columns, record
 from evaluation.vstar.measures import measures as metrics_of
@@ -31,19 +31,21 @@ def evaluate(
     mode: str = "official",
     boxes: str = "as_written",
     judge: str = "exact",
+    judges: Mapping[str, Judge] = JUDGES,
     resamples: int = measures.RESAMPLES,
     faults: Faults | None = None,
 ) -> dict[str, Any]:
-    """The report of a result file. resamples: of the bootstrap, 0 for no intervals. faults: those found while reading.
+    """The report of a result file. judges: those that `judge` may name. resamples: of the bootstrap, 0 for no
+    intervals. faults: those found while reading.
 
     Raises BadInput if nothing can be scored.
     """
     require(mode in MODES, "--mode", mode, f"one of {', '.join(MODES)}")
     require(boxes in BOX_SPACES, "--boxes", boxes, f"one of {', '.join(BOX_SPACES)}")
-    require(judge in JUDGES, "--judge", judge, f"one of {', '.join(JUDGES)}")
+    require(judge in judges, "--judge", judge, f"one of {', '.join(judges)}")
     faults = Faults() if faults is None else faults
     samples = _samples(rows, faults)
-    scorer = Scorer(mode, boxes, JUDGES[judge], faults)
+    scorer = Scorer(mode, boxes, judges[judge], faults)
     scores = [scorer.score(sample) for sample in samples]
     if scorer.unscaled and not scorer.scaled:
         raise BadInput(

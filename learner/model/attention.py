@@ -3,6 +3,9 @@
 A token attends to itself and to the tokens before it in its segment that are in the prefix or in its own branch. On
 CUDA, FlexAttention computes this from a block mask. Elsewhere FlexAttention has no backward pass, so SDPA runs piece by
 piece. Neither spends time on masked blocks; SDPA's backward keeps a prefix's keys and values once per branch.
+
+FlexAttention is compiled, twice for all rows that are padded to `padded_length`. After RECOMPILE_LIMIT compilations
+Dynamo would go on with dense attention in silence, which needs the memory of all T x T scores; here that is an error.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.flex_attention import flex_attention_forward
 
+# FlexAttention's blocks, and a length below which it would compile a kernel of its own.
+BLOCK, LEAST_ROW = 128, 256
+RECOMPILE_LIMIT = 32
 MaskMod = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -115,7 +121,16 @@ AttentionInterface.register(PACKED, packed_attention)
 
 def attention_for(device_type: str) -> str:
     """The language model's attn_implementation on that type of device."""
-    return FLEX if device_type == "cuda" else PACKED
+    if device_type != "cuda":
+        return PACKED
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    return FLEX
+
+
+def padded_length(tokens: int) -> int:
+    """The length to which FlexAttention's rows of so many tokens are padded, so that few lengths are compiled."""
+    return max(LEAST_ROW, -(-tokens // BLOCK) * BLOCK)
 
 
 def seen_by(implementation: str, segment: torch.Tensor, branch: torch.Tensor) -> dict[str, Any]:

@@ -78,10 +78,9 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def with_scales(arrays: dict[str, np.ndarray], scales: Mapping[str, float]) -> dict[str, np.ndarray]:
-    """`arrays` with the scale, float32 [], of each layer whose B is among them."""
-    given = {layer: scale for layer, scale in scales.items() if f"{layer}.{B}" in arrays}
-    return arrays | {f"{layer}.{SCALE}": np.array(scale, np.float32) for layer, scale in given.items()}
+def as_constants(scales: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """The scale of each adapted layer as it is published, float32 []."""
+    return {f"{layer}.{SCALE}": np.array(scale, np.float32) for layer, scale in scales.items()}
 
 
 def merge(tensors: dict[str, torch.Tensor], scales: Mapping[str, float]) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from evidence.errors import BadInput
 from evidence.families import family_of
 from learner.losses import PolicyOutput
-from learner.model.attention import PACKED, seen_by
+from learner.model.attention import FLEX, PACKED, padded_length, seen_by
 from learner.model.head import ScoringHead
 from learner.model.lora import add_adapters, checkpoint_name
 from learner.model.vision import Features, FrozenTower, Pixels, dummy_image, encode, place, set_patches
@@ -49,6 +49,21 @@ class Rows(NamedTuple):
         arrays = (*tokens, set_patches(batch), batch.image_of, *kept)
         # np.array copies: arrays from the object store are read-only.
         return cls(*(torch.from_numpy(np.array(array)).to(device) for array in arrays))
+
+    def padded_to(self, length: int) -> Rows:
+        """The same rows with padding up to `length` tokens at their ends."""
+        before = self.token_ids.shape[1]
+
+        def padded(tokens: torch.Tensor, value: int) -> torch.Tensor:
+            return nn.functional.pad(tokens, (0, length - before), value=value)
+
+        return self._replace(
+            token_ids=padded(self.token_ids, 0),
+            positions=padded(self.positions, 0),
+            segment=padded(self.segment, -1),
+            branch=padded(self.branch, -1),
+            predict_from=self.predict_from // before * length + self.predict_from % before,
+        )
 
 
 class Policy(nn.Module):
@@ -99,6 +114,8 @@ class Policy(nn.Module):
     def forward(self, rows: Rows, shown: Pixels | Features | None, temperature: float) -> PolicyOutput:
         """Log-probs and entropies of `rows.targets`, float32 [N] each. shown: the image sets of `rows`, concatenated;
         None if there are none."""
+        if self.attention == FLEX:
+            rows = rows.padded_to(padded_length(rows.token_ids.shape[1]))
         embeds = self.model.get_input_embeddings()(rows.token_ids)
         features, zero = self._features(shown, embeds.device)
         if zero is not None:

@@ -15,7 +15,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from learner.model.attention import attention_for
 from learner.model.policy import Policy
 from learner.model.vision import FrozenTower
-from learner.settings import RankConfig, ZeroConfig
+from learner.settings import SUB_GROUP, RankConfig, ZeroConfig
 from learner.zero.gather import replicated
 
 # Key of a parameter group: its learning rate as a multiple of the step's.
@@ -49,13 +49,15 @@ def build_engine(config: RankConfig) -> deepspeed.DeepSpeedEngine:
 
 def _settings(config: ZeroConfig, trained: bool) -> dict[str, Any]:
     cuda = torch.cuda.is_available()
-    zero: dict[str, Any] = {"stage": 3, "overlap_comm": cuda}
+    zero: dict[str, Any] = {"stage": 3, "overlap_comm": cuda, "sub_group_size": SUB_GROUP}
     if config.offload_parameters == "cpu":
         zero["offload_param"] = {"device": "cpu", "pin_memory": cuda}
     if config.offload_optimizer == "cpu":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": cuda}
     # torch's AdamW on every device, because DeepSpeed's would compile a kernel at start.
     adam = {"lr": 0.0, "betas": list(config.betas), "weight_decay": config.weight_decay, "torch_adam": True}
+    if cuda:
+        adam["fused"] = True  # one kernel without temporaries, on the host too where the optimizer is offloaded
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,

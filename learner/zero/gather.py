@@ -1,15 +1,21 @@
 """Gathers weights out of ZeRO-3 in buckets of whole layers, sized by `ds_numel` (the `numel()` of a partitioned
 parameter is 0), and copies them out inside the gather (promise 7). The weights of a replicated vision tower take the
-same path, without a gather."""
+same path, without a gather.
+
+R ranks gather R buckets at once, and each copies out its own: what they do with it between two gathers they do at the
+same time."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+
+from evidence.manifest import Packed
 
 
 def replicated(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
@@ -48,24 +54,52 @@ def layer_buckets(sizes: dict[str, int], limit: int, layer: str) -> list[list[st
     return buckets
 
 
-def gather_buckets(
-    parameters: dict[str, torch.nn.Parameter], rank: int, world: int, limit: int, layer: str
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yield (b, {name: whole array}) for this rank's buckets: bucket b belongs to rank b mod `world`.
+class Gathered(NamedTuple):
+    """One of this rank's buckets, copied out: its number among `total` buckets, and its tensors."""
 
-    Every rank must exhaust the generator, since each gather is collective. bfloat16 arrays are viewed as uint16.
+    number: int
+    total: int
+    packed: Packed
+
+
+def gather_buckets(
+    parameters: dict[str, torch.nn.Parameter],
+    constants: Mapping[str, np.ndarray],
+    rank: int,
+    world: int,
+    limit: int,
+    layer: str,
+) -> Iterator[Gathered]:
+    """Yield this rank's buckets: bucket b belongs to rank b mod `world`. The last one holds `constants`, arrays that
+    are no parameters, if there are any.
+
+    Every rank must exhaust the generator, since each gather is collective.
     """
     sizes = {name: whole_numel(p) * p.element_size() for name, p in parameters.items()}
-    for index, names in enumerate(layer_buckets(sizes, limit, layer)):
-        mine = index % world == rank
-        with GatheredParameters([parameters[n] for n in names], modifier_rank=None):
-            arrays = {name: _copy_out(parameters[name]) for name in names} if mine else {}
-        if mine:
-            yield index, arrays
+    buckets = layer_buckets(sizes, limit, layer)
+    total = len(buckets) + bool(constants)
+    for first in range(0, len(buckets), world):
+        together = buckets[first : first + world]
+        with GatheredParameters([parameters[name] for names in together for name in names], modifier_rank=None):
+            packed = _copied_out({n: parameters[n] for n in together[rank]}) if rank < len(together) else None
+        if packed is not None:
+            yield Gathered(first + rank, total, packed)
+    if constants and len(buckets) % world == rank:
+        yield Gathered(len(buckets), total, Packed.of(constants))
 
 
-def _copy_out(parameter: torch.nn.Parameter) -> np.ndarray:
-    tensor = parameter.detach().cpu()
-    if tensor.dtype == torch.bfloat16:
-        tensor = tensor.view(torch.uint16)
-    return tensor.numpy().copy()
+def _copied_out(parameters: dict[str, torch.nn.Parameter]) -> Packed:
+    """The whole tensors of gathered parameters. From a GPU they go straight into pinned memory, which torch reuses."""
+    on_gpu = any(parameter.is_cuda for parameter in parameters.values())
+
+    def pinned(nbytes: int) -> np.ndarray:
+        return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy()
+
+    tensors = {name: (tuple(p.shape), str(p.dtype).removeprefix("torch.")) for name, p in parameters.items()}
+    packed = Packed.room_for(tensors, pinned if on_gpu else None)
+    for name, view in packed.views.items():
+        whole = parameters[name].detach()
+        torch.from_numpy(view).view(whole.dtype).copy_(whole, non_blocking=True)
+    if on_gpu:
+        torch.cuda.synchronize()
+    return packed

@@ -85,23 +85,29 @@ async def ask_many(
 async def with_progress(description: str, work: Sequence[Any]) -> list[Any]:
     """The results of coroutines, in order. At most SAMPLES_AT_ONCE run at a time. If one fails, the others are
     cancelled and its error alone is raised."""
-    gate = asyncio.Semaphore(SAMPLES_AT_ONCE)
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(description, total=len(work))
+        return await all_of(work, SAMPLES_AT_ONCE, lambda result: progress.advance(bar))
 
-        async def counted(coroutine: Any) -> Any:
-            async with gate:
-                result = await coroutine
-            progress.advance(bar)
-            return result
 
-        tasks = [asyncio.ensure_future(counted(coroutine)) for coroutine in work]
-        try:
-            return list(await asyncio.gather(*tasks))
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for coroutine in work:
-                coroutine.close()  # those that have not begun
-            raise
+async def all_of(work: Sequence[Any], at_once: int, ended: Callable[[Any], object]) -> list[Any]:
+    """The results of coroutines, in order. At most `at_once` run at a time, and `ended` is called with each result. If
+    one fails, the others are cancelled and its error alone is raised."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def gated(coroutine: Any) -> Any:
+        async with gate:
+            result = await coroutine
+        ended(result)
+        return result
+
+    tasks = [asyncio.ensure_future(gated(coroutine)) for coroutine in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for coroutine in work:
+            coroutine.close()  # those that have not begun
+        raise

@@ -1,4 +1,5 @@
-"""`ser eval`: scores recorded completions and result files of benchmarks, and compares the reports.
+"""`ser eval`: scores recorded completions and result files of benchmarks, and compares the reports. With `--model`, the
+completions are drawn first (orchestration/commands/eval_run).
 
 Guarantees: every number is printed with the protocol that it was computed under. Samples that are left out or scored 0
 for their form are counted with a reason; only a file of which nothing can be scored is bad input.
@@ -23,16 +24,24 @@ from evidence.plain import dumps
 Options = Mapping[str, Any]  # option -> value, without those that were not given
 OF_RESULTS = ("--results", "--mode", "--boxes", "--judge")
 OF_COMPLETIONS = ("--data", "--completions", "--protocol")
+OF_RUNS = ("--model", "--data", "--videos", "--subtitles", "--config", "--limit", "--out")
+OF_RESCORING = ("--rescore", "--data")
+OF_SCORING = ("--protocol", "--mode", "--boxes", "--judge", "--judge-model", "--judge-key-env")
+UNCOMPLETED = ("missing", "unreadable", "part", "too_long", "failed")  # outcomes of a prompt of a run
 REPORT_KEYS = ("benchmark", "headline", "n", "counts")
 OF_CLASSES = ("acc", "mam", "mlgm", "m_iou")  # the metrics printed of a class; --json has all
 
 
-def evaluate(name: str, extra: list[Path], options: Options, as_json: bool) -> None:
+def evaluate(name: str, extra: list[str], options: Options, as_json: bool) -> None:
     """Score and print. Raises BadInput for options that do not belong together, and if nothing can be scored."""
     benchmark = named(name)
-    if extra:
+    if extra and "--model" not in options:
         raise BadInput(f"{extra[0]}: unexpected; only `ser eval compare` takes files without an option")
-    if isinstance(benchmark, ResultBenchmark):
+    if "--model" in options:
+        report = _of_run(name, extra, options)
+    elif "--rescore" in options:
+        report = _rescored(name, options)
+    elif isinstance(benchmark, ResultBenchmark):
         report = _of_results(benchmark, options)
     else:
         report = _of_completions(benchmark, options)
@@ -42,8 +51,9 @@ def evaluate(name: str, extra: list[Path], options: Options, as_json: bool) -> N
         print("\n".join(lines(report)))
 
 
-def compare(paths: list[Path], options: Options, as_json: bool) -> None:
+def compare(names_of_files: list[str], options: Options, as_json: bool) -> None:
     """Print one table over reports, and paired differences. Raises BadInput for files that are no reports."""
+    paths = list(map(Path, names_of_files))
     if options:
         raise BadInput(f"{next(iter(options))}: does not apply to compare, which takes reports and --json")
     if len(paths) < 2:
@@ -91,16 +101,49 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
             for name, numbers in classes.items():
                 yield from _numbers(f"{key.removeprefix('by_')} {name} (n={numbers['n']}) ", numbers, protocol, False)
     yield "counts: " + ", ".join(f"{key} {n}" for key, n in report["counts"].items() if isinstance(n, int))
+    if "run" in report:
+        yield run_line(report)
     for fault in report["faults"]:
         yield f"{fault['count']} x {fault['reason']} (first: {fault['first']})"
+
+
+def run_line(report: Mapping[str, Any]) -> str:
+    """What became of the prompts of a run."""
+    facts = report["run"]
+    parts = [f"{facts['completed']} of {facts['asked']} prompts completed"]
+    parts += [f"{facts[key]} {key}" for key in UNCOMPLETED if facts[key]]
+    if facts["judge"]:
+        parts.append("judge {prompts} prompts, {cached} cached, {failed} failed".format(**facts["judge"]))
+    return f"run: {', '.join(parts)}"
+
+
+def _of_run(name: str, overrides: list[str], options: Options) -> dict[str, Any]:
+    from orchestration.commands.eval_run import Request, run  # imports ray
+
+    _refuse(f"{name} with --model", options, OF_RUNS + OF_SCORING)
+    if "--data" not in options:
+        raise BadInput(f"{name}: needs --data, the benchmark's annotation")
+    chosen = {key.removeprefix("--"): options[key] for key in OF_RUNS if key in options}
+    return run(Request(benchmark=name, overrides=overrides, **chosen), _scoring(options))
+
+
+def _rescored(name: str, options: Options) -> dict[str, Any]:
+    from orchestration.commands.eval_run import rescored  # imports ray
+
+    _refuse(f"{name} with --rescore", options, OF_RESCORING + OF_SCORING)
+    return rescored(name, options["--rescore"], options.get("--data"), _scoring(options))
+
+
+def _scoring(options: Options) -> dict[str, str]:
+    return {key.removeprefix("--").replace("-", "_"): options[key] for key in OF_SCORING if key in options}
 
 
 def _of_results(benchmark: ResultBenchmark, options: Options) -> dict[str, Any]:
     _refuse(benchmark.name, options, OF_RESULTS)
     if "--results" not in options:
         raise BadInput(
-            f"{benchmark.name}: needs --results FILE, a result file in the form of its official script; "
-            "`ser eval` runs no model"
+            f"{benchmark.name}: needs --results FILE, a result file in the form of its official script, or "
+            "--model DIR and --data to run a model"
         )
     path = options["--results"]
     faults = Faults()
@@ -116,7 +159,7 @@ def _of_completions(benchmark: Benchmark, options: Options) -> dict[str, Any]:
     _refuse(benchmark.name, options, OF_COMPLETIONS)
     for key, what in (("--data", "the benchmark's annotation"), ("--completions", "lines of id and text")):
         if key not in options:
-            raise BadInput(f"{benchmark.name}: needs {key}, {what}; `ser eval` runs no model")
+            raise BadInput(f"{benchmark.name}: needs {key}, {what}, or --model DIR to run a model")
     data, path = options["--data"], options["--completions"]
     faults = Faults()
     placed = (row for file in data_files(data) for row in rows(file, faults))

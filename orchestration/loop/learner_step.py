@@ -37,6 +37,7 @@ class Learner:
             policy=learner.policy,
             zero=learner.zero,
             loss=LossConfig(algorithm, config.sampling.temperature),
+            threads=learner.threads,
             limits=config.limits,
         )
         gpus = config.cluster.gpus_per_rank

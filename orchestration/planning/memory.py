@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from learner.settings import PackingConfig, PolicyConfig
+from learner.settings import SUB_GROUP, PackingConfig, PolicyConfig
 from orchestration.planning.gpus import GPUS_PER_NODE, Gpu
 from orchestration.planning.shapes import Shape, TextShape
 from orchestration.planning.workload import Workload
@@ -20,9 +20,8 @@ from orchestration.settings import ClusterConfig, LearnerConfig, SamplingConfig,
 GIB = 2**30
 FLOAT32 = 4
 ELEMENT = {"float32": 4, "bfloat16": 2}
-# DeepSpeed 0.19's defaults for ZeRO-3, in elements: parameters gathered at once and ahead, a bucket of gradients, and
-# the part of a rank's states that the optimizer updates at once.
-LIVE, PREFETCH, BUCKET, SUB_GROUP = 10**9, 5 * 10**7, 5 * 10**8, 10**9
+# DeepSpeed 0.19's defaults for ZeRO-3, in elements: parameters gathered at once and ahead, and a bucket of gradients.
+LIVE, PREFETCH, BUCKET = 10**9, 5 * 10**7, 5 * 10**8
 # CUDA context, NCCL's buffers and cuBLAS workspaces of a rank, and those of an engine with its CUDA graphs.
 RANK_CONTEXT, ENGINE_CONTEXT = int(1.5 * GIB), int(2 * GIB)
 # Chunks of the logits that are alive at once in learner/model/head.
@@ -138,8 +137,8 @@ def learner_memory(shape: Shape, learner: LearnerConfig, workload: Workload, gro
     }
     most = sum(running.values())
     encoding = 0.0 if policy.train_vision else vision_forward(shape, visual, element)
-    # The optimizer's flat copy of the gradients, and the square root of the second moments.
-    optimizer = 2 * FLOAT32 * min(part, SUB_GROUP) if on_gpu else 0.0
+    # The fused optimizer has no temporaries but a flat copy of the gradients that it uses.
+    optimizer = FLOAT32 * min(part, max(SUB_GROUP, largest / learner.ranks)) if on_gpu else 0.0
     beyond = {
         "image encoding": max(0.0, encoding - most),
         "optimizer temporaries": max(0.0, optimizer - max(most, encoding)),

@@ -6,7 +6,7 @@ Guarantee: the file is written as a whole or not at all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from evaluation.comparison import Evaluation, common_clips, comparison
 from evidence.files import write_text
 from evidence.plain import dumps
 from orchestration.loop.ledger import Ledger
+from orchestration.loop.parity import Parity
 from orchestration.machine import version
 
 SUMMARY = "summary.json"
@@ -53,10 +54,11 @@ def installed_versions() -> dict[str, str]:
 
 
 def summary(
-    facts: RunFacts, before: Sequence[Evaluation], after: Sequence[Evaluation], ledger: Ledger
+    facts: RunFacts, parity: Parity, before: Sequence[Evaluation], after: Sequence[Evaluation], ledger: Ledger
 ) -> dict[str, Any]:
-    """The content of summary.json. `before`, `after`: [greedy, sampled], or empty without held-out clips."""
-    report = training(facts)
+    """The content of summary.json. `parity`: at the last start of the run. `before`, `after`: [greedy, sampled], or
+    empty without held-out clips."""
+    report = training(facts) | {"parity": asdict(parity)}
     if before and after:
         report |= comparison(*common_clips(before[0], after[0]))
         report["sampled"] = comparison(*common_clips(before[1], after[1]))

@@ -1,4 +1,4 @@
-"""Engine configurations: the policy's and the referee's in a run, and a referee's outside training."""
+"""Engine configurations: the policy's and the referee's, in a run and outside training."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ def policy_engine(config: TrainConfig, images: int) -> EngineConfig:
         top_p=config.sampling.top_p,
         top_k=config.sampling.top_k,
     )
+
+
+def standalone_engine(
+    folder: str, images: int, sizes: EngineSizes, cluster: ClusterConfig, native_video: bool, seed: int
+) -> EngineConfig:
+    """The engine of a policy outside training. `images`: the largest number of images in one prompt."""
+    return _engine(folder, images, sizes, cluster, native_video=native_video, seed=seed)
 
 
 def referee_engine(sizes: EngineSizes, cluster: ClusterConfig, folder: str) -> EngineConfig:

@@ -10,6 +10,8 @@ from evidence.errors import RunFailed
 
 # A bundle must not be empty. Actors without a GPU reserve no cores: the operating system shares them out.
 NO_GPU = {"CPU": 0.001}
+# Ray does not hide a node's GPUs from an actor that asked for none, whose code would then use them.
+HIDDEN = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
 
 
 class Placement:
@@ -34,7 +36,10 @@ class Placement:
     def options(self, index: int) -> dict[str, object]:
         """Ray options that place an actor in bundle `index`."""
         strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=index)
-        return {"num_cpus": 0, "num_gpus": self.gpus, "scheduling_strategy": strategy}
+        options = {"num_cpus": 0, "num_gpus": self.gpus, "scheduling_strategy": strategy}
+        # Only where there are GPUs: a worker with an environment of its own starts later.
+        hides = not self.gpus and ray.cluster_resources().get("GPU", 0) > 0
+        return options | ({"runtime_env": HIDDEN} if hides else {})
 
     def release(self) -> None:
         """Remove the placement group. Actors still placed in it are killed."""

@@ -2,7 +2,8 @@
 
 Guarantees: a group starts only on an engine that admission allows, so a slow update delays groups instead of ageing
 them; groups are shared over the engines (dispatch.py); an engine that dies, hangs or falls silent is restarted
-(fleet.py) and brought to the published weights before it is used (weight_updates.py); every wait has a timeout.
+(fleet.py) and brought to the published weights before it is used (weight_updates.py); every wait has a timeout; the
+engine drops what a cancelled caller had asked for.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ class RolloutPool:
         self,
         config: EngineConfig,
         banned_ids: Sequence[int],
-        store: WeightStore,
+        store: WeightStore | None,
         size: int,
         gpus: float,
         limits: Limits,
     ):
-        """`size` engines with `gpus` GPUs each."""
+        """`size` engines with `gpus` GPUs each. `store`: where they get new weights; None where there will be none."""
         engine_class = actor_class(RolloutActor).options(num_cpus=0, num_gpus=gpus)
         self._create = lambda: engine_class.remote(config, banned_ids, store)
         self._limits = limits
@@ -140,8 +141,9 @@ class RolloutPool:
         actor, timeout_s = engine.supervised.actor, self._limits.generation_s
         try:
             # The actor enforces this timeout itself; the margin covers an actor that no longer can.
+            reply = actor.generate.remote(prompt, frames, n, temperature, max_tokens, seed, timeout_s, order)
             async with asyncio.timeout(timeout_s + MARGIN_S):
-                result = await actor.generate.remote(prompt, frames, n, temperature, max_tokens, seed, timeout_s, order)
+                result = await reply
             self._dispatcher.finished(request)
             return result
         except TimeoutError as error:
@@ -153,9 +155,19 @@ class RolloutPool:
         except ray.exceptions.RayActorError:
             self._fleet.replace(engine, actor, died(engine.name, "generating a group"))
             raise
+        except asyncio.CancelledError:
+            self._abandon(reply)
+            raise
         finally:
             del self._running[asyncio.current_task()]
             self._dispatcher.remove(request)
+
+    @staticmethod
+    def _abandon(reply: ray.ObjectRef) -> None:
+        """Cancel a call of an engine, which then drops its requests. Ray itself leaves the call of a caller that was
+        cancelled running."""
+        if ray.is_initialized():  # after a shutdown, Ray would join whatever cluster it finds
+            ray.cancel(reply)
 
     async def _started(self, may_start: Callable[[int], bool], sequences: int, tokens: int) -> Request:
         """A request that has started on its engine. Raises RolloutPoolLost, and GenerationTimeout if for `stall_s` no

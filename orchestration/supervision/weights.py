@@ -1,9 +1,9 @@
 """The weights actor: it collects weight buckets from the learner ranks, owns them and serves them to the engines.
 
-Guarantees (promise 7): a version is visible only when complete; versions strictly increase; at most the last two are
-held, so the object store never keeps more; a rank's death loses nothing, since the caller of a Ray task owns what the
-task returned. Every wait has a timeout. An actor that dies takes its weights along and is started again under its name,
-empty: `PublishedWeights` notices that, and the loop publishes again.
+Guarantees (promise 7): a version is visible only when complete; versions strictly increase; at most two are held, the
+one that is being collected counted, so the object store never keeps more; a rank's death loses nothing, since the
+caller of a Ray task owns what the task returned. Every wait has a timeout. An actor that dies takes its weights along
+and is started again under its name, empty: `PublishedWeights` notices that, and the loop publishes again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from evidence.manifest import Bucket, Manifest
 from evidence.supervision import Restarts
 from orchestration.supervision.waiting import MARGIN_S, died, no_answer
 
-# The version in use and the one being collected.
-HELD_VERSIONS = 2
 NAME = "the weights actor"
 # Seconds between two calls of an actor that is being restarted.
 RETRY_S = 0.2
@@ -45,8 +43,9 @@ class UnknownVersion(LookupError):
 def assemble(version: int, buckets: Sequence[Bucket]) -> Manifest:
     """The manifest of `buckets`, in any order. Raises IncompleteWeights for a gap or a tensor in two buckets."""
     ordered = tuple(sorted(buckets, key=lambda bucket: bucket.index))
-    if not ordered or [bucket.index for bucket in ordered] != list(range(len(ordered))):
-        raise IncompleteWeights(f"version {version}: got buckets {[bucket.index for bucket in ordered]}")
+    total = ordered[0].total if ordered else 0
+    if not ordered or [(bucket.index, bucket.total) for bucket in ordered] != [(n, total) for n in range(total)]:
+        raise IncompleteWeights(f"version {version}: got buckets {[bucket.index for bucket in ordered]} of {total}")
     manifest = Manifest(version, ordered)
     if len(manifest.names) != sum(len(bucket.entries) for bucket in ordered):
         raise IncompleteWeights(f"version {version}: a tensor is in more than one bucket")
@@ -65,19 +64,20 @@ class WeightsActor:
     async def publish(self, version: int, ranks: list[Any], timeout_s: float, attempt: int = 0) -> Manifest:
         """Collect `version` from every rank's `weight_buckets`, which streams header, bytes, header, bytes...
 
-        attempt: rises with every publication that the ranks are asked for.
+        attempt: rises with every publication that the ranks are asked for. Only the newest version is kept meanwhile:
+        call it when no engine loads an older one.
         Raises ValueError if `version` is not above the last one, IncompleteWeights, TimeoutError, or a rank's own
-        error; the versions held before are then unchanged.
+        error; the newest version held before stays.
         """
         async with asyncio.timeout(timeout_s), self.publishing:
             if self.held and version <= max(self.held):
                 raise ValueError(f"weight version {version} is not above {max(self.held)}")
+            for old in sorted(self.held)[:-1]:
+                del self.held[old]
             collected = await asyncio.gather(*(_collect(rank, version, attempt) for rank in ranks))
         buckets = sorted((pair for pairs in collected for pair in pairs), key=lambda pair: pair[0].index)
         manifest = assemble(version, [bucket for bucket, _ in buckets])
         self.held[version] = (manifest, [ref for _, ref in buckets])
-        for old in sorted(self.held)[:-HELD_VERSIONS]:
-            del self.held[old]
         return manifest
 
     async def drop(self) -> None:

@@ -57,7 +57,7 @@ class HttpBackend:
         scale = [str(token) for token in range(n)]
         async with self._gate:
             content = await asyncio.to_thread(_content, turn, images)
-            choice = _first_choice(await self._post(content, scale))
+            choice = first_choice(await self._post(content, scale))
         if self.logprobs:
             return _from_logprobs(choice, scale)
         try:
@@ -86,21 +86,26 @@ class HttpBackend:
                 extra_body=_filled(self.source.extra_body, scale),
                 **logprobs,
             )
-        except openai.APIStatusError as error:
-            reason = self._reason(f"HTTP {error.status_code}: {error.message}")
-            if error.status_code in (408, 409, 429) or error.status_code >= 500:
-                raise Unavailable(reason) from None
-            if error.status_code in (401, 403, 404):
-                raise Barred(f"{reason} ({self.source.model} at {self.source.url})") from None
-            raise Refused(reason) from None
-        except openai.APIConnectionError as error:
-            raise Unavailable(self._reason(f"{error} {error.__cause__ or ''}")) from None
+        except (openai.APIStatusError, openai.APIConnectionError) as error:
+            raise backend_error(error, self.source, self._key) from None
         return reply.http_response.text
 
-    def _reason(self, message: str) -> str:
-        """The endpoint's message as one line of bounded length, without the key, which some endpoints repeat."""
-        hidden = message.replace(self._key, "***") if self._key else message
-        return " ".join(hidden.split())[:REASON_CHARS]
+
+def backend_error(
+    error: openai.APIStatusError | openai.APIConnectionError, source: RefereeSource, key: str
+) -> Unavailable | Refused:
+    """A client's error as one of the errors of a backend. Its message is one line of bounded length, without the key,
+    which some endpoints repeat."""
+
+    def reason(message: str) -> str:
+        return " ".join((message.replace(key, "***") if key else message).split())[:REASON_CHARS]
+
+    if isinstance(error, openai.APIConnectionError):
+        return Unavailable(reason(f"{error} {error.__cause__ or ''}"))
+    status = reason(f"HTTP {error.status_code}: {error.message}")
+    if error.status_code in (408, 409, 429) or error.status_code >= 500:
+        return Unavailable(status)
+    return Barred(f"{status} ({source.name})") if error.status_code in (401, 403, 404) else Refused(status)
 
 
 def _digest(identity: object) -> str:
@@ -135,7 +140,8 @@ def _filled(body: Any, scale: list[str]) -> Any:
     return scale if body == SCALE_SLOT else body
 
 
-def _first_choice(body: str) -> dict[str, Any]:
+def first_choice(body: str) -> dict[str, Any]:
+    """The first choice of a reply. Raises Unavailable if the reply is not in the OpenAI format."""
     try:
         choice = json.loads(body)["choices"][0]
     except (ValueError, KeyError, IndexError, TypeError):

@@ -14,6 +14,7 @@ on them can improve under a referee that rewards tight boxes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -84,8 +85,9 @@ class Shape:
         return self.first <= moment <= self.last
 
 
-def draw_shapes(rng: np.random.Generator) -> list[Shape]:
-    """One to three shapes that never cover each other's centres at a sampled moment."""
+def draw_shapes(rng: np.random.Generator, least: int = 4, most: int = MOMENTS) -> list[Shape]:
+    """One to three shapes that never cover each other's centres at a sampled moment, each visible for `least` to `most`
+    moments."""
     count = int(rng.integers(1, 4))
     colours = rng.permutation(list(COLOURS))[:count]
     shapes: list[Shape] = []
@@ -96,7 +98,7 @@ def draw_shapes(rng: np.random.Generator) -> list[Shape]:
         reach = SIDE / 2 if rng.random() < 1 / 3 else 8
         end = np.clip(start + rng.uniform(-reach, reach, 2), low, high)
         centres = start + np.linspace(0, 1, FRAMES)[:, None] * (end - start)
-        length = int(rng.integers(4, MOMENTS + 1))
+        length = int(rng.integers(least, most + 1))
         first = int(rng.integers(0, MOMENTS - length + 1))
         shape = Shape(str(colours[len(shapes)]), str(rng.choice(SHAPES)), half, centres, first, first + length - 1)
         clear = all(np.abs(centres - other.centres).max(axis=1).min() > half + other.half - 4 for other in shapes)
@@ -227,8 +229,13 @@ def questions(
         }
 
 
-def _make_clip(job: tuple[Path, str, int, int, int]) -> list[dict[str, Any]]:
-    """Write one clip and return its samples. A clip without an unambiguous question is drawn again."""
+Rows = list[dict[str, Any]]
+# (folder, split, number of the clip, seed, most questions): write one clip and return the rows about it.
+MakeClip = Callable[[tuple[Path, str, int, int, int]], Rows]
+
+
+def _make_clip(job: tuple[Path, str, int, int, int]) -> Rows:
+    """A clip without an unambiguous question is drawn again."""
     out, split, number, seed, count = job
     cv2.setNumThreads(1)
     rng = np.random.default_rng([seed, SPLITS.index(split), number])
@@ -259,29 +266,50 @@ def make_shapes(
     `train_le2.json` list the training samples whose clips have at most one and at most two shapes. The folder is
     written whole or not at all. Raises BadInput if `out` exists or a number is out of range.
     """
+    sizes = {"train": train, "val": val, "test": test}
+    with written_world(out, sizes, questions, seed, workers, _make_clip, progress) as (part, rows):
+        samples = rows["train"]
+        for most in (1, 2):
+            few = [s for s in samples if len({p for items in s["key_items"].values() for p in items}) <= most]
+            (part / f"train_le{most}.json").write_text(json.dumps(few), encoding="utf-8")
+    return {split: len(samples) for split, samples in rows.items()}
+
+
+@contextlib.contextmanager
+def written_world(
+    out: Path,
+    sizes: dict[str, int],
+    questions: int,
+    seed: int,
+    workers: int,
+    make_clip: MakeClip,
+    progress: Callable[[str, int, int], None],
+) -> Iterator[tuple[Path, dict[str, Rows]]]:
+    """Write a number of clips of each split below `out`, with a JSON list of its rows. Gives the folder, which becomes
+    `out` at the end, and the rows by split.
+
+    Training clips have at most `questions` rows each, all other clips one. Raises BadInput if `out` exists or a number
+    is out of range.
+    """
     if out.exists():
         raise BadInput(f"make-shapes: {out} exists already; name a new folder or remove it")
-    if min(train, val, test) < 0 or train + val + test == 0 or questions < 1:
+    if min(sizes.values()) < 0 or not any(sizes.values()) or questions < 1:
         raise BadInput("make-shapes: sizes must be 0 or more, one of them above 0, and questions at least 1")
     if seed < 0 or workers < 1:
         raise BadInput(f"make-shapes: seed = {seed}, workers = {workers}: seed must be 0 or more, workers at least 1")
     require_room_for_sockets(FORK_SERVER)
-    counts = {}
+    rows: dict[str, Rows] = {}
     # Not forked from this process: with threads, as in a Ray driver, a fork can deadlock on their locks.
     processes = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"))
     with whole_folder(out) as part, processes as pool:
-        for split, clips in zip(SPLITS, (train, val, test)):
+        for split, clips in sizes.items():
             for thousand in range(0, clips, 1000):
                 (part / f"videos/{split}/{thousand // 1000:03d}").mkdir(parents=True)
             per_clip = questions if split == "train" else 1
             jobs = ((part, split, number, seed, per_clip) for number in range(clips))
-            samples = []
-            for done, clip_samples in enumerate(pool.map(_make_clip, jobs, chunksize=16), 1):
-                samples.extend(clip_samples)
+            rows[split] = []
+            for done, clip_rows in enumerate(pool.map(make_clip, jobs, chunksize=16), 1):
+                rows[split].extend(clip_rows)
                 progress(split, done, clips)
-            (part / f"{split}.json").write_text(json.dumps(samples), encoding="utf-8")
-            counts[split] = len(samples)
-            for most in (1, 2) if split == "train" else ():
-                few = [s for s in samples if len({p for items in s["key_items"].values() for p in items}) <= most]
-                (part / f"{split}_le{most}.json").write_text(json.dumps(few), encoding="utf-8")
-    return counts
+            (part / f"{split}.json").write_text(json.dumps(rows[split]), encoding="utf-8")
+        yield part, rows

@@ -8,6 +8,7 @@ because the decoder returns them, and outlive the decoder.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -138,7 +139,7 @@ class DecoderPool:
             reason = DIED
             async with asyncio.timeout(self.timeout_s):
                 refs = getattr(decoder, method).options(num_returns=returns).remote(*args)
-                return (refs[0], await refs[1]) if returns == 2 else await refs
+                return await (_whole(*refs) if returns == 2 else refs)
         except (TimeoutError, BudgetSpent, ray.exceptions.RayError) as error:
             if isinstance(error, TimeoutError) and reason == DIED:
                 reason = took_longer(self.timeout_s)
@@ -158,6 +159,17 @@ class DecoderPool:
             raise
         finally:
             self._free.put_nowait(decoder)
+
+
+async def _whole(large: ray.ObjectRef, small: ray.ObjectRef) -> tuple[ray.ObjectRef, Any]:
+    """A large result by reference, once a small one of the same call is here. The error of a call that fails is fetched
+    from both: Ray reports one that nobody fetched, with a stack trace on stderr."""
+    try:
+        return large, await small
+    except ray.exceptions.RayTaskError:
+        with contextlib.suppress(ray.exceptions.RayTaskError):
+            await large
+        raise
 
 
 def _kill(decoder: Any) -> None:

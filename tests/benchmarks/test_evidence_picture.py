@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.evidence_picture import COLOURS, INK, best_and_worst, coloured, shown_frames
+from benchmarks.evidence_picture import INK, best_and_worst, coloured, shown_frames
+from evidence.drawing import CLAIM_COLOURS
 from evidence.errors import BadInput
 
 FIRST = "<obj>red circle</obj><box>[1,2,3,4]</box>at<t>1.0</t>"
@@ -33,7 +34,7 @@ def test_each_complete_claim_has_its_colour_and_nothing_is_lost():
     pieces = list(coloured(line(1.0, text)))
     assert "".join(piece for piece, _ in pieces) == text
     assert [piece for piece, colour in pieces if colour != INK] == [FIRST, SECOND]
-    assert [colour for _, colour in pieces if colour != INK] == list(COLOURS[:2])
+    assert [colour for _, colour in pieces if colour != INK] == list(CLAIM_COLOURS[:2])
 
 
 def test_frames_that_claims_name_are_shown_beside_others():

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from chaos_runs import Ran, run
 from endpoint import Reply, hanging, serving, steady
-from runs import Ran, run
 
 DEADLINE_S = 3
 STEPS = 3  # in each mood, and in good health after it
@@ -53,21 +53,24 @@ class _Endpoint:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        loop, ready, over = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+        ready, over = threading.Event(), asyncio.Event()
+        loops: list[asyncio.AbstractEventLoop] = []
 
         async def serve() -> None:
+            loops.append(asyncio.get_running_loop())
             async with serving(self.reply) as endpoint:
                 self.url = endpoint.url
                 ready.set()
                 await over.wait()
 
-        thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+        # Ends with the replies that are still under way.
+        thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
         thread.start()
         ready.wait()
         try:
             yield
         finally:
-            loop.call_soon_threadsafe(over.set)
+            loops[0].call_soon_threadsafe(over.set)
             thread.join()
 
 

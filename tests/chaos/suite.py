@@ -19,11 +19,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from chaos_runs import Ran, run
 from checks import Checked, check
 from endpoint_moods import MOODS, moody_run
 from faults import Fault
 from matrix import INTERRUPTED, Start, matching, starts
-from runs import Ran, run
 from torn import tear
 
 from rollout.dataset.shapes import make_shapes

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from evidence.drawing import MAGENTA, OUTSIDE, crop, draw_box
+from evidence.drawing import CLAIM_COLOURS, MAGENTA, OUTSIDE, Marked, crop, draw_box, picture
 
 
 def scene(height: int = 56, width: int = 84) -> np.ndarray:
@@ -61,3 +61,25 @@ def test_read_only_frames_are_accepted():
 def test_a_box_outside_the_frame_cannot_be_cropped():
     with pytest.raises(ValueError, match="no area"):
         crop(scene(), (90, 0, 99, 9), 0.25, (28, 28))
+
+
+def test_a_picture_for_people_shows_every_box_in_its_colour_and_keeps_its_frame():
+    frame = scene()
+    before = frame.copy()
+    marks = [Marked((10, 20, 30, 40), CLAIM_COLOURS[0], "1"), Marked((70, 50, 95, 70), CLAIM_COLOURS[1], "12")]
+    drawn = picture(frame, marks, scale=4)
+    assert drawn.shape == (4 * 56, 4 * 84, 3)
+    assert (frame == before).all()
+    for mark in marks:
+        marked = (drawn == mark.colour).all(axis=2)
+        ys, xs = np.nonzero(marked)
+        x1, y1, x2, y2 = (4 * value for value in mark.box)
+        assert (xs.max() + 1, ys.max() + 1) == (min(x2, 336), min(y2, 224))
+        assert (xs.min(), ys.min()) == pytest.approx((x1, y1), abs=40)  # a label may begin before its box, at a border
+    assert (drawn[85:150, 45:110] == np.kron(frame, np.ones((4, 4, 1), np.uint8))[85:150, 45:110]).mean() > 0.9
+    assert (picture(frame, ()) == frame).all()
+
+
+def test_a_box_beyond_the_frame_and_its_label_do_not_fail():
+    for box in ((-500, -500, -400, -400), (9e9, 0, 9e9, 1), (0, 0, 0, 0), (30, 40, 10, 20)):
+        picture(scene(), [Marked(box, CLAIM_COLOURS[0], "100")], scale=3)

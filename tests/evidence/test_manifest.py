@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from evidence.manifest import CorruptBucket, pack_bucket, unpack_bucket
+from evidence.manifest import CorruptBucket, Packed, unpack_bucket
 
 TENSORS = st.dictionaries(
     st.text(min_size=1, max_size=8),
@@ -19,7 +19,8 @@ TENSORS = st.dictionaries(
 
 @given(TENSORS)
 def test_tensors_are_unpacked_bit_for_bit(tensors: dict[str, np.ndarray]) -> None:
-    bucket, data = pack_bucket(3, tensors)
+    packed = Packed.of(tensors)
+    bucket, data = packed.bucket(3, 8), packed.data
     unpacked = unpack_bucket(bucket, data)
     assert list(unpacked) == list(tensors)
     for name, tensor in tensors.items():
@@ -30,19 +31,22 @@ def test_tensors_are_unpacked_bit_for_bit(tensors: dict[str, np.ndarray]) -> Non
 
 def test_a_transposed_tensor_keeps_its_values() -> None:
     tensor = np.arange(6, dtype=np.float32).reshape(2, 3).T
-    bucket, data = pack_bucket(0, {"w": tensor})
+    packed = Packed.of({"w": tensor})
+    bucket, data = packed.bucket(0, 8), packed.data
     assert np.array_equal(unpack_bucket(bucket, data)["w"], tensor)
 
 
 def test_uint16_carries_bfloat16_and_views_share_the_bytes() -> None:
-    bucket, data = pack_bucket(0, {"a": np.ones(3, np.uint16), "b": np.ones(2, np.float32)})
+    packed = Packed.of({"a": np.ones(3, np.uint16), "b": np.ones(2, np.float32)})
+    bucket, data = packed.bucket(0, 8), packed.data
     assert [entry.dtype for entry in bucket.entries] == ["bfloat16", "float32"]
     assert all(np.shares_memory(view, data) for view in unpack_bucket(bucket, data).values())
 
 
 @pytest.mark.parametrize("byte", [0, 5, 70])
 def test_a_flipped_bit_or_a_lost_byte_is_detected(byte: int) -> None:
-    bucket, data = pack_bucket(7, {"a": np.ones(3, np.float32), "b": np.ones(20, np.float32)})
+    packed = Packed.of({"a": np.ones(3, np.float32), "b": np.ones(20, np.float32)})
+    bucket, data = packed.bucket(7, 8), packed.data
     data[byte] ^= 1
     with pytest.raises(CorruptBucket, match="bucket 7: checksum"):
         unpack_bucket(bucket, data)

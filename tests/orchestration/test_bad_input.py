@@ -90,6 +90,12 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("cluster.frames_gib=5", ["cluster.frames_gib = 5", "below object_store_gib (1.0)"]),
         ("cluster.frames_gib=1e-5", ["cluster.frames_gib = 1e-05", "at least", "lower contract.frames"]),
         ("cluster.gpu_memory_utilization=1", ["cluster.gpu_memory_utilization = 1.0", "below 1"]),
+        ("cluster.gpus_per_rank=0.5", ["cluster.gpus_per_rank = 0.5", "0 or 1"]),
+        ("cluster.gpus_per_engine=1.5", ["cluster.gpus_per_engine = 1.5", "a fraction of one GPU, or a whole number"]),
+        (
+            "cluster.gpus_per_engine=0.4",
+            ["cluster.gpu_memory_utilization = 0.85", "at most 0.5: 2 engines share a GPU"],
+        ),
         ("cluster.tensor_parallel=2", ["cluster.tensor_parallel = 2", "1, or gpus_per_engine (0)"]),
         ("cluster.tensor_parallel=0", ["cluster.tensor_parallel = 0", "1, or gpus_per_engine (0)"]),
         ("frames.decoder=ffmpeg", ["frames.decoder = ffmpeg", "one of decord, pyav"]),

@@ -12,9 +12,9 @@ import ray
 import torch
 from transformers import AutoModelForImageTextToText
 
-from evidence.manifest import Bucket, pack_bucket
+from evidence.manifest import Bucket, Packed
 from evidence.types import Prompt, Trajectory
-from learner.model.lora import adapter_scales, adapters_off, with_scales
+from learner.model.lora import adapter_scales, adapters_off, as_constants
 from learner.model.patches import Patcher
 from learner.model.policy import Policy, Rows
 from learner.model.vision import Pixels
@@ -126,9 +126,9 @@ class Rank:
         self.tensors = tensors
 
     def weight_buckets(self, version: int, attempt: int = 0) -> Iterator[Bucket | np.ndarray]:
-        header, data = pack_bucket(0, self.tensors)
-        yield header
-        yield data
+        packed = Packed.of(self.tensors)
+        yield packed.bucket(0, 1)
+        yield packed.data
 
 
 def test_the_engine_merges_an_adapter(
@@ -157,7 +157,7 @@ def test_the_engine_merges_an_adapter(
     with torch.no_grad():
         for parameter in trained.values():
             parameter += torch.randn_like(parameter) * 0.05
-    tensors = with_scales({name: p.detach().numpy() for name, p in trained.items()}, adapter_scales(model))
+    tensors = {name: p.detach().numpy() for name, p in trained.items()} | as_constants(adapter_scales(model))
 
     layer = next(iter(tensors)).rpartition(".")[0]
     elsewhere = {name.replace(layer, layer + "_too"): array for name, array in tensors.items() if layer in name}

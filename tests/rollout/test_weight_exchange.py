@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ray._private.internal_api import node_stats
 from safetensors.numpy import load_file, save_file
 from vllm_cores import cores_of
 
-from evidence.manifest import Bucket, TensorEntry, pack_bucket
+from evidence.manifest import Bucket, Packed, TensorEntry
 from orchestration.supervision.weights import IncompleteWeights, UnknownVersion, assemble
 from rollout.actor import RolloutActor
 from rollout.engine import Engine, EngineConfig, WeightsRefused
@@ -59,7 +60,8 @@ class Rank:
         for index in range(self.rank, len(buckets), RANKS):
             if self.fault == "missing" and index == 1:
                 buckets[index].popitem()
-            header, data = pack_bucket(index, buckets[index])
+            packed = Packed.of(buckets[index])
+            header, data = packed.bucket(index, len(buckets)), packed.data
             if self.fault == "corrupt" and index == 1:
                 data[-1] ^= 1
             if self.fault == "dies" and index == 3:
@@ -234,9 +236,10 @@ def test_the_store_does_not_grow_over_fifty_versions(engine: Engine, run: Callab
 
 def test_an_incomplete_set_of_buckets_is_refused() -> None:
     def bucket(index: int, name: str) -> Bucket:
-        return Bucket(index, (TensorEntry(name, (1,), "float32", 0, 4),), 4, 0)
+        return Bucket(index, 2, (TensorEntry(name, (1,), "float32", 0, 4),), 4, 0)
 
     assert assemble(3, [bucket(1, "b"), bucket(0, "a")]).names == {"a", "b"}
-    for faulty in ([], [bucket(0, "a"), bucket(2, "b")], [bucket(1, "a")], [bucket(0, "a"), bucket(1, "a")]):
+    gaps = [[], [bucket(0, "a"), bucket(2, "b")], [bucket(1, "a")], [bucket(0, "a")]]
+    for faulty in (*gaps, [bucket(0, "a"), bucket(1, "a")], [bucket(0, "a"), replace(bucket(1, "b"), total=3)]):
         with pytest.raises(IncompleteWeights):
             assemble(3, faulty)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -245,3 +246,24 @@ def test_prompts_show_all_options(name):
     question = next(iter(benchmark(name).read(placed([rows[name]])[0])))
     asked = benchmark(name).ask(question)
     assert all(option in asked for option in (question.text, *question.options))
+
+
+@pytest.mark.parametrize(
+    ("lines", "notes"),
+    [
+        ([{"timestamp": [9.0, 13.0], "text": "hello"}], {2: "\nhello\n"}),  # its middle, 11 - 10 s, is frame 1's time
+        ([{"timestamp": [13.0, 13.2], "text": "short"}], {}),  # widened to a second, and still after all frames
+        ([{"timestamp": [11.8, 12.0], "text": "short"}], {2: "\nshort\n"}),
+        ([{"timestamp": [13.5, None], "text": "last"}], {}),  # until the video's end, and no frame is left
+        (
+            [{"start": "00:00:10.5", "end": "00:00:11.1", "line": n} for n in ("one", "two")],
+            {1: "\none\ntwo\n"},
+        ),
+    ],
+)
+def test_longvideobench_interleaves_lines_that_are_shown_at_a_frame(lines, notes):
+    row = LONG | {"subtitle_path": "a_en.json", "starting_timestamp_for_subtitles": 10, "duration": 14}
+    question = next(benchmark("longvideobench").read(placed([row])[0]))
+    subtitles = benchmark("longvideobench").subtitles
+    assert subtitles.file(question) == "a_en.json"
+    assert subtitles.show(question, json.dumps(lines), [0.0, 1.0, 2.0]).notes == notes

@@ -193,9 +193,9 @@ def test_frames_are_needed():
 
 def test_the_decision_before_the_stop():
     election = Election(RLER)
-    assert election.decision == NeedMore()
+    assert election.decision == NeedMore(most=8)
     decisions = [election.add(one) for one in three(0.8)]
-    assert decisions[:2] == [NeedMore(), NeedMore()]
+    assert decisions[:2] == [NeedMore(most=7), NeedMore(most=6)]
     assert isinstance(decisions[2], Elected)
 
 

@@ -139,19 +139,19 @@ def test_the_last_round_decides_by_majority():
 
 def test_it_tells_how_many_frames_to_show():
     election = Election(SparseToDense(per_round=2))
-    assert election.decision == NeedMore(32)
-    assert [election.add(one) for one in shown("BC", 32)] == [NeedMore(32), NeedMore(64)]
-    assert [election.add(one) for one in shown("BC", 64)] == [NeedMore(64), NeedMore(128)]
-    assert election.add(shown("C", 128)[0]) == NeedMore(128)
+    assert election.decision == NeedMore(32, most=2)
+    assert [election.add(one) for one in shown("BC", 32)] == [NeedMore(32, most=1), NeedMore(64, most=2)]
+    assert [election.add(one) for one in shown("BC", 64)] == [NeedMore(64, most=1), NeedMore(128, most=2)]
+    assert election.add(shown("C", 128)[0]) == NeedMore(128, most=1)
     assert isinstance(election.add(shown("B", 128)[0]), Elected)
     assert election.end().answer == "B"  # a tie; B was given first, in the first round
 
 
 def test_a_missing_answer_is_no_agreement():
     assert elect(shown("BBBB-", 32), SparseToDense()).used == 5
-    assert Election(SparseToDense(per_round=2)).add(shown("-", 32)[0]) == NeedMore(32)
+    assert Election(SparseToDense(per_round=2)).add(shown("-", 32)[0]) == NeedMore(32, most=1)
     election = Election(SparseToDense(per_round=2))
-    assert [election.add(one) for one in shown("--", 32)][-1] == NeedMore(64)
+    assert [election.add(one) for one in shown("--", 32)][-1] == NeedMore(64, most=2)
 
 
 def test_part_of_a_round_may_be_enough():

@@ -86,7 +86,7 @@ def test_json_lines_and_damaged_lines(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["vstar"], ["vstar", "--results", "runs no model"]),
+        (["vstar"], ["vstar", "--results", "--model"]),
         (["v-star"], ["v-star", "no such benchmark", "vstar"]),
         (["vstar", "--results", "missing.json"], ["missing.json", "cannot be read"]),
         (["vstar", "--results", "{results}", "--mode", "lax"], ["--mode = lax", "open_o3"]),

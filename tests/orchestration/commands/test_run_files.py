@@ -19,11 +19,12 @@ from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajec
 from orchestration import cli
 from orchestration.commands.ask_many import with_progress
 from orchestration.commands.calibrate import CalibrateConfig
-from orchestration.commands.run_files import is_run_config, judging_config, run_for_calibration, written
+from orchestration.commands.run_files import is_run_config, judging_config, policy_config, run_for_calibration, written
 from orchestration.config import load_config, to_yaml
 from orchestration.loop.heldout import write_records
 from orchestration.reporting.samples import write_samples
 from orchestration.settings import TrainConfig
+from orchestration.supervision.standalone_policy import check_policy
 from orchestration.supervision.standalone_referee import end_tasks
 from referee.reward.recorded import read_completions
 
@@ -104,6 +105,21 @@ def test_a_runs_config_is_the_config_of_its_referee(run: Path) -> None:
     calibrate = load_config(CalibrateConfig, run_for_calibration(path), ["out=x", "samples=9"])
     assert (calibrate.data, calibrate.model.referee) == (train.data.heldout, train.model.referee[0])
     assert (calibrate.template.box_space, calibrate.seed, calibrate.samples) == ("thousand", 7, 9)
+
+
+def test_a_runs_config_is_the_config_of_its_policy(run: Path) -> None:
+    config = policy_config(run / "config.yaml", ["model=other", "temperature=0.5"])
+    trained = load_config(TrainConfig, run / "config.yaml")
+    assert (config.model, config.temperature, config.max_tokens) == ("other", 0.5, trained.sampling.max_tokens)
+    assert (config.contract, config.template) == (trained.contract, trained.template)
+    assert config.engine.max_model_len == trained.sampling.max_model_len
+
+
+def test_the_config_of_a_7b_policy_holds_its_prompts(tiny_model: Path) -> None:
+    longest = "contract.frames=768", "contract.total_pixels=16056320", "engine.max_model_len=40960", "max_tokens=2048"
+    for overrides in ((), longest):  # as in docs/evaluation.md
+        config = policy_config(ROOT / "configs/eval/gpu_7b.yaml", [f"model={tiny_model}", *overrides])
+        check_policy(config)
 
 
 def test_a_calibrations_own_config_is_none_of_a_run() -> None:

@@ -16,13 +16,14 @@ from ray.exceptions import ObjectLostError, RayTaskError
 from evidence.errors import BadInput, UnreadableMedia
 from evidence.types import FrameInfo, Group, Prompt, Sample, Trajectory
 from learner.settings import PackingConfig, ZeroConfig
-from orchestration.loop.parity import ParityError, check_parity, worst_difference
+from orchestration.loop.parity import Parity, ParityError, check_parity, compared
 from orchestration.loop.pipeline import Draw
+from orchestration.settings import ParityBounds, ParityConfig
 from rollout.engine import PromptMismatch
 
 SAMPLE = Sample("clip-7", "shapes", "general", "Where?", "left", video_path="a.mp4")
 INFO = FrameInfo("key", (0.0,), (56, 56), (56, 56), 1.0)
-BOUND = 1e-3
+BOUNDS = ParityBounds(mean=1e-4, p999=1e-3)
 
 
 def group_of(*lengths: int) -> Group:
@@ -44,11 +45,25 @@ def decode(ids: list[int]) -> str:
     return f"word{ids[0]}"
 
 
-def test_the_largest_difference_within_the_bound_is_returned() -> None:
-    groups = [group_of(2, 3), group_of(4)]
+def test_the_distribution_of_the_differences_is_returned() -> None:
+    groups = [group_of(600, 400), group_of(1000)]
     ours = [learner_logprobs(group) for group in groups]
-    ours[1][2] += 5e-4
-    assert worst_difference(groups, ours, BOUND, decode) == pytest.approx(5e-4, rel=1e-3)
+    ours[1][:2] += 1.5e-3, 1e-2
+    ours[0][5] += 5e-4
+    parity = compared(groups, ours, BOUNDS, decode)
+    assert (parity.tokens, parity.largest) == (2000, pytest.approx(1e-2, rel=1e-3))
+    assert parity.mean == pytest.approx((1.5e-3 + 1e-2 + 5e-4) / 2000, rel=1e-3)
+    # Of 2,000 in order the 99.9th percentile is at 1,997.001: between the third largest and the second.
+    assert parity.p999 == pytest.approx(5e-4 + 0.001 * 1e-3, rel=1e-3)
+
+
+def test_many_small_differences_are_beyond_the_bound_of_the_mean_alone() -> None:
+    group = group_of(1000)
+    with pytest.raises(
+        ParityError, match=r"mean 0\.0002, 99\.9th percentile 0\.0002, largest 0\.0002, over 1000 tokens"
+    ):
+        compared([group], [learner_logprobs(group) + 2e-4], BOUNDS, decode)
+    assert compared([group], [learner_logprobs(group) + 5e-5], BOUNDS, decode).tokens == 1000
 
 
 @pytest.mark.parametrize("wrong", [-1.5, np.nan])
@@ -58,7 +73,7 @@ def test_the_earliest_token_beyond_the_bound_is_named(wrong: float) -> None:
     ours[1][2] = -9.0  # token 2 of completion 0
     ours[1][3 + 1] = wrong  # token 1 of completion 1, which is earlier
     with pytest.raises(ParityError, match=r"token 1 of completion 1 to sample clip-7: id 101 \('word101'\) has -1"):
-        worst_difference(groups, ours, BOUND, decode)
+        compared(groups, ours, BOUNDS, decode)
 
 
 class Fakes:
@@ -151,35 +166,36 @@ async def gate(
     lost_on_the_way_to: str = "",
     recognised: bool = True,
     precision: str = "float32",
-) -> float:
-    """The largest difference that the gate finds with these fakes (see their docstrings)."""
+) -> Parity:
+    """What the gate finds with these fakes (see their docstrings)."""
     fakes = Fakes(lost_on_the_way_to, recognised)
     pipeline, gang = FakePipeline(fakes, generation_error), FakeGang(fakes, ranks, shift)
     learner = SimpleNamespace(
-        ranks=ranks, packing=PackingConfig("prefix", budget), parity_bound=BOUND, zero=ZeroConfig(precision)
+        ranks=ranks, packing=PackingConfig("prefix", budget), parity=ParityConfig(), zero=ZeroConfig(precision)
     )
     samples = [Sample(f"clip-{n}", "s", "t", "q", "a", video_path="v") for n in range(5)]
     try:
-        worst = await check_parity(pipeline, gang, samples, Draw(2, 1.0, 8), SimpleNamespace(learner=learner))
+        parity = await check_parity(pipeline, gang, samples, Draw(2, 1.0, 8), SimpleNamespace(learner=learner))
         assert not gang.frames, "the ranks drop the frames before their leases are released"
-        return worst
+        return parity
     finally:
         assert not fakes.leased, "frames are released whether or not the gate passes"
 
 
 def test_the_gate_compares_one_group_per_rank() -> None:
     """Each rank's log-probs are compared with the group it scored; unreadable videos are skipped."""
-    assert asyncio.run(gate(ranks=2, shift=5e-4)) == pytest.approx(5e-4, rel=1e-2)
+    assert asyncio.run(gate(ranks=2, shift=5e-5)).largest == pytest.approx(5e-5, rel=1e-2)
     with pytest.raises(ParityError, match="token 0 of completion 0 to sample clip-2"):
         asyncio.run(gate(ranks=2, shift=0.5))
 
 
-def test_in_bfloat16_the_error_suggests_raising_the_bound() -> None:
-    for precision, suggested in (("float32", False), ("bfloat16", True)):
-        with pytest.raises(ParityError) as error:
-            asyncio.run(gate(ranks=1, shift=0.3, precision=precision))
-        assert ("raise learner.parity_bound" in str(error.value)) == suggested
-        assert "\n" not in str(error.value)
+def test_the_bounds_are_those_of_the_precision() -> None:
+    assert asyncio.run(gate(ranks=1, shift=0.03, precision="bfloat16")).mean == pytest.approx(0.03, rel=1e-2)
+    with pytest.raises(ParityError) as error:
+        asyncio.run(gate(ranks=1, shift=0.03, precision="float32"))
+    assert "learner.parity allows a mean of 0.0001 and a 99.9th percentile of 0.001" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert ParityConfig(p999=2.0).bounds("bfloat16") == (0.05, 2.0)
 
 
 def test_a_differing_prompt_is_reported_in_one_line() -> None:
@@ -196,7 +212,7 @@ def test_samples_above_the_token_budget_are_skipped() -> None:
 
 @pytest.mark.parametrize("receiver", ["engine", "ranks"])
 def test_lost_frames_are_decoded_again(receiver: str) -> None:
-    worst = asyncio.run(gate(ranks=2, shift=5e-4, lost_on_the_way_to=receiver))
-    assert worst == pytest.approx(5e-4, rel=1e-2)
+    parity = asyncio.run(gate(ranks=2, shift=5e-5, lost_on_the_way_to=receiver))
+    assert parity.largest == pytest.approx(5e-5, rel=1e-2)
     with pytest.raises(ObjectLostError):  # the lost object is not the store's: a retry would loop forever
         asyncio.run(gate(ranks=2, shift=0.0, lost_on_the_way_to=receiver, recognised=False))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from nodes import another_node
 from ray.util import placement_group_table
 from saving import save
@@ -15,6 +17,7 @@ from evidence.errors import RunFailed
 from evidence.limits import Limits
 from learner.settings import RankConfig
 from orchestration.supervision.learner_gang import LearnerGang
+from orchestration.supervision.placement import Placement
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +52,10 @@ def test_ranks_on_two_nodes_form_one_gang(two_nodes: None, tiny_model: Path, enc
     gang.stop()
     assert placement_groups().keys() == others, "both placement groups are removed"
     LearnerGang(RankConfig(str(tiny_model), encoder.banned_ids), 2, gpus=1).stop()
+    placement = Placement(1, 0.0, 10, "an actor")
+    visible = ray.remote(lambda: os.environ.get("CUDA_VISIBLE_DEVICES")).options(**placement.options(0)).remote()
+    assert ray.get(visible, timeout=60) == "", "who asks for no GPU sees none"
+    placement.release()
 
 
 def test_the_error_states_the_gpus_needed_and_those_of_the_cluster(ray_cluster: Any, tiny_model: Path) -> None:

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from vllm_cores import cores_of
 
 from evidence.limits import Limits
-from evidence.manifest import pack_bucket
+from evidence.manifest import Packed
 from orchestration.loop.parts import Parts
 from orchestration.supervision.rollout_pool import RolloutPool
 from orchestration.supervision.weights import PublishedWeights, WeightsActor
@@ -43,9 +43,9 @@ class Rank:
 
     def weight_buckets(self, version: int, attempt: int = 0) -> Iterator[Any]:
         tensors = load_file(self.folder / "model.safetensors")
-        header, data = pack_bucket(0, {name: t for name, t in tensors.items() if "visual" not in name})
-        yield header
-        yield data
+        packed = Packed.of({name: t for name, t in tensors.items() if "visual" not in name})
+        yield packed.bucket(0, 1)
+        yield packed.data
 
 
 @pytest.fixture(scope="module")

@@ -171,6 +171,7 @@ def test_a_caller_that_is_cancelled_leaves_no_load_behind() -> None:
             await running
         (load,) = pool._dispatcher.engines
         assert (load.groups, load.sequences, load.tokens, len(pool._dispatcher.queue)) == (0, 0, 0, 0)
+        assert pool.abandoned == 1  # only one had reached an engine
 
     asyncio.run(work())
 

@@ -1,0 +1,1 @@
+"""Answers with evidence, outside training: `ser answer`, `ser serve` (docs/answering.md)."""

@@ -1,0 +1,50 @@
+"""Media files by the names of an annotation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evaluation.videos import MediaFolder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("data/a.mp4", "star/b.webm", "sta/c.mp4", "other/c.mp4", "a.b.mp4", "d.srt", "sub/data/e"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("data/a.mp4", "data/a.mp4"),
+        ("a.mp4", "data/a.mp4"),
+        ("a", "data/a.mp4"),  # without its suffix
+        ("/data/a", "data/a.mp4"),  # as read from a path below a root that is not known
+        ("./data/a.mp4", "data/a.mp4"),
+        ("a.b", "a.b.mp4"),  # what looks like a suffix is none
+        ("b", "star/b.webm"),
+        ("sta/c.mp4", "sta/c.mp4"),
+        ("sta/c", "sta/c.mp4"),
+    ],
+)
+def test_a_name_leads_to_its_file(folder: Path, name: str, file: str) -> None:
+    assert MediaFolder(folder).find(name) == folder / file
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("c", "holds other/c.mp4 and sta/c.mp4"),
+        ("star/a", "no such file below"),
+        ("d", "no such file below"),  # a file of another kind
+        ("b.mp4", "no such file below"),
+        ("../data/a.mp4", "no such file below"),
+    ],
+)
+def test_a_name_without_one_file_has_a_reason(folder: Path, name: str, reason: str) -> None:
+    with pytest.raises(FileNotFoundError, match=reason):
+        MediaFolder(folder).find(name)
