@@ -163,11 +163,13 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class ResultBenchmark:
-    """A benchmark whose result files are scored. evaluate: rows and options in, report out. table: columns and metrics
-    of the samples of a report. ask: the texts of a sample's questions, by name."""
+    """A benchmark whose result files are scored. evaluate: rows and options in, report out. judge_prompts: what a
+    language model is asked about these rows. table: columns and metrics of the samples of a report. ask: the texts of a
+    sample's questions, by name."""
 
     name: str
     title: str
     evaluate: Callable[..., dict[str, Any]]
+    judge_prompts: Callable[..., list[str]]
     ask: Callable[[dict[str, Any]], dict[str, str]]
     table: Callable[[Mapping[str, Any], Sequence[Record]], tuple[np.ndarray, Metrics]]

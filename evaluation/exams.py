@@ -17,12 +17,13 @@ from typing import Any, Protocol
 from evaluation.benchmark import PART, PROTOCOLS, UNJUDGED, Benchmark, Completion, Question, ResultBenchmark, Shown
 from evaluation.completions import completion_of, read_questions, report_of
 from evaluation.faults import Faults
-from evaluation.judging import JUDGES, Judge, rating_prompt
+from evaluation.judging import EXACT
 from evaluation.measures import RESAMPLES
 from evaluation.reading import PlacedRow
 from evaluation.vstar.prompts import questions as vstar_questions
 from evaluation.vstar.prompts import result
 from evaluation.vstar.report import evaluate as evaluate_vstar
+from evaluation.vstar.report import judge_prompts
 from evaluation.vstar.scoring import BOX_SPACES, MODES
 from evidence.config_checks import require
 from evidence.errors import BadInput
@@ -193,27 +194,18 @@ class VstarExam:
         return [self._result(row, lines) for row in self.rows]
 
     def prompts(self, lines: Lines, options: Mapping[str, str]) -> list[str]:
-        asked: list[str] = []
-
-        def collecting(question: str, truth: str, answer: str) -> str:
-            asked.append(rating_prompt(question, truth, answer))
-            return ""
-
-        self._evaluate(lines, options, collecting, 0, Faults())
-        return asked
+        return judge_prompts(self._answered(lines), **self._own(options))
 
     def report(self, lines: Lines, options: Mapping[str, str], replies: Replies, faults: Faults) -> dict[str, Any]:
-        judge = options.get("judge", "exact")
-        asked = JUDGES.get(judge, lambda *texts: replies.get(rating_prompt(*texts), ""))
-        return self._evaluate(lines, options, asked, RESAMPLES, faults)
+        judge = options.get("judge", EXACT)
+        given = None if judge == EXACT else replies
+        return evaluate_vstar(self._answered(lines), judge=judge, replies=given, faults=faults, **self._own(options))
 
-    def _evaluate(
-        self, lines: Lines, options: Mapping[str, str], judge: Judge, resamples: int, faults: Faults
-    ) -> dict[str, Any]:
-        rows = [row._replace(values=values) for row, values in zip(self.rows, self.results(lines))]
-        name = options.get("judge", "exact")
-        chosen = {key: value for key, value in options.items() if key in self.options}
-        return evaluate_vstar(rows, judge=name, judges={name: judge}, resamples=resamples, faults=faults, **chosen)
+    def _own(self, options: Mapping[str, str]) -> dict[str, Any]:
+        return {key: value for key, value in options.items() if key in self.options}
+
+    def _answered(self, lines: Lines) -> list[PlacedRow]:
+        return [row._replace(values=values) for row, values in zip(self.rows, self.results(lines))]
 
     def _result(self, row: PlacedRow, lines: Lines) -> Any:
         """The annotation with the answers; without any, the annotation alone, which is unanswered."""

@@ -1,15 +1,16 @@
-"""Judges of free answers: a judge is any callable that replies to a question, its true answer and a candidate. Pure.
+"""Judges of free answers: a judge replies to a question, its true answer and a candidate answer. Pure.
 
 V-STaR's rule for a reply: the whole reply is an integer, and 2 or more is right. "3." is unparsable, "10" is right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from referee.terms.words import plain
 
+EXACT = "exact"  # the name of the judge by equality
 Judge = Callable[[str, str, str], str]  # (question, true answer, candidate answer) -> reply
 
 # The rule is the benchmark's, the wording ours: 0 to 3 by meaning alone, and nothing but the number in the reply.
@@ -34,7 +35,11 @@ def rating_prompt(question: str, truth: str, answer: str) -> str:
     return RATING_PROMPT.format(question=question, truth=truth, answer=answer)
 
 
-JUDGES: dict[str, Judge] = {"exact": exact}
+def by_replies(replies: Mapping[str, str] | None) -> Judge:
+    """The judge who gave these replies, by prompt, and fails where there is none. None: answers must be equal."""
+    if replies is None:
+        return exact
+    return lambda question, truth, answer: replies.get(rating_prompt(question, truth, answer), "")
 
 
 def rating(reply: str) -> int | None:

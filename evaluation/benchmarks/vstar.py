@@ -11,11 +11,11 @@ from evaluation.benchmark import Record, ResultBenchmark
 from evaluation.measures import Metrics
 from evaluation.vstar.measures import columns, measures
 from evaluation.vstar.prompts import questions
-from evaluation.vstar.report import evaluate
+from evaluation.vstar.report import evaluate, judge_prompts
 
 
 def _table(report: Mapping[str, Any], records: Sequence[Record]) -> tuple[np.ndarray, Metrics]:
     return columns(records), measures(report["mode"])
 
 
-BENCHMARK = ResultBenchmark("vstar", "V-STaR", evaluate, questions, _table)
+BENCHMARK = ResultBenchmark("vstar", "V-STaR", evaluate, judge_prompts, questions, _table)

@@ -14,7 +14,7 @@ import numpy as np
 
 from evaluation import measures
 from evaluation.faults import Faults
-from evaluation.judging import JUDGES, Judge
+from evaluation.judging import EXACT, Judge, by_replies, rating_prompt
 from evaluation.reading import PlacedRow
 from evaluation.vstar.measures import CHAIN_NAMES, COMBINED, columns, record
 from evaluation.vstar.measures import measures as metrics_of
@@ -30,28 +30,18 @@ def evaluate(
     rows: Iterable[PlacedRow],
     mode: str = "official",
     boxes: str = "as_written",
-    judge: str = "exact",
-    judges: Mapping[str, Judge] = JUDGES,
+    judge: str = EXACT,
+    replies: Mapping[str, str] | None = None,
     resamples: int = measures.RESAMPLES,
     faults: Faults | None = None,
 ) -> dict[str, Any]:
-    """The report of a result file. judges: those that `judge` may name. resamples: of the bootstrap, 0 for no
-    intervals. faults: those found while reading.
+    """The report of a result file. judge: its name. replies: the judge's, by `judge_prompts`; None compares answers
+    exactly. resamples: of the bootstrap, 0 for no intervals. faults: those found while reading.
 
     Raises BadInput if nothing can be scored.
     """
-    require(mode in MODES, "--mode", mode, f"one of {', '.join(MODES)}")
-    require(boxes in BOX_SPACES, "--boxes", boxes, f"one of {', '.join(BOX_SPACES)}")
-    require(judge in judges, "--judge", judge, f"one of {', '.join(judges)}")
     faults = Faults() if faults is None else faults
-    samples = _samples(rows, faults)
-    scorer = Scorer(mode, boxes, judges[judge], faults)
-    scores = [scorer.score(sample) for sample in samples]
-    if scorer.unscaled and not scorer.scaled:
-        raise BadInput(
-            "--boxes converted: no sample says how large its frames were; add input_shape, [width, height] of the "
-            "frames that the model saw, or compare boxes as_written"
-        )
+    scores = _scores(rows, mode, boxes, by_replies(replies), faults)
     records = [record(score) for score in scores]
     table = columns(records)
     return {
@@ -68,6 +58,33 @@ def evaluate(
         "faults": faults.report(),
         "samples": records,
     }
+
+
+def judge_prompts(rows: Iterable[PlacedRow], mode: str = "official", boxes: str = "as_written") -> list[str]:
+    """What a language model is to be asked about the answers of a result file: one prompt for each answer without a
+    rating. Raises BadInput if nothing can be scored."""
+    asked: list[str] = []
+
+    def collecting(question: str, truth: str, answer: str) -> str:
+        asked.append(rating_prompt(question, truth, answer))
+        return ""
+
+    _scores(rows, mode, boxes, collecting, Faults())
+    return asked
+
+
+def _scores(rows: Iterable[PlacedRow], mode: str, boxes: str, judge: Judge, faults: Faults) -> list[VstarScore]:
+    require(mode in MODES, "--mode", mode, f"one of {', '.join(MODES)}")
+    require(boxes in BOX_SPACES, "--boxes", boxes, f"one of {', '.join(BOX_SPACES)}")
+    samples = _samples(rows, faults)
+    scorer = Scorer(mode, boxes, judge, faults)
+    scores = [scorer.score(sample) for sample in samples]
+    if scorer.unscaled and not scorer.scaled:
+        raise BadInput(
+            "--boxes converted: no sample says how large its frames were; add input_shape, [width, height] of the "
+            "frames that the model saw, or compare boxes as_written"
+        )
+    return scores
 
 
 def _samples(rows: Iterable[PlacedRow], faults: Faults) -> list[VstarSample]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluation import comparing
 from evaluation.benchmark import Benchmark, ResultBenchmark
@@ -21,12 +21,17 @@ from evaluation.registry import NAMES, named
 from evidence.errors import BadInput
 from evidence.plain import dumps
 
+if TYPE_CHECKING:
+    from orchestration.commands.eval_judges import TextJudge
+
 Options = Mapping[str, Any]  # option -> value, without those that were not given
-OF_RESULTS = ("--results", "--mode", "--boxes", "--judge")
+OF_JUDGES = ("--judge", "--judge-model", "--judge-key-env")
+OF_RESULTS = ("--results", "--mode", "--boxes", *OF_JUDGES, "--out")
 OF_COMPLETIONS = ("--data", "--completions", "--protocol")
 OF_RUNS = ("--model", "--data", "--videos", "--subtitles", "--config", "--limit", "--out")
 OF_RESCORING = ("--rescore", "--data")
-OF_SCORING = ("--protocol", "--mode", "--boxes", "--judge", "--judge-model", "--judge-key-env")
+OF_SCORING = ("--protocol", "--mode", "--boxes", *OF_JUDGES)
+JUDGED_RESULTS = Path("runs/eval/judged-results")
 UNCOMPLETED = ("missing", "unreadable", "part", "too_long", "failed")  # outcomes of a prompt of a run
 REPORT_KEYS = ("benchmark", "headline", "n", "counts")
 OF_CLASSES = ("acc", "mam", "mlgm", "m_iou")  # the metrics printed of a class; --json has all
@@ -103,6 +108,8 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield "counts: " + ", ".join(f"{key} {n}" for key, n in report["counts"].items() if isinstance(n, int))
     if "run" in report:
         yield run_line(report)
+    if "judging" in report:
+        yield _judging(report["judging"])
     for fault in report["faults"]:
         yield f"{fault['count']} x {fault['reason']} (first: {fault['first']})"
 
@@ -113,8 +120,12 @@ def run_line(report: Mapping[str, Any]) -> str:
     parts = [f"{facts['completed']} of {facts['asked']} prompts completed"]
     parts += [f"{facts[key]} {key}" for key in UNCOMPLETED if facts[key]]
     if facts["judge"]:
-        parts.append("judge {prompts} prompts, {cached} cached, {failed} failed".format(**facts["judge"]))
+        parts.append(_judging(facts["judge"]))
     return f"run: {', '.join(parts)}"
+
+
+def _judging(facts: Mapping[str, Any]) -> str:
+    return "judge {name}: {prompts} prompts, {cached} cached, {failed} failed".format(**facts)
 
 
 def _of_run(name: str, overrides: list[str], options: Options) -> dict[str, Any]:
@@ -124,18 +135,30 @@ def _of_run(name: str, overrides: list[str], options: Options) -> dict[str, Any]
     if "--data" not in options:
         raise BadInput(f"{name}: needs --data, the benchmark's annotation")
     chosen = {key.removeprefix("--"): options[key] for key in OF_RUNS if key in options}
-    return run(Request(benchmark=name, overrides=overrides, **chosen), _scoring(options))
+    return run(Request(benchmark=name, overrides=overrides, **chosen), _scoring(options), _judge(options))
 
 
 def _rescored(name: str, options: Options) -> dict[str, Any]:
     from orchestration.commands.eval_run import rescored  # imports ray
 
     _refuse(f"{name} with --rescore", options, OF_RESCORING + OF_SCORING)
-    return rescored(name, options["--rescore"], options.get("--data"), _scoring(options))
+    return rescored(name, options["--rescore"], options.get("--data"), _scoring(options), _judge(options))
 
 
 def _scoring(options: Options) -> dict[str, str]:
-    return {key.removeprefix("--").replace("-", "_"): options[key] for key in OF_SCORING if key in options}
+    """The benchmark's own options, and the name of the judge."""
+    return {
+        key.removeprefix("--"): options[key] for key in ("--protocol", "--mode", "--boxes", "--judge") if key in options
+    }
+
+
+def _judge(options: Options) -> TextJudge | None:
+    """The language model that judges, if one does."""
+    if not any(key in options for key in OF_JUDGES):
+        return None
+    from orchestration.commands.eval_judges import judge_named  # imports ray
+
+    return judge_named(*(options.get(key, "") for key in OF_JUDGES))
 
 
 def _of_results(benchmark: ResultBenchmark, options: Options) -> dict[str, Any]:
@@ -145,14 +168,30 @@ def _of_results(benchmark: ResultBenchmark, options: Options) -> dict[str, Any]:
             f"{benchmark.name}: needs --results FILE, a result file in the form of its official script, or "
             "--model DIR and --data to run a model"
         )
-    path = options["--results"]
-    faults = Faults()
-    chosen = {key.removeprefix("--"): value for key, value in options.items() if key != "--results"}
+    path, judge, faults = options["--results"], _judge(options), Faults()
+    if judge is None and "--out" in options:
+        raise BadInput("--out: holds a language model's replies; name it with --judge URL or vllm:DIR")
+    chosen = {key.removeprefix("--"): options[key] for key in ("--mode", "--boxes") if key in options}
     try:
-        report = benchmark.evaluate(rows(path, faults), faults=faults, **chosen)
+        placed = list(rows(path, faults))
+        if judge is None:
+            return {"source": str(path), **benchmark.evaluate(placed, faults=faults, **chosen)}
+        replies, asked = _replies(benchmark.judge_prompts(placed, **chosen), judge, options)
+        report = benchmark.evaluate(placed, judge=judge.name, replies=replies, faults=faults, **chosen)
     except BadInput as error:
         raise _in(path, error) from None
-    return {"source": str(path), **report}
+    return {"source": str(path), **report, "judging": asked}
+
+
+def _replies(
+    prompts: Sequence[str], judge: TextJudge, options: Options
+) -> tuple[dict[str, str], dict[str, Any] | None]:
+    from orchestration.commands.eval_judges import replies_to  # imports ray
+    from orchestration.commands.eval_record import held
+    from orchestration.preflight import require_folder
+
+    with held(require_folder("--out", options.get("--out", JUDGED_RESULTS))) as folder:
+        return replies_to(prompts, judge, folder)
 
 
 def _of_completions(benchmark: Benchmark, options: Options) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import openai
 
+from evaluation.judging import EXACT
 from evidence.digests import model_digest
 from evidence.errors import BadInput
 from evidence.lines import AppendedLines, records
@@ -32,7 +33,7 @@ from referee.service.sources import RefereeSource
 from rollout.prompt import without_control
 from rollout.text_engine import replies as engine_replies
 
-EXACT, ENGINE = "exact", "vllm:"
+ENGINE, URLS = "vllm:", ("http://", "https://")
 MAX_TOKENS = 256  # a reason in a sentence, and an option
 AT_ONCE = 32
 TIMEOUT_S = 120.0
@@ -51,20 +52,22 @@ class TextJudge:
     ask: Callable[[Sequence[str], Kept], object]
 
 
-def judge_named(options: Mapping[str, str]) -> TextJudge | None:
-    """The judge of `--judge`, None for no language model. Raises BadInput."""
-    name = options.get("judge", EXACT)
-    if name == EXACT:
+def judge_named(name: str, model: str = "", key_env: str = "") -> TextJudge | None:
+    """The judge of `--judge`, None for no language model. model, key_env: those of an endpoint. Raises BadInput."""
+    for option, value in (("--judge-model", model), ("--judge-key-env", key_env)):
+        if value and not name.startswith(URLS):
+            raise BadInput(f"{option} {value}: belongs to an endpoint; give its URL as --judge, or leave it out")
+    if name in ("", EXACT):
         return None
     if name.startswith(ENGINE):
         folder = name.removeprefix(ENGINE)
         if not (Path(folder) / "config.json").is_file():
             raise BadInput(f"--judge {name}: {folder} is no model folder; it needs config.json, weights and tokenizer")
         return TextJudge(Path(folder).absolute().name, model_digest(folder), lambda *args: _ask_engine(folder, *args))
-    if not name.startswith(("http://", "https://")):
+    if not name.startswith(URLS):
         raise BadInput(f"--judge = {name}: must be {EXACT}, the URL of an endpoint, or {ENGINE}FOLDER")
     try:
-        source = RefereeSource(options.get("judge_model", ""), name, options.get("judge_key_env", ""))
+        source = RefereeSource(model, name, key_env)
     except BadInput as error:
         raise BadInput(f"--judge: {error}") from None
     source.api_key()

@@ -92,15 +92,22 @@ class Record:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, settings: Mapping[str, Any]) -> Iterator[Record]:
-    """The record in a folder, which is held during the block. A new one is given `settings`. Raises BadInput if another
-    process holds it, or if its settings differ."""
+def held(folder: Path) -> Iterator[Path]:
+    """The folder, which no other process holds during the block. Raises BadInput if one does."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BadInput(f"--out {folder}: another process is running in it; wait for its end") from None
+        yield folder
+
+
+@contextlib.contextmanager
+def opened(folder: Path, settings: Mapping[str, Any]) -> Iterator[Record]:
+    """The record in a folder, which is held during the block. A new one is given `settings`. Raises BadInput if another
+    process holds it, or if its settings differ."""
+    with held(folder):
         if (folder / SETTINGS).exists():
             _require_same(folder, read_settings(folder), plain(dict(settings)))
         write_text(folder / SETTINGS, dumps(settings, indent=1) + "\n")

@@ -29,7 +29,7 @@ from evidence.plain import dumps
 from evidence.spaces import Written
 from evidence.types import Sample
 from orchestration.commands.ask_many import all_of
-from orchestration.commands.eval_judges import TextJudge, judge_named, replies_to
+from orchestration.commands.eval_judges import TextJudge, replies_to
 from orchestration.commands.eval_record import REPORT, RESULTS, Record, opened, read_settings
 from orchestration.commands.run_files import policy_config
 from orchestration.preflight import require_folder
@@ -46,7 +46,7 @@ from rollout.dataset.read import describe
 from rollout.prompt import printed_times
 from rollout.template import PromptTemplate
 
-Options = Mapping[str, str]  # of scoring: protocol, mode, boxes, judge, judge_model, judge_key_env
+Options = Mapping[str, str]  # of scoring: protocol, mode, boxes, judge
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Located:
     subtitles: Path | None
 
 
-def run(request: Request, options: Options) -> dict[str, Any]:
+def run(request: Request, options: Options, judge: TextJudge | None) -> dict[str, Any]:
     """Ask what the record lacks, and return the report. Raises BadInput and RunFailed."""
     if request.limit is not None and request.limit < 1:
         raise BadInput(f"--limit {request.limit}: must be 1 or more")
@@ -86,7 +86,6 @@ def run(request: Request, options: Options) -> dict[str, Any]:
     faults = Faults()
     exam = exam_for(request.benchmark, request.data, request.limit, config.template, faults)
     require_options(exam, options)
-    judge = judge_named(options)
     if exam.shows_end:
         config = replace(config, contract=replace(config.contract, key_frames=True))
     if request.subtitles is not None and all(ask.show is None for ask in exam.asks):
@@ -104,19 +103,18 @@ def run(request: Request, options: Options) -> dict[str, Any]:
         return _report(exam, record, options, judge, faults, {"model": request.model, "speed": speed})
 
 
-def rescored(name: str, folder: Path, data: Path | None, options: Options) -> dict[str, Any]:
+def rescored(name: str, folder: Path, data: Path | None, options: Options, judge: TextJudge | None) -> dict[str, Any]:
     """The report on a record. data: where the annotation is now; None where it was. Raises BadInput."""
     settings = read_settings(folder)
     if settings["drawn"]["benchmark"] != name:
         raise BadInput(f"--rescore {folder}: holds completions of {settings['drawn']['benchmark']}, not of {name}")
     path = data or Path(settings["data"])
-    if _data_digest(path) != settings["drawn"]["data"]:
+    if data_digest(path) != settings["drawn"]["data"]:
         raise BadInput(f"--data {path}: is not the annotation that {folder} was drawn for; name that one")
     faults = Faults()
     template = PromptTemplate(**settings["drawn"]["template"])
     exam = exam_for(name, path, settings["limit"], template, faults)
     require_options(exam, options)
-    judge = judge_named(options)
     with opened(folder, settings) as record:
         return _report(exam, record, options, judge, faults, {"model": settings["model"]})
 
@@ -239,7 +237,7 @@ def _settings(request: Request, config: StandalonePolicyConfig) -> dict[str, Any
         "drawn": {
             "benchmark": request.benchmark,
             "model": model_digest(config.model),
-            "data": _data_digest(request.data),
+            "data": data_digest(request.data),
             "subtitles": request.subtitles is not None,
             "contract": asdict(config.contract),
             "template": asdict(config.template),
@@ -252,7 +250,7 @@ def _settings(request: Request, config: StandalonePolicyConfig) -> dict[str, Any
     }
 
 
-def _data_digest(data: Path) -> str:
+def data_digest(data: Path) -> str:
     try:
         return hashlib.sha256("".join(map(file_digest, data_files(data))).encode()).hexdigest()[:32]
     except OSError as error:

@@ -93,6 +93,8 @@ def test_json_lines_and_damaged_lines(tmp_path, capsys):
         (["vstar", "--results", "{results}", "--boxes", "pixels"], ["--boxes = pixels", "converted"]),
         (["vstar", "--results", "{results}", "--boxes", "converted"], ["input_shape"]),
         (["vstar", "--results", "{results}", "--judge", "me"], ["--judge = me", "exact"]),
+        (["vstar", "--results", "{results}", "--judge-model", "m"], ["--judge-model m", "--judge"]),
+        (["vstar", "--results", "{results}", "--out", "d"], ["--out", "--judge URL"]),
         (["vstar", "--results", "{results}", "--protocol", "strict"], ["--protocol", "does not apply to vstar"]),
         (["vstar", "{results}"], ["unexpected"]),
         (["compare", "{results}"], ["two or more"]),
