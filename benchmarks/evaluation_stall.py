@@ -3,7 +3,8 @@
 Everything that computes only waits, in this process and without Ray: engines, learner, publication and loading. The
 rest is real: the loop of `ser train`, admission, the RolloutPool, the engine that is set aside, the scores of the
 held-out clips and their bootstrap, and the files. Runs with and without `eval.every` take turns. The stall is the share
-by which a step takes longer with it, from the first evaluation on.
+by which a step takes longer with it, from the first evaluation on: of the median run of each kind, since other work on
+the machine delays some.
 
 `room`: one engine can run all groups in flight. `full`: generation is the bottleneck and both engines are full, so an
 engine that evaluates is missed; this is what an evaluation costs, and no wait for it.
@@ -193,11 +194,11 @@ def measure(step_s: float, steps: int, rounds: int) -> dict[str, Any]:
                 seconds[evaluates].append((ends[-1] - ends[EVERY - 1]) / (steps - EVERY))
                 if evaluates:
                     evaluations += records(folder / "eval.jsonl")
-            means = {evaluates: statistics.mean(values) for evaluates, values in seconds.items()}
+            medians = {evaluates: statistics.median(values) for evaluates, values in seconds.items()}
             found[name] = {
                 "step_s_without": [round(value, 4) for value in seconds[False]],
                 "step_s_with": [round(value, 4) for value in seconds[True]],
-                "stall": round(means[True] / means[False] - 1, 4),
+                "stall": round(medians[True] / medians[False] - 1, 4),
                 "evaluations": sum("not_measured" not in line for line in evaluations),
                 "not_measured": sum("not_measured" in line for line in evaluations),
                 "evaluation_s": round(statistics.mean(line["seconds"] for line in evaluations if "n" in line), 2),
