@@ -81,6 +81,8 @@ class Family:
     sliding_window_key: the text config's switch for sliding-window attention; None: there is no such switch.
     interleaved_rope: whether the rotary frequencies of time, height and width take turns (else: one block each).
     windowed_vision: whether the tower has window attention (else: learnt positions).
+    query_key_norm: whether the language model normalises queries and keys (else: they have biases, as values do).
+    gated_vision: whether the tower's MLPs are gated and its norms without bias.
     vision_tower, language_model, head: modules of the model, which are prefixes of checkpoint names too.
     lora_layers: linear layers of the language model that an adapter may change.
     layer: a pattern whose group is the prefix of a layer's tensors, in the language model and in the tower.
@@ -100,6 +102,8 @@ class Family:
     sliding_window_key: str | None
     interleaved_rope: bool
     windowed_vision: bool
+    query_key_norm: bool
+    gated_vision: bool
     vision_key: str = "vision_config"
     patch_key: str = "patch_size"
     merge_key: str = "spatial_merge_size"
@@ -151,6 +155,8 @@ FAMILIES = {
             sliding_window_key="use_sliding_window",
             interleaved_rope=False,
             windowed_vision=True,
+            query_key_norm=False,
+            gated_vision=True,
         ),
         Family(
             model_type="qwen3_vl",
@@ -166,6 +172,8 @@ FAMILIES = {
             sliding_window_key=None,
             interleaved_rope=True,
             windowed_vision=False,
+            query_key_norm=True,
+            gated_vision=False,
         ),
     )
 }

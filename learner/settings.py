@@ -12,6 +12,9 @@ from learner.algorithm import AlgorithmConfig
 DTYPES = ("float32", "bfloat16")
 PACKING_MODES = ("none", "sequence", "prefix")
 OFFLOADS = ("none", "cpu")
+# Elements of a rank's part that are updated at once: AdamW's temporaries, four of them in float32, take 1.5 GiB. A
+# single larger tensor is not divided.
+SUB_GROUP = 100_000_000
 REFERENCES = ("none", "frozen", "lora_off")
 
 

@@ -21,6 +21,7 @@ from orchestration.cli_answer import add_answer, add_serve
 from orchestration.cli_data import add_data, add_no_links, at_most
 from orchestration.cli_eval import add_eval
 from orchestration.commands.elect import add_elect
+from orchestration.planning.gpus import GPUS
 from orchestration.streams import (
     described,
     flush_stderr,
@@ -37,6 +38,7 @@ CONFIGURED = {
     "sft": ("orchestration.commands.sft", "orchestration.commands.sft:SftConfig"),
     "calibrate": ("orchestration.commands.calibrate", "orchestration.commands.calibrate:CalibrateConfig"),
 }
+MOST_GPUS = 4096
 LASTING = [["train"], ["sft"]]  # the first argument of commands that go on when stdout fails
 
 
@@ -101,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=_run_configured, command=name)
     _add_calibrate(commands.add_parser("calibrate", help="measure how reliable a referee is (docs/calibration.md)"))
     _add_print_config(commands.add_parser("config", help="print a resolved config"))
+    _add_plan(commands.add_parser("plan", help="memory and time of a training, beforehand (docs/planning.md)"))
     _add_score(commands.add_parser("score", help="reward recorded completions, one JSON line each"))
     add_answer(commands.add_parser("answer", help="answer a question about a video (docs/answering.md)"))
     add_serve(commands.add_parser("serve", help="answer questions over HTTP (docs/answering.md)"))
@@ -129,6 +132,14 @@ def _add_print_config(command: argparse.ArgumentParser) -> None:
         "--for", dest="command", choices=CONFIGURED, default="train", help="the command that takes it (default train)"
     )
     command.set_defaults(run=_print_config)
+
+
+def _add_plan(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--gpus", type=at_most(MOST_GPUS), metavar="N", help="GPUs (default: as the config uses)")
+    command.add_argument("--gpu", choices=GPUS, default=next(iter(GPUS)), help="of which kind (default %(default)s)")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    _add_config(command)
+    command.set_defaults(run=_plan, command="train")
 
 
 def _add_score(command: argparse.ArgumentParser) -> None:
@@ -226,6 +237,12 @@ def _print_config(args: argparse.Namespace) -> None:
     from orchestration.config import to_yaml
 
     print(to_yaml(_load(args)), end="")
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from orchestration.commands import plan
+
+    plan.main(_load(args), args.gpus, args.gpu, args.json)
 
 
 def _score(args: argparse.Namespace) -> None:

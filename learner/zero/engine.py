@@ -15,14 +15,11 @@ from transformers.integrations import HfDeepSpeedConfig
 from learner.model.attention import attention_for
 from learner.model.policy import Policy
 from learner.model.vision import FrozenTower
-from learner.settings import RankConfig, ZeroConfig
+from learner.settings import SUB_GROUP, RankConfig, ZeroConfig
 from learner.zero.gather import replicated
 
 # Key of a parameter group: its learning rate as a multiple of the step's.
 LR_FACTOR = "lr_factor"
-# Elements of a rank's part that are updated at once: AdamW's temporaries, four of them in float32, take 1.5 GiB. A
-# single larger tensor is not divided.
-SUB_GROUP = 100_000_000
 
 
 def build_engine(config: RankConfig) -> deepspeed.DeepSpeedEngine:
