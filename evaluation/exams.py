@@ -49,7 +49,7 @@ Replies = Mapping[str, str]  # a judge's replies by prompt
 @dataclass(frozen=True)
 class Ask:
     """One prompt. id: of its completion. video: as the annotation names it. sample: what is asked, whose media path is
-    not set. subtitles: the name of the file, empty if there is none. show: the question with that file's content. part:
+    not set. subtitles: the name of the file, or empty. show: the question with that file's content. part:
     of the video, to which the question is limited; empty for the whole."""
 
     id: str
@@ -70,7 +70,7 @@ class Exam(Protocol):
     options: Mapping[str, tuple[str, ...]]
 
     def prompts(self, lines: Lines, options: Mapping[str, str]) -> list[str]:
-        """What a language model has to be asked about the completions."""
+        """The judge's prompts about the completions."""
 
     def report(self, lines: Lines, options: Mapping[str, str], replies: Replies, faults: Faults) -> dict[str, Any]:
         """options: of the benchmark, such as protocol; faults: those found so far."""

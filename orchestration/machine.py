@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import subprocess
 from importlib import metadata
 
 import psutil
@@ -26,6 +27,16 @@ def version(package: str) -> str | None:
         except metadata.PackageNotFoundError:
             continue
     return None
+
+
+def gpu_memory_gib() -> float | None:
+    """The memory of this machine's smallest GPU, as its driver reports it; None without NVIDIA GPUs."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        reported = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
+        return min((int(mib) / 1024 for mib in reported.split()), default=None)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
 
 
 def require_short_ray_folder() -> None:

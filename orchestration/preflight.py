@@ -19,6 +19,9 @@ from evidence.types import FrameInfo, Sample
 from learner.packing.shared_prefix import sequence_tokens
 from orchestration.benchmark_questions import Questions, read_questions
 from orchestration.eval_settings import HELDOUT
+from orchestration.machine import gpu_memory_gib
+from orchestration.planning.gpus import GPUS
+from orchestration.planning.plan import Planner
 from orchestration.settings import TrainConfig
 from referee.reward.settings import RewardConfig
 from referee.service.engine_backend import scale_token_ids
@@ -88,6 +91,8 @@ def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     longest = config.sampling.max_tokens
     require_length(encoder, config.contract, config.template, samples, longest, config.sampling.max_model_len)
     require_budget(encoder, config.template, examples, longest, config.learner.packing.token_budget)
+    if config.gpus:
+        require_fits(config, gpu_memory_gib())
     for key, folder in (("frames", config.frames.cache_dir), ("referee", config.referee.cache_dir)):
         if folder:
             require_folder(f"{key}.cache_dir", folder)
@@ -282,6 +287,16 @@ def require_budget(
             f"completion take {least} tokens; raise it, or lower sampling.max_tokens, contract.frames or "
             "contract.max_pixels"
         )
+
+
+def require_fits(config: TrainConfig, gpu_gib: float | None) -> None:
+    """Require that a config with GPUs fits the memory of GPUs of `gpu_gib` GiB, and its object store, as `ser plan`
+    counts them. None: unknown, as on a head without GPUs; then it must fit the largest GPU that is known."""
+    name, gpu = max(GPUS.items(), key=lambda item: item[1].memory_gib)
+    if gpu_gib is not None:
+        name, gpu = "this machine's GPUs", replace(gpu, memory_gib=gpu_gib)
+    if problems := Planner(config, name, gpu).problems():
+        raise BadInput("; ".join(problems))
 
 
 def require_folder(key: str, name: str | Path) -> Path:

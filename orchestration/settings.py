@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from omegaconf import MISSING
 
@@ -18,6 +18,7 @@ from learner.schedule import Schedule
 from learner.settings import DTYPES, PackingConfig, PolicyConfig, ReferenceConfig, ZeroConfig
 from orchestration.eval_settings import EvalConfig
 from orchestration.pacing import Pacing
+from orchestration.parity_bounds import ParityConfig
 from referee.reward.graph import RewardGraph
 from referee.reward.settings import RewardConfig
 from referee.service.service import ServiceConfig
@@ -113,37 +114,6 @@ class SamplingConfig:
         for key in ("min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"):
             value, neutral = getattr(self, key), SamplingConfig.__dataclass_fields__[key].default
             require(value == neutral, key, value, f"{neutral} in training: {OTHER_SOFTMAX}")
-
-
-class ParityBounds(NamedTuple):
-    """Of |difference| between the log-probs of engine and learner: its mean, and its 99.9th percentile."""
-
-    mean: float
-    p999: float
-
-
-# Far above what rounding causes, and far below what a prompt that is seen otherwise does (docs/prompts.md).
-PARITY = {"float32": ParityBounds(1e-4, 1e-3), "bfloat16": ParityBounds(0.05, 1.0)}
-
-
-@dataclass(frozen=True)
-class ParityConfig:
-    """How far the log-probs of engine and learner may be apart at the start of a run: the mean of |difference|, and its
-    99.9th percentile. null: 1e-4 and 1e-3 with learner.zero.precision = float32, .05 and 1 with bfloat16."""
-
-    mean: float | None = None
-    p999: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("mean", "p999"):
-            if getattr(self, name) is not None:
-                require_above_zero(self, name)
-
-    def bounds(self, precision: str) -> ParityBounds:
-        default = PARITY[precision]
-        return ParityBounds(
-            default.mean if self.mean is None else self.mean, default.p999 if self.p999 is None else self.p999
-        )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """LongVideoBench: up to five options, by duration group and category; subtitles are interleaved with the frames.
 
-Files: rows with `candidates` or `option0` to `option4` ("N/A" where there is none), and the index `correct_choice`. A
+Files: rows with `candidates` or `option0` to `option4` ("N/A" for an absent one), and the index `correct_choice`. A
 file of subtitles is a list of {"timestamp": [start, end], "text"} in seconds, or {"start", "end", "line"} as h:mm:ss.
 """
 

@@ -54,7 +54,7 @@ class Reply:
 
     @property
     def answer(self) -> str | None:
-        """The text between its answer tags; None if there is none."""
+        """The text between its answer tags, or None."""
         return (self.completion.answer or "").strip() or None
 
     @property

@@ -84,7 +84,7 @@ def load(path: Path | None, overrides: Sequence[str]) -> AnswerConfig:
 
 
 def method_of(config: AnswerConfig, name: str) -> Method:
-    """The election method called `name`. Raises BadInput if there is none, or if it cannot be held with this config."""
+    """The election method called `name`. Raises BadInput if it is unknown, or cannot be held with this config."""
     if name not in METHODS:
         raise BadInput(f"no election {name!r:.60}; there are {', '.join(METHODS)}")
     method: Any = getattr(config.election, name)

@@ -151,7 +151,7 @@ async def _ask_endpoint(source: RefereeSource, prompts: Sequence[str], kept: Kep
 
 
 async def _persistent(post: Callable[[], Awaitable[str]], breaker: Breaker) -> str | None:
-    """The reply, after ATTEMPTS at most; None if there is none. Raises BadInput if the endpoint rejects the key, the
+    """The reply, or None after ATTEMPTS failures. Raises BadInput if the endpoint rejects the key, the
     model or the address."""
     for attempt in range(ATTEMPTS):
         if not breaker.allows():

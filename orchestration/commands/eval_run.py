@@ -223,7 +223,7 @@ def locate(asks: Sequence[Ask], request: Request, record: Record) -> list[Locate
 
 
 def _found(folder: MediaFolder | None, name: str) -> Path | None:
-    """A file of subtitles, None if there is none: many videos of a benchmark have none."""
+    """A file of subtitles, or None: many videos of a benchmark have none."""
     try:
         return folder.find(name) if folder is not None and name else None
     except FileNotFoundError:

@@ -20,7 +20,8 @@ from learner.packing.step import MicroLayout, gather_tokens
 from orchestration.loop.batches import layout_step, over_budget
 from orchestration.loop.pipeline import Draw, Pipeline
 from orchestration.loop.step_frames import fetch_frames
-from orchestration.settings import ParityBounds, TrainConfig
+from orchestration.parity_bounds import ParityBounds
+from orchestration.settings import TrainConfig
 from orchestration.supervision.learner_gang import LearnerGang
 from rollout.engine import PromptMismatch
 from rollout.frames.store import Lease

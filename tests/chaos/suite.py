@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,17 @@ def _metrics(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
 
 
+def recoveries(suite: Suite) -> Iterator[str]:
+    """A line per kind of fault: how many recovered, and the median and range of their recovery times."""
+    seconds: dict[str, list[float]] = {}
+    for result in suite.results:
+        if not result.problem and "recovery_s" in result.facts:
+            seconds.setdefault(result.fault.partition(" while ")[0], []).append(result.facts["recovery_s"])
+    for kind, values in seconds.items():
+        spread = f"median {statistics.median(values):.0f} s, {min(values):.0f} to {max(values):.0f} s"
+        yield f"recovery of {kind}: {len(values)}, {spread}"
+
+
 def last_line(suite: Suite) -> tuple[str, bool]:
     """The last line of the output, and whether all is well."""
     survived = sum(not result.problem for result in suite.results)
@@ -226,6 +238,7 @@ def main() -> int:
             everything = {name: [asdict(item) for item in getattr(suite, name)] for name in ("results", "checks")}
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(everything | {"left": suite.left}, indent=1), encoding="utf-8")
+    print("\n".join(recoveries(suite)))
     line, well = last_line(suite)
     print(line)
     return 0 if well else 1

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from full_disk import room
 
 from evidence.files import PART, whole_file, whole_folder, write_text
 
@@ -74,19 +73,10 @@ def test_a_new_file_never_replaces_an_old_one(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """Limits the size of files to 1,000 bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path: Path, small_files: None) -> None:
+def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_text(path, "old")
-    with pytest.raises(OSError, match="File too large") as refused:
+    with room(1000), pytest.raises(OSError, match="File too large") as refused:
         write_text(path, "x" * 2000)
     assert refused.value.filename == str(path)
     assert path.read_text() == "old"
@@ -96,8 +86,9 @@ def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path: 
     assert refused.value.filename == "/dev/full"
 
 
-def test_a_library_that_hides_the_full_disk_does_not_hide_it_from_the_user(tmp_path: Path, small_files: None) -> None:
-    with pytest.raises(OSError, match="File too large") as refused, whole_folder(tmp_path / "model"):
+def test_a_library_that_hides_the_full_disk_does_not_hide_it_from_the_user(tmp_path: Path) -> None:
+    refusal = pytest.raises(OSError, match="File too large")
+    with room(1000), refusal as refused, whole_folder(tmp_path / "model"):
         raise RuntimeError("unexpected pos 64 vs 0")
     assert refused.value.filename == str(tmp_path / "model")
     assert os.listdir(tmp_path) == []

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import logging
 import os
-import resource
 import shutil
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from full_disk import room
 
 from evidence.lines import AppendedLines, records
-
-
-@contextlib.contextmanager
-def room(size: int) -> Iterator[None]:
-    """Files can hold `size` bytes during the block; a write above it is done in part, and then fails with EFBIG."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def line(number: int, length: int = 20) -> str:

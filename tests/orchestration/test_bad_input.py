@@ -339,3 +339,20 @@ def test_sft_does_not_replace_a_folder_that_is_not_its_own(refused: Refused, tmp
     error = refused("sft", ROOT / "configs/sft/policy.yaml", f"run_dir={tmp_path}/run", f"out={tmp_path}/run/{out}")
     assert f"out = {tmp_path}/run/{out}" in error
     assert (tmp_path / "theirs/thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (
+            ["sampling.max_model_len=900000000"],
+            ["engine: 0.85 of", "GiB for the KV cache", "sampling.max_model_len = 900000000 needs", "or lower"],
+        ),
+        (["cluster.object_store_gib=0.401"], ["cluster.object_store_gib = 0.401", "2 weight versions", "raise it"]),
+    ],
+)
+def test_what_does_not_fit_gpus_is_refused(train: Refused, overrides: list[str], parts: list[str]) -> None:
+    gpus = ["cluster.gpus_per_engine=1", "cluster.gpus_per_rank=1"]
+    error = train(*gpus, *overrides)
+    for part in parts:
+        assert part in error

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import resource
 from pathlib import Path
 
 import pytest
+from full_disk import room
 
 from orchestration import cli
 from rollout.dataset import read_dataset
@@ -138,12 +138,8 @@ def test_a_converted_dataset_holds_the_same_samples(world: Path, capsys: pytest.
 
 def test_a_full_disk_is_no_bad_input(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(world.rglob("*"))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
+    with room(100):
         code = cli.main(["data", "convert", str(world / "train.json"), str(world / "full.json"), "--to", "ser"])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (code, capsys.readouterr().err) == (1, f"ser: {world}/full.json: cannot be written (File too large)\n")
     assert sorted(world.rglob("*")) == before
 

@@ -18,7 +18,7 @@ from evidence.types import FrameInfo, Group, Prompt, Sample, Trajectory
 from learner.settings import PackingConfig, ZeroConfig
 from orchestration.loop.parity import Parity, ParityError, check_parity, compared
 from orchestration.loop.pipeline import Draw
-from orchestration.settings import ParityBounds, ParityConfig
+from orchestration.parity_bounds import ParityBounds, ParityConfig
 from rollout.engine import PromptMismatch
 
 SAMPLE = Sample("clip-7", "shapes", "general", "Where?", "left", video_path="a.mp4")

@@ -22,7 +22,7 @@ from learner.packing.shared_prefix import make_unit
 from learner.packing.step import lay_out
 from learner.settings import PackingConfig, PolicyConfig
 from orchestration.loop.parity import ParityError, compared
-from orchestration.settings import ParityConfig
+from orchestration.parity_bounds import ParityConfig
 from rollout.dataset.shapes import make_shapes
 from rollout.prompt import ChatEncoder
 

@@ -2,13 +2,13 @@
 
 import io
 import json
-import resource
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from evaluations import evaluation
+from full_disk import room
 from rich.console import Console
 
 from evaluation.comparison import comparison
@@ -36,17 +36,13 @@ def test_a_record_is_on_disk_when_log_returns(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_ends_no_run_and_is_counted(tmp_path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with RunLog(tmp_path, {}, "disabled") as log:
         samples = log.add_file("samples.jsonl")
         log.log(1, {"loss": 1.0})
-        try:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        with room(100):
             for step in (2, 3):
                 log.log(step, {"text": "x" * 200})
                 samples.write(["{}" + " " * 200, "{}"])
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert [line["step"] for line in lines(tmp_path)] == [1]
         log.log(4, {"loss": 1.0})
     disk = [(line["step"], line["disk/failed_writes"], line["disk/waiting_lines"]) for line in lines(tmp_path)]

@@ -1,9 +1,9 @@
-import resource
 import sqlite3
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from full_disk import room
 
 from evidence.errors import BadInput
 from referee.service import cache as module
@@ -108,16 +108,12 @@ def test_a_locked_file_is_refused_at_the_start_and_counted_later(
 def test_a_full_disk_costs_only_what_it_could_not_keep(tmp_path: Path):
     cache = VerdictCache(1, DiskCache(tmp_path))
     cache.put(KEY, ANSWER)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
-    try:
+    with room(0):
         for number in range(3):
             cache.put(replace(KEY, wording=str(number)), ANSWER)
             assert cache.get(replace(KEY, wording=str(number))) == ANSWER
         assert cache.disk.failures == 3
         assert cache.get(KEY) == ANSWER, "what is on disk can be read"
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     later = replace(KEY, wording="later")
     cache.put(later, ANSWER)
     assert cache.disk.failures == 3

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import room
 
 from evidence.types import FrameInfo
 from rollout.frames.disk_cache import FrameCache
@@ -39,13 +39,8 @@ def test_a_failed_write_leaves_no_unfinished_file(tmp_path: Path) -> None:
 def test_a_full_disk_is_reported_and_costs_only_the_entry(tmp_path: Path) -> None:
     cache = FrameCache(tmp_path, 10**6)
     cache.put(*entry("a"))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    try:
-        with pytest.raises(OSError, match=r"File too large.*b\.frames"):
-            cache.put(*entry("b"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with room(100), pytest.raises(OSError, match=r"File too large.*b\.frames"):
+        cache.put(*entry("b"))
     assert [path.name for path in tmp_path.iterdir()] == ["a.frames"], "and no unfinished file takes room"
     assert cache.get("a") is not None
     cache.put(*entry("b"))
