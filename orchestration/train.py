@@ -110,12 +110,13 @@ class Run:
     async def _train(self, training: Training) -> RunFacts:
         """The algorithm. Returns facts about the training."""
         config, limits, parts = self.config, self.config.limits, training.parts
-        admission, maker, learner = training.admission, training.maker, parts.learner
-        saves = CheckpointWriter(learner.gang, self.run_dir / CHECKPOINTS, config.checkpoint, training.begin.saved_step)
+        admission, maker, learner, evaluations = training.admission, training.maker, parts.learner, training.evaluations
+        folder, last_step = self.run_dir / CHECKPOINTS, training.begin.saved_step
+        saves = CheckpointWriter(learner.gang, folder, config.checkpoint, last_step, best=training.best)
         with training.report as report, self.interruption.can_save(maker.wake):
             try:
                 parts.watch_weights(maker.wake)
-                await training.restore()
+                await training.restore(self.interruption)
                 if admission.step == config.steps:  # the folder of the model may hold another step's
                     await learner.export(self.run_dir / "model")
                 while admission.step < config.steps:
@@ -125,6 +126,7 @@ class Run:
                         await parts.republish_if_lost(admission.version)
                         await maker.wait(limits.stall_s)
                         await asyncio.to_thread(saves.poll)
+                        evaluations.poll()
                         await self._leave_if_asked(training, saves)
                     waited_s = time.monotonic() - began
                     groups, last = training.taken(batch), admission.step + 1 == config.steps
@@ -136,23 +138,32 @@ class Run:
                         await learner.export(self.run_dir / "model")
                     version, step = training.step_ended(groups), admission.step
                     training.begin_groups()
-                    if admission.publish_due or last:
+                    if published := admission.publish_due or last:
                         await parts.publish(version, limits.publish_s)
                     metrics["skipped"] = training.skipped.total
                     times = StepTimes(began, waited_s, time.monotonic() - began)
                     await asyncio.to_thread(saves.poll)
-                    counts = saves.metrics() | {"disk/failed_ledger_writes": self.journal.lines.failed}
+                    evaluations.poll()
+                    counts = saves.metrics() | evaluations.metrics()
+                    counts["disk/failed_ledger_writes"] = self.journal.lines.failed
                     report.step_ended(step, batch, list(groups.values()), metrics, times, counts)
-                    if saves.due(step, last):
+                    evaluate = evaluations.due(step, version, published)
+                    if saves.due(step, last) or (evaluate and config.checkpoint.best is not None):
                         await self._checkpoint(training, saves)
+                    if evaluate:  # beside training, unless there is a single engine
+                        await evaluations.begin(self.interruption)
                     await self._leave_if_asked(training, saves)
+                await evaluations.finish(self.interruption)
+                await self._leave_if_asked(training, saves)
                 await asyncio.to_thread(saves.finish)
                 await maker.stop()
             finally:
+                await evaluations.cancel()
                 await maker.cancel()
         await parts.pipeline.rollout_pool.settled()
         training.ledger.check()
-        return RunFacts(report.ages, config.pacing.worst_age, report.seconds, installed_versions())
+        best = training.best.best
+        return RunFacts(report.ages, config.pacing.worst_age, report.seconds, installed_versions(), best)
 
     async def _checkpoint(self, training: Training, saves: CheckpointWriter) -> None:
         """Begin to save a checkpoint of now."""
