@@ -29,7 +29,7 @@ from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.metrics import print_summary
 from orchestration.reporting.steps import StepTimes
 from orchestration.reporting.summary import SUMMARY, RunFacts, installed_versions, summary, write_summary
-from orchestration.resuming import CHECKPOINTS, Start, drop_later, require_unchanged
+from orchestration.resuming import CHECKPOINTS, Start, require_unchanged
 from orchestration.run_directory import claimed, run_directory
 from orchestration.settings import TrainConfig
 from orchestration.supervision.checkpoint_writer import CheckpointWriter
@@ -79,8 +79,7 @@ class Run:
         parts = await start_parts(config, inputs.encoder, inputs.images)
         lineage = first(self.journal)
         if start.again:
-            drop_later(run_dir, start.state.step if start.state else 0)
-            lineage = await back_to(start.record, parts, self.journal, config.limits.publish_s)
+            lineage = await back_to(start.record, run_dir, parts, self.journal, config.limits.publish_s)
             (run_dir / SUMMARY).unlink(missing_ok=True)
             print(f"{run_dir}: goes on after step {lineage.state.step}", flush=True)
         with awaiting("first completions and log-probs (compilation)"):
@@ -103,9 +102,7 @@ class Run:
                 training = Training(self.config, self.run_dir, self.inputs, parts, self.draw, lineage)
                 return await self._train(training), training.ledger
             except ActorLost as error:
-                lineage = await relearn(
-                    error, lineage, parts, self.run_dir / CHECKPOINTS, self.journal, self.config.limits.publish_s
-                )
+                lineage = await relearn(error, lineage, self.run_dir, parts, self.journal, self.config.limits.publish_s)
 
     async def _train(self, training: Training) -> RunFacts:
         """The algorithm. Returns facts about the training."""

@@ -93,7 +93,7 @@ def test_a_learner_that_is_lost_again_and_again_before_the_next_checkpoint_ends_
 
     async def lose(lineage: Lineage, times: int) -> Lineage:
         for _ in range(times):
-            lineage = await lineages.relearn(ActorLost("rank 0 died"), lineage, parts, tmp_path, journal, 1.0)
+            lineage = await lineages.relearn(ActorLost("rank 0 died"), lineage, tmp_path, parts, journal, 1.0)
         return lineage
 
     async def run() -> None:
