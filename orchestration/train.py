@@ -20,7 +20,7 @@ from orchestration.loop.heldout import evaluate_policy, recorded_evaluation
 from orchestration.loop.journal import Journal
 from orchestration.loop.ledger import Ledger
 from orchestration.loop.lineages import Lineage, back_to, first, relearn
-from orchestration.loop.parity import check_parity
+from orchestration.loop.parity import Parity, check_parity
 from orchestration.loop.parts import Parts, start_parts
 from orchestration.loop.pipeline import Draw
 from orchestration.loop.training import Training
@@ -82,8 +82,7 @@ class Run:
             lineage = await back_to(start.record, run_dir, parts, self.journal, config.limits.publish_s)
             (run_dir / SUMMARY).unlink(missing_ok=True)
             print(f"{run_dir}: goes on after step {lineage.state.step}", flush=True)
-        with awaiting("first completions and log-probs (compilation)"):
-            parity = await check_parity(parts.pipeline, parts.learner.gang, inputs.train.items, self.draw, config)
+        parity, lineage = await self._checked(parts, lineage)
         if start.record is None:
             before = await evaluate_policy(parts.pipeline, config, inputs.heldout, "before", run_dir)
         else:
@@ -95,6 +94,16 @@ class Run:
         write_summary(run_dir / SUMMARY, report)
         print_summary(report, run_dir)
 
+    async def _checked(self, parts: Parts, lineage: Lineage) -> tuple[Parity, Lineage]:
+        """Compare engines and learner, again with a new learner when it is lost. Returns the lineage that goes on."""
+        with awaiting("first completions and log-probs (compilation)"):
+            while True:
+                try:
+                    gang, samples = parts.learner.gang, self.inputs.train.items
+                    return await check_parity(parts.pipeline, gang, samples, self.draw, self.config), lineage
+                except ActorLost as error:
+                    lineage = await self._relearned(error, lineage, parts)
+
     async def _train_to_the_end(self, parts: Parts, lineage: Lineage) -> tuple[RunFacts, Ledger]:
         """Train; when the learner is lost, go on from the last checkpoint with a new one."""
         while True:
@@ -102,7 +111,10 @@ class Run:
                 training = Training(self.config, self.run_dir, self.inputs, parts, self.draw, lineage)
                 return await self._train(training), training.ledger
             except ActorLost as error:
-                lineage = await relearn(error, lineage, self.run_dir, parts, self.journal, self.config.limits.publish_s)
+                lineage = await self._relearned(error, lineage, parts)
+
+    async def _relearned(self, error: ActorLost, lost: Lineage, parts: Parts) -> Lineage:
+        return await relearn(error, lost, self.run_dir, parts, self.journal, self.config.limits.publish_s)
 
     async def _train(self, training: Training) -> RunFacts:
         """The algorithm. Returns facts about the training."""
