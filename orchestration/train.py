@@ -156,6 +156,7 @@ class Run:
                         await self._checkpoint(training, saves)
                     await self._leave_if_asked(training, saves)
                 await asyncio.to_thread(saves.finish)
+                await self._leave_if_asked(training, saves)
                 await maker.stop()
             finally:
                 await maker.cancel()
