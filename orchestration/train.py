@@ -20,7 +20,7 @@ from orchestration.loop.heldout import evaluate_policy, recorded_evaluation
 from orchestration.loop.journal import Journal
 from orchestration.loop.ledger import Ledger
 from orchestration.loop.lineages import Lineage, back_to, first, relearn
-from orchestration.loop.parity import check_parity
+from orchestration.loop.parity import Parity, check_parity
 from orchestration.loop.parts import Parts, start_parts
 from orchestration.loop.pipeline import Draw
 from orchestration.loop.training import Training
@@ -29,7 +29,7 @@ from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.metrics import print_summary
 from orchestration.reporting.steps import StepTimes
 from orchestration.reporting.summary import SUMMARY, RunFacts, installed_versions, summary, write_summary
-from orchestration.resuming import CHECKPOINTS, Start, drop_later, require_unchanged
+from orchestration.resuming import CHECKPOINTS, Start, require_unchanged
 from orchestration.run_directory import claimed, run_directory
 from orchestration.settings import TrainConfig
 from orchestration.supervision.checkpoint_writer import CheckpointWriter
@@ -79,12 +79,10 @@ class Run:
         parts = await start_parts(config, inputs.encoder, inputs.images)
         lineage = first(self.journal)
         if start.again:
-            drop_later(run_dir, start.state.step if start.state else 0)
-            lineage = await back_to(start.record, parts, self.journal, config.limits.publish_s)
+            lineage = await back_to(start.record, run_dir, parts, self.journal, config.limits.publish_s)
             (run_dir / SUMMARY).unlink(missing_ok=True)
             print(f"{run_dir}: goes on after step {lineage.state.step}", flush=True)
-        with awaiting("first completions and log-probs (compilation)"):
-            parity = await check_parity(parts.pipeline, parts.learner.gang, inputs.train.items, self.draw, config)
+        parity, lineage = await self._checked(parts, lineage)
         if start.record is None:
             before = await evaluate_policy(parts.pipeline, config, inputs.heldout, "before", run_dir)
         else:
@@ -96,6 +94,16 @@ class Run:
         write_summary(run_dir / SUMMARY, report)
         print_summary(report, run_dir)
 
+    async def _checked(self, parts: Parts, lineage: Lineage) -> tuple[Parity, Lineage]:
+        """Compare engines and learner, again with a new learner when it is lost. Returns the lineage that goes on."""
+        with awaiting("first completions and log-probs (compilation)"):
+            while True:
+                try:
+                    gang, samples = parts.learner.gang, self.inputs.train.items
+                    return await check_parity(parts.pipeline, gang, samples, self.draw, self.config), lineage
+                except ActorLost as error:
+                    lineage = await self._relearned(error, lineage, parts)
+
     async def _train_to_the_end(self, parts: Parts, lineage: Lineage) -> tuple[RunFacts, Ledger]:
         """Train; when the learner is lost, go on from the last checkpoint with a new one."""
         while True:
@@ -103,9 +111,10 @@ class Run:
                 training = Training(self.config, self.run_dir, self.inputs, parts, self.draw, lineage)
                 return await self._train(training), training.ledger
             except ActorLost as error:
-                lineage = await relearn(
-                    error, lineage, parts, self.run_dir / CHECKPOINTS, self.journal, self.config.limits.publish_s
-                )
+                lineage = await self._relearned(error, lineage, parts)
+
+    async def _relearned(self, error: ActorLost, lost: Lineage, parts: Parts) -> Lineage:
+        return await relearn(error, lost, self.run_dir, parts, self.journal, self.config.limits.publish_s)
 
     async def _train(self, training: Training) -> RunFacts:
         """The algorithm. Returns facts about the training."""
@@ -156,6 +165,7 @@ class Run:
                 await evaluations.finish(self.interruption)
                 await self._leave_if_asked(training, saves)
                 await asyncio.to_thread(saves.finish)
+                await self._leave_if_asked(training, saves)
                 await maker.stop()
             finally:
                 await evaluations.cancel()

@@ -158,8 +158,11 @@ def audit(
     if steps != list(range(1, len(steps) + 1)):
         problems.append(f"the steps that trained groups are {steps}, not 1 to {len(steps)}")
     logged = [line["step"] for line in metrics]
-    if not finished and steps and logged == steps[:-1]:  # its last step has not been logged yet
-        del by_step[steps.pop()]
+    if not finished:
+        # A restart takes steps back in the ledger first, and a running run may have logged another one meanwhile.
+        logged = [step for step in logged if step <= max(steps, default=0)]
+        if steps and logged == steps[:-1]:  # its last step has not been logged yet
+            del by_step[steps.pop()]
     for step, trained in sorted(by_step.items()):
         if len(trained) != groups_per_step:
             problems.append(f"step {step} trained {len(trained)} groups, not {groups_per_step}: {trained}")

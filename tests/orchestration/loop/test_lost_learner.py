@@ -16,10 +16,12 @@ from test_run_state import scored
 from evidence.errors import RunFailed
 from evidence.supervision import Restarts
 from evidence.types import Sample
+from orchestration import train
 from orchestration.loop import lineages
 from orchestration.loop.group_maker import GroupMaker
 from orchestration.loop.journal import Journal
 from orchestration.loop.lineages import Lineage
+from orchestration.loop.parity import Parity
 from orchestration.loop.run_state import RunState
 from orchestration.supervision.waiting import ActorLost
 
@@ -93,7 +95,7 @@ def test_a_learner_that_is_lost_again_and_again_before_the_next_checkpoint_ends_
 
     async def lose(lineage: Lineage, times: int) -> Lineage:
         for _ in range(times):
-            lineage = await lineages.relearn(ActorLost("rank 0 died"), lineage, parts, tmp_path, journal, 1.0)
+            lineage = await lineages.relearn(ActorLost("rank 0 died"), lineage, tmp_path, parts, journal, 1.0)
         return lineage
 
     async def run() -> None:
@@ -126,3 +128,26 @@ def test_no_checkpoint_is_saved_without_its_ledger(tmp_path: Path, monkeypatch: 
 
     asyncio.run(save())
     assert given_up == [0]
+
+
+def test_the_loss_of_a_rank_before_the_first_step_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, training = started(tmp_path, always, never, 2)
+    parts, losses = training.parts, [ActorLost("learner rank 1 died while computing log-probs")]
+    parts.learner_restarts = Restarts(1)
+    parts.learner.stop = lambda: None
+
+    async def check_parity(*_: Any) -> Parity:
+        if losses:
+            raise losses.pop()
+        return Parity(1, 0.0, 0.0, 0.0)
+
+    async def start_parts(*_: Any) -> Any:
+        return parts
+
+    monkeypatch.setattr(train, "check_parity", check_parity)
+    monkeypatch.setattr(train, "start_parts", start_parts)
+    training.parts.pipeline.rollout_pool.admission = SimpleNamespace(version=1)  # type: ignore[attr-defined]
+    asyncio.run(run.run())
+    assert parts.versions == [1, 2, 3], "the weights of the new ranks, and those of each step"  # type: ignore[attr-defined]
