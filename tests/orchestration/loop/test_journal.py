@@ -148,12 +148,13 @@ def test_a_run_that_is_going_back_to_a_checkpoint_passes_the_audit(tmp_path: Pat
     [
         (trained(1, 1, 2), steps(1, 2), "step 2 trained 1 groups, not 2"),
         (trained(1, 1, 2, 2, 2), steps(1, 2), "step 2 trained 3 groups"),
-        (trained(1, 1, 3, 3), steps(1, 3), "not 1 to 2"),
+        (trained(1, 1, 3, 3), steps(1, 3), "1 steps have no groups although later ones have, step 2 first"),
         (trained(1, 1) | {3: Fate("s3", "rejected", "poison")}, steps(1), "1 groups were lost, group 2 first"),
         (trained(1, 1) | {2: Fate("s2", "rejected")}, steps(1), "without a reason"),
         (trained(1, 1) | {2: Fate("s2", "ready")}, steps(1), "group 2 is ready, and the run has ended"),
-        (trained(1, 1, 2, 2), steps(1, 2, 2), "metrics.jsonl has the steps"),
-        (trained(1, 1, 2, 2), steps(1), "metrics.jsonl has the steps"),
+        (trained(1, 1, 2, 2), steps(1, 2, 2), "line 3 has step 2, and step none is due"),
+        (trained(1, 1, 2, 2), steps(1), "line 2 has step none, and step 2 is due"),
+        (trained(1, 1, 2, 2), steps(2, 1), "line 1 has step 2, and step 1 is due"),
     ],
 )
 def test_the_audit_names_each_kind_of_fault(groups: dict[int, Fate], metrics: list[dict[str, int]], fault: str) -> None:
