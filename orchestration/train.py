@@ -181,7 +181,9 @@ class Run:
         if not self.journal.checkpoint(step):
             saves.gave_up(step, f"{self.journal.lines.path}, without which it is of no use, cannot be written")
             return
-        await asyncio.to_thread(training.report.sync)
+        if not await asyncio.to_thread(training.report.sync):
+            saves.gave_up(step, f"it must not outlive the lines of its steps, which {self.run_dir} has no room for")
+            return
         await asyncio.to_thread(saves.begin, step, state)
 
     async def _leave_if_asked(self, training: Training, saves: CheckpointWriter) -> None:

@@ -89,10 +89,10 @@ class RunLog:
         """Pass metrics of a step to wandb alone, also of an earlier step than the last one."""
         self._wandb.log(step, metrics)
 
-    def sync(self) -> None:
-        """Wait until all files are on disk, so that they survive a power failure."""
-        for lines in self._files:
-            lines.sync()
+    def sync(self) -> bool:
+        """Wait until all files are on disk, so that they survive a power failure. Returns whether they are, whole."""
+        written = [lines.sync() for lines in self._files]
+        return all(written)
 
     def close(self) -> None:
         try:

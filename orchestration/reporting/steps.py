@@ -90,9 +90,9 @@ class StepReport:
         self.pipeline.counts.update(state["counts"])
         self._seconds, self._wandb_id = state["seconds"], state["wandb_id"]
 
-    def sync(self) -> None:
-        """Wait until the lines of the steps so far are on disk: a checkpoint of a step must not outlive its line."""
-        self._log.sync()
+    def sync(self) -> bool:
+        """Wait until the lines of the steps so far are on disk. Returns whether they are."""
+        return self._log.sync()
 
     def __enter__(self) -> StepReport:
         config, step = self.config, self._resumed_from

@@ -116,18 +116,25 @@ def test_a_run_that_goes_on_with_no_step_left_exports_its_model(tmp_path: Path) 
     assert training.parts.learner.steps == []  # type: ignore[attr-defined]
 
 
-def test_no_checkpoint_is_saved_without_its_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lost", ["ledger.jsonl", "the lines of its steps"])
+def test_no_checkpoint_is_saved_without_its_ledger_and_its_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
     run, training = started(tmp_path, always, never, 2)
-    given_up: list[int] = []
-    saves: Any = SimpleNamespace(gave_up=lambda step, reason: given_up.append(step))
-    monkeypatch.setattr(run.journal, "checkpoint", lambda step: False)
+    given_up: list[str] = []
+    saves: Any = SimpleNamespace(gave_up=lambda step, reason: given_up.append(reason))
+    if lost == "ledger.jsonl":
+        monkeypatch.setattr(run.journal, "checkpoint", lambda step: False)
+    else:
+        monkeypatch.setattr(training.report, "sync", lambda: False)
 
     async def save() -> None:
         with training.report:
             await run._checkpoint(training, saves)
 
     asyncio.run(save())
-    assert given_up == [0]
+    (reason,) = given_up
+    assert lost in reason
 
 
 def test_the_loss_of_a_rank_before_the_first_step_does_not_end_the_run(
