@@ -45,8 +45,8 @@ def test_a_question_without_its_video_counts_as_unanswered(
     tmp_path: Path, clip: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = make("mvbench", tmp_path / "world", clip)
-    rows = json.loads(path.read_text())
-    path.write_text(json.dumps([*rows, {**rows[0], "video": "gone.mp4"}]))
+    row = json.loads(path.read_text())[0]
+    path.write_text(json.dumps([row, {**row, "video": "gone.mp4"}]))
     questions = read(BenchmarkConfig("mvbench", str(path), set="mv"))
     assert len(questions.asks) == 1
     assert "eval.benchmarks: mv: 1 of 2 questions cannot be asked and count as unanswered, the first is gone.mp4" in (
@@ -60,7 +60,7 @@ def test_a_question_without_its_video_counts_as_unanswered(
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"videos": "/nowhere"}, "none of its 1 questions has its video in /nowhere, the first is clip_1.mp4: "),
+        ({"videos": "/nowhere"}, "none of its 2 questions has its video in /nowhere, the first is clip_1.mp4: "),
         ({"protocol": "loose"}, "protocol = loose: must be one of strict, official"),
     ],
 )
