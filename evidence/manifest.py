@@ -121,7 +121,7 @@ class Packed:
     @property
     def views(self) -> dict[str, np.ndarray]:
         """name -> view of `data` in the tensor's shape, bfloat16 as uint16."""
-        return _views(self.entries, self.data)
+        return views_of(self.entries, self.data)
 
     def bucket(self, index: int, total: int) -> Bucket:
         """The header, with the checksum of the bytes as they are now."""
@@ -145,10 +145,11 @@ def require_checksum(index: int, expected: int, data: np.ndarray) -> None:
 def unpack_bucket(bucket: Bucket, data: np.ndarray) -> dict[str, np.ndarray]:
     """name -> view of `data` in the tensor's shape, bfloat16 as uint16. Raises CorruptBucket like `verify_bucket`."""
     verify_bucket(bucket, data)
-    return _views(bucket.entries, data)
+    return views_of(bucket.entries, data)
 
 
-def _views(entries: Iterable[TensorEntry], data: np.ndarray) -> dict[str, np.ndarray]:
+def views_of(entries: Iterable[TensorEntry], data: np.ndarray) -> dict[str, np.ndarray]:
+    """Like `unpack_bucket`, of bytes that have been verified."""
     views = {}
     for entry in entries:
         own = data[entry.offset : entry.offset + entry.nbytes]

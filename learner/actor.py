@@ -26,6 +26,7 @@ from learner.model.patches import Patcher
 from learner.model.policy import Policy, Rows
 from learner.model.vision import Features, Pixels
 from learner.packing.step import MicroBatch, MicroLayout
+from learner.sent_weights import SentWeights
 from learner.settings import RankConfig
 from learner.zero.average import WeightAverage
 from learner.zero.background_writer import BackgroundWriter, Written
@@ -33,7 +34,6 @@ from learner.zero.checkpoint import copy_out, load_checkpoint, saved_parameters
 from learner.zero.engine import build_engine, named_parameters, train_step
 from learner.zero.gather import Gathered, gather_buckets, whole_numel
 from learner.zero.process_group import free_address, in_newest_attempt, join_group
-from learner.zero.sent_weights import SentWeights
 
 
 @ray.remote

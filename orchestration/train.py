@@ -141,7 +141,8 @@ class Run:
                     metrics["skipped"] = training.skipped.total
                     times = StepTimes(began, waited_s, time.monotonic() - began)
                     await asyncio.to_thread(saves.poll)
-                    counts = saves.metrics() | {"disk/failed_ledger_writes": self.journal.lines.failed}
+                    lost = {"disk/failed_ledger_writes": self.journal.lines.failed}
+                    counts = saves.metrics() | parts.weights.metrics | lost
                     report.step_ended(step, batch, list(groups.values()), metrics, times, counts)
                     if saves.due(step, last):
                         await self._checkpoint(training, saves)

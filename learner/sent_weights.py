@@ -1,19 +1,22 @@
 """What a rank publishes of its buckets: all of their bytes, or what changed since the version before.
 
 Guarantees: changes are relative to the bytes that were sent as the version that they name; without these, or where the
-changes are not smaller, the bucket is sent whole.
+changes are not smaller, the bucket is sent whole. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evidence.delta import find_delta
 from evidence.manifest import Bucket
-from learner.zero.gather import Gathered
+
+if TYPE_CHECKING:
+    from learner.zero.gather import Gathered
 
 
 class SentWeights:
