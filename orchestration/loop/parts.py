@@ -100,13 +100,13 @@ class Parts:
             if self._dropped == version:
                 raise RolloutPoolLost(f"no rollout engine can load weights {version}, published twice: {refusal}")
             self._dropped = version
-            await self.weights.drop()
+            await self.weights.drop(mirrors=True)
             await self.publish(version, self.weights.limits.publish_s)
         elif self.weights.lost:
             await self.weights.restored()
             await self.publish(version, self.weights.limits.publish_s)
         elif self.weights.full_wanted:
-            await self.weights.drop()
+            await self.weights.drop(mirrors=False)
             await self.publish(version, self.weights.limits.publish_s)
 
 

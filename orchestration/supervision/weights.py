@@ -110,9 +110,14 @@ class WeightsActor:
         forced, self._full_wanted, self._changes = self._full_wanted, False, 0
         return Publication(1.0, forced)
 
-    async def drop(self) -> None:
-        """Drop all versions."""
+    async def drop(self, mirrors: bool = False) -> None:
+        """Drop all versions. mirrors: replace these, too, which may hang."""
         self.held.clear()
+        if mirrors and self.mirrors:
+            for mirror in self.mirrors.values():
+                ray.kill(mirror)
+            self.mirrors.clear()
+            self._full_wanted = True
 
     async def latest(self) -> int | None:
         return max(self.held, default=None)
@@ -216,11 +221,12 @@ class PublishedWeights:
                 newest, repeated = await self._restarted(f"publishing weights {version}"), True
         self.version, self.lost, self.full_wanted = version, False, False
 
-    async def drop(self) -> None:
-        """Have the actor drop weights that no engine can load, so that the same version can be published again."""
+    async def drop(self, mirrors: bool) -> None:
+        """Have the actor drop weights that an engine cannot load, so that the same version can be published again.
+        mirrors: as in `WeightsActor.drop`."""
         try:
             async with asyncio.timeout(self.limits.heartbeat_s):
-                await self.actor.drop.remote()
+                await self.actor.drop.remote(mirrors)
         except TimeoutError:
             ray.kill(self.actor, no_restart=False)
         except ray.exceptions.RayActorError:

@@ -133,7 +133,7 @@ class FakeWeightsActor:
         forced, self.wants_full = self.wants_full, False
         return Publication(1.0 if forced else 0.25, forced)
 
-    async def _drop(self) -> None:
+    async def _drop(self, mirrors: bool) -> None:
         await self._answer()
         self.newest = None
 
