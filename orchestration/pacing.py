@@ -15,17 +15,17 @@ class Pacing:
     groups_per_step: P, prompt groups in one optimizer step.
     staleness: S, how many steps' worth of groups may be in progress beside those in training; 0 is synchronous.
     publish_every: K, steps between two weight publications.
-    full_every: every so many publications send all weights, the others only what changed (docs/learner.md).
     lag: L, how many publications behind an engine may be when it starts a group.
     window_fraction: f, the share of the slots that the window spans.
+    full_every: every so many publications send all weights, the others only what changed (docs/learner.md).
     """
 
     groups_per_step: int = 8
     staleness: int = 1
     publish_every: int = 1
-    full_every: int = 1
     lag: int = 0
     window_fraction: float = 0.3
+    full_every: int = 1
 
     def __post_init__(self) -> None:
         require_least(self, 1, "groups_per_step", "publish_every", "full_every")
