@@ -38,7 +38,7 @@ RECORDS = "evaluations"  # the completions of each evaluation, by step
 MAY_CHANGE = (
     *("steps", "run_dir", "resume", "checkpoint", "wandb", "limits", "cluster", "frames", "referee"),
     *("learner.ranks", "learner.threads", "learner.max_skipped", "learner.export_dtype", "sampling.max_num_seqs"),
-    *("eval.every", "eval.benchmarks"),
+    *("pacing.full_every", "eval.every", "eval.benchmarks"),
 )
 DECIDES_PIXELS = ("frames.decoder",)
 

@@ -153,8 +153,8 @@ class Run:
                     times = StepTimes(began, waited_s, time.monotonic() - began)
                     await asyncio.to_thread(saves.poll)
                     evaluations.poll()
-                    counts = saves.metrics() | evaluations.metrics()
-                    counts["disk/failed_ledger_writes"] = self.journal.lines.failed
+                    lost = {"disk/failed_ledger_writes": self.journal.lines.failed}
+                    counts = saves.metrics() | parts.weights.metrics | evaluations.metrics() | lost
                     report.step_ended(step, batch, list(groups.values()), metrics, times, counts)
                     evaluate = evaluations.due(step, version, published)
                     if saves.due(step, last) or (evaluate and config.checkpoint.best is not None):
@@ -163,7 +163,6 @@ class Run:
                         await evaluations.begin(self.interruption)
                     await self._leave_if_asked(training, saves)
                 await evaluations.finish(self.interruption)
-                await self._leave_if_asked(training, saves)
                 await asyncio.to_thread(saves.finish)
                 await self._leave_if_asked(training, saves)
                 await maker.stop()
