@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,22 +50,22 @@ class GpuFacts:
 def read_gpus() -> GpuFacts:
     """All of it. A machine without GPUs has no driver, and that is no error."""
     visible, devices = os.environ.get("CUDA_VISIBLE_DEVICES"), sum(1 for _ in _pci_gpus())
-    software = {"visible": visible, "devices": devices, "torch_cuda": _torch_cuda(), "nccl": _nccl()}
+    facts = GpuFacts(visible=visible, devices=devices, torch_cuda=_torch_cuda(), nccl=_nccl())
     try:
         rows = _nvidia_smi(f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits").splitlines()
         header = _nvidia_smi()
     except (OSError, subprocess.SubprocessError) as error:
-        return GpuFacts(**software, error=_reason(error))
+        return replace(facts, error=_reason(error))
     fields = [[field.strip() for field in row.split(",")] for row in rows if row.strip()]
     try:
-        return GpuFacts(
-            **software,
+        return replace(
+            facts,
             gpus=tuple(_gpu(row) for row in fields if _is_visible(visible, row[0], row[1])),
             driver=_matched(r"Driver Version\s*:\s*([\d.]+)", header),
             cuda=_version(_matched(r"CUDA(?: UMD)? Version\s*:\s*([\d.]+)", header)),
         )
     except (ValueError, IndexError):
-        return GpuFacts(**software, error=f"nvidia-smi reports {rows[0]!r}")
+        return replace(facts, error=f"nvidia-smi reports {rows[0]!r}")
 
 
 def _nvidia_smi(*arguments: str) -> str:
@@ -96,7 +96,7 @@ def _is_visible(visible: str | None, index: str, uuid: str) -> bool:
 def _pci_gpus() -> Iterator[Path]:
     for device in PCI_DEVICES.glob("*"):
         try:
-            vendor, kind = ((device / file).read_text().strip() for file in ("vendor", "class"))
+            vendor, kind = ((device / file).read_text(encoding="utf-8").strip() for file in ("vendor", "class"))
         except OSError:
             continue
         if vendor == NVIDIA and kind.startswith(DISPLAYS):
