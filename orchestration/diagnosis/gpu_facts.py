@@ -96,7 +96,7 @@ def _is_visible(visible: str | None, index: str, uuid: str) -> bool:
 def _pci_gpus() -> Iterator[Path]:
     for device in PCI_DEVICES.glob("*"):
         try:
-            vendor, kind = ((device / file).read_text().strip() for file in ("vendor", "class"))
+            vendor, kind = ((device / file).read_text(encoding="utf-8").strip() for file in ("vendor", "class"))
         except OSError:
             continue
         if vendor == NVIDIA and kind.startswith(DISPLAYS):

@@ -102,7 +102,9 @@ def cgroup_room(resource_name: str, root: Path) -> int | None:
     rooms = []
     for group in _groups(root):
         try:
-            limit, used = ((group / f"{resource_name}.{name}").read_text().strip() for name in ("max", "current"))
+            limit, used = (
+                (group / f"{resource_name}.{name}").read_text(encoding="utf-8").strip() for name in ("max", "current")
+            )
         except OSError:
             continue
         if limit != "max":
@@ -113,7 +115,7 @@ def cgroup_room(resource_name: str, root: Path) -> int | None:
 def _groups(root: Path) -> list[Path]:
     """The control groups (version 2) of this process, from the root on, as far as the container shows them."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     path = next((line[3:] for line in lines if line.startswith("0::")), "/")
@@ -169,7 +171,7 @@ def _compiler() -> str:
         return "no gcc or clang"
     with TemporaryDirectory() as folder:
         source = Path(folder, "module.c")
-        source.write_text(MODULE)
+        source.write_text(MODULE, encoding="utf-8")
         include = f"-I{sysconfig.get_path('include')}"
         try:
             failure = _failure([compiler, include, "-shared", "-fPIC", str(source), "-o", f"{folder}/module.so"])
