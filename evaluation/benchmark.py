@@ -22,7 +22,6 @@ PROTOCOLS = ("strict", "official")  # the first is the default
 # Outcomes of a completion.
 READ, UNPARSABLE, GUESSED, UNANSWERED = "read", "unparsable", "guessed", "unanswered"
 JUDGED, UNJUDGED = "judged", "unjudged"  # by a language model; without its reply the answer is wrong
-PART = "part"  # key of Question.extra: the part of the video that the question is about
 OUTCOMES = (READ, UNPARSABLE, GUESSED, JUDGED, UNJUDGED, UNANSWERED)
 
 Record = dict[str, Any]  # one sample's scores as plain data, as in the report's `samples`
@@ -34,7 +33,8 @@ class Question:
 
     id: as completions name it. video: questions about the same one are not independent. options: the choices without
     labels. answer: the right letter, number, word or text. kind: the benchmark's own name for the form of the answer.
-    span: the true interval in seconds. groups: class -> the names under which the question counts, such as
+    span: the true interval in seconds. part: of the video that is shown, seconds;
+    None: all of it. groups: class -> the names under which the question counts, such as
     {"duration": ("short",)}. extra: what only this benchmark needs. sample: the dataset's, where its task decides how
     it is asked and scored.
     """
@@ -46,6 +46,7 @@ class Question:
     options: tuple[str, ...] = ()
     kind: str = "choice"
     span: Interval | None = None
+    part: Interval | None = None
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
     sample: Sample | None = None

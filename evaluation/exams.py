@@ -14,7 +14,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from evaluation.benchmark import PART, PROTOCOLS, UNJUDGED, Benchmark, Completion, Question, ResultBenchmark, Shown
+from evaluation.benchmark import PROTOCOLS, UNJUDGED, Benchmark, Completion, Question, ResultBenchmark, Shown
 from evaluation.completions import completion_of, read_questions, report_of
 from evaluation.faults import Faults
 from evaluation.judging import EXACT
@@ -50,15 +50,13 @@ Replies = Mapping[str, str]  # a judge's replies by prompt
 @dataclass(frozen=True)
 class Ask:
     """One prompt. id: of its completion. video: as the annotation names it. sample: what is asked, whose media path is
-    not set. subtitles: the name of the file, or empty. show: the question with that file's content. part:
-    of the video, to which the question is limited; empty for the whole."""
+    not set. subtitles: the name of the file, or empty. show: the question with that file's content."""
 
     id: str
     video: str
     sample: Sample
     subtitles: str = ""
     show: Callable[[str, Sequence[float]], Shown] | None = None
-    part: str = ""
 
 
 class Exam(Protocol):
@@ -158,9 +156,10 @@ class QuestionExam:
             question=benchmark.ask(question),
             answer="",
             key_frames=(END,) if benchmark.shows_end else (),
+            part=question.part,
         )
         if benchmark.subtitles is None:
-            return Ask(question.id, question.video, sample, part=question.extra.get(PART, ""))
+            return Ask(question.id, question.video, sample)
         show = partial(benchmark.subtitles.show, question)
         return Ask(question.id, question.video, sample, benchmark.subtitles.file(question), show)
 

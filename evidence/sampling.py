@@ -87,16 +87,45 @@ def resolved(contract: SamplingContract, tile: int) -> SamplingContract:
         raise BadInput(f"contract.{error}") from None
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What a sample selects of its video, besides the contract.
+
+    key_times: of the key frames that are shown, seconds, distinct, increasing. part: (start, end) in seconds: of the
+    frames on display in between, and of no others, the contract chooses; None: of all.
+    """
+
+    key_times: tuple[float, ...] = ()
+    part: tuple[float, float] | None = None
+
+
+ALL = Selection()
+
+
+def selection(sample: Sample, contract: SamplingContract) -> Selection:
+    """The sample's selection, with its key frames if the contract shows them."""
+    key_times = tuple(sorted({key.time for key in sample.key_frames})) if contract.key_frames else ()
+    return Selection(key_times, sample.part)
+
+
 def frame_indices(
-    times: Sequence[float] | np.ndarray, contract: SamplingContract, key_times: Sequence[float] = ()
+    times: Sequence[float] | np.ndarray, contract: SamplingContract, selected: Selection = ALL
 ) -> np.ndarray:
     """Indices, int64 [n], increasing, of the shown frames of a video whose frames begin at `times` (s, increasing).
 
     Uniform: min(contract.frames, all). By fps: the frames on display at the first frame's time + k/fps, if those are
     between `min_frames` and `frames`; otherwise as many as the nearer bound, spread uniformly. The frames on display at
-    `key_times` are added; a key time outside the video selects its first or last frame.
+    the key times are added; a key time outside the video, or its part, selects the first or last frame. So does a part
+    outside the video.
     """
     times = np.asarray(times, np.float64)
+    if selected.part is None:
+        return _shown(times, contract, selected.key_times)
+    first, last = _on_display(times, np.asarray(selected.part)).tolist()
+    return first + _shown(times[first : last + 1], contract, selected.key_times)
+
+
+def _shown(times: np.ndarray, contract: SamplingContract, key_times: Sequence[float]) -> np.ndarray:
     total = len(times)
     count = min(contract.frames, total)
     chosen = None
@@ -116,19 +145,14 @@ def _on_display(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
     return np.maximum(np.searchsorted(times, moments + ROUNDING_S, side="right") - 1, 0)
 
 
-def shown_key_times(sample: Sample, contract: SamplingContract) -> tuple[float, ...]:
-    """Distinct times of the key frames that the contract shows, increasing. They are part of the frame key."""
-    return tuple(sorted({key.time for key in sample.key_frames})) if contract.key_frames else ()
-
-
-def most_frames(contract: SamplingContract, key_times: Sequence[float] = ()) -> int:
+def most_frames(contract: SamplingContract, selected: Selection = ALL) -> int:
     """Upper bound on the number of frames shown."""
-    return contract.frames + len(key_times)
+    return contract.frames + len(selected.key_times)
 
 
-def most_bytes(contract: SamplingContract, key_times: Sequence[float] = ()) -> int:
+def most_bytes(contract: SamplingContract, selected: Selection = ALL) -> int:
     """Upper bound on the bytes of a video's frames as uint8 RGB, known before it is decoded."""
-    return 3 * min(contract.total_pixels, contract.max_pixels * most_frames(contract, key_times))
+    return 3 * min(contract.total_pixels, contract.max_pixels * most_frames(contract, selected))
 
 
 def resized_size(width: int, height: int, contract: SamplingContract, frames: int = 1) -> tuple[int, int]:
@@ -173,11 +197,12 @@ def _tiles(width: float, height: float, least: float, most: float, grows: bool) 
     return (min(w0, math.floor(most)), 1) if h0 == 1 else (w0, min(h0, math.floor(most / w0)))
 
 
-def frame_key(file_digest: str, contract: SamplingContract, decoder: str, key_times: Sequence[float] = ()) -> str:
+def frame_key(file_digest: str, contract: SamplingContract, decoder: str, selected: Selection = ALL) -> str:
     """Content address of a video's decoded frames. Equal keys mean equal pixels, so the decoder's name and version are
     part of it. Raises ValueError for an unresolved contract."""
     settings = asdict(contract) | {"multiple": contract.tile}
-    text = json.dumps([file_digest, settings, decoder, list(key_times)], sort_keys=True)
+    part = [] if selected.part is None else [list(selected.part)]  # without one, the key is what it always was
+    text = json.dumps([file_digest, settings, decoder, list(selected.key_times), *part], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

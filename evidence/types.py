@@ -50,6 +50,7 @@ class Sample:
     image_size: (width, height) of the original, pixels.
     key_items: key frame's idx -> {object phrase: boxes normalised to 0-1}.
     reasoning: a whole completion to learn from.
+    part: (start, end) in seconds of the video: what the question is about, and all that is shown. None: all of it.
     spans: the true (start, end), seconds. duration, fps: seconds and frames per second of the video, from the data.
     follow_ups: V-STaR's further questions about the same evidence, by V-STaR's key.
     Absent values are None or empty.
@@ -72,6 +73,7 @@ class Sample:
     fps: float | None = None
     domain: str | None = None
     follow_ups: dict[str, str] = field(default_factory=dict)
+    part: tuple[float, float] | None = None
 
     @property
     def asked(self) -> str:

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from evidence.digests import file_digest
 from evidence.errors import BadInput
 from evidence.families import Family
-from evidence.sampling import SamplingContract, most_bytes, most_frames, resized_size, resolved, shown_key_times
+from evidence.sampling import SamplingContract, Selection, most_bytes, most_frames, resized_size, resolved, selection
 from evidence.types import FrameInfo, Sample
 from learner.packing.shared_prefix import sequence_tokens
 from orchestration.machine import gpu_memory_gib
@@ -124,14 +124,14 @@ def readable_samples(
     )
 
 
-def most_key_times(contract: SamplingContract, samples: Sequence[Sample]) -> tuple[float, ...]:
-    """The shown key times of the sample that has the most of them, seconds."""
-    return max((shown_key_times(sample, contract) for sample in samples), key=len)
+def largest_selection(contract: SamplingContract, samples: Sequence[Sample]) -> Selection:
+    """That of the sample with the most key frames."""
+    return max((selection(sample, contract) for sample in samples), key=lambda selected: len(selected.key_times))
 
 
 def most_images(contract: SamplingContract, samples: Sequence[Sample]) -> int:
     """The largest number of frames that one prompt shows."""
-    return most_frames(contract, most_key_times(contract, samples))
+    return most_frames(contract, largest_selection(contract, samples))
 
 
 def require_frames_fit(
@@ -139,7 +139,7 @@ def require_frames_fit(
 ) -> None:
     """Require that the frames of a step's clips (one per group) fit the store at once; if not, no step could complete.
     `key`: the config key of `frames_gib`."""
-    step_bytes = clips_per_step * most_bytes(contract, most_key_times(contract, samples))
+    step_bytes = clips_per_step * most_bytes(contract, largest_selection(contract, samples))
     clips = f"a step's {clips_per_step} clips" if clips_per_step > 1 else "one clip"
     if step_bytes > int(frames_gib * 2**30):
         raise BadInput(

@@ -1,14 +1,14 @@
 """MVBench: 20 tasks with options in "(A)"; the mean of the tasks is published.
 
 Files: a folder with one JSON list per task, whose name is the task. A question has no id: it is `task/position`. Rows
-with `start` and `end` are about a part of their video, which must be cut out of it before a model is asked.
+with `start` and `end`, in seconds, are about that part of their video, and nothing else of it is shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evaluation.benchmark import PART, Benchmark, Completion, Question, Scored, mean_of_groups_table, unparsable
+from evaluation.benchmark import Benchmark, Completion, Question, Scored, mean_of_groups_table, unparsable
 from evaluation.choices import LETTERS, answer_text, response_text, right_letter, score_letter, stated_letter
 from evaluation.reading import PlacedRow, row_of, texts
 from rollout.dataset.row import Row
@@ -27,13 +27,17 @@ def read(placed: PlacedRow) -> Iterator[Question]:
         answer=_right(row.text("answer"), options),
         options=options,
         groups={"task": (task,)},
-        extra=_part(row),
+        part=_part(row),
     )
 
 
-def _part(row: Row) -> dict[str, str]:
+def _part(row: Row) -> tuple[float, float] | None:
     start, end = row.optional_amount("start"), row.optional_amount("end")
-    return {} if start is None or end is None else {PART: f"{start:g} to {end:g} s"}
+    if start is None or end is None:
+        return None
+    if start >= end:
+        raise ValueError(f"its part of the video ends before it begins: start {start:g}, end {end:g}")
+    return start, end
 
 
 def _right(answer: str, options: tuple[str, ...]) -> str:

@@ -32,7 +32,7 @@ OF_RUNS = ("--model", "--data", "--videos", "--subtitles", "--config", "--limit"
 OF_RESCORING = ("--rescore", "--data")
 OF_SCORING = ("--protocol", "--mode", "--boxes", *OF_JUDGES)
 JUDGED_RESULTS = Path("runs/eval/judged-results")
-UNCOMPLETED = ("missing", "unreadable", "part", "too_long", "failed")  # outcomes of a prompt of a run
+UNCOMPLETED = ("missing", "unreadable", "too_long", "failed")  # outcomes of a prompt of a run
 REPORT_KEYS = ("benchmark", "headline", "n", "counts")
 OF_CLASSES = ("acc", "mam", "mlgm", "m_iou")  # the metrics printed of a class; --json has all
 

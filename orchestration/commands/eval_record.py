@@ -33,7 +33,6 @@ SETTINGS, COMPLETIONS, REPLIES, REPORT, RESULTS, LOCK = (
 OUTCOMES = {
     "missing": "its video is missing: unanswered",
     "unreadable": "its video or subtitles cannot be read: unanswered",
-    "part": "it is about a part of its video, which must be cut out first: unanswered",
     "too_long": "its prompt does not fit engine.max_model_len: unanswered",
     "failed": "its generation failed: unanswered",
 }

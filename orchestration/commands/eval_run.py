@@ -200,10 +200,6 @@ def locate(asks: Sequence[Ask], request: Request, record: Record) -> list[Locate
     subtitles = MediaFolder(request.subtitles) if request.subtitles is not None else None
     located = []
     for ask in asks:
-        if ask.part:
-            reason = f"is about {ask.part} of its video; cut this part out, and remove start and end from the row"
-            record.add(failure(ask.id, "part", ask.video, reason))
-            continue
         try:
             path = str(videos.find(ask.video).absolute())
         except FileNotFoundError as error:

@@ -18,7 +18,7 @@ import ray
 
 from evidence.errors import BadInput, UnreadableMedia
 from evidence.geometry import nearest_frame
-from evidence.sampling import SamplingContract, shown_key_times
+from evidence.sampling import SamplingContract, Selection, selection
 from evidence.types import FrameInfo, Sample
 from learner.aggregation import token_weights
 from learner.packing.shared_prefix import Unit, make_unit
@@ -156,7 +156,7 @@ class Rows:
     async def _lease(self, samples: list[Sample]) -> Lease | UnreadableMedia:
         """The frames that all of `samples` show."""
         try:
-            return await self.store.lease(samples[0].media_path, shown_key_times(samples[0], self.config.contract))
+            return await self.store.lease(samples[0].media_path, selection(samples[0], self.config.contract))
         except UnreadableMedia as error:
             return error
 
@@ -189,14 +189,14 @@ def by_clip(shares: list[DataShare], task: str, contract: SamplingContract, seed
 
 
 def _clips(file: DataFile, task: str, contract: SamplingContract) -> list[list[Sample]]:
-    clips: dict[tuple[str, tuple[float, ...]], list[Sample]] = defaultdict(list)
+    clips: dict[tuple[str, Selection], list[Sample]] = defaultdict(list)
     path = file.path
     for sample in file.read():
         if task == "answer" and not sample.reasoning:
             raise BadInput(f"{path}: sample {sample.id} has no reasoning to train on; use an SFT dataset")
         if task == "verify" and not sample.key_items:
             raise BadInput(f"{path}: sample {sample.id} has no key_items to make claims from; use a dataset with boxes")
-        clips[sample.media_path, shown_key_times(sample, contract)].append(sample)
+        clips[sample.media_path, selection(sample, contract)].append(sample)
     return list(clips.values())
 
 

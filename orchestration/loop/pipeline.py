@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from evidence import spaces
 from evidence.grammar import Completion
-from evidence.sampling import shown_key_times
+from evidence.sampling import selection
 from evidence.types import FrameInfo, Prompt, Sample, Trajectory
 from orchestration.reporting.stalls import Ends
 from orchestration.supervision.referee_pool import Referee
@@ -46,7 +46,7 @@ class Pipeline:
 
     async def prepare(self, sample: Sample) -> tuple[Lease, Prompt]:
         """The frames of a sample, which the caller releases, and its prompt. Raises UnreadableMedia."""
-        lease = await self.store.lease(sample.media_path, shown_key_times(sample, self.store.contract))
+        lease = await self.store.lease(sample.media_path, selection(sample, self.store.contract))
         try:
             return lease, build_prompt(self.encoder, self.template, sample, lease.info)
         except BaseException:
@@ -55,7 +55,7 @@ class Pipeline:
 
     def prefetch(self, samples: Iterable[Sample]) -> None:
         """Decode ahead the frames of samples that will be prepared soon, in their order."""
-        self.store.prefetch((s.media_path, shown_key_times(s, self.store.contract)) for s in samples)
+        self.store.prefetch((s.media_path, selection(s, self.store.contract)) for s in samples)
 
     def parse(self, text: str, info: FrameInfo) -> Completion:
         """A completion about the frames `info`, with the boxes of its claims in pixels of these frames, and the frames'

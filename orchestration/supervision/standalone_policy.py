@@ -25,7 +25,7 @@ from evidence.config_checks import MOST_SEED, require, require_least
 from evidence.errors import RunFailed
 from evidence.grammar import Completion
 from evidence.limits import Limits
-from evidence.sampling import SamplingContract, resolved, shown_key_times
+from evidence.sampling import SamplingContract, resolved, selection
 from evidence.types import FrameInfo, Prompt, Sample, Trajectory
 from orchestration.preflight import most_images, note_box_space, require_frames_fit, require_length, require_tiles
 from orchestration.reporting.awaiting import awaiting
@@ -115,11 +115,11 @@ class StandalonePolicy:
 
     async def lease(self, sample: Sample) -> Lease:
         """Lease the frames of a sample; use the lease in a `with`. Raises UnreadableMedia."""
-        return await self.store.lease(sample.media_path, shown_key_times(sample, self.store.contract))
+        return await self.store.lease(sample.media_path, selection(sample, self.store.contract))
 
     def prefetch(self, samples: Iterable[Sample]) -> None:
         """Decode ahead the frames of samples that will be leased soon, in their order."""
-        self.store.prefetch((s.media_path, shown_key_times(s, self.store.contract)) for s in samples)
+        self.store.prefetch((s.media_path, selection(s, self.store.contract)) for s in samples)
 
     def prompt(self, asked: Sample | str, lease: Lease, notes: Mapping[int, str] | None = None) -> Prompt:
         """The prompt of a sample, or of a question, about leased frames. `notes`: see build_prompt. Raises TooLong."""

@@ -21,7 +21,7 @@ from omegaconf import MISSING
 
 from evidence.errors import BadInput
 from evidence.limits import Limits
-from evidence.sampling import SamplingContract, resolved, shown_key_times
+from evidence.sampling import SamplingContract, resolved, selection
 from evidence.types import Claim, Sample, Verdict
 from orchestration.preflight import require_referee
 from orchestration.reporting.awaiting import awaiting
@@ -82,7 +82,7 @@ class StandaloneReferee:
 
     async def lease(self, sample: Sample) -> Lease:
         """Lease the frames of a sample; use the lease in a `with`. Raises UnreadableMedia."""
-        return await self.store.lease(sample.media_path, shown_key_times(sample, self.store.contract))
+        return await self.store.lease(sample.media_path, selection(sample, self.store.contract))
 
     async def verify(self, sample: Sample, claims: list[Claim], lease: Lease, referee: int = 0) -> list[Verdict | None]:
         """RefereeService.verify of pool number `referee`."""

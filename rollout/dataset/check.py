@@ -119,4 +119,6 @@ def _times_outside(sample: Sample, duration: float | None) -> int:
         return 0
     end = float("inf") if duration is None else duration + SLACK_S
     spans = [(frame.time, frame.time) for frame in sample.key_frames] + list(sample.spans)
+    if sample.part is not None:
+        spans.append(sample.part)
     return sum(not 0 <= start <= stop <= end for start, stop in spans)

@@ -107,6 +107,15 @@ class Row:
         """[start, end] in seconds."""
         return span(self.needed(key), f"the key '{key}'")
 
+    def part(self, key: str) -> tuple[float, float] | None:
+        """[start, end] in seconds of a part of a video, or None."""
+        if is_null(value := self.value(key)):
+            return None
+        start, end = span(value, f"the key '{key}'")
+        if not 0 <= start < end:
+            raise ValueError(f"the key '{key}' must be [start, end] with 0 <= start < end, not {value!r:.40}")
+        return start, end
+
     def size(self, key: str) -> tuple[int, int] | None:
         """[width, height], or None if it is absent or empty."""
         value = self.sequence(key)

@@ -42,6 +42,7 @@ def read(row: Row) -> Sample:
         duration=row.optional_amount("duration"),
         fps=row.optional_amount("fps"),
         domain=row.optional_text("domain"),
+        part=row.part("part"),
         follow_ups={key: follow_ups.text(key) for key, text in follow_ups.values.items() if not is_null(text)},
     )
 

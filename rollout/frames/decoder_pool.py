@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import ray
 
-from evidence.sampling import SamplingContract, frame_key
+from evidence.sampling import SamplingContract, Selection, frame_key
 from evidence.supervision import BudgetSpent, Lifecycle, RestartBudget, actor_class, started
 from evidence.types import FrameInfo
 from rollout.frames.decoders import VERSIONS
@@ -58,22 +57,22 @@ class Decoder:
         return examine(path, self.meanwhile)
 
     def decode(
-        self, name: str, media: MediaFile, contract: SamplingContract, key_times: Sequence[float]
+        self, name: str, media: MediaFile, contract: SamplingContract, selected: Selection
     ) -> tuple[np.ndarray, tuple[FrameInfo, bool, str | None]]:
         """(frames, (info, whether they came from the cache, error of reading or writing the cache)); see decode_with.
         Call with num_returns=2."""
         if self.cache is None:
-            frames, info = decode_with(name, media, contract, key_times)
+            frames, info = decode_with(name, media, contract, selected)
             return frames, (info, False, None)
         # A full or unreadable disk costs time, but no frames.
         failure = None
         try:
-            entry = self.cache.get(frame_key(media.digest, contract, VERSIONS[name], key_times))
+            entry = self.cache.get(frame_key(media.digest, contract, VERSIONS[name], selected))
         except OSError as error:
             entry, failure = None, str(error)
         if entry is not None:
             return entry[0], (entry[1], True, None)
-        frames, info = decode_with(name, media, contract, key_times)
+        frames, info = decode_with(name, media, contract, selected)
         try:
             self.cache.put(frames, info)
         except OSError as error:
@@ -105,10 +104,10 @@ class DecoderPool:
         return await self._call(path, "examine", path)
 
     async def decode(
-        self, name: str, media: MediaFile, contract: SamplingContract, key_times: Sequence[float]
+        self, name: str, media: MediaFile, contract: SamplingContract, selected: Selection
     ) -> tuple[ray.ObjectRef, FrameInfo, bool]:
         """(ref to the frames, info, whether they came from the disk cache); see decode_with."""
-        arguments = (name, media, contract, key_times)
+        arguments = (name, media, contract, selected)
         frames, (info, cached, failure) = await self._call(media.path, "decode", *arguments, returns=2)
         if failure is not None:
             if not self.disk_failures:

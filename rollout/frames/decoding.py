@@ -16,7 +16,6 @@ import re
 import resource
 import stat
 import time
-from collections.abc import Sequence
 from concurrent.futures import Executor, wait
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +27,7 @@ import psutil
 from blake3 import blake3
 
 from evidence.errors import BadInput, UnreadableMedia
-from evidence.sampling import SamplingContract, frame_indices, frame_key, resized_size
+from evidence.sampling import ALL, SamplingContract, Selection, frame_indices, frame_key, resized_size
 from evidence.types import FrameInfo
 from rollout.frames.decoders import FAILURES, VERSIONS, VIDEO, Track, read_image, read_track
 
@@ -143,22 +142,22 @@ class Turns:
             raise UnreadableMedia(self.path, "; ".join(reasons)) from None
 
 
-def decode(path: str, contract: SamplingContract, key_times: Sequence[float] = ()) -> tuple[np.ndarray, FrameInfo]:
+def decode(path: str, contract: SamplingContract, selected: Selection = ALL) -> tuple[np.ndarray, FrameInfo]:
     """(frames, info) of a video, or of an image as a one-frame video, by the first decoder that can read it.
 
-    frames: uint8 [n, height, width, 3], RGB; key_times: as in shown_key_times. Raises UnreadableMedia.
+    frames: uint8 [n, height, width, 3], RGB; selected: of the video. Raises UnreadableMedia.
     Runs in this process without limits on time or memory, so use it only for files that are known to be good.
     """
     media, turns = examine(path), Turns(path)
     while True:
         try:
-            return decode_with(turns.decoder, media, contract, key_times)
+            return decode_with(turns.decoder, media, contract, selected)
         except DecoderFailed as failure:
             turns.failed(failure)
 
 
 def decode_with(
-    decoder: str, media: MediaFile, contract: SamplingContract, key_times: Sequence[float] = ()
+    decoder: str, media: MediaFile, contract: SamplingContract, selected: Selection = ALL
 ) -> tuple[np.ndarray, FrameInfo]:
     """Like `decode`, with the decoder of that name, for a file that is already hashed. Raises DecoderFailed if another
     decoder is worth trying, else UnreadableMedia."""
@@ -168,7 +167,7 @@ def decode_with(
     if identity != media.identity and examine(path).digest != media.digest:
         raise UnreadableMedia(path, "the file changed while it was read")
     try:
-        frames, times, duration, original = _read(decoder, path, identity, contract, key_times)
+        frames, times, duration, original = _read(decoder, path, identity, contract, selected)
     except BadInput as error:
         raise UnreadableMedia(path, str(error)) from None
     except FAILURES as error:
@@ -178,7 +177,7 @@ def decode_with(
         raise DecoderFailed(path, _reason(error)) from None
     _require_unchanged(path, identity)
     info = FrameInfo(
-        key=frame_key(media.digest, contract, VERSIONS[decoder], key_times),
+        key=frame_key(media.digest, contract, VERSIONS[decoder], selected),
         times=tuple(round(float(t), 3) for t in times),
         size=(frames.shape[2], frames.shape[1]),
         original_size=original,
@@ -193,7 +192,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _read(
-    decoder: str, path: str, identity: Identity, contract: SamplingContract, key_times: Sequence[float]
+    decoder: str, path: str, identity: Identity, contract: SamplingContract, selected: Selection
 ) -> tuple[np.ndarray, np.ndarray, float, tuple[int, int]]:
     """(frames, their times, duration, original size). At most one frame, or one batch, is in memory at full size."""
     pixel_aspect = 1.0
@@ -201,7 +200,7 @@ def _read(
         times, duration, decoded = np.zeros(1), 0.0, iter([read_image(path)])
     else:
         track = _track(path, identity)
-        indices = frame_indices(track.times, contract, key_times)
+        indices = frame_indices(track.times, contract, selected)
         times, duration, decoded = track.times[indices], track.duration, VIDEO[decoder](path, track, indices.tolist())
         pixel_aspect = track.pixel_aspect
     first = next(decoded)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import ray
 
 from evidence.errors import UnreadableMedia
-from evidence.sampling import SamplingContract, most_bytes
+from evidence.sampling import ALL, SamplingContract, Selection, most_bytes
 from evidence.types import FrameInfo
 from rollout.frames.budget import Budget
 from rollout.frames.config import FramesConfig
@@ -33,7 +33,7 @@ from rollout.frames.disk_cache import FrameCache
 log = logging.getLogger(__name__)
 
 # Key of decoded frames: (file digest, key times). A store has one contract and one order of decoders.
-Key = tuple[str, tuple[float, ...]]
+Key = tuple[str, Selection]
 Frames = tuple[ray.ObjectRef, FrameInfo]
 T = TypeVar("T")
 
@@ -41,15 +41,15 @@ T = TypeVar("T")
 class Lease:
     """Frames that stay in the object store until `release`. frames: ref to uint8 [n, H, W, 3]; info: about them."""
 
-    def __init__(self, store: FrameStore, number: int, file: MediaFile, key_times: tuple[float, ...], frames: Frames):
+    def __init__(self, store: FrameStore, number: int, file: MediaFile, selected: Selection, frames: Frames):
         self.frames: Any
         self.frames, self.info = frames
-        self._store, self._number, self._file, self._key_times = store, number, file, key_times
+        self._store, self._number, self._file, self._selected = store, number, file, selected
 
     async def renew(self) -> None:
         """Decode again frames that were reported as lost (`FrameStore.lost`), provided that the file has not changed.
         Another decoder may have to be used, which changes `info.key`. Raises UnreadableMedia."""
-        self.frames, self.info = await self._store._renewed(self._number, self._file, self._key_times)
+        self.frames, self.info = await self._store._renewed(self._number, self._file, self._selected)
 
     def release(self) -> None:
         self.frames = None  # any remaining reference would keep the bytes in the object store
@@ -82,22 +82,22 @@ class FrameStore:
         self._held: dict[Key, Frames] = {}
         self._lost: set[str] = set()
         self._decoding: dict[Key, asyncio.Task[None]] = {}
-        self._wanted: deque[tuple[str, tuple[float, ...]]] = deque()
+        self._wanted: deque[tuple[str, Selection]] = deque()
         self._ahead: dict[int, asyncio.Task[None]] = {}
 
-    async def lease(self, path: str, key_times: tuple[float, ...] = ()) -> Lease:
+    async def lease(self, path: str, selected: Selection = ALL) -> Lease:
         """Lease the frames of a file, decoding it if necessary. Leases are granted in the order of the calls.
 
         Raises UnreadableMedia; a later call tries again.
         """
-        bound, file = self._bound(path, key_times), self._known(path)
+        bound, file = self._bound(path, selected), self._known(path)
         number = next(self._numbers)
         granted = self._grants[number] = asyncio.get_running_loop().create_future()
-        self._budget.ask(number, bound, file and (file.digest, key_times))
+        self._budget.ask(number, bound, file and (file.digest, selected))
         self.counts["waits"] += not granted.done()
         try:
             await granted
-            return await self._shielded(number, self._load(number, path, file, key_times))
+            return await self._shielded(number, self._load(number, path, file, selected))
         except BaseException:
             self._release(number)
             raise
@@ -116,38 +116,38 @@ class FrameStore:
                 break
         return error.object_ref_hex in self._lost
 
-    def prefetch(self, wanted: Iterable[tuple[str, tuple[float, ...]]]) -> None:
-        """Decode in advance what fits the budget besides the bytes in use. `wanted`: (path, key times), soonest first;
+    def prefetch(self, wanted: Iterable[tuple[str, Selection]]) -> None:
+        """Decode in advance what fits the budget besides the bytes in use. `wanted`: (path, selection), soonest first;
         replaces the previous list."""
         self._wanted = deque(wanted)
-        for path, key_times in reversed(self._wanted):  # frames needed soonest are evicted last
+        for path, selected in reversed(self._wanted):  # frames needed soonest are evicted last
             if path in self._files:
-                self._budget.touch((self._files[path].digest, key_times))
+                self._budget.touch((self._files[path].digest, selected))
         self._prefetch_next()
 
     def _prefetch_next(self) -> None:
         # One decoder stays free for leases.
         while self._wanted and len(self._ahead) < max(1, self.config.workers - 1):
-            path, key_times = self._wanted[0]
+            path, selected = self._wanted[0]
             try:
-                bound = self._bound(path, key_times)
+                bound = self._bound(path, selected)
             except UnreadableMedia:  # a lease on the file raises it again
                 self._wanted.popleft()
                 continue
             file = self._files.get(path)  # as last seen; whether it has changed is checked outside the event loop
-            if file is not None and (file.digest, key_times) in (*self._held, *self._decoding):
+            if file is not None and (file.digest, selected) in (*self._held, *self._decoding):
                 self._wanted.popleft()
                 continue
             number = next(self._numbers)
             if not self._budget.try_now(number, bound):
                 return
             self._wanted.popleft()
-            self._ahead[number] = asyncio.create_task(self._load_ahead(number, path, key_times))
+            self._ahead[number] = asyncio.create_task(self._load_ahead(number, path, selected))
 
-    async def _load_ahead(self, number: int, path: str, key_times: tuple[float, ...]) -> None:
+    async def _load_ahead(self, number: int, path: str, selected: Selection) -> None:
         try:
             file = await asyncio.to_thread(self._known, path)
-            await self._load(number, path, file, key_times)
+            await self._load(number, path, file, selected)
             self.counts["prefetched"] += 1
         except UnreadableMedia as error:  # a lease on the file raises it again
             log.info("prefetch: %s", error)
@@ -171,8 +171,8 @@ class FrameStore:
             "bytes": self._budget.live,
         }
 
-    def _bound(self, path: str, key_times: Sequence[float]) -> int:
-        bound = most_bytes(self.contract, key_times)
+    def _bound(self, path: str, selected: Selection) -> int:
+        bound = most_bytes(self.contract, selected)
         if bound > self.share_bytes:
             raise UnreadableMedia(
                 path, f"its frames may need {bound} bytes, above its share ({self.share_bytes}) of cluster.frames_gib"
@@ -185,13 +185,13 @@ class FrameStore:
         file = self._files.get(path)
         return file if file is not None and file.identity == identity else None
 
-    async def _load(self, number: int, path: str, file: MediaFile | None, key_times: tuple[float, ...]) -> Lease:
+    async def _load(self, number: int, path: str, file: MediaFile | None, selected: Selection) -> Lease:
         if file is None:
             file = self._files[path] = await self._pool.examine(path)
-        return Lease(self, number, file, key_times, await self._frames(number, file, key_times))
+        return Lease(self, number, file, selected, await self._frames(number, file, selected))
 
-    async def _renewed(self, number: int, file: MediaFile, key_times: tuple[float, ...]) -> Frames:
-        return await self._shielded(number, self._frames(number, file, key_times))
+    async def _renewed(self, number: int, file: MediaFile, selected: Selection) -> Frames:
+        return await self._shielded(number, self._frames(number, file, selected))
 
     async def _shielded(self, number: int, load: Coroutine[Any, Any, T]) -> T:
         """Await `load` for a lease. If the caller is cancelled, loading continues with its bytes reserved."""
@@ -207,9 +207,9 @@ class FrameStore:
         self._loading.pop(number, None)
         self._budget.release(number)
 
-    async def _frames(self, number: int, file: MediaFile, key_times: tuple[float, ...]) -> Frames:
+    async def _frames(self, number: int, file: MediaFile, selected: Selection) -> Frames:
         """The frames of a granted lease, which then holds their entry of the budget."""
-        key = (file.digest, key_times)
+        key = (file.digest, selected)
         while key not in self._held:
             if key not in self._decoding:
                 self._decoding[key] = asyncio.create_task(self._hold(key, file))
@@ -224,11 +224,11 @@ class FrameStore:
         finally:  # without an await in between: a task that finds neither would decode it again
             del self._decoding[key]
 
-    async def _decode(self, media: MediaFile, key_times: tuple[float, ...]) -> Frames:
+    async def _decode(self, media: MediaFile, selected: Selection) -> Frames:
         turns = Turns(media.path, self.config.decoder)
         while True:
             try:
-                frames, info, cached = await self._pool.decode(turns.decoder, media, self.contract, key_times)
+                frames, info, cached = await self._pool.decode(turns.decoder, media, self.contract, selected)
             except DecoderFailed as failure:
                 turns.failed(failure)
                 continue

@@ -15,6 +15,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from evidence.errors import BadInput
 from evidence.sampling import (
     SamplingContract,
+    Selection,
     frame_indices,
     frame_key,
     mean_spacing,
@@ -22,7 +23,7 @@ from evidence.sampling import (
     most_frames,
     resized_size,
     resolved,
-    shown_key_times,
+    selection,
 )
 from evidence.types import KeyFrame, Sample
 
@@ -73,7 +74,7 @@ def test_ticks_count_from_the_first_frame_and_include_the_last_within_rounding()
 
 def test_a_frame_that_begins_at_the_end_of_the_rounding_is_on_display() -> None:
     times = [0.0, 1.0, 5.0 + 0.005]
-    assert frame_indices(times, SamplingContract(frames=1), [5.0]).tolist() == [0, 2]
+    assert frame_indices(times, SamplingContract(frames=1), Selection((5.0,))).tolist() == [0, 2]
 
 
 def test_sampling_by_fps_takes_the_frames_on_display_at_its_ticks() -> None:
@@ -97,7 +98,7 @@ def test_sampling_by_fps_stays_between_min_frames_and_frames(
 @given(gaps, st.lists(st.floats(-1, 400), max_size=8), st.sampled_from([0.0, 0.5]))
 def test_key_frames_are_added_wherever_they_lie(gaps: list[float], keys: list[float], fps: float) -> None:
     times, contract = starts(gaps), SamplingContract(frames=4, fps=fps)
-    plain, with_keys = frame_indices(times, contract), frame_indices(times, contract, keys)
+    plain, with_keys = frame_indices(times, contract), frame_indices(times, contract, Selection(tuple(keys)))
     begun = [int((times <= key + 0.005).sum()) - 1 for key in keys]
     assert set(with_keys) == set(plain) | {max(index, 0) for index in begun}
     assert (np.diff(with_keys) > 0).all()
@@ -107,19 +108,34 @@ def test_a_key_frame_after_the_last_sampled_one_is_shown() -> None:
     contract = SamplingContract(fps=1, min_frames=1, frames=10)
     times = np.arange(75) / 25
     assert frame_indices(times, contract).tolist() == [0, 25, 50]
-    assert frame_indices(times, contract, [2.9]).tolist() == [0, 25, 50, 72]
+    assert frame_indices(times, contract, Selection((2.9,))).tolist() == [0, 25, 50, 72]
 
 
 def test_a_time_rounded_to_hundredths_means_its_own_frame() -> None:
     times = np.arange(300) / 29.97
     rounded = [round(float(t), 2) for t in times]
-    assert frame_indices(times, SamplingContract(frames=1), rounded).tolist() == list(range(300))
+    assert frame_indices(times, SamplingContract(frames=1), Selection(tuple(rounded))).tolist() == list(range(300))
+
+
+@given(st.integers(1, 60), st.floats(0, 20), st.floats(0, 20), st.integers(1, 8))
+def test_a_part_is_sampled_as_if_it_were_the_whole_video(total: int, one: float, other: float, frames: int) -> None:
+    times, contract, part = np.arange(total) / 4, SamplingContract(frames=frames), (min(one, other), max(one, other))
+    ends = [*times[1:], np.inf]
+    inside = [n for n in range(total) if times[n] <= part[1] + 0.005 and ends[n] > part[0] + 0.005]
+    chosen = frame_indices(times, contract, Selection(part=part))
+    assert chosen.tolist() == [inside[n] for n in frame_indices(times[inside], contract)]
+
+
+def test_key_frames_outside_a_part_select_its_first_or_last_frame() -> None:
+    times, part = np.arange(40) / 4, (2.0, 5.0)
+    assert frame_indices(times, SamplingContract(frames=1), Selection((0.0, 3.0, 9.0), part)).tolist() == [8, 12, 20]
+    assert frame_indices(times, SamplingContract(frames=3), Selection(part=(90.0, 99.0))).tolist() == [39]
 
 
 def test_only_a_contract_with_key_frames_shows_them() -> None:
     sample = Sample("1", "", "", "", "", key_frames=(KeyFrame("2", 7.5), KeyFrame("1", 1.25), KeyFrame("3", 7.5)))
-    assert shown_key_times(sample, SamplingContract()) == ()
-    assert shown_key_times(sample, SamplingContract(key_frames=True)) == (1.25, 7.5)
+    assert selection(sample, SamplingContract()) == Selection()
+    assert selection(sample, SamplingContract(key_frames=True)) == Selection((1.25, 7.5))
 
 
 @given(sides, sides, st.one_of(contracts, narrow), st.integers(1, 64))
@@ -225,16 +241,16 @@ def test_a_frame_of_the_right_size_stays_as_it_is(width: int, height: int, contr
 
 @given(sides, sides, contracts, st.integers(0, 5))
 def test_most_bytes_is_an_upper_bound(width: int, height: int, contract: SamplingContract, keys: int) -> None:
-    key_times = [k + 0.3 for k in range(keys)]
-    n = len(frame_indices(np.arange(100) / 5, contract, key_times))
+    selected = Selection(tuple(k + 0.3 for k in range(keys)))
+    n = len(frame_indices(np.arange(100) / 5, contract, selected))
     w, h = resized_size(width, height, contract, n)
-    assert 3 * n * w * h <= most_bytes(contract, key_times)
+    assert 3 * n * w * h <= most_bytes(contract, selected)
 
 
 def test_most_bytes_of_known_contracts() -> None:
     contract = SamplingContract(frames=4)
-    assert most_frames(contract, [0.5, 1.5]) == 6
-    assert most_bytes(contract, [0.5, 1.5]) == 3 * 6 * 100352
+    assert most_frames(contract, Selection((0.5, 1.5))) == 6
+    assert most_bytes(contract, Selection((0.5, 1.5))) == 3 * 6 * 100352
     assert most_bytes(replace(contract, total_pixels=200_000)) == 3 * 200_000
 
 
@@ -278,15 +294,15 @@ def test_the_key_changes_with_everything_that_changes_pixels() -> None:
     changed = [replace(contract, **{name: not v if v is False else v + 1}) for name, v in values.items()]
     others = [frame_key("digest", other, "decord 1") for other in changed]
     keys = [key, *others, frame_key("other", contract, "decord 1"), frame_key("digest", contract, "decord 2")]
-    keys.append(frame_key("digest", contract, "decord 1", (0.5,)))
+    keys.append(frame_key("digest", contract, "decord 1", Selection((0.5,))))
     assert len(set(keys)) == len(keys)
 
 
 def test_the_key_of_a_resolved_contract_is_that_of_the_same_explicit_value() -> None:
     """The key that frames had before `multiple` could follow from the model."""
-    explicit = frame_key("digest", SamplingContract(multiple=28), "decord 1", (0.5,))
+    explicit = frame_key("digest", SamplingContract(multiple=28), "decord 1", Selection((0.5,)))
     assert explicit == "fad43b2bbdb0545a39881689f982d83f"
-    assert frame_key("digest", resolved(SamplingContract(), 28), "decord 1", (0.5,)) == explicit
+    assert frame_key("digest", resolved(SamplingContract(), 28), "decord 1", Selection((0.5,))) == explicit
 
 
 def test_an_explicit_multiple_is_kept() -> None:

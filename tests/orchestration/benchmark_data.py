@@ -41,7 +41,8 @@ def longvideobench(name: str) -> Rows:
 
 
 def mvbench(name: str) -> Rows:
-    return [{"video": f"{name}.mp4", "question": QUESTION, "candidates": PLACES, "answer": PLACES[1]}]
+    row = {"video": f"{name}.mp4", "question": QUESTION, "candidates": PLACES, "answer": PLACES[1]}
+    return [row, row | {"start": 2.0, "end": 5.0}]
 
 
 def tempcompass(name: str) -> Rows:

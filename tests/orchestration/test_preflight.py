@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evidence.errors import BadInput
-from evidence.sampling import SamplingContract, most_bytes, resolved, shown_key_times
+from evidence.sampling import SamplingContract, most_bytes, resolved, selection
 from evidence.types import KeyFrame, Sample
 from orchestration import preflight
 from orchestration.preflight import (
@@ -62,7 +62,7 @@ def test_a_size_that_passes_is_enough_for_every_group(keys: list[int], groups: i
     with suppress(BadInput):
         require_frames_fit(WITH_KEYS, samples, groups, KEY, gib)
         share = int(gib * 2**30) // groups  # as in rollout/frames/store
-        assert all(most_bytes(WITH_KEYS, shown_key_times(sample, WITH_KEYS)) <= share for sample in samples)
+        assert all(most_bytes(WITH_KEYS, selection(sample, WITH_KEYS)) <= share for sample in samples)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,9 @@ def test_a_benchmark_runs_from_its_files_to_its_report(name, asked, clip, tmp_pa
     facts = scored["run"]
     assert (facts["asked"], facts["completed"], facts["missing"]) == (prompts, prompts, 0)
     assert all(line["text"] and len(line["frame_times"]) == 8 for line in lines(out))
+    if name == "mvbench":
+        first, second = (line["frame_times"] for line in sorted(lines(out), key=lambda line: line["id"]))
+        assert first[0] < 2 <= second[0] < second[-1] <= 5 < first[-1], "the second row is about a part of the video"
     assert json.loads((out / "report.json").read_text()) == scored
     # A record is scored as a file of completions is, without asking anything again.
     asked.clear()

@@ -239,7 +239,7 @@ def test_the_config_of_a_run_gives_the_space_of_its_boxes(files, score):
 
 
 def test_a_pipe_closed_by_its_reader_gives_no_stack_trace(files, score):
-    score(*[{"id": "1", "text": "x" * 1000}] * 300)
+    score(*[{"id": "1", "text": "x"}] * 2000)  # above what a pipe holds, 64 KiB
     argv = ["--reward", "accuracy_only", "--samples", "samples.json", "--completions", "completions.jsonl"]
     command = f"{sys.executable} -m orchestration score {' '.join(argv)} | head -n 1"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

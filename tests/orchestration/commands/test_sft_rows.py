@@ -14,7 +14,7 @@ import ray
 from small_clips import stop
 
 from evidence.errors import BadInput
-from evidence.sampling import SamplingContract, most_bytes, shown_key_times
+from evidence.sampling import SamplingContract, Selection, most_bytes, selection
 from learner.settings import PackingConfig
 from orchestration.commands.sft import SftConfig, Stage, TooManyLeftOut, locate, require_few_left_out
 from orchestration.commands.sft_rows import Rows, RowsConfig, RowSource, by_clip, image_key
@@ -59,11 +59,11 @@ def test_frames_are_those_of_training_and_a_broken_clip_is_left_out_and_counted(
     (tmp_path / "data/train.json").write_text(json.dumps(rows))
     data, contract = DataShare(str(tmp_path / "data/train.json")), replace(CONTRACT, key_frames=True)
     samples = data.read()
-    groups = {(sample.media_path, shown_key_times(sample, contract)) for sample in samples}
+    groups = {(sample.media_path, selection(sample, contract)) for sample in samples}
     assert len(groups) > len({sample.media_path for sample in samples}) == 4
     bad = samples[0].media_path
     Path(bad).write_text("no video")
-    shown = [decode(path, contract, key_times)[0] for path, key_times in groups if path != bad]
+    shown = [decode(path, contract, selected)[0] for path, selected in groups if path != bad]
     config = RowsConfig(
         task="answer",
         clips=len(groups),
@@ -73,7 +73,7 @@ def test_frames_are_those_of_training_and_a_broken_clip_is_left_out_and_counted(
         template=PromptTemplate(),
         verification=VerificationConfig(crop_size=(56, 56)),
         frames=FramesConfig(workers=1),
-        frames_bytes=len(groups) * most_bytes(contract, range(4)),
+        frames_bytes=len(groups) * most_bytes(contract, Selection((0, 1, 2, 3))),
     )
     source = RowSource.remote(str(tiny_model), config, [[data]], 1, 0)
     try:
@@ -107,7 +107,7 @@ def test_a_clip_with_a_sequence_above_the_token_budget_is_left_out_and_counted(
         template=PromptTemplate(),
         verification=VerificationConfig(crop_size=(56, 56)),
         frames=FramesConfig(workers=1),
-        frames_bytes=4 * most_bytes(CONTRACT, range(4)),
+        frames_bytes=4 * most_bytes(CONTRACT, Selection((0, 1, 2, 3))),
     )
     rows = Rows(str(tiny_model), config, [[data]], 1, 0)
 

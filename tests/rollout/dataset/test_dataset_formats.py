@@ -149,6 +149,7 @@ def test_ser_has_few_required_keys_and_may_hold_all(tmp_path: Path) -> None:
     [
         ("ser", {"video": None}, ["'video'", "missing or null"]),
         ("ser", {"spans": [3, 4]}, ["a span", "[start, end]", "3"]),
+        ("ser", {"part": [4, 3]}, ["'part'", "start < end", "[4, 3]"]),
         ("ser", {"duration": "long"}, ["'duration'", "a number", "long"]),
         ("ser", {"duration": -1}, ["'duration'", "0 or more", "null", "-1"]),
         ("ser", {"options": [1]}, ["'options'", "a list of texts"]),
@@ -276,6 +277,7 @@ samples = st.builds(
     fps=st.none() | numbers.map(abs),
     domain=st.none() | texts,
     follow_ups=st.dictionaries(texts, texts, max_size=2),
+    part=st.none() | st.tuples(st.floats(0, 50), st.floats(51, 99)),
 )
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from evidence.errors import UnreadableMedia
-from evidence.sampling import SamplingContract, frame_key
+from evidence.sampling import SamplingContract, Selection, frame_key
 from rollout.frames.decoders import VERSIONS, VIDEO
 from rollout.frames.decoding import DecoderFailed, decode, decode_with, examine, identify
 
@@ -151,10 +151,20 @@ def test_the_reason_for_a_video_without_frames_has_no_time_or_source_line(tmp_pa
 def test_key_times_add_their_frames_and_change_the_key(tmp_path: Path) -> None:
     path = str(write_clip(tmp_path / "a.mp4", 20))
     plain, contract = decode(path, CONTRACT)[1], replace(CONTRACT, frames=2)
-    frames, info = decode(path, contract, (0.5, 1.26, 4.6, 99.0))
+    frames, info = decode(path, contract, Selection((0.5, 1.26, 4.6, 99.0)))
     assert info.times == (0.0, 0.5, 1.25, 4.5, 4.75)
     np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [0, 20, 50, 180, 190], atol=4)
-    assert len({plain.key, info.key, decode(path, contract)[1].key, decode(path, contract, (0.5,))[1].key}) == 4
+    fewer, one = decode(path, contract)[1], decode(path, contract, Selection((0.5,)))[1]
+    assert len({plain.key, info.key, fewer.key, one.key}) == 4
+
+
+def test_only_a_part_of_a_video_is_shown_and_changes_the_key(tmp_path: Path) -> None:
+    path = str(write_clip(tmp_path / "a.mp4", 20))
+    contract, part = replace(CONTRACT, frames=3), Selection(part=(1.0, 2.1))
+    frames, info = decode(path, contract, part)
+    assert info.times == (1.0, 1.5, 2.0)
+    np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [40, 60, 80], atol=4)
+    assert info.key != decode(path, contract)[1].key
 
 
 def test_all_frames_together_stay_within_total_pixels(tmp_path: Path) -> None:
@@ -162,11 +172,11 @@ def test_all_frames_together_stay_within_total_pixels(tmp_path: Path) -> None:
     contract = replace(CONTRACT, total_pixels=5 * 28 * 28 * 10)
     frames, _ = decode(path, contract)
     assert frames[..., 0].size <= contract.total_pixels
-    frames, _ = decode(path, contract, (0.3, 0.8, 1.4))
+    frames, _ = decode(path, contract, Selection((0.3, 0.8, 1.4)))
     assert len(frames) == 8
     assert frames[..., 0].size <= contract.total_pixels
     with pytest.raises(UnreadableMedia, match="total_pixels"):
-        decode(path, replace(contract, total_pixels=5 * 3136), tuple(np.arange(0, 6.25, 0.25)))
+        decode(path, replace(contract, total_pixels=5 * 3136), Selection(tuple(np.arange(0, 6.25, 0.25))))
 
 
 def test_the_second_decoder_is_tried_after_the_first(

@@ -16,6 +16,7 @@ from PIL import Image
 from small_clips import BOUND, CONTRACT, Run, clip
 
 from evidence.errors import UnreadableMedia
+from evidence.sampling import ALL, Selection
 from rollout.frames import store as module
 from rollout.frames.decoding import decode
 
@@ -98,7 +99,7 @@ def test_a_video_above_its_share_of_the_budget_is_refused_by_name(store: Any, ru
     with pytest.raises(UnreadableMedia, match="above its share"):
         run(store(3 * BOUND, holders=4).lease(path))
     with pytest.raises(UnreadableMedia, match="above its share"):
-        run(store(2 * BOUND).lease(path, tuple(range(5))))
+        run(store(2 * BOUND).lease(path, Selection(tuple(range(5)))))
 
 
 def test_prefetched_frames_are_not_decoded_again(store: Any, run: Run, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_prefetched_frames_are_not_decoded_again(store: Any, run: Run, tmp_path:
     frame_store = store()
 
     async def loop() -> None:
-        frame_store.prefetch([(str(tmp_path / "none.mp4"), ()), *((path, ()) for path in paths)])
+        frame_store.prefetch([(str(tmp_path / "none.mp4"), ALL), *((path, ALL) for path in paths)])
         while frame_store._ahead:
             await asyncio.sleep(0.01)
         assert frame_store.counters()["prefetched"] == frame_store.counters()["decoded"] == 3
@@ -131,7 +132,7 @@ def test_a_prefetch_looks_at_no_file_in_the_event_loop(
     frame_store, path = store(), clip(tmp_path / "a.mp4", 0)
 
     async def loop() -> None:
-        frame_store.prefetch([(path, ())])
+        frame_store.prefetch([(path, ALL)])
         while frame_store._ahead:
             await asyncio.sleep(0.01)
 
@@ -145,7 +146,7 @@ def test_a_prefetch_takes_no_bytes_from_leases(store: Any, run: Run, tmp_path: P
 
     async def loop() -> None:
         lease = await frame_store.lease(clip(tmp_path / "a.mp4", 0))
-        frame_store.prefetch([(clip(tmp_path / "b.mp4", 40), ())])
+        frame_store.prefetch([(clip(tmp_path / "b.mp4", 40), ALL)])
         assert not frame_store._ahead
         lease.release()
 
