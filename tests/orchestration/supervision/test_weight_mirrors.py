@@ -152,14 +152,16 @@ def test_a_mirror_that_dies_is_started_again_and_leads_to_all_weights(exchange: 
 
 def test_a_mirror_that_hangs_is_replaced_where_no_engine_can_load(exchange: Exchange) -> None:
     pid = ray.get(exchange.mirror.__ray_call__.remote(lambda _: os.getpid()), timeout=TIMEOUT_S)
-    psutil.Process(pid).suspend()
+    process = psutil.Process(pid)
+    process.suspend()
     exchange.publish(2)
     with pytest.raises(ray.exceptions.GetTimeoutError):
         ray.get(exchange.mirror.hold.remote(2, 1.0), timeout=1.0)
     ray.get(exchange.actor.drop.remote(mirrors=True), timeout=TIMEOUT_S)
     assert exchange.publish(2) == Publication(1.0, forced=True)
     exchange.load(2)
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    _, alive = psutil.wait_procs([process], timeout=TIMEOUT_S)
+    assert not alive
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["all weights", "what changed"])
