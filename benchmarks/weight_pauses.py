@@ -92,7 +92,7 @@ async def _pauses(folder: str, rounds: int) -> dict[str, float]:
             if factor == SLOWER and fetching:
                 held = MirrorReader((await mirror.hold.remote(version - 1, LIMIT_S))[1], LIMIT_S)
                 asyncio.get_running_loop().call_later(factor * statistics.median(fetching), held.release)
-            generation = asyncio.create_task(engine.generate(prompt, frames, 8, 1.0, 1000, seed=version))
+            generation = asyncio.create_task(engine.generate(prompt, frames, 8, 1.0, 1500, seed=version))
             began = time.monotonic()
             await engine.update_weights(version)
             pause_s = times["resume_generation"][1] - times["pause_generation"][0]
@@ -101,7 +101,8 @@ async def _pauses(folder: str, rounds: int) -> dict[str, float]:
                 beyond[factor].append(1e3 * (pause_s - load_s))
             if factor == 1:
                 fetching.append(times["pause_generation"][0] - began)
-            await generation
+            generation.cancel()
+            await asyncio.gather(generation, return_exceptions=True)
     finally:
         await engine.stop()
         for actor in (store, *ranks):

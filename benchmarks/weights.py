@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    with start_ray(object_store_gib=2.5 * args.mib / 1024):
+    with start_ray(object_store_gib=4 * args.mib / 1024):
         report = exchange(args.mib, args.rounds)
         report["publish_parallel"] = parallel(args.mib, args.rounds)
         report |= growth(BUCKET_MIB * RANKS, (10, 60)) | pauses(args.rounds)
