@@ -36,7 +36,7 @@ def rating_prompt(question: str, truth: str, answer: str) -> str:
 
 
 def by_replies(replies: Mapping[str, str] | None) -> Judge:
-    """The judge who gave these replies, by prompt, and fails where there is none. None: answers must be equal."""
+    """A judge that answers with these replies, by prompt, and fails for a prompt without one. None: `exact`."""
     if replies is None:
         return exact
     return lambda question, truth, answer: replies.get(rating_prompt(question, truth, answer), "")

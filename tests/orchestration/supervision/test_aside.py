@@ -66,7 +66,7 @@ def test_it_takes_no_group_and_no_update_and_holds_nothing_up_and_catches_up_aft
             await asyncio.wait_for(pool.settled(), 1)
         groups = [generate(pool, at_least=0) for _ in range(6)]
         assert [found[1] for found in await asyncio.gather(*groups)] == 6 * [3]
-        assert pool.take_begun() == [6], "an engine that is set aside is none of training's"
+        assert pool.take_begun() == [6], "training does not count an engine that is set aside"
         assert (await complete(aside)).version_spans == ((1, 0, 1),)
         assert (engine.loads, other.loads) == ([1], [1, 2, 3])
         (facts,) = [facts for facts in pool.engine_facts() if facts.evaluates is not None]
