@@ -36,6 +36,7 @@ CHECKPOINTS = "checkpoints"
 MAY_CHANGE = (
     *("steps", "run_dir", "resume", "checkpoint", "wandb", "limits", "cluster", "frames", "referee"),
     *("learner.ranks", "learner.threads", "learner.max_skipped", "learner.export_dtype", "sampling.max_num_seqs"),
+    "sampling.max_num_batched_tokens",
 )
 DECIDES_PIXELS = ("frames.decoder",)
 

@@ -76,7 +76,7 @@ class Engine:
 
         Raises BadInput if the folder does not hold a model of a supported family.
         """
-        prepare_environment(config.threads)
+        prepare_environment(config.threads, config.model_runner)
         from transformers import AutoConfig
         from vllm.config import WeightTransferConfig
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest

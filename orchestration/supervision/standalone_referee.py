@@ -23,9 +23,9 @@ from evidence.errors import BadInput
 from evidence.limits import Limits
 from evidence.sampling import SamplingContract, resolved, selection
 from evidence.types import Claim, Sample, Verdict
+from orchestration.cluster_settings import ClusterConfig
 from orchestration.preflight import require_referee
 from orchestration.reporting.awaiting import awaiting
-from orchestration.settings import ClusterConfig
 from orchestration.supervision.cluster import start_ray
 from orchestration.supervision.engines import EngineSizes, referee_engine
 from orchestration.supervision.referee_pool import Referee, RefereePool, make_pool
