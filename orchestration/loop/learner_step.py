@@ -45,6 +45,7 @@ class Learner:
             zero=learner.zero,
             loss=LossConfig(algorithm, config.sampling.temperature),
             threads=learner.threads,
+            gpu_share=1 - sum(config.memory_shares) if config.cluster.colocated else 1.0,
             limits=config.limits,
         )
         gpus = config.rank_share

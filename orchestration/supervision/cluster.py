@@ -49,11 +49,12 @@ def start_ray(object_store_gib: float, gpus: float = 0.0) -> Iterator[None]:
 
     Before a local one starts, what killed runs of this account left behind is ended and removed.
     Raises BadInput if the object store does not fit this machine, if TMPDIR is too long for Ray's sockets, if the
-    cluster cannot be joined, or if it has fewer than `gpus` GPUs.
+    cluster cannot be joined, if a node of it has a smaller store, or if it has fewer than `gpus` GPUs.
     """
     address = os.environ.get("RAY_ADDRESS")
     if address is not None:
         with _joined_ray(address), ended_with_ray(started_here=False):
+            _require_stores(object_store_gib)
             _require_gpus(gpus)
             yield
         return
@@ -113,6 +114,22 @@ def _own_process_groups() -> Iterator[None]:
         yield
     finally:
         services.ConsolePopen = popen  # type: ignore[misc]
+
+
+def _require_stores(object_store_gib: float) -> None:
+    """Require of each node the store that the config counts on: any of them may hold frames and two weight versions."""
+    stores = {
+        node["NodeManagerAddress"]: node["Resources"].get("object_store_memory", 0.0) / 2**30
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    address, least = min(stores.items(), key=lambda store: store[1])
+    if least < object_store_gib:
+        raise BadInput(
+            f"cluster.object_store_gib = {object_store_gib:g}: the joined cluster's node {address} has an object store "
+            f"of {least:.2f} GiB; start Ray there with a larger --object-store-memory, or lower cluster.frames_gib and "
+            "cluster.object_store_gib"
+        )
 
 
 def _require_gpus(gpus: float) -> None:
