@@ -31,12 +31,27 @@ def version(package: str) -> str | None:
 
 def gpu_memory_gib() -> float | None:
     """The memory of this machine's smallest GPU, as its driver reports it; None without NVIDIA GPUs."""
+    return min(_gpus_gib(), default=None)
+
+
+def gpu_count() -> int:
+    """The number of this machine's NVIDIA GPUs."""
+    return len(_gpus_gib())
+
+
+def _gpus_gib() -> list[float]:
+    """The memory of each of this machine's GPUs."""
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         reported = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
-        return min((int(mib) / 1024 for mib in reported.split()), default=None)
+        return [int(mib) / 1024 for mib in reported.split()]
     except (OSError, subprocess.SubprocessError, ValueError):
-        return None
+        return []
+
+
+def joins_cluster() -> bool:
+    """Whether a run will join a Ray cluster, whose machines are not this one."""
+    return "RAY_ADDRESS" in os.environ
 
 
 def require_short_ray_folder() -> None:

@@ -167,6 +167,9 @@ def differences(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, A
         for field in dataclasses.fields(before):
             name = f"{key}.{field.name}" if key else field.name
             yield from differences(getattr(before, field.name), getattr(after, field.name), name)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for number, (old, new) in enumerate(zip(before, after)):
+            yield from differences(old, new, f"{key}[{number}]")
     elif before != after:
         yield key, before, after
 

@@ -186,6 +186,7 @@ class TrainConfig:
     resume: no refuses a run_dir that holds a run; auto goes on from its newest checkpoint, or starts where there is
         none; a number goes on from the checkpoint of that step (docs/checkpoints.md).
     wandb: offline (no account needed), online or disabled.
+    dry_run: take the first step with tiny random models in place of the real ones, and keep nothing.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -211,6 +212,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     resume: str = "no"
     wandb: WandbMode = "offline"
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         require_least(self, 1, "steps")
