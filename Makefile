@@ -1,14 +1,17 @@
 # The two main commands are `make quickstart` and `make test`. Both install what they need, once.
 PYTHON ?= python3.11
 BIN := .venv/bin
-INSTALLED := .venv/installed-$(shell cat requirements/cpu.lock setup.py install/* | sha256sum | cut -c1-16)
+# gpu=true: the CUDA builds. An environment that was installed so needs no further gpu=true.
+gpu ?= $(if $(wildcard .venv/gpu),true)
+BUILD := $(if $(filter true,$(gpu)),gpu,cpu)
+INSTALLED := .venv/installed-$(shell cat requirements/$(BUILD).lock setup.py install/* | sha256sum | cut -c1-16)
 
 .PHONY: install quickstart policy referee referee-small policy-vstar test test-fast chaos mutants lint clean
 
-install: $(INSTALLED)
+install: $(INSTALLED)  ## gpu=true: for GPUs, from requirements/gpu.lock
 
 $(INSTALLED):
-	PYTHON=$(PYTHON) install/install.sh
+	PYTHON=$(PYTHON) install/install.sh $(BUILD)
 	@rm -f .venv/installed-*
 	@touch $@
 

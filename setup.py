@@ -1,6 +1,7 @@
-"""Package metadata. Direct dependencies are pinned here; requirements/cpu.lock pins all dependencies for the CPU.
+"""Package metadata. Direct dependencies are pinned here; requirements/cpu.lock and gpu.lock pin all dependencies.
 
-`.[cpu]` is used by `make install`, which does not install the CUDA builds among its dependencies (install/install.sh).
+Both locks are made from the extras below, as their first lines say. The one for the CPU leaves out the CUDA builds
+among its dependencies (install/install.sh).
 """
 
 from pathlib import Path

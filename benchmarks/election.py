@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,10 @@ from evaluation.election.election import Method, elect
 from evaluation.election.majority import Majority
 from evaluation.election.rler import Rler
 from evidence.plain import dumps
+from referee.terms.words import plain
 
+Results = dict[str, np.ndarray]  # float [questions] each
+Pool = Callable[[list[np.ndarray]], np.ndarray]
 OPTIONS, FRAMES, TRUE_FRAMES, DRAWN = "ABCD", 16, 3, 8
 WORDS = [f"word{n}" for n in range(400)]
 
@@ -75,11 +78,11 @@ def candidate(asked: Question, evidence: float, rng: random.Random) -> Candidate
     return Candidate(text, FRAMES, round(confidence, 2))
 
 
-def results(asked: Sequence[Question], drawn: Sequence[Sequence[Candidate]], method: Method) -> dict[str, np.ndarray]:
+def results(truths: Sequence[str], drawn: Sequence[Sequence[Candidate]], method: Method) -> Results:
     """Per question: 1 if the elected answer is right, the candidates used, and their words."""
     elected = [elect(candidates, method) for candidates in drawn]
     return {
-        "right": np.array([float(e.answer == q.right) for e, q in zip(elected, asked)]),
+        "right": np.array([float(plain(e.answer or "") == plain(truth)) for e, truth in zip(elected, truths)]),
         "used": np.array([float(e.used) for e in elected]),
         "words": np.array([float(words(c[: e.used])) for e, c in zip(elected, drawn)]),
     }
@@ -89,30 +92,37 @@ def words(candidates: Sequence[Candidate]) -> int:
     return sum(len(one.text.split()) for one in candidates)
 
 
-def measure(seed: int, questions: int, evidence: float) -> dict[str, dict[str, np.ndarray]]:
-    """Method -> its results, for `questions` of one seed."""
-    rng = random.Random(seed)
-    asked = [question(rng) for _ in range(questions)]
-    drawn = [[candidate(q, evidence, rng) for _ in range(DRAWN)] for q in asked]
-    rler = results(asked, drawn, Rler())
-    same_cost = math.ceil(rler["used"].mean())
+def compare(
+    truths: Sequence[str], drawn: Sequence[Sequence[Candidate]], rler: Callable[..., Rler] = Rler
+) -> dict[str, Results]:
+    """Method -> its results. drawn: DRAWN candidates for each question. rler: with constants for these candidates."""
+    published = results(truths, drawn, rler())
+    same_cost = math.ceil(published["used"].mean())
     others = {
         "single": Majority(candidates=1),
         "majority_8": Majority(),
         "majority_8_decided": Majority(stop_decided=True),
         "majority_same_cost": Majority(candidates=same_cost),
-        "rler_lead_0.5": Rler(stop_lead=0.5),
-        "rler_8": Rler(stop_least=DRAWN),
-        "rler_same_cost": Rler(candidates=same_cost, stop_least=same_cost),
+        "rler_lead_0.5": rler(stop_lead=0.5),
+        "rler_8": rler(stop_least=DRAWN),
+        "rler_same_cost": rler(candidates=same_cost, stop_least=same_cost),
     }
-    return {"rler": rler} | {name: results(asked, drawn, method) for name, method in others.items()}
+    return {"rler": published} | {name: results(truths, drawn, method) for name, method in others.items()}
 
 
-def report(by_seed: Sequence[dict[str, dict[str, np.ndarray]]]) -> dict[str, Any]:
-    """Means of each method over all seeds, and the difference of its accuracy to majority_8."""
+def measure(seed: int, questions: int, evidence: float) -> dict[str, Results]:
+    """Method -> its results, for `questions` of one seed."""
+    rng = random.Random(seed)
+    asked = [question(rng) for _ in range(questions)]
+    return compare([q.right for q in asked], [[candidate(q, evidence, rng) for _ in range(DRAWN)] for q in asked])
+
+
+def report(by_seed: Sequence[dict[str, Results]], pool: Pool = np.concatenate) -> dict[str, Any]:
+    """Means of each method over all seeds, and the difference of its accuracy to majority_8. pool: of the seeds' values
+    of a question, if they are about the same questions."""
 
     def pooled(method: str, key: str) -> np.ndarray:
-        return np.concatenate([seed[method][key] for seed in by_seed])
+        return pool([seed[method][key] for seed in by_seed])
 
     full = pooled("majority_8", "words").sum()
     return {

@@ -34,7 +34,7 @@ from evidence.digests import file_digest, model_digest
 from evidence.errors import BadInput
 from evidence.files import write_text
 from evidence.grammar import parse
-from evidence.plain import dumps
+from evidence.plain import dumps, plain
 from evidence.sampling import SamplingContract
 from evidence.types import Sample
 from orchestration.config import load_config
@@ -89,10 +89,17 @@ class Asked:
 
 
 def answers(
-    model: Path, annotation: Path, limit: int, form: str, draws: Sequence[Draw], seed: int, file: Path
+    model: Path,
+    annotation: Path,
+    limit: int,
+    form: str,
+    draws: Sequence[Draw],
+    seed: int,
+    file: Path,
+    kinds: Sequence[str] = KINDS,
 ) -> Texts:
-    """The completions about the first `limit` rows, from `file` if they are recorded there. Raises BadInput if it holds
-    other ones."""
+    """The completions about the first `limit` rows' questions of these kinds, from `file` if they are recorded there.
+    Raises BadInput if it holds other ones."""
     drawn = {
         "model": model_digest(str(model)),
         "data": file_digest(annotation),
@@ -100,13 +107,14 @@ def answers(
         "limit": limit,
         "draws": [asdict(draw) for draw in draws],
         "seed": seed,
+        "kinds": kinds,
     }
     if file.is_file():
         recorded = json.loads(file.read_text(encoding="utf-8"))
-        if recorded["drawn"] != drawn:
+        if recorded["drawn"] != plain(drawn):
             raise BadInput(f"{file}: its completions were drawn otherwise; remove it, or name another folder")
         return recorded["texts"]
-    texts = asyncio.run(_answered(model, annotation, rows_of(annotation, limit), FORMS[form], draws, seed))
+    texts = asyncio.run(_answered(model, annotation, rows_of(annotation, limit), FORMS[form], draws, seed, kinds))
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, dumps({"drawn": drawn, "texts": texts}))
     return texts
@@ -120,7 +128,13 @@ def rows_of(annotation: Path, limit: int) -> list[Row]:
 
 
 async def _answered(
-    model: Path, annotation: Path, rows: Sequence[Row], form: Path, draws: Sequence[Draw], seed: int
+    model: Path,
+    annotation: Path,
+    rows: Sequence[Row],
+    form: Path,
+    draws: Sequence[Draw],
+    seed: int,
+    kinds: Sequence[str],
 ) -> Texts:
     asked, encoder = load_config(Asked, form), ChatEncoder(model)
     sizes = EngineConfig(str(model.absolute()), max_model_len=MAX_MODEL_LEN, max_images=asked.contract.frames)
@@ -142,7 +156,7 @@ async def _answered(
             return [completion.text for (completion,) in await asyncio.gather(*jobs)]
 
         wordings = questions(row)
-        return {f"{position}/{kind}": await drawn(kind, wordings[kind]) for kind in KINDS}
+        return {f"{position}/{kind}": await drawn(kind, wordings[kind]) for kind in kinds}
 
     try:
         parts = await asyncio.gather(*(texts(position, row) for position, row in enumerate(rows)))

@@ -5,10 +5,12 @@ Pure: completions and verdicts in, one record per clip out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.measures import Key, Metrics, share
 from evidence.geometry import area, convert, iou, nearest_frame
 from evidence.grammar import Completion
 from evidence.types import NORMALISED, Box, Claim, FrameInfo, Sample, Verdict
@@ -16,6 +18,8 @@ from referee.reward.ser import Ser, label_spans, score
 from referee.terms.answers import accuracy
 from referee.terms.view import GroupView
 from referee.trust.labelled_claims import asked_phrase
+
+METRICS = ("reward", "accuracy", "iou", "claims", "valid_claim_share", "box_area")
 
 
 @dataclass(frozen=True)
@@ -88,3 +92,16 @@ def record(
         frame_size=info.size,
         frame_times=info.times,
     )
+
+
+def table(records: Sequence[ClipRecord]) -> tuple[np.ndarray, Metrics]:
+    """Columns, float [N, K], and the means METRICS, each over the clips where it is known."""
+    values = np.array(
+        [(r.reward, r.accuracy, r.iou, r.claims, r.valid_claims > 0, r.box_area) for r in records], float
+    ).reshape(-1, len(METRICS))
+    known = ~np.isnan(values)
+
+    def means(sums: np.ndarray) -> dict[Key, np.ndarray]:
+        return {(name,): share(sums[..., n], sums[..., n + len(METRICS)]) for n, name in enumerate(METRICS)}
+
+    return np.concatenate([np.where(known, values, 0.0), known], axis=1), means

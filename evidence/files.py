@@ -61,11 +61,12 @@ def whole_file(path: Path, durable: bool = True, new: bool = False) -> Iterator[
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, durable: bool = True) -> Iterator[Path]:
     """A new, empty folder to fill, which becomes `path` at the end of the block, in place of an old folder.
 
     If the block fails, `path` stays as it was. What a killed process left of an earlier attempt is removed first. A
-    process killed at the very end may have removed the old folder and not yet renamed the new one.
+    process killed at the very end may have removed the old folder and not yet renamed the new one. durable: as for
+    `whole_file`.
     """
     part = path.with_name(path.name + PART)
     with naming(path):
@@ -75,9 +76,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         with naming(path):
             yield part
+            if durable:
+                for inner in (*part.rglob("*"), part):
+                    sync(inner)
             if path.exists():
                 shutil.rmtree(path)
             part.rename(path)
+            if durable:
+                sync(path.parent)
     except BaseException as error:
         refused = None if isinstance(error, OSError) else _refused_write(part)
         if part.exists():

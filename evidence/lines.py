@@ -67,8 +67,10 @@ class AppendedLines:
             self.dropped += 1
 
     def sync(self) -> bool:
-        """Wait until what was written is on disk, so that it survives a power failure. Returns whether it is."""
-        return self._try(lambda: os.fsync(self._file.fileno())) and not self._waiting
+        """Write what waits, and wait until all is on disk, so that it survives a power failure. Returns whether it
+        is."""
+        written = not self._waiting or self._try(self._append_waiting)
+        return written and self._try(lambda: os.fsync(self._file.fileno()))
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Drop the lines whose objects are not `wanted`. Those at the end are cut off, which needs no room; otherwise

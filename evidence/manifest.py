@@ -37,15 +37,27 @@ class TensorEntry:
 
 
 @dataclass(frozen=True)
+class Delta:
+    """The header of what changed in a bucket since weights `base`: how many words of 16 bits, and the size and the XXH3
+    checksum of the bytes that encode them (evidence/delta.py)."""
+
+    base: int
+    words: int
+    nbytes: int
+    checksum: int
+
+
+@dataclass(frozen=True)
 class Bucket:
     """The header of one bucket: its index in the weight set and the number of buckets in that, its tensors, its size
-    and the XXH3 checksum of its bytes."""
+    and the XXH3 checksum of its bytes. delta: set if only what changed is sent, in place of these bytes."""
 
     index: int
     total: int
     entries: tuple[TensorEntry, ...]
     nbytes: int
     checksum: int
+    delta: Delta | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,16 @@ class Manifest:
     @property
     def nbytes(self) -> int:
         return sum(bucket.nbytes for bucket in self.buckets)
+
+    @property
+    def sent(self) -> int:
+        """The bytes that are sent."""
+        return sum((bucket.delta or bucket).nbytes for bucket in self.buckets)
+
+    @property
+    def base(self) -> int | None:
+        """The version whose bytes are needed to make this one, None if all of it is sent."""
+        return next((bucket.delta.base for bucket in self.buckets if bucket.delta is not None), None)
 
 
 @dataclass(frozen=True)
@@ -99,29 +121,35 @@ class Packed:
     @property
     def views(self) -> dict[str, np.ndarray]:
         """name -> view of `data` in the tensor's shape, bfloat16 as uint16."""
-        return _views(self.entries, self.data)
+        return views_of(self.entries, self.data)
 
     def bucket(self, index: int, total: int) -> Bucket:
         """The header, with the checksum of the bytes as they are now."""
-        return Bucket(index, total, self.entries, self.data.nbytes, _checksum(self.data))
+        return Bucket(index, total, self.entries, self.data.nbytes, checksum_of(self.data))
 
 
 def verify_bucket(bucket: Bucket, data: np.ndarray) -> None:
     """Raises CorruptBucket unless `data`, uint8 [nbytes], has the size and the checksum of its header."""
     if data.nbytes != bucket.nbytes:
         raise CorruptBucket(f"bucket {bucket.index}: {data.nbytes} of {bucket.nbytes} bytes arrived")
-    checksum = _checksum(data)
-    if checksum != bucket.checksum:
-        raise CorruptBucket(f"bucket {bucket.index}: checksum {checksum:#018x}, expected {bucket.checksum:#018x}")
+    require_checksum(bucket.index, bucket.checksum, data)
+
+
+def require_checksum(index: int, expected: int, data: np.ndarray) -> None:
+    """Raises CorruptBucket unless `data`, sent for the bucket `index`, has the expected checksum."""
+    checksum = checksum_of(data)
+    if checksum != expected:
+        raise CorruptBucket(f"bucket {index}: checksum {checksum:#018x}, expected {expected:#018x}")
 
 
 def unpack_bucket(bucket: Bucket, data: np.ndarray) -> dict[str, np.ndarray]:
     """name -> view of `data` in the tensor's shape, bfloat16 as uint16. Raises CorruptBucket like `verify_bucket`."""
     verify_bucket(bucket, data)
-    return _views(bucket.entries, data)
+    return views_of(bucket.entries, data)
 
 
-def _views(entries: Iterable[TensorEntry], data: np.ndarray) -> dict[str, np.ndarray]:
+def views_of(entries: Iterable[TensorEntry], data: np.ndarray) -> dict[str, np.ndarray]:
+    """Like `unpack_bucket`, of bytes that have been verified."""
     views = {}
     for entry in entries:
         own = data[entry.offset : entry.offset + entry.nbytes]
@@ -129,5 +157,6 @@ def _views(entries: Iterable[TensorEntry], data: np.ndarray) -> dict[str, np.nda
     return views
 
 
-def _checksum(data: np.ndarray) -> int:
+def checksum_of(data: np.ndarray) -> int:
+    """XXH3 of contiguous bytes."""
     return xxhash.xxh3_64_intdigest(data.data)

@@ -27,6 +27,7 @@ from learner.model.patches import Patcher
 from learner.model.policy import Policy, Rows
 from learner.model.vision import Features, Pixels
 from learner.packing.step import MicroBatch, MicroLayout
+from learner.sent_weights import SentWeights
 from learner.settings import RankConfig
 from learner.zero.average import WeightAverage
 from learner.zero.background_writer import BackgroundWriter, Written
@@ -49,6 +50,7 @@ class LearnerRank:
         self.loss = make_loss(config.loss.algorithm)
         self.patcher = Patcher.of_model(config.model)
         self.fetched: list[np.ndarray] = []
+        self.sent = SentWeights()
 
     def address(self) -> tuple[str, int]:
         """Return (host, free port) for the process group. Called on rank 0 only."""
@@ -136,20 +138,20 @@ class LearnerRank:
         # np.array copies: arrays from the object store are read-only.
         return torch.from_numpy(np.array(array)).to(self.engine.device)
 
-    def weight_buckets(self, version: int, frozen: bool = False, attempt: int = 0) -> Iterator[Any]:
+    def weight_buckets(
+        self, version: int, frozen: bool = False, attempt: int = 0, base: int | None = None, keep: bool = False
+    ) -> Iterator[Any]:
         """Yield header, data, header, data … of this rank's buckets (call with num_returns="streaming").
 
-        The caller owns the buckets, because they are returned and not put, so they outlive this actor. `version` only
-        identifies the call in logs. attempt: rises from call to call. A caller that dies while it calls the ranks may
-        not reach all of them; those that it reached then yield nothing and leave the gathers to the next attempt.
+        The caller owns the buckets, because they are returned and not put, so they outlive this actor. attempt: rises
+        from call to call. A caller that dies while it calls the ranks may not reach all of them; those that it reached
+        then yield nothing and leave the gathers to the next attempt. base, keep: see SentWeights.send.
         """
         if not in_newest_attempt(attempt, self.engine.device):
             return
         parameters = named_parameters(self.engine, frozen)
         constants = as_constants(self.scales)
-        for number, total, packed in self._buckets(parameters, self.world, constants):
-            yield packed.bucket(number, total)
-            yield packed.data
+        yield from self.sent.send(version, base, self._buckets(parameters, self.world, constants), keep)
 
     def _buckets(
         self, parameters: dict[str, torch.nn.Parameter], world: int, constants: Mapping[str, np.ndarray]

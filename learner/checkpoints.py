@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evidence.config_checks import require_above_zero, require_least
 from evidence.errors import BadInput
@@ -30,12 +30,16 @@ class CheckpointConfig:
     every: after so many steps. minutes: once so many minutes have passed since the last one. null switches a rule off;
     with either, a checkpoint is also saved after the last step.
     keep: the newest so many. keep_every: of the older ones, the first in every so many steps; null keeps none.
+    best: the metric of eval.every by which the best checkpoint is kept, too, such as heldout/reward; a checkpoint is
+        then saved at every evaluation. null keeps none. best_is: the highest or the lowest value.
     """
 
     every: int | None = None
     minutes: float | None = 15.0
     keep: int = 2
     keep_every: int | None = None
+    best: str | None = None
+    best_is: Literal["highest", "lowest"] = "highest"
 
     def __post_init__(self) -> None:
         require_least(self, 1, *(key for key in ("every", "keep", "keep_every") if getattr(self, key) is not None))
@@ -166,10 +170,12 @@ def remove_unfinished(folder: Path) -> None:
             try_to_remove(folder / f"{name}.json")
 
 
-def prune_checkpoints(folder: Path, config: CheckpointConfig) -> None:
-    """Remove the checkpoints that `config` does not keep."""
+def prune_checkpoints(folder: Path, config: CheckpointConfig, kept: Collection[int] = ()) -> None:
+    """Remove the checkpoints that `config` does not keep, except for those of the steps `kept`."""
     kept_span = -1
     for record in checkpoints(folder)[: -config.keep]:
+        if step_of(record) in kept:
+            continue
         span = -1 if config.keep_every is None else step_of(record) // config.keep_every
         if span > kept_span:
             kept_span = span

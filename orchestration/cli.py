@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     add_eval(commands.add_parser("eval", help="run a benchmark, or score recorded answers (docs/evaluation.md)"))
     _add_export(commands.add_parser("export", help="write a checkpoint as a Hugging Face folder (docs/checkpoints.md)"))
     _add_ledger(commands.add_parser("ledger", help="what became of every prompt of a run (docs/checkpoints.md)"))
-    commands.add_parser("doctor", help="list what this machine has and what is missing").set_defaults(run=_doctor)
+    _add_doctor(commands.add_parser("doctor", help="list what this machine has and what a run would miss"))
     add_data(commands.add_parser("data", help="make, check and convert datasets"))
     return parser
 
@@ -140,6 +140,12 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     _add_config(command)
     command.set_defaults(run=_plan, command="train")
+
+
+def _add_doctor(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, nargs="?", metavar="FILE", help="a config of `ser train` to judge by")
+    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that override the file's")
+    command.set_defaults(run=_doctor, command="train")
 
 
 def _add_score(command: argparse.ArgumentParser) -> None:
@@ -267,9 +273,6 @@ def _ledger(args: argparse.Namespace) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    from orchestration.commands.doctor import report
+    from orchestration.commands import doctor
 
-    lines, problems = report()
-    print("\n".join(lines))
-    if problems:
-        raise BadInput("; ".join(problems))
+    doctor.main(_load(args) if args.config else None)

@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from learner.checkpoints import NO
-from orchestration.machine import gpu_count, gpu_memory_gib, joins_cluster
+from orchestration.diagnosis.gpu_facts import read_gpus
+from orchestration.machine import gpu_memory_gib, joins_cluster
 from orchestration.planning.shapes import Shape, read_shape
 from orchestration.preflight import check_train, require_fits
 from orchestration.resuming import Start, differences
@@ -46,7 +47,7 @@ def rehearsal(config: TrainConfig) -> Iterator[TrainConfig]:
     parent = next(path for path in run_dir.parents if path.exists())
     with TemporaryDirectory(prefix=".ser-dry-run-", dir=parent) as name:
         folder = Path(name)
-        reduced = reduce(config, folder, on_gpus=joins_cluster() or gpu_count() >= config.gpus)
+        reduced = reduce(config, folder, on_gpus=joins_cluster() or len(read_gpus().gpus) >= config.gpus)
         for key, before, after in differences(replace(config, dry_run=False), reduced):
             print(f"dry run: {key} = {after} (was {before})", flush=True)
         _make_tiny(folder / POLICY, policy, config)
@@ -66,7 +67,12 @@ def reduce(config: TrainConfig, folder: Path, on_gpus: bool) -> TrainConfig:
     config = replace(
         config,
         model=replace(config.model, policy=str(folder / POLICY), referee=sources),
-        eval=config.eval if config.eval.samples == 0 else replace(config.eval, samples=1),
+        eval=replace(
+            config.eval,
+            samples=0 if config.eval.samples == 0 else 1,
+            every=config.eval.every and 1,
+            benchmarks=[replace(benchmark, limit=1) for benchmark in config.eval.benchmarks],
+        ),
         steps=1,
         run_dir=str(folder / RUN),
         resume=NO,

@@ -31,22 +31,12 @@ def version(package: str) -> str | None:
 
 def gpu_memory_gib() -> float | None:
     """The memory of this machine's smallest GPU, as its driver reports it; None without NVIDIA GPUs."""
-    return min(_gpus_gib(), default=None)
-
-
-def gpu_count() -> int:
-    """The number of this machine's NVIDIA GPUs."""
-    return len(_gpus_gib())
-
-
-def _gpus_gib() -> list[float]:
-    """The memory of each of this machine's GPUs."""
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         reported = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
-        return [int(mib) / 1024 for mib in reported.split()]
+        return min((int(mib) / 1024 for mib in reported.split()), default=None)
     except (OSError, subprocess.SubprocessError, ValueError):
-        return []
+        return None
 
 
 def joins_cluster() -> bool:

@@ -17,6 +17,7 @@ class Pacing:
     publish_every: K, steps between two weight publications.
     lag: L, how many publications behind an engine may be when it starts a group.
     window_fraction: f, the share of the slots that the window spans.
+    full_every: every so many publications send all weights, the others only what changed (docs/learner.md).
     """
 
     groups_per_step: int = 8
@@ -24,9 +25,10 @@ class Pacing:
     publish_every: int = 1
     lag: int = 0
     window_fraction: float = 0.3
+    full_every: int = 1
 
     def __post_init__(self) -> None:
-        require_least(self, 1, "groups_per_step", "publish_every")
+        require_least(self, 1, "groups_per_step", "publish_every", "full_every")
         require_least(self, 0, "staleness", "lag")
         require_share(self, "window_fraction")
 

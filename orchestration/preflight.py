@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from evaluation.heldout import METRICS
 from evidence.digests import file_digest
 from evidence.errors import BadInput
 from evidence.families import Family
 from evidence.sampling import SamplingContract, Selection, most_bytes, most_frames, resized_size, resolved, selection
 from evidence.types import FrameInfo, Sample
 from learner.packing.shared_prefix import sequence_tokens
+from orchestration.benchmark_questions import Questions, read_questions
+from orchestration.eval_settings import HELDOUT
 from orchestration.machine import gpu_memory_gib
 from orchestration.planning.gpus import GPUS
 from orchestration.planning.plan import Planner
@@ -43,13 +46,14 @@ MOST_BIASED = 1024
 @dataclass(frozen=True)
 class TrainInputs:
     """The inputs that a checked training config names. images: the largest number that one prompt shows. digests:
-    SHA-256 of each dataset file, by its path."""
+    SHA-256 of each dataset file, by its path. benchmarks: those of eval.benchmarks."""
 
     train: Mixture[Sample]
     heldout: list[Sample]
     encoder: ChatEncoder
     images: int
     digests: dict[str, str]
+    benchmarks: Sequence[Questions] = ()
 
 
 def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
@@ -69,7 +73,9 @@ def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     require_tiles(encoder.tile, config.contract, "policy")
     for source in config.model.referee:
         require_referee(source, config.verification)
-    samples = [*train.items, *heldout]
+    benchmarks = [read_questions(benchmark, contract, config.template) for benchmark in config.eval.benchmarks]
+    require_best(config.checkpoint.best, heldout, benchmarks)
+    samples = [*train.items, *heldout, *(sample for questions in benchmarks for sample in questions.samples)]
     budget = "cluster.frames_gib", config.cluster.frames_gib
     require_frames_fit(config.contract, samples, config.pacing.groups_per_step, *budget)
     if config.cluster.gpus_per_engine and len(encoder.banned_ids) > MOST_BIASED:
@@ -91,7 +97,8 @@ def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
         if folder:
             require_folder(f"{key}.cache_dir", folder)
     digests = {file.path: file_digest(Path(file.path)) for file in (*shares, config.data.heldout)}
-    return config, TrainInputs(train, heldout, encoder, most_images(config.contract, samples), digests)
+    images = most_images(config.contract, samples)
+    return config, TrainInputs(train, heldout, encoder, images, digests, benchmarks)
 
 
 def heldout_samples(config: TrainConfig) -> list[Sample]:
@@ -105,6 +112,20 @@ def heldout_samples(config: TrainConfig) -> list[Sample]:
             f"{MOST_HELDOUT}"
         )
     return heldout[: MOST_HELDOUT if wanted is None else wanted]
+
+
+def require_best(best: str | None, heldout: Sequence[Sample], benchmarks: Sequence[Questions]) -> None:
+    """Require that checkpoint.best is the set and the metric of an evaluation."""
+    if best is None:
+        return
+    known = {questions.config.set_name: questions for questions in benchmarks}
+    sets = [HELDOUT, *known] if heldout else list(known)
+    name, _, metric = best.partition("/")
+    if name not in sets:
+        raise BadInput(f"checkpoint.best = {best}: must be SET/METRIC with one of the sets {', '.join(sets)}")
+    metrics = known[name].metrics if name in known else METRICS
+    if metric not in metrics:
+        raise BadInput(f"checkpoint.best = {best}: the metrics of {name} are {', '.join(metrics)}")
 
 
 def readable_samples(

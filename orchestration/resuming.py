@@ -7,6 +7,7 @@ make it another run; whatever a resume drops is named on stderr.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +33,12 @@ from orchestration.settings import TrainConfig
 from orchestration.streams import say
 
 CHECKPOINTS = "checkpoints"
+RECORDS = "evaluations"  # the completions of each evaluation, by step
 # What a resumed run may change: how many steps, on which machines, how fast, and what is kept.
 MAY_CHANGE = (
     *("steps", "run_dir", "resume", "checkpoint", "wandb", "limits", "cluster", "frames", "referee"),
     *("learner.ranks", "learner.threads", "learner.max_skipped", "learner.export_dtype", "sampling.max_num_seqs"),
-    "sampling.max_num_batched_tokens",
+    *("sampling.max_num_batched_tokens", "pacing.full_every", "eval.every", "eval.benchmarks"),
 )
 DECIDES_PIXELS = ("frames.decoder",)
 
@@ -137,7 +139,8 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 def drop_later(run_dir: Path, step: int) -> None:
-    """Remove the checkpoints after `step`, whose lineage is abandoned by going back to it, and unfinished ones."""
+    """Remove the checkpoints, and the records of evaluations, after `step`, whose lineage is abandoned by going back to
+    it, and unfinished checkpoints."""
     later = [record for record in checkpoints(run_dir / CHECKPOINTS) if step_of(record) > step]
     if later:
         steps = ", ".join(str(step_of(record)) for record in later)
@@ -145,6 +148,9 @@ def drop_later(run_dir: Path, step: int) -> None:
     for record in later:
         try_to_remove(record)
     remove_unfinished(run_dir / CHECKPOINTS)
+    for folder in (run_dir / RECORDS).glob("step-*"):
+        if int(folder.name.removeprefix("step-")) > step:
+            shutil.rmtree(folder)
 
 
 def require_same_config(run_dir: Path, config: Any, may_change: Sequence[str], never: Sequence[str] = ()) -> list[str]:

@@ -16,10 +16,10 @@ from learner.checkpoints import CheckpointConfig, require_resume
 from learner.schedule import Schedule
 from learner.settings import DTYPES, PackingConfig, PolicyConfig, ReferenceConfig, ZeroConfig
 from orchestration.cluster_settings import ClusterConfig
+from orchestration.eval_settings import EvalConfig
 from orchestration.pacing import Pacing
 from orchestration.parity_bounds import ParityConfig
 from referee.reward.graph import RewardGraph
-from referee.reward.ser import Ser
 from referee.reward.settings import RewardConfig
 from referee.service.service import ServiceConfig
 from referee.service.sources import RefereeSource
@@ -162,21 +162,6 @@ class LearnerConfig:
 
 
 @dataclass(frozen=True)
-class EvalConfig:
-    """The held-out comparison before and after training, greedy and at the training temperature.
-
-    samples: the number of clips, the first of data.heldout; 0 skips the comparison. null takes all that the file holds,
-    up to 512, which give an accuracy to within .04 (95%).
-    ser: the SER options that score the evidence, independent of the training reward, so that runs are comparable."""
-
-    samples: int | None = None
-    ser: Ser = field(default_factory=Ser)
-
-    def __post_init__(self) -> None:
-        require(self.samples is None or self.samples >= 0, "samples", self.samples, "0 or more, or null for up to 512")
-
-
-@dataclass(frozen=True)
 class TrainConfig:
     """One training run of `steps` optimizer steps. Everything it writes is in `run_dir`.
 
@@ -242,6 +227,12 @@ class TrainConfig:
             for key, neutral in (("baseline", "group"), ("divide_by_std", False)):
                 value = getattr(self.algorithm, key)
                 require(value == neutral, f"algorithm.{key}", value, f"{neutral} {by}")
+        require(
+            self.checkpoint.best is None or self.eval.every is not None,
+            "checkpoint.best",
+            self.checkpoint.best,
+            "null without eval.every, whose results it compares",
+        )
         RewardGraph(self.reward)
         self._require_overlong()
         self._require_reference()

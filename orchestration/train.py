@@ -21,7 +21,7 @@ from orchestration.loop.heldout import evaluate_policy, recorded_evaluation
 from orchestration.loop.journal import Journal
 from orchestration.loop.ledger import Ledger
 from orchestration.loop.lineages import Lineage, back_to, first, relearn
-from orchestration.loop.parity import check_parity
+from orchestration.loop.parity import Parity, check_parity
 from orchestration.loop.parts import Parts, start_parts
 from orchestration.loop.pipeline import Draw
 from orchestration.loop.training import Training
@@ -30,7 +30,7 @@ from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.metrics import print_summary
 from orchestration.reporting.steps import StepTimes
 from orchestration.reporting.summary import SUMMARY, RunFacts, installed_versions, summary, write_summary
-from orchestration.resuming import CHECKPOINTS, Start, drop_later, require_unchanged
+from orchestration.resuming import CHECKPOINTS, Start, require_unchanged
 from orchestration.run_directory import claimed, run_directory
 from orchestration.settings import TrainConfig
 from orchestration.supervision.checkpoint_writer import CheckpointWriter
@@ -84,12 +84,10 @@ class Run:
         parts = await start_parts(config, inputs.encoder, inputs.images)
         lineage = first(self.journal)
         if start.again:
-            drop_later(run_dir, start.state.step if start.state else 0)
-            lineage = await back_to(start.record, parts, self.journal, config.limits.publish_s)
+            lineage = await back_to(start.record, run_dir, parts, self.journal, config.limits.publish_s)
             (run_dir / SUMMARY).unlink(missing_ok=True)
             print(f"{run_dir}: goes on after step {lineage.state.step}", flush=True)
-        with awaiting("first completions and log-probs (compilation)"):
-            parity = await check_parity(parts.pipeline, parts.learner.gang, inputs.train.items, self.draw, config)
+        parity, lineage = await self._checked(parts, lineage)
         if start.record is None:
             before = await evaluate_policy(parts.pipeline, config, inputs.heldout, "before", run_dir)
         else:
@@ -101,6 +99,16 @@ class Run:
         write_summary(run_dir / SUMMARY, report)
         print_summary(report, run_dir)
 
+    async def _checked(self, parts: Parts, lineage: Lineage) -> tuple[Parity, Lineage]:
+        """Compare engines and learner, again with a new learner when it is lost. Returns the lineage that goes on."""
+        with awaiting("first completions and log-probs (compilation)"):
+            while True:
+                try:
+                    gang, samples = parts.learner.gang, self.inputs.train.items
+                    return await check_parity(parts.pipeline, gang, samples, self.draw, self.config), lineage
+                except ActorLost as error:
+                    lineage = await self._relearned(error, lineage, parts)
+
     async def _train_to_the_end(self, parts: Parts, lineage: Lineage) -> tuple[RunFacts, Ledger]:
         """Train; when the learner is lost, go on from the last checkpoint with a new one."""
         while True:
@@ -108,19 +116,21 @@ class Run:
                 training = Training(self.config, self.run_dir, self.inputs, parts, self.draw, lineage)
                 return await self._train(training), training.ledger
             except ActorLost as error:
-                lineage = await relearn(
-                    error, lineage, parts, self.run_dir / CHECKPOINTS, self.journal, self.config.limits.publish_s
-                )
+                lineage = await self._relearned(error, lineage, parts)
+
+    async def _relearned(self, error: ActorLost, lost: Lineage, parts: Parts) -> Lineage:
+        return await relearn(error, lost, self.run_dir, parts, self.journal, self.config.limits.publish_s)
 
     async def _train(self, training: Training) -> RunFacts:
         """The algorithm. Returns facts about the training."""
         config, limits, parts = self.config, self.config.limits, training.parts
-        admission, maker, learner = training.admission, training.maker, parts.learner
-        saves = CheckpointWriter(learner.gang, self.run_dir / CHECKPOINTS, config.checkpoint, training.begin.saved_step)
+        admission, maker, learner, evaluations = training.admission, training.maker, parts.learner, training.evaluations
+        folder, last_step = self.run_dir / CHECKPOINTS, training.begin.saved_step
+        saves = CheckpointWriter(learner.gang, folder, config.checkpoint, last_step, best=training.best)
         with training.report as report, self.interruption.can_save(maker.wake):
             try:
                 parts.watch_weights(maker.wake)
-                await training.restore()
+                await training.restore(self.interruption)
                 if admission.step == config.steps:  # the folder of the model may hold another step's
                     await learner.export(self.run_dir / "model")
                 while admission.step < config.steps:
@@ -130,6 +140,7 @@ class Run:
                         await parts.republish_if_lost(admission.version)
                         await maker.wait(limits.stall_s)
                         await asyncio.to_thread(saves.poll)
+                        evaluations.poll()
                         await self._leave_if_asked(training, saves)
                     waited_s = time.monotonic() - began
                     groups, last = training.taken(batch), admission.step + 1 == config.steps
@@ -141,23 +152,32 @@ class Run:
                         await learner.export(self.run_dir / "model")
                     version, step = training.step_ended(groups), admission.step
                     training.begin_groups()
-                    if admission.publish_due or last:
+                    if published := admission.publish_due or last:
                         await parts.publish(version, limits.publish_s)
                     metrics["skipped"] = training.skipped.total
                     times = StepTimes(began, waited_s, time.monotonic() - began)
                     await asyncio.to_thread(saves.poll)
-                    counts = saves.metrics() | {"disk/failed_ledger_writes": self.journal.lines.failed}
+                    evaluations.poll()
+                    lost = {"disk/failed_ledger_writes": self.journal.lines.failed}
+                    counts = saves.metrics() | parts.weights.metrics | evaluations.metrics() | lost
                     report.step_ended(step, batch, list(groups.values()), metrics, times, counts)
-                    if saves.due(step, last):
+                    evaluate = evaluations.due(step, version, published)
+                    if saves.due(step, last) or (evaluate and config.checkpoint.best is not None):
                         await self._checkpoint(training, saves)
+                    if evaluate:  # beside training, unless there is a single engine
+                        await evaluations.begin(self.interruption)
                     await self._leave_if_asked(training, saves)
+                await evaluations.finish(self.interruption)
                 await asyncio.to_thread(saves.finish)
+                await self._leave_if_asked(training, saves)
                 await maker.stop()
             finally:
+                await evaluations.cancel()
                 await maker.cancel()
         await parts.pipeline.rollout_pool.settled()
         training.ledger.check()
-        return RunFacts(report.ages, config.pacing.worst_age, report.seconds, installed_versions())
+        best = training.best.best
+        return RunFacts(report.ages, config.pacing.worst_age, report.seconds, installed_versions(), best)
 
     async def _checkpoint(self, training: Training, saves: CheckpointWriter) -> None:
         """Begin to save a checkpoint of now."""
@@ -165,7 +185,9 @@ class Run:
         if not self.journal.checkpoint(step):
             saves.gave_up(step, f"{self.journal.lines.path}, without which it is of no use, cannot be written")
             return
-        await asyncio.to_thread(training.report.sync)
+        if not await asyncio.to_thread(training.report.sync):
+            saves.gave_up(step, f"it must not outlive the lines of its steps, which {self.run_dir} has no room for")
+            return
         await asyncio.to_thread(saves.begin, step, state)
 
     async def _leave_if_asked(self, training: Training, saves: CheckpointWriter) -> None:

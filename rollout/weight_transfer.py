@@ -2,7 +2,8 @@
 
 Guarantees (promise 7): a weight set is fetched and verified in a thread while the engine generates; a set that fails
 its checksum, lacks a tensor or has an unknown one is never loaded, not even in part; refs and arrays are dropped after
-loading.
+loading. Where the weights actor keeps mirrors, the set is that of the node's mirror, which has verified it and is not
+changed while it is loaded.
 A set of adapter tensors is merged with the base weights in the engine's own folder (rollout/lora_merge).
 vLLM finds `register` through the entry point group `vllm.general_plugins`.
 
@@ -19,6 +20,7 @@ import re
 import signal
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +41,10 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from vllm.model_executor.models.utils import WeightsMapper
 
 from evidence.families import Family, family_of
-from evidence.manifest import CARRIER, Manifest, unpack_bucket
+from evidence.manifest import CARRIER, Manifest, unpack_bucket, views_of
 from rollout.lora_merge import is_adapter, merged_layers
+from rollout.mirror_file import MirrorReader
+from rollout.weight_mirror import parts
 
 BACKEND = "ser"
 FETCHING, READY = "fetching", "ready"
@@ -99,6 +103,7 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
         self.address = init_info
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="weights")
         self.fetched: tuple[int, Future] | None = None
+        self.hold: MirrorReader | None = None  # on what was fetched, if that is in a mirror
         # vLLM warns about every layer that is missing from an update, such as those of a frozen vision tower.
         logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
         # The tensors are read-only views of the store and are only read.
@@ -123,29 +128,50 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
         return f"version {version}: {type(error).__name__}: {error}"
 
     def _fetch(self, version: int, timeout_s: float) -> list[tuple[str, torch.Tensor]]:
+        self._release()
         deadline = time.monotonic() + timeout_s
+        try:
+            return self._tensors(version, lambda: max(0.0, deadline - time.monotonic()))
+        except BaseException:
+            self._release()
+            raise
+
+    def _tensors(self, version: int, left_s: Callable[[], float]) -> list[tuple[str, torch.Tensor]]:
         store: Any = ray.get_actor(self.address.actor, namespace=self.address.namespace)
-        manifest: Manifest = ray.get(store.manifest.remote(version), timeout=timeout_s)
-        adapter = is_adapter(manifest.names)
-        if not adapter:
-            self._check_names(manifest)
-        refs = ray.get(store.buckets.remote(version), timeout=max(0.0, deadline - time.monotonic()))
-        arrays = ray.get(refs, timeout=max(0.0, deadline - time.monotonic()))
+        node = ray.get_runtime_context().get_node_id()
+        mirror: Any = ray.get(store.mirror.remote(node), timeout=left_s())
+        manifest: Manifest
+        if mirror is None:
+            manifest = ray.get(store.manifest.remote(version), timeout=left_s())
+            refs = ray.get(store.buckets.remote(version), timeout=left_s())
+            arrays = ray.get(refs, timeout=left_s())
+            views = [unpack_bucket(bucket, array) for bucket, array in zip(manifest.buckets, arrays, strict=True)]
+        else:
+            manifest, where = ray.get(mirror.hold.remote(version, left_s()), timeout=left_s())
+            self.hold = MirrorReader(where, left_s())
+            arrays = parts(manifest, self.hold.data)
+            views = [views_of(bucket.entries, array) for bucket, array in zip(manifest.buckets, arrays, strict=True)]
         tensors: dict[str, torch.Tensor] = {}
-        for bucket, array in zip(manifest.buckets, arrays, strict=True):
-            views = unpack_bucket(bucket, array)
-            tensors |= {entry.name: _as_torch(views[entry.name], entry.dtype) for entry in bucket.entries}
-        if adapter:
-            dtype = self.model_config.dtype
-            assert isinstance(dtype, torch.dtype)  # vLLM has resolved names such as "auto" by now
-            return merged_layers(
-                Path(self.model_config.model),
-                tensors,
-                lambda name: self._mapper.apply_list([name])[0],
-                re.compile(self._family.engine_layer),
-                dtype,
-            )
-        return list(tensors.items())
+        for bucket, named in zip(manifest.buckets, views):
+            tensors |= {entry.name: _as_torch(named[entry.name], entry.dtype) for entry in bucket.entries}
+        if not is_adapter(manifest.names):
+            self._check_names(manifest)
+            return list(tensors.items())
+        dtype = self.model_config.dtype
+        assert isinstance(dtype, torch.dtype)  # vLLM has resolved names such as "auto" by now
+        return merged_layers(
+            Path(self.model_config.model),
+            tensors,
+            lambda name: self._mapper.apply_list([name])[0],
+            re.compile(self._family.engine_layer),
+            dtype,
+        )
+
+    def _release(self) -> None:
+        """Let the mirror change."""
+        if self.hold is not None:
+            self.hold.release()
+            self.hold = None
 
     def _check_names(self, manifest: Manifest) -> None:
         """Raise WeightSetMismatch unless the names are the model's. A layer must be loaded whole or not at all, so the
@@ -199,6 +225,7 @@ class StoreWeightTransfer(WeightTransferEngine[StoreAddress, WeightUpdate]):
                 if isinstance(layer, ParallelLMHead):
                     layer.quant_method.process_weights_after_loading(layer)
         self.fetched = None
+        self._release()
 
     def update_weights(self, update_info: dict) -> None:
         self.receive_weights(self.parse_update_info(update_info))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -192,7 +193,8 @@ def started(
     pipeline = SmallPipeline(*fakes, PromptTemplate(), RewardGraph(config.reward))
     pipeline.progress = []
     learner: Any = FakeLearner(config, skips)
-    parts = RecordingParts(pipeline, learner, None, lambda: learner, Restarts(0))
+    weights: Any = SimpleNamespace(metrics={})
+    parts = RecordingParts(pipeline, learner, weights, lambda: learner, Restarts(0))
     parts.versions = []
     begin = Lineage(state, Ledger.restore(state.ledger)) if state else first(run.journal)
     training = Training(config, tmp_path, inputs, parts, run.draw, begin)

@@ -46,12 +46,13 @@ def train(folder: Path, name: str, steps: int, *options: str, more: Sequence[str
 
 def differences(folder: Path, steps: int, killed_in: Sequence[int]) -> list[str]:
     """What differs between a plain loop of `steps` steps and a run that is killed in each of these steps, and resumed
-    from a checkpoint of every second step. Their records and folders, `plain` and `run`, are left in `folder`."""
+    from a checkpoint of every second step, after which it evaluates. Their records and folders, `plain` and `run`, are
+    left in `folder`."""
     make_shapes(folder / "shapes", train=12, val=0, test=2, questions=1, workers=1)
     found = []
     if train(folder, "plain", steps, "--plain"):
         return ["the plain loop failed"]
-    resumable = ("checkpoint.every=2", "resume=auto")
+    resumable = ("checkpoint.every=2", "resume=auto", "eval.every=2", "eval.samples=2")
     for step in killed_in:
         code = train(folder, "run", steps, "--kill-in", str(step), more=resumable)
         if code != -9:

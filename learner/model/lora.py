@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from evidence.errors import BadInput
@@ -30,6 +28,8 @@ SEED = 0
 def add_adapters(model: nn.Module, family: Family, spec: LoraSpec) -> None:
     """Add adapters to a model of `family` in place and freeze everything else. Raises BadInput for a target that the
     language model does not have."""
+    from peft import LoraConfig, inject_adapter_in_model  # not needed, and not imported, without adapters
+
     unknown = set(spec.targets) - set(family.lora_layers)
     if unknown:
         layers = ", ".join(sorted(family.lora_layers))
@@ -47,7 +47,10 @@ def add_adapters(model: nn.Module, family: Family, spec: LoraSpec) -> None:
         inject_adapter_in_model(config, model, ADAPTER)
 
 
-def _layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+def _layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The adapted layers, peft's LoraLayer, by their names in the model."""
+    from peft.tuners.lora import LoraLayer
+
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
 
 

@@ -7,7 +7,6 @@ import socket
 from datetime import timedelta
 
 import deepspeed
-import ray
 import torch
 
 SHARED_MEMORY_OP = "deepspeed_shm_comm"
@@ -38,6 +37,8 @@ def in_newest_attempt(attempt: int, device: torch.device) -> bool:
 
 def free_address() -> tuple[str, int]:
     """(host, free port) at which the other ranks can reach this node."""
+    import ray  # the rest of this module runs without Ray, in benchmarks/gpu
+
     host = ray.util.get_node_ip_address()
     with socket.socket() as probe:
         probe.bind((host, 0))

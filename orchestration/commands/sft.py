@@ -133,6 +133,8 @@ class SftConfig:
     wandb: WandbMode = "offline"
 
     def __post_init__(self) -> None:
+        best = self.checkpoint.best
+        require(best is None, "checkpoint.best", best, "null: `ser sft` evaluates nothing while it trains")
         require(bool(self.stages), "stages", self.stages, "at least one {data, steps}")
         require_one_of(self, TASKS, "task")
         require_one_of(self, DTYPES, "dtype")

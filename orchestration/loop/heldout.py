@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,32 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 
 from evaluation.comparison import Evaluation, as_evaluation, known_mean
 from evaluation.heldout import ClipRecord, record
-from evidence.errors import BadInput, UnreadableMedia
+from evidence.errors import BadInput
 from evidence.files import write_text
 from evidence.plain import dumps
-from evidence.types import Sample
+from evidence.types import Prompt, Sample
+from orchestration.loop.clips import CLIPS_AT_ONCE, Complete, each_clip, on_all_engines
 from orchestration.loop.pipeline import Draw, Pipeline
 from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.display import cell
 from orchestration.settings import TrainConfig
-from orchestration.supervision.waiting import first_line
 from referee.reward.asking import ask_verdicts
 from referee.reward.ser import Ser
+from rollout.frames.store import Lease
 
-log = logging.getLogger(__name__)
-CLIPS_AT_ONCE = 64
 DRAWS = ("greedy", "sampled")
-ATTEMPTS = 3
 
 
 async def evaluate_policy(
     pipeline: Pipeline, config: TrainConfig, heldout: Sequence[Sample], when: str, run_dir: Path
 ) -> list[Evaluation]:
-    """[greedy, at the training temperature], each with its records in `run_dir`; empty without held-out samples.
+    """[greedy, at the training temperature], each with its records in `run_dir`; empty without held-out samples. The
+    referee forgets its earlier verdicts before each, except for those in `referee.cache_dir`, which runs share.
 
     `when`: "before" or "after" training, for file names and the line that is printed.
     """
@@ -48,7 +44,9 @@ async def evaluate_policy(
     with awaiting(f"evaluation {when} training ({len(heldout)} clips)"):
         for name, temperature in zip(DRAWS, (0.0, config.sampling.temperature)):
             draw = Draw(1, temperature, config.sampling.max_tokens)
-            records = await evaluate(pipeline, config.eval.ser, heldout, draw, config.seed)
+            await pipeline.referee.forget()
+            complete = on_all_engines(pipeline.rollout_pool)
+            records = await evaluate(pipeline, config.eval.ser, heldout, draw, config.seed, complete)
             write_records(run_dir / records_name(when, name), records)
             evaluations.append(as_evaluation(records))
     greedy = evaluations[0]
@@ -61,49 +59,29 @@ async def evaluate_policy(
     return evaluations
 
 
-async def evaluate(pipeline: Pipeline, ser: Ser, samples: Sequence[Sample], draw: Draw, seed: int) -> list[ClipRecord]:
-    """One completion per sample, judged by `ser`. The referee forgets its earlier verdicts first, except for those in
-    `referee.cache_dir`, which runs share.
+async def evaluate(
+    pipeline: Pipeline,
+    ser: Ser,
+    samples: Sequence[Sample],
+    draw: Draw,
+    seed: int,
+    complete: Complete,
+    at_once: int = CLIPS_AT_ONCE,
+) -> list[ClipRecord]:
+    """One completion per sample, drawn by `complete` and judged by `ser`.
 
-    Clips that cannot be read, or that got no completion or verdict in ATTEMPTS, are left out. Raises BadInput if none
-    is left.
+    Clips that cannot be read, or that got no completion or verdict in several attempts, are left out. Raises BadInput
+    if none is left.
     """
-    await pipeline.referee.forget()
-    gate = asyncio.Semaphore(CLIPS_AT_ONCE)
 
-    async def evaluated(number: int, sample: Sample) -> ClipRecord | None:
-        for _ in range(ATTEMPTS):
-            try:
-                clip = await attempt(number, sample)
-            except UnreadableMedia:
-                return None
-            except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, TimeoutError) as error:
-                # An engine that died is restarted; frames that went with their node are decoded again.
-                pipeline.store.lost(error)
-                log.warning("held-out clip %s: %s", sample.id, first_line(error))
-                continue
-            if not np.isnan(clip.reward):
-                return clip
-        return None
+    async def attempt(number: int, sample: Sample, lease: Lease, prompt: Prompt) -> ClipRecord | None:
+        trajectory = await complete(prompt, lease.frames, draw.temperature, draw.max_tokens, seed * 1_000_003 + number)
+        completion = pipeline.parse(trajectory.text, lease.info)
+        (verdicts,) = await ask_verdicts(pipeline.referee, ser, sample, [completion], lease.info, lease.frames)
+        clip = record(sample, lease.info, trajectory.text, completion, verdicts, ser)
+        return None if np.isnan(clip.reward) else clip
 
-    async def attempt(number: int, sample: Sample) -> ClipRecord:
-        async with gate:
-            lease, prompt = await pipeline.prepare(sample)
-            with lease:
-                (trajectory,), _ = await pipeline.rollout_pool.generate(
-                    lambda version: version == pipeline.rollout_pool.published,
-                    prompt,
-                    lease.frames,
-                    1,
-                    draw.temperature,
-                    draw.max_tokens,
-                    seed * 1_000_003 + number,
-                )
-                completion = pipeline.parse(trajectory.text, lease.info)
-                (verdicts,) = await ask_verdicts(pipeline.referee, ser, sample, [completion], lease.info, lease.frames)
-            return record(sample, lease.info, trajectory.text, completion, verdicts, ser)
-
-    clips = await asyncio.gather(*(evaluated(number, sample) for number, sample in enumerate(samples)))
+    clips = await each_clip(pipeline, samples, attempt, at_once)
     records = [clip for clip in clips if clip is not None]
     if samples and not records:
         raise BadInput("data.heldout: none of its clips can be evaluated; `ser data check FILE --media` says why")
@@ -138,5 +116,8 @@ def _known(value: Any) -> Any:
 
 def write_records(path: Path, records: Sequence[ClipRecord]) -> None:
     """One JSON line per clip: the completion, as `ser score` reads it, its reward, and measures that no reward saw."""
-    fields = map(asdict, records)
-    write_text(path, "".join(dumps({"id": clip.pop("clip"), **clip}) + "\n" for clip in fields))
+    write_text(path, "".join(f"{line}\n" for line in record_lines(records)))
+
+
+def record_lines(records: Sequence[ClipRecord]) -> list[str]:
+    return [dumps({"id": clip.pop("clip"), **clip}) for clip in map(asdict, records)]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -155,14 +156,19 @@ def audit(
     if missing := set(range(max(groups, default=-1) + 1)) - set(groups):
         problems.append(f"{len(missing)} groups were lost, group {min(missing)} first")
     steps = sorted(by_step)
-    if steps != list(range(1, len(steps) + 1)):
-        problems.append(f"the steps that trained groups are {steps}, not 1 to {len(steps)}")
+    if missing := set(range(1, max(steps, default=0) + 1)) - set(steps):
+        problems.append(f"{len(missing)} steps have no groups although later ones have, step {min(missing)} first")
     logged = [line["step"] for line in metrics]
-    if not finished and steps and logged == steps[:-1]:  # its last step has not been logged yet
-        del by_step[steps.pop()]
+    if not finished:
+        # A restart takes steps back in the ledger first, and a running run may have logged another one meanwhile.
+        logged = [step for step in logged if step <= max(steps, default=0)]
+        if steps and logged == steps[:-1]:  # its last step has not been logged yet
+            del by_step[steps.pop()]
     for step, trained in sorted(by_step.items()):
         if len(trained) != groups_per_step:
             problems.append(f"step {step} trained {len(trained)} groups, not {groups_per_step}: {trained}")
     if logged != steps:
-        problems.append(f"metrics.jsonl has the steps {logged}, the ledger {steps}")
+        pairs = enumerate(zip_longest(logged, steps, fillvalue="none"), 1)
+        line, (has, due) = next((line, pair) for line, pair in pairs if pair[0] != pair[1])
+        problems.append(f"metrics.jsonl and the ledger differ: line {line} has step {has}, and step {due} is due")
     return problems

@@ -50,7 +50,11 @@ class Learner:
         )
         gpus = config.rank_share
         self.gang = LearnerGang(ranks, learner.ranks, gpus, placed)
-        self.reference = Reference(learner.reference, self.gang, ranks, gpus) if learner.uses_reference else None
+        try:
+            self.reference = Reference(learner.reference, self.gang, ranks, gpus) if learner.uses_reference else None
+        except BaseException:
+            self.gang.stop()
+            raise
 
     async def train(self, groups: list[ReadyGroup], step: int, store: FrameStore) -> dict[str, float]:
         """One optimizer step after `step` others; returns its metrics."""

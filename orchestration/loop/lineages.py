@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evidence.errors import RunFailed
-from learner.checkpoints import Record, remove_unfinished, step_of
+from learner.checkpoints import Record, step_of
 from orchestration.loop.journal import Journal
 from orchestration.loop.ledger import Ledger
 from orchestration.loop.parts import Parts
 from orchestration.loop.run_state import RunState
-from orchestration.resuming import newest_whole
+from orchestration.resuming import CHECKPOINTS, drop_later, newest_whole
 from orchestration.supervision.waiting import ActorLost
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,9 @@ def first(journal: Journal) -> Lineage:
     return Lineage(RunState(), Ledger(journal.move))
 
 
-async def back_to(record: Path | None, parts: Parts, journal: Journal, publish_s: float) -> Lineage:
-    """Begin a new lineage from the checkpoint of `record`, None for the initial weights, which the ranks hold.
+async def back_to(record: Path | None, run_dir: Path, parts: Parts, journal: Journal, publish_s: float) -> Lineage:
+    """Begin a new lineage from the checkpoint of `record`, None for the initial weights, which the ranks hold. The
+    checkpoints after it are removed, once it has been loaded.
 
     Raises BadInput for a checkpoint of another model, and ActorLost.
     """
@@ -48,6 +49,8 @@ async def back_to(record: Path | None, parts: Parts, journal: Journal, publish_s
     if record is not None:
         state = RunState.of(Record.read(record).state, str(record))
         await asyncio.to_thread(parts.learner.gang.load, record)
+    # Before the journal says so: a later start must not find a checkpoint of a lineage that the journal has voided.
+    await asyncio.to_thread(drop_later, run_dir, state.step)
     before = journal.reached
     state = state.restarted(max(before.version, state.version) + 1)
     ledger = Ledger.restore(state.ledger, journal.move)
@@ -58,7 +61,7 @@ async def back_to(record: Path | None, parts: Parts, journal: Journal, publish_s
 
 
 async def relearn(
-    error: ActorLost, lost: Lineage, parts: Parts, checkpoints: Path, journal: Journal, publish_s: float
+    error: ActorLost, lost: Lineage, run_dir: Path, parts: Parts, journal: Journal, publish_s: float
 ) -> Lineage:
     """Start the ranks of the learner again, which the lineage `lost` has lost by `error`, and go back to the last
     checkpoint.
@@ -71,7 +74,7 @@ async def relearn(
     while True:
         if restarts.blocked_s():
             raise RunFailed(f"{error}; the learner was restarted {restarts.per_hour} times within an hour already")
-        record = newest_whole(checkpoints)
+        record = newest_whole(run_dir / CHECKPOINTS)
         step = None if record is None else step_of(record)
         losses, begun_from = (losses + 1 if step == begun_from else 1), step
         since = "the initial weights" if step is None else f"the checkpoint of step {step}"
@@ -83,8 +86,8 @@ async def relearn(
         await asyncio.sleep(pause_s)
         try:
             await asyncio.to_thread(parts.restart_learner)
-            await asyncio.to_thread(remove_unfinished, checkpoints)  # the lost ranks no longer write
-            lineage = await back_to(record, parts, journal, publish_s)
+            # Removes unfinished checkpoints, too, which the lost ranks no longer write.
+            lineage = await back_to(record, run_dir, parts, journal, publish_s)
             restarts.ready()
             return replace(lineage, losses=losses)
         except ActorLost as again:

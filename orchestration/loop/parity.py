@@ -7,6 +7,7 @@ tokens is off by tenths with everything right, and the mean is not (docs/prompts
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,8 +24,13 @@ from orchestration.loop.step_frames import fetch_frames
 from orchestration.parity_bounds import ParityBounds
 from orchestration.settings import TrainConfig
 from orchestration.supervision.learner_gang import LearnerGang
+from orchestration.supervision.waiting import first_line
 from rollout.engine import PromptMismatch
 from rollout.frames.store import Lease
+
+ATTEMPTS = 3  # at a group: the engine that draws it may die or hang, and is restarted
+
+log = logging.getLogger(__name__)
 
 
 class ParityError(RunFailed):
@@ -102,7 +108,10 @@ async def check_parity(
 async def _draw_group(
     pipeline: Pipeline, number: int, sample: Sample, prompt: Prompt, lease: Lease, draw: Draw
 ) -> Group:
-    """A group of one sample. Frames that are lost are decoded again, without limit. Raises UnreadableMedia."""
+    """A group of one sample. Frames that are lost are decoded again, without limit.
+
+    Raises UnreadableMedia, and RunFailed if ATTEMPTS engines died or hung."""
+    failures = 0
     while True:
         await lease.renew()
         try:
@@ -122,6 +131,12 @@ async def _draw_group(
         except ray.exceptions.ObjectLostError as error:
             if not pipeline.store.lost(error):
                 raise
+        except (ray.exceptions.RayActorError, TimeoutError) as error:
+            failures += 1
+            if failures == ATTEMPTS:
+                reason = first_line(error)
+                raise RunFailed(f"sample {sample.id}: not completed in {ATTEMPTS} attempts ({reason})") from None
+            log.warning("sample %s: %s", sample.id, first_line(error))
 
 
 def compared(

@@ -78,18 +78,20 @@ class Parts:
         self._watching = asyncio.create_task(self._watch(wake))
 
     async def _watch(self, wake: Callable[[], object]) -> None:
-        known = False, False
+        known = (False,) * 3
         while True:
             await asyncio.sleep(min(PING_S, self.weights.limits.heartbeat_s / 4))
             await self.weights.check()
-            work = self.weights.lost, self.pipeline.rollout_pool.unloadable is not None
+            weights = self.weights
+            work = weights.lost, weights.full_wanted, self.pipeline.rollout_pool.unloadable is not None
             if any(work) and work != known:  # a loop that is woken again and again would never seem stalled
                 wake()
             known = work
 
     async def republish_if_lost(self, version: int) -> None:
-        """Publish the learner's present weights as `version` if the published ones were lost with the weights actor, or
-        if no engine can load them. Call it between steps, since the ranks run their calls in order.
+        """Publish the learner's present weights as `version` if the published ones were lost with the weights actor, if
+        no engine can load them, or if a mirror needs all of them. Call it between steps, since the ranks run their
+        calls in order.
 
         Raises ActorLost, WeightsLost, and RolloutPoolLost if no engine can load weights that were published again.
         """
@@ -99,10 +101,13 @@ class Parts:
             if self._dropped == version:
                 raise RolloutPoolLost(f"no rollout engine can load weights {version}, published twice: {refusal}")
             self._dropped = version
-            await self.weights.drop()
+            await self.weights.drop(mirrors=True)
             await self.publish(version, self.weights.limits.publish_s)
         elif self.weights.lost:
             await self.weights.restored()
+            await self.publish(version, self.weights.limits.publish_s)
+        elif self.weights.full_wanted:
+            await self.weights.drop(mirrors=False)
             await self.publish(version, self.weights.limits.publish_s)
 
 
@@ -112,7 +117,8 @@ async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) ->
     cluster = config.cluster
     context = ray.get_runtime_context()
     name = f"ser-weights-{context.get_job_id()}"  # two runs may share a cluster
-    weights = PublishedWeights(actor_class(WeightsActor).options(name=name).remote(), config.limits)
+    actor = actor_class(WeightsActor).options(name=name).remote(config.pacing.full_every)
+    weights = PublishedWeights(actor, config.limits)
     engine = policy_engine(config, images)
     rollout_pool = RolloutPool(
         engine,

@@ -22,6 +22,7 @@ class RunState:
     ledger: Ledger.snapshot. queue: the groups admitted and not trained, in the order of their admission. ready: those
     that are ready, encoded ScoredGroups by group. moments: Advantages.moments. skipped: the skipped steps in all, and
     in a row. equal_before: RejectionWatch.equal_before. report: StepReport.state. data: SHA-256 of each dataset file.
+    evaluating: step and version of the weights that are being evaluated, if any are.
     """
 
     step: int = 0
@@ -35,6 +36,7 @@ class RunState:
     equal_before: int = 0
     report: dict[str, Any] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
+    evaluating: list[int] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)

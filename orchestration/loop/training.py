@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from learner.best_checkpoint import BestCheckpoint
+from orchestration.interruption import Interruption
 from orchestration.loop.admission import Admission, Batch
+from orchestration.loop.eval_sets import eval_sets
+from orchestration.loop.evaluations import Evaluations
 from orchestration.loop.group_maker import GroupMaker, ReadyGroup
 from orchestration.loop.lineages import Lineage
 from orchestration.loop.parts import Parts
@@ -14,12 +18,14 @@ from orchestration.loop.run_state import RunState, encoded
 from orchestration.loop.skipped_steps import SkippedSteps
 from orchestration.preflight import TrainInputs
 from orchestration.reporting.steps import StepReport
+from orchestration.resuming import CHECKPOINTS
 from orchestration.settings import TrainConfig
 
 
 class Training:
     """admission, ledger: of this lineage. maker: the groups under way and those that are ready. skipped: the steps that
-    were skipped. report: the reports of the steps, to be entered."""
+    were skipped. report: the reports of the steps, to be entered. best: the best checkpoint. evaluations: those that go
+    on beside it."""
 
     def __init__(
         self, config: TrainConfig, run_dir: Path, inputs: TrainInputs, parts: Parts, draw: Draw, begin: Lineage
@@ -35,13 +41,18 @@ class Training:
         self.rejections = RejectionWatch(self.ledger, config.pacing, state.equal_before)
         self.skipped = SkippedSteps(config.learner.max_skipped, *state.skipped)
         self.report = StepReport(run_dir, config, parts.pipeline, self.ledger, state.step, state.report)
+        self.best = BestCheckpoint(run_dir / CHECKPOINTS, config.checkpoint)
+        self.evaluations = Evaluations(
+            config, run_dir, parts.pipeline, eval_sets(config, inputs), self.report, self.best, state
+        )
         parts.learner.advantages.restore(state.moments)
 
-    async def restore(self) -> None:
-        """Go on with the groups of the checkpoint."""
+    async def restore(self, interruption: Interruption) -> None:
+        """Go on with the groups and the evaluation of the checkpoint."""
         state = self.begin.state
         queue = [(group, self.inputs.train[group]) for group in state.queue]
         await self.maker.restore(queue, state.ready_groups(), self.config.limits.start_s)
+        await self.evaluations.restore(interruption)
 
     def state(self) -> RunState:
         """The state of now, between two steps. The ledger forgets the groups that have ended."""
@@ -59,6 +70,7 @@ class Training:
             equal_before=self.rejections.equal_before,
             report=self.report.state,
             data=self.inputs.digests,
+            evaluating=list(self.evaluations.under_way),
         )
 
     def begin_groups(self) -> None:

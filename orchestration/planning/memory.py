@@ -208,8 +208,11 @@ def node_memory(config: TrainConfig, shape: Shape, processes: int, gpus: int) ->
     sharded = sharded_parameters(shape, learner.policy) / learner.ranks
     average = FLOAT32 if learner.zero.ema is not None else 0
     states = part * (3 * FLOAT32 + average)
+    changes = config.pacing.full_every > 1  # of weights are found beside the version before, and applied to a mirror
     components = store_memory(config, shape) | {
         "offloaded optimizer": ranks * (states + part * FLOAT32) if learner.zero.offload_optimizer == "cpu" else 0.0,
+        "weights sent last": ranks * element * part if changes else 0.0,
+        "mirror of the weights": element * part * learner.ranks if changes else 0.0,
         "offloaded weights": ranks * element * sharded if learner.zero.offload_parameters == "cpu" else 0.0,
         "checkpoint being written": ranks * states,
         "vision features": 0.0 if learner.policy.train_vision else ranks * learner.policy.vision_cache_mib * 2.0**20,

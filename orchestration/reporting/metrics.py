@@ -85,10 +85,14 @@ class RunLog:
         self._lines.write([dumps({"step": step, "seconds": round(self.seconds, 3), **metrics})])
         self._wandb.log(step, metrics)
 
-    def sync(self) -> None:
-        """Wait until all files are on disk, so that they survive a power failure."""
-        for lines in self._files:
-            lines.sync()
+    def pass_on(self, step: int, metrics: dict[str, Any]) -> None:
+        """Pass metrics of a step to wandb alone, also of an earlier step than the last one."""
+        self._wandb.log(step, metrics)
+
+    def sync(self) -> bool:
+        """Wait until all files are on disk, so that they survive a power failure. Returns whether they are, whole."""
+        written = [lines.sync() for lines in self._files]
+        return all(written)
 
     def close(self) -> None:
         try:
@@ -155,6 +159,9 @@ def print_summary(summary: dict[str, Any], run_dir: Path, console: Console | Non
     console = console or Console()
     if "reward_ci95" in summary:
         _print_comparison(summary, console)
+    if (best := summary.get("best_checkpoint")) is not None:
+        checkpoint = f"best checkpoint: step {best['step']}, {best['metric']} {best['value']:.3f}"
+        console.print(checkpoint, highlight=False, soft_wrap=True)
     console.print(
         f"{summary['trained_groups']} groups trained in {clock(summary['wall_s'])}; staleness mean"
         f" {summary['staleness_mean']:.2f}, worst {summary['staleness_max']}, bound {summary['staleness_bound']}"

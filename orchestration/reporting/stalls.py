@@ -36,7 +36,8 @@ class GroupFacts:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """loads: the version that it has to load. restarts: whether it is being replaced. since: when it began to do so."""
+    """loads: the version that it has to load. restarts: whether it is being replaced. since: when it began to do so.
+    evaluates: the version for whose evaluation it is set aside."""
 
     name: str
     version: int
@@ -44,6 +45,7 @@ class EngineFacts:
     loads: int | None = None
     restarts: bool = False
     since: float = 0.0
+    evaluates: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ def _engine(engine: EngineFacts, facts: Facts, now: float) -> str:
         parts = [f"{engine.name}: restarts, for {clock(now - engine.since)}"]
     elif engine.loads is not None:
         parts.append(f"loads version {engine.loads}, for {clock(now - engine.since)}")
-    if not engine.restarts and engine.version < facts.oldest_startable:
+    if engine.evaluates is not None:
+        parts.append(f"is set aside to evaluate version {engine.evaluates}")
+    elif not engine.restarts and engine.version < facts.oldest_startable:
         parts.append(f"may start no group before version {facts.oldest_startable}")
     parts.append(f"generates {engine.groups} groups" + (f" ({', '.join(map(str, generated))})" if generated else ""))
     return ", ".join(parts)

@@ -1,4 +1,5 @@
-"""The report of a step: its line in metrics.jsonl, a group in samples.jsonl, and the progress shown."""
+"""The report of a step: its line in metrics.jsonl, a group in samples.jsonl, and the progress shown; and the lines of
+evaluations in eval.jsonl."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from evidence.lines import records
+from evidence.plain import dumps
 from orchestration.loop.admission import Batch
 from orchestration.loop.group_maker import ReadyGroup
 from orchestration.loop.ledger import Ledger
@@ -23,6 +26,8 @@ from orchestration.reporting.metrics import Progress, RunLog
 from orchestration.reporting.reward_log import RewardLog
 from orchestration.reporting.samples import write_samples
 from orchestration.settings import TrainConfig
+
+EVALUATIONS = "eval.jsonl"
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +90,9 @@ class StepReport:
         self.pipeline.counts.update(state["counts"])
         self._seconds, self._wandb_id = state["seconds"], state["wandb_id"]
 
-    def sync(self) -> None:
-        """Wait until the lines of the steps so far are on disk: a checkpoint of a step must not outlive its line."""
-        self._log.sync()
+    def sync(self) -> bool:
+        """Wait until the lines of the steps so far are on disk. Returns whether they are."""
+        return self._log.sync()
 
     def __enter__(self) -> StepReport:
         config, step = self.config, self._resumed_from
@@ -95,6 +100,8 @@ class StepReport:
             log = RunLog(self.run_dir, asdict(config), config.wandb, step, self._seconds, self._wandb_id)
             self._log = opened.enter_context(log)
             self._samples = self._log.add_file("samples.jsonl")
+            evaluates = config.eval.every is not None or (self.run_dir / EVALUATIONS).exists()
+            self._evaluations = self._log.add_file(EVALUATIONS) if evaluates else None
             self._progress = opened.enter_context(Progress(config.steps, step))
             self._open = opened.pop_all()
         self.pipeline.rollout_pool.take_begun()  # of the evaluation before training
@@ -102,6 +109,19 @@ class StepReport:
 
     def __exit__(self, *error: Any) -> None:
         self._open.__exit__(*error)
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The lines of eval.jsonl: those of steps that the run does not repeat."""
+        return [] if self._evaluations is None else list(records(self._evaluations.path))
+
+    def evaluated(self, step: int, version: int, name: str, numbers: Mapping[str, Any]) -> None:
+        """Record what the weights `version`, those after `step`, reached on the set `name`, or why nothing is known."""
+        if self._evaluations is None:
+            raise RuntimeError("eval.every is null, and something was evaluated")
+        self._evaluations.write([dumps({"step": step, "version": version, "set": name, **numbers})])
+        values = {f"eval/{name}/{key}": value for key, value in numbers.items() if isinstance(value, float)}
+        if values:
+            self._log.pass_on(step, {f"eval/{name}/version": version, **values})
 
     def step_ended(
         self,

@@ -15,6 +15,7 @@ import numpy as np
 from evaluation.comparison import Evaluation, common_clips, comparison
 from evidence.files import write_text
 from evidence.plain import dumps
+from learner.best_checkpoint import Best
 from orchestration.loop.ledger import Ledger
 from orchestration.loop.parity import Parity
 from orchestration.machine import version
@@ -25,12 +26,13 @@ SUMMARY = "summary.json"
 @dataclass(frozen=True)
 class RunFacts:
     """Facts about the training. ages: the number of trained groups by their age at their step, in versions. wall_s: its
-    duration in seconds. versions: of the packages that results depend on."""
+    duration in seconds. versions: of the packages that results depend on. best: the best checkpoint, if one is kept."""
 
     ages: Mapping[int, int]
     staleness_bound: int
     wall_s: float
     versions: dict[str, str]
+    best: Best | None = None
 
 
 def training(facts: RunFacts) -> dict[str, Any]:
@@ -45,6 +47,7 @@ def training(facts: RunFacts) -> dict[str, Any]:
         "staleness_bound": facts.staleness_bound,
         "wall_s": facts.wall_s,
         "versions": facts.versions,
+        **({} if facts.best is None else {"best_checkpoint": asdict(facts.best)}),
     }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from evidence.errors import BadInput, RunFailed
 from evidence.files import WRITE_ERRORS, sync
+from learner.best_checkpoint import BEST, BestCheckpoint
 from learner.checkpoints import (
     CheckpointConfig,
     Record,
@@ -35,7 +36,8 @@ class CheckpointFailed(RunFailed):
 
 
 class CheckpointWriter:
-    """The checkpoints of a run in `folder`. `failed`: how many could not be written. To be called between steps."""
+    """The checkpoints of a run in `folder`. `failed`: how many could not be written. `best`: the best one, if the run
+    evaluates. To be called between steps."""
 
     def __init__(
         self,
@@ -44,8 +46,10 @@ class CheckpointWriter:
         config: CheckpointConfig,
         last_step: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        best: BestCheckpoint | None = None,
     ):
         """`last_step`: the step of the newest whole checkpoint in the folder."""
+        self.best = best or BestCheckpoint(folder, config)
         self.gang, self.folder, self.config, self.last_step, self._clock = gang, folder, config, last_step, clock
         self.failed = 0
         self.copy_s = self.write_s = 0.0  # of the last one: while training waited, and beside it
@@ -91,19 +95,19 @@ class CheckpointWriter:
         """Complete the checkpoint that is being written, if the ranks are done."""
         if self._writing is not None:
             self._complete(self.gang.saved(0.0))
+        self._settle_best()
 
     def finish(self) -> None:
         """Wait until the checkpoint that is being written is whole, or has failed. Raises CheckpointFailed if that
         takes longer than limits.save_s."""
-        if self._writing is None:
-            return
-        deadline = time.monotonic() + self.gang.limits.save_s
+        began = time.monotonic()
         while self._writing is not None:
-            if time.monotonic() > deadline:
+            if time.monotonic() > began + self.gang.limits.save_s:
                 raise CheckpointFailed(
                     f"{self._writing[2]}: not written within {self.gang.limits.save_s:g} s (limits.save_s)"
                 )
             self._complete(self.gang.saved(1.0))
+        self._settle_best()
 
     def require(self, step: int) -> None:
         """Raises CheckpointFailed unless the newest whole checkpoint is of `step`."""
@@ -129,7 +133,18 @@ class CheckpointWriter:
         self._writing = None
         self.last_step = step
         self.write_s = max(part.seconds for part in written)
-        prune_checkpoints(self.folder, self.config)
+        prune_checkpoints(self.folder, self.config, self.best.kept)
+
+    def _settle_best(self) -> None:
+        """Record the best checkpoint, and remove those that it replaces. A disk that is full leaves the record of the
+        one before."""
+        try:
+            if self.best.settle(None if self._writing is None else self._writing[0]):
+                prune_checkpoints(self.folder, self.config, self.best.kept)
+        except OSError as error:
+            if error.errno not in WRITE_ERRORS:
+                raise
+            log.warning("%s: cannot be written (%s)", self.folder / BEST, error.strerror)
 
     def _give_up(self, step: int, record: Path, error: OSError) -> None:
         """Count and remove a checkpoint that cannot be written. Raises an error that is not about writing."""

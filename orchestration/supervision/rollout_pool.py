@@ -3,7 +3,7 @@
 Guarantees: a group starts only on an engine that admission allows, so a slow update delays groups instead of ageing
 them; groups are shared over the engines (dispatch.py); an engine that dies, hangs or falls silent is restarted
 (fleet.py) and brought to the published weights before it is used (weight_updates.py); every wait has a timeout; the
-engine drops what a cancelled caller had asked for.
+engine drops what a cancelled caller had asked for; at most one engine is set aside from training (aside.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from evidence.limits import Limits
 from evidence.supervision import actor_class
 from evidence.types import Prompt, Trajectory
 from orchestration.reporting.stalls import EngineFacts
+from orchestration.supervision.aside import Aside, Unmeasurable
 from orchestration.supervision.dispatch import Dispatcher, Request
 from orchestration.supervision.fleet import Fleet
 from orchestration.supervision.waiting import MARGIN_S, died, no_answer
@@ -63,9 +64,14 @@ class RolloutPool:
             self._engines, limits, lambda: self._create(), self._load, self._changed, RolloutPoolLost
         )
         self._updates = WeightUpdates(self._fleet, self._start_waiting)
+        self._aside: Aside | None = None
         self._waiting: set[asyncio.Future[None]] = set()
         self._running: dict[asyncio.Task[Any] | None, Request] = {}  # by the task that asked
         self._last_start = 0.0  # when a request last started, by the event loop's clock
+
+    @property
+    def size(self) -> int:
+        return len(self._engines)
 
     @property
     def restarts(self) -> int:
@@ -87,7 +93,7 @@ class RolloutPool:
         return self._updates.unloadable
 
     def take_begun(self) -> list[int]:
-        """Groups begun per engine since the last call."""
+        """Groups begun since the last call, per engine that is not set aside."""
         return self._dispatcher.take_begun()
 
     def engine_facts(self) -> list[EngineFacts]:
@@ -97,9 +103,10 @@ class RolloutPool:
                 engine.name,
                 engine.version,
                 engine.groups,
-                loads=None if engine.version == self.published else self.published,
+                loads=self.published if engine.holds is None and engine.version != self.published else None,
                 restarts=not engine.running,
                 since=engine.since,
+                evaluates=engine.holds,
             )
             for engine in self._engines
         ]
@@ -135,7 +142,61 @@ class RolloutPool:
         keeps the order. Raises whatever the generation raises (an engine that died is replaced in the background),
         GenerationTimeout, and RolloutPoolLost.
         """
-        request = await self._started(may_start, n, len(prompt.token_ids) + n * max_tokens)
+        return await self._generate(
+            self._dispatcher, may_start, prompt, frames, n, temperature, max_tokens, seed, order
+        )
+
+    def set_aside(self) -> Aside:
+        """Take one engine out of training, with the published version, until `give_back` or until it cannot be spared
+        any more. Raises Unmeasurable if none can be spared, or if a single engine does not hold the version."""
+        version = self.published
+        usable = [engine for engine in self._engines if engine.running and engine.live]
+        if not usable or len(usable) == 1 < self.size:
+            raise Unmeasurable("only one rollout engine runs, and training needs it" if usable else "no engine runs")
+        engine = min(usable, key=lambda engine: (engine.version != version, engine.groups))
+        if self.size == 1 and engine.version != version:
+            raise Unmeasurable(f"{engine.name} holds weights {engine.version}, and could not load {version}")
+        engine.holds = version
+        self._dispatcher.engines = [other for other in self._engines if other is not engine]
+        self._aside = Aside(engine, version, self._generate, self._give_back)
+        return self._aside
+
+    def _give_back(self) -> None:
+        """Return the engine that is set aside to training, once it holds the published version."""
+        if self._aside is None:
+            return
+        engine, self._aside = self._aside.engine, None
+        engine.begun, engine.seconds = 0, None  # those of single completions
+        self._updates.catch_up(engine)
+        self._dispatcher.engines = self._engines
+        self._start_waiting()
+
+    def _review_aside(self, published: int) -> None:
+        """Give an engine back that can no longer measure its version, or without which training has no engine."""
+        aside = self._aside
+        if aside is None:
+            return
+        engine = aside.engine
+        if aside.version != published and not (engine.running and engine.version == aside.version):
+            how = "holds other weights" if engine.running else "died"
+            aside.lost(f"{engine.name} {how}, and weights {aside.version} are gone")
+        elif self.size > 1 and not any(other.running for other in self._engines if other is not engine):
+            aside.lost("no other rollout engine runs, and training needs this one")
+
+    async def _generate(
+        self,
+        dispatcher: Dispatcher,
+        may_start: Callable[[int], bool],
+        prompt: Prompt,
+        frames: ray.ObjectRef,
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        order: tuple[int, ...] | None = None,
+    ) -> tuple[tuple[Trajectory, ...], int]:
+        """As `generate`, on an engine of `dispatcher`."""
+        request = await self._started(dispatcher, may_start, n, len(prompt.token_ids) + n * max_tokens)
         engine: Any = request.engine
         self._running[asyncio.current_task()] = request
         actor, timeout_s = engine.supervised.actor, self._limits.generation_s
@@ -144,7 +205,7 @@ class RolloutPool:
             reply = actor.generate.remote(prompt, frames, n, temperature, max_tokens, seed, timeout_s, order)
             async with asyncio.timeout(timeout_s + MARGIN_S):
                 result = await reply
-            self._dispatcher.finished(request)
+            dispatcher.finished(request)
             return result
         except TimeoutError as error:
             reason = no_answer(engine.name, "generating a group", timeout_s, "generation_s")
@@ -160,7 +221,8 @@ class RolloutPool:
             raise
         finally:
             del self._running[asyncio.current_task()]
-            self._dispatcher.remove(request)
+            dispatcher.remove(request)
+            self._start_waiting()  # its engine may be the one that is set aside
 
     @staticmethod
     def _abandon(reply: ray.ObjectRef) -> None:
@@ -169,7 +231,9 @@ class RolloutPool:
         if ray.is_initialized():  # after a shutdown, Ray would join whatever cluster it finds
             ray.cancel(reply)
 
-    async def _started(self, may_start: Callable[[int], bool], sequences: int, tokens: int) -> Request:
+    async def _started(
+        self, dispatcher: Dispatcher, may_start: Callable[[int], bool], sequences: int, tokens: int
+    ) -> Request:
         """A request that has started on its engine. Raises RolloutPoolLost, and GenerationTimeout if for `stall_s` no
         request of the pool has started: a long queue that moves is no reason to give up."""
         self._fleet.raise_if_lost()
@@ -183,7 +247,7 @@ class RolloutPool:
 
         request = Request(may_start, sequences, tokens, started)
         self._waiting.add(future)
-        self._dispatcher.add(request)
+        dispatcher.add(request)
         stall_s, asked = self._limits.stall_s, loop.time()
         try:
             while not future.done():
@@ -196,17 +260,19 @@ class RolloutPool:
             future.result()
             return request
         except BaseException:
-            self._dispatcher.remove(request)
+            dispatcher.remove(request)
             raise
         finally:
             self._waiting.discard(future)
 
     def update(self, version: int) -> None:
-        """Bring every engine to the published weights `version`, in flight and in the background."""
+        """Bring every engine that is not set aside to the published weights `version`, in flight and in the
+        background."""
+        self._review_aside(version)
         self._updates.publish(version)
 
     async def settled(self) -> None:
-        """Wait until no engine still loads weights, those being restarted left aside. Raises RolloutPoolLost."""
+        """Wait until no engine still loads weights, except for those that catch up. Raises RolloutPoolLost."""
         await self._updates.settled()
         self._fleet.raise_if_lost()
 
@@ -217,6 +283,7 @@ class RolloutPool:
     def _changed(self, engine: RolloutEngine) -> None:
         """An engine went down, came up or was lost: its groups have failed already; start or fail what waits."""
         self._updates.changed(engine)
+        self._review_aside(self.published)
         if (lost := self._fleet.lost) is not None:
             for future in self._waiting:
                 if not future.done():
@@ -225,3 +292,5 @@ class RolloutPool:
 
     def _start_waiting(self) -> None:
         self._dispatcher.start_waiting()
+        if self._aside is not None:
+            self._aside.dispatcher.start_waiting()

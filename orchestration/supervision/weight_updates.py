@@ -3,7 +3,7 @@
 Guarantees: an engine that does not load a version within `limits.update_s` is replaced; one that refuses a version (it
 was dropped meanwhile, could not be fetched or failed its checksum) keeps the weights that it has, is tried again with
 growing pauses, and at once with whatever is published next; neither holds up the others or ends the run. An engine that
-was restarted is not used before it holds the published version.
+was restarted, or given back to training (aside.py), is not used before it holds the published version.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ class RolloutEngine(EngineLoad, Member):
     """A rollout engine: what it runs, and where it is on its way to the published weights.
 
     loading: whether a version is being loaded. restarted: whether it has yet to load the published version since its
-    restart. refusals: how often it refused the published version. refusal: why, the last time. news: set when a version
-    is published. since: when it went down or began to load, by the event loop's clock.
+    restart. holds: the version that it keeps while it is set aside from training, else None. refusals: how often it
+    refused the published version. refusal: why, the last time. news: set when a version is published. since: when it
+    went down or began to load, by the event loop's clock.
     """
 
     loading: bool = False
     since: float = 0.0
     restarted: bool = False
+    holds: int | None = None
     refusals: int = 0
     refusal: str = ""
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -66,26 +68,36 @@ class WeightUpdates:
 
     @property
     def unloadable(self) -> str | None:
-        """Why no engine can load the published version, if each that runs has refused it REFUSALS times."""
-        running = [engine for engine in self._fleet.members if engine.running]
+        """Why no engine can load the published version, if each that runs and is to load it has refused it REFUSALS
+        times."""
+        running = [e for e in self._fleet.members if e.running and self._wanted(e) == self.published]
         if running and all(engine.refusals >= REFUSALS for engine in running):
             return running[0].refusal
         return None
 
     def publish(self, version: int) -> None:
-        """Bring every engine to the published weights `version`, in the background."""
+        """Bring every engine that is not set aside to the published weights `version`, in the background."""
         self.published = version
         if self._times:
             self._usual_s = sorted(self._times)[(len(self._times) - 1) // 2]
             self._times = []
         for engine in self._fleet.members:
-            engine.refusals, engine.overdue = 0, False
+            if self._wanted(engine) == version:
+                engine.refusals, engine.overdue = 0, False
+                engine.news.set()
+                self._bring(engine)
+
+    def catch_up(self, engine: RolloutEngine) -> None:
+        """Bring an engine that is no longer set aside to the published version, before it is used."""
+        engine.holds = None
+        if engine.running and engine.version != self.published:
+            engine.live = False
             engine.news.set()
             self._bring(engine)
 
     async def settled(self) -> None:
-        """Wait until no engine loads weights, leaving aside those that were restarted and still catch up."""
-        while any(engine.running and engine.loading and not engine.restarted for engine in self._fleet.members):
+        """Wait until no engine loads weights, except for those that still catch up."""
+        while any(engine.running and engine.loading and engine.live for engine in self._fleet.members):
             ended = self._ended
             await ended.wait()
 
@@ -105,8 +117,12 @@ class WeightUpdates:
         for task in self._tasks.values():
             task.cancel()
 
+    def _wanted(self, engine: RolloutEngine) -> int:
+        """The version that the engine is to have."""
+        return self.published if engine.holds is None else engine.holds
+
     def _bring(self, engine: RolloutEngine) -> None:
-        """Have a running engine load the published version, unless a task already sees to that."""
+        """Have a running engine load the version that it is to have, unless a task already sees to that."""
         if not engine.running or engine in self._tasks:
             return
         task = asyncio.create_task(self._brought(engine, engine.supervised.actor))
@@ -122,15 +138,14 @@ class WeightUpdates:
                 return
             if (error := task.exception()) is not None:
                 self._fleet.lose(engine, f"{engine.name}: {first_line(error)}")  # a defect
-            elif engine.version != self.published:  # published after the task had seen the last version
+            elif engine.version != self._wanted(engine):  # published after the task had seen the last version
                 self._bring(engine)
 
         task.add_done_callback(ended)
 
     async def _brought(self, engine: RolloutEngine, actor: Any) -> None:
-        """Load the published version until the engine holds it, or is replaced."""
-        while engine.version != self.published:
-            version = self.published
+        """Load the version that the engine is to have until it holds it, or is replaced."""
+        while engine.version != (version := self._wanted(engine)):
             engine.news.clear()
             try:
                 if not await self._loaded(engine, actor, version):

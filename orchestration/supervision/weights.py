@@ -4,6 +4,10 @@ Guarantees (promise 7): a version is visible only when complete; versions strict
 one that is being collected counted, so the object store never keeps more; a rank's death loses nothing, since the
 caller of a Ray task owns what the task returned. Every wait has a timeout. An actor that dies takes its weights along
 and is started again under its name, empty: `PublishedWeights` notices that, and the loop publishes again.
+
+A version may consist of what changed since the one before. Engines then load from a mirror on their node
+(rollout/weight_mirror.py), which this actor starts and which ends with it. A mirror that cannot make the newest version
+from what it has and what is held here has all weights published again.
 """
 
 from __future__ import annotations
@@ -11,15 +15,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evidence.errors import RunFailed
 from evidence.limits import Limits
 from evidence.manifest import Bucket, Manifest
-from evidence.supervision import Restarts
+from evidence.supervision import Restarts, actor_class
 from orchestration.supervision.waiting import MARGIN_S, died, no_answer
+from rollout.weight_mirror import WeightMirror
 
 NAME = "the weights actor"
 # Seconds between two calls of an actor that is being restarted.
@@ -52,16 +59,32 @@ def assemble(version: int, buckets: Sequence[Bucket]) -> Manifest:
     return manifest
 
 
+@dataclass(frozen=True)
+class Publication:
+    """What a publication sent. share: of the bytes of all weights. forced: whether it had to be all of them because a
+    mirror could not follow."""
+
+    share: float
+    forced: bool
+
+
 # When it dies, Ray starts it again under its name, and all handles stay valid.
 @ray.remote(num_cpus=0, max_restarts=-1)
 class WeightsActor:
-    """The driver creates it under a name, by which the engines find it."""
+    """The driver creates it under a name, by which the engines find it.
 
-    def __init__(self) -> None:
+    full_every: all weights are sent with every so many publications, what changed with the others.
+    """
+
+    def __init__(self, full_every: int = 1) -> None:
+        self.full_every = full_every
         self.held: dict[int, tuple[Manifest, list[ray.ObjectRef]]] = {}
+        self.mirrors: dict[str, Any] = {}
         self.publishing = asyncio.Lock()
+        self._changes = 0  # publications since the last one of all weights
+        self._full_wanted = False
 
-    async def publish(self, version: int, ranks: list[Any], timeout_s: float, attempt: int = 0) -> Manifest:
+    async def publish(self, version: int, ranks: list[Any], timeout_s: float, attempt: int = 0) -> Publication:
         """Collect `version` from every rank's `weight_buckets`, which streams header, bytes, header, bytes...
 
         attempt: rises with every publication that the ranks are asked for. Only the newest version is kept meanwhile:
@@ -70,19 +93,31 @@ class WeightsActor:
         error; the newest version held before stays.
         """
         async with asyncio.timeout(timeout_s), self.publishing:
-            if self.held and version <= max(self.held):
-                raise ValueError(f"weight version {version} is not above {max(self.held)}")
+            newest = max(self.held, default=None)
+            if newest is not None and version <= newest:
+                raise ValueError(f"weight version {version} is not above {newest}")
             for old in sorted(self.held)[:-1]:
                 del self.held[old]
-            collected = await asyncio.gather(*(_collect(rank, version, attempt) for rank in ranks))
+            base = None if self._full_wanted or self._changes + 1 >= self.full_every else newest
+            keep = self.full_every > 1
+            collected = await asyncio.gather(*(_collect(rank, version, attempt, base, keep) for rank in ranks))
         buckets = sorted((pair for pairs in collected for pair in pairs), key=lambda pair: pair[0].index)
         manifest = assemble(version, [bucket for bucket, _ in buckets])
         self.held[version] = (manifest, [ref for _, ref in buckets])
-        return manifest
+        if manifest.base is not None:
+            self._changes += 1
+            return Publication(manifest.sent / manifest.nbytes, forced=False)
+        forced, self._full_wanted, self._changes = self._full_wanted, False, 0
+        return Publication(1.0, forced)
 
-    async def drop(self) -> None:
-        """Drop all versions."""
+    async def drop(self, mirrors: bool = False) -> None:
+        """Drop all versions. mirrors: replace these, too, which may hang."""
         self.held.clear()
+        if mirrors and self.mirrors:
+            for mirror in self.mirrors.values():
+                ray.kill(mirror)
+            self.mirrors.clear()
+            self._full_wanted = True
 
     async def latest(self) -> int | None:
         return max(self.held, default=None)
@@ -94,17 +129,46 @@ class WeightsActor:
         """Refs to the bytes of each bucket, uint8 [nbytes], in the order of the manifest."""
         return self._find(version)[1]
 
+    async def mirror(self, node: str) -> Any:
+        """The mirror on the node with this id, or None if engines read the buckets themselves."""
+        if self.full_every > 1 and node not in self.mirrors:
+            here = NodeAffinitySchedulingStrategy(node, soft=False)
+            this = ray.get_runtime_context().current_actor
+            self.mirrors[node] = actor_class(WeightMirror).options(scheduling_strategy=here).remote(this)
+        return self.mirrors.get(node)
+
+    async def path(self, version: int, base: int | None) -> list[tuple[Manifest, list[ray.ObjectRef]]]:
+        """What makes `version` of version `base`, or of nothing: manifests, each with refs as from `buckets`, in the
+        order in which they are to be applied."""
+        path = [self._find(version)]
+        while (before := path[0][0].base) is not None and before != base:
+            if before not in self.held:
+                self.want_full(version)
+                raise UnknownVersion(f"weight version {version} changes {before}, which is not held any more")
+            path.insert(0, self.held[before])
+        return path
+
+    def want_full(self, version: int) -> None:
+        """Send all weights with the next publication, if a mirror cannot make `version` and that is the newest."""
+        self._full_wanted = self._full_wanted or version == max(self.held, default=None)
+
+    async def full_wanted(self) -> bool:
+        return self._full_wanted
+
     def _find(self, version: int) -> tuple[Manifest, list[ray.ObjectRef]]:
         if version not in self.held:
             raise UnknownVersion(f"weight version {version} is not held, only {sorted(self.held)}")
         return self.held[version]
 
 
-async def _collect(rank: Any, version: int, attempt: int) -> list[tuple[Bucket, ray.ObjectRef]]:
+async def _collect(
+    rank: Any, version: int, attempt: int, base: int | None, keep: bool
+) -> list[tuple[Bucket, ray.ObjectRef]]:
     """One rank's buckets, each with a ref to its bytes. Raises the rank's error."""
+    stream = rank.weight_buckets.options(num_returns="streaming")
     pairs: list[tuple[Bucket, ray.ObjectRef]] = []
     header: Bucket | None = None
-    async for ref in rank.weight_buckets.options(num_returns="streaming").remote(version, attempt=attempt):
+    async for ref in stream.remote(version, attempt=attempt, base=base, keep=keep):
         if header is None:
             header = await ref
         else:
@@ -119,15 +183,21 @@ class PublishedWeights:
     """The driver's view of the weights actor. Use it from one event loop.
 
     actor: its handle, which stays valid when Ray restarts it. version: the newest published, if any. lost: whether the
-    actor was found without it.
+    actor was found without it. full_wanted: whether a mirror was found that needs all weights. share: of their bytes,
+    what the last publication sent. forced: publications of all weights because of a mirror.
     """
 
     def __init__(self, actor: Any, limits: Limits):
         self.actor, self.limits = actor, limits
         self.version: int | None = None
-        self.lost = False
+        self.lost = self.full_wanted = False
+        self.share, self.forced = 1.0, 0
         self._attempts = 0
         self._restarts = Restarts(limits.restarts_per_hour)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {"weights/sent": self.share, "weights/forced": self.forced}
 
     async def publish(self, version: int, ranks: list[Any], limit_s: float) -> None:
         """Have the actor collect `version` from the ranks, again if it dies meanwhile. Raises what a rank raised,
@@ -138,8 +208,10 @@ class PublishedWeights:
             try:
                 # The actor enforces this limit itself; the margin covers an actor that no longer can.
                 async with asyncio.timeout(limit_s + MARGIN_S):
-                    await self.actor.publish.remote(version, ranks, limit_s, self._attempts)
+                    publication = await self.actor.publish.remote(version, ranks, limit_s, self._attempts)
                 newest = version
+                self.share = publication.share
+                self.forced += publication.forced
             except ray.exceptions.RayTaskError:  # which is also an instance of its cause's class
                 # An attempt whose reply was lost may have gone on and succeeded.
                 if not repeated or await self._newest(self.limits.heartbeat_s) != version:
@@ -147,13 +219,14 @@ class PublishedWeights:
                 newest = version
             except ray.exceptions.RayActorError:
                 newest, repeated = await self._restarted(f"publishing weights {version}"), True
-        self.version, self.lost = version, False
+        self.version, self.lost, self.full_wanted = version, False, False
 
-    async def drop(self) -> None:
-        """Have the actor drop weights that no engine can load, so that the same version can be published again."""
+    async def drop(self, mirrors: bool) -> None:
+        """Have the actor drop weights that an engine cannot load, so that the same version can be published again.
+        mirrors: as in `WeightsActor.drop`."""
         try:
             async with asyncio.timeout(self.limits.heartbeat_s):
-                await self.actor.drop.remote()
+                await self.actor.drop.remote(mirrors)
         except TimeoutError:
             ray.kill(self.actor, no_restart=False)
         except ray.exceptions.RayActorError:
@@ -164,11 +237,13 @@ class PublishedWeights:
         await self._restarted(f"holding weights {self.version}")
 
     async def check(self) -> bool:
-        """Whether the actor holds the published version; if it answers and does not, set `lost`. An actor that does
-        not answer for `limits.heartbeat_s` is killed, and started again by Ray."""
+        """Whether the actor holds the published version; if it answers and does not, set `lost`. Sets `full_wanted`,
+        too. An actor that does not answer for `limits.heartbeat_s` is killed, and started again by Ray."""
         version = self.version
         try:
             newest = await self._newest(self.limits.heartbeat_s)
+            async with asyncio.timeout(self.limits.heartbeat_s):
+                full_wanted = await self.actor.full_wanted.remote()
         except TimeoutError:
             log.warning("%s; it is restarted", no_answer(NAME, "running", self.limits.heartbeat_s, "heartbeat_s"))
             ray.kill(self.actor, no_restart=False)
@@ -177,6 +252,8 @@ class PublishedWeights:
         else:
             holds = version is None or (newest is not None and newest >= version)
             self.lost = self.lost or not holds
+            if version == self.version:  # nothing was published meanwhile
+                self.full_wanted = full_wanted
             return holds
         return False
 

@@ -301,7 +301,7 @@ def written_world(
     rows: dict[str, Rows] = {}
     # Not forked from this process: with threads, as in a Ray driver, a fork can deadlock on their locks.
     processes = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"))
-    with whole_folder(out) as part, processes as pool:
+    with whole_folder(out, durable=False) as part, processes as pool:  # thousands of files, which can be made again
         for split, clips in sizes.items():
             for thousand in range(0, clips, 1000):
                 (part / f"videos/{split}/{thousand // 1000:03d}").mkdir(parents=True)

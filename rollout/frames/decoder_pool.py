@@ -38,6 +38,11 @@ START_TIMEOUT_S = 120.0
 # Ray notices the loss of a node after about 15 s; actors placed there until then never start, whatever the file.
 START_TRIES = 3
 NOT_STARTED = "no decoder could be started for it"
+SILENT = "the decoder did not respond"
+
+
+class _ProcessLost(DecoderFailed):
+    """The process of a decoder died during a call, or did not respond before it."""
 
 
 @ray.remote(num_cpus=0)
@@ -83,8 +88,8 @@ class Decoder:
 class DecoderPool:
     """A pool of decoders, each started when it is first needed. Use it from one event loop.
 
-    Its methods raise UnreadableMedia: DecoderFailed if another decoder is worth trying, as after a timeout or a death.
-    A process that reached its memory limit counts as dead, since what it still holds is unknown.
+    Its methods raise UnreadableMedia: DecoderFailed if another decoder is worth trying, as after a timeout or the death
+    of two processes. One that reached its memory limit is not used again, since what it still holds is unknown.
     """
 
     def __init__(self, size: int, timeout_s: float, memory_bytes: int, cache: FrameCache | None = None):
@@ -132,26 +137,39 @@ class DecoderPool:
             self.deaths += budget.used
 
     async def _call(self, path: str, method: str, *args: Any, returns: int = 1) -> Any:
-        decoder, reason = await self._free.get(), NOT_STARTED
+        """What a decoder returns. A call is repeated once if its process dies or was found silent: that may be chance,
+        as where a process was killed, and no fault of the file."""
         try:
-            decoder = await self._ready(decoder)
+            return await self._called(path, method, *args, returns=returns)
+        except _ProcessLost:
+            return await self._called(path, method, *args, returns=returns)
+
+    async def _called(self, path: str, method: str, *args: Any, returns: int) -> Any:
+        idle, reason = await self._free.get(), NOT_STARTED
+        decoder, failure = idle, DecoderFailed
+        try:
+            decoder = await self._ready(idle)
             reason = DIED
             async with asyncio.timeout(self.timeout_s):
                 refs = getattr(decoder, method).options(num_returns=returns).remote(*args)
                 return await (_whole(*refs) if returns == 2 else refs)
         except (TimeoutError, BudgetSpent, ray.exceptions.RayError) as error:
-            if isinstance(error, TimeoutError) and reason == DIED:
-                reason = took_longer(self.timeout_s)
-            elif isinstance(error, ray.exceptions.RayTaskError):
+            if isinstance(error, ray.exceptions.RayTaskError):
                 if not isinstance(error.cause, MemoryError):
                     # Ray wraps the error with the worker's stack trace; the cause is the error itself.
                     raise error.cause from None
                 reason = OUT_OF_MEMORY
+            elif isinstance(error, ray.exceptions.RayActorError):
+                failure = _ProcessLost
+            elif isinstance(error, TimeoutError) and reason == DIED:
+                reason = took_longer(self.timeout_s)
+            elif isinstance(error, TimeoutError) and idle is not None:
+                reason, failure = SILENT, _ProcessLost
             self.deaths += 1
             _kill(decoder)
             decoder = None
             log.warning("%s: %s; the decoder is restarted", path, reason)
-            raise DecoderFailed(path, reason) from None
+            raise failure(path, reason) from None
         except BaseException:  # the caller gave up; its call must not delay the next file
             _kill(decoder)
             decoder = None

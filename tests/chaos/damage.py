@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import psutil
@@ -26,6 +27,21 @@ def corrupt_weights(training: Training) -> Callable[[], None]:
     largest = max((ray.get(ref, timeout=60) for ref in refs), key=lambda array: array.nbytes)
     middle = largest.ctypes.data + largest.nbytes // 2
     ctypes.memmove(middle, bytes(255 - byte for byte in ctypes.string_at(middle, 16)), 16)
+    return lambda: None
+
+
+def set_mirror_back(training: Training) -> Callable[[], None]:
+    """Let the mirror on this node be where it was three publications ago, as if it had missed the others. To be called
+    before another is collected: what changed in the second is not held any more."""
+    node = ray.get_runtime_context().get_node_id()
+    mirror = ray.get(training.parts.weights.actor.mirror.remote(node), timeout=60)
+
+    def back(mirror: Any) -> None:
+        version = mirror.file.version
+        with mirror.file.changed(version - 3, mirror.manifest.nbytes, 60.0):
+            mirror.manifest = None
+
+    ray.get(mirror.__ray_call__.remote(back), timeout=60)
     return lambda: None
 
 

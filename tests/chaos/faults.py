@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from damage import corrupt_weights, fill_disk, fill_object_store
+from damage import corrupt_weights, fill_disk, fill_object_store, set_mirror_back
 from processes import find
 
 from evidence.lines import AppendedLines
@@ -42,7 +42,12 @@ PHASES = {
 }
 SIGNALS = {"KILL": signal.SIGKILL, "STOP": signal.SIGSTOP, "TERM": signal.SIGTERM}
 PAUSE_S = 20  # of PAUSE, which is STOP and then CONT
-DAMAGE = {"CORRUPT": corrupt_weights, "FULL": fill_object_store, "NO_ROOM": fill_disk}
+DAMAGE = {
+    "CORRUPT": corrupt_weights,
+    "MISS": set_mirror_back,
+    "FULL": fill_object_store,
+    "NO_ROOM": fill_disk,
+}
 DAMAGE_STEPS = 4  # after so many steps the damage is undone; a checkpoint is written in between
 # The counter of _Before that rises when the run notices the fault.
 COUNTED = {
@@ -52,6 +57,7 @@ COUNTED = {
     "referee_core": "referees",
     "rank": "lineages",
     "decoder": "decoders",
+    "mirror": "forced",
 }
 FILE = "faults.jsonl"
 
@@ -82,6 +88,7 @@ class _Before:
     referees: int
     decoders: int
     refused: int
+    forced: int
     requeued: int
     regenerated: int
     at: float = field(default_factory=time.time)
@@ -174,6 +181,7 @@ class Faults:
             pipeline.referee.restarts,
             pipeline.store.counters()["decoder_deaths"],
             pipeline.rollout_pool.refused_updates,
+            self.training.parts.weights.forced,
             self.requeued,
             self.regenerated,
         )
@@ -187,8 +195,9 @@ class Faults:
         referees = [r for pool in self.training.parts.pipeline.referee._pools for r in pool._replicas]
         if not all(member.running for member in (*pool._engines, *referees)):
             return False
-        if self._current.signal == "CORRUPT":  # it is refused, and sound weights are loaded
-            return now.refused > before.refused and self.steps > DAMAGE_STEPS
+        if self._current.signal in ("CORRUPT", "MISS"):  # it is refused, and sound weights are loaded
+            followed = self._current.target == "weights" or now.forced > before.forced
+            return followed and now.refused > before.refused and self.steps > DAMAGE_STEPS
         if self._current.signal == "PAUSE":
             return time.time() - before.at > PAUSE_S
         if self._current.signal in DAMAGE:

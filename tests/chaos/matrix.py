@@ -12,7 +12,7 @@ from faults import PHASES, Fault
 from processes import ACTORS, CORES
 from torn import RECORD_REMOVED
 
-KILLS = [Fault(phase, target, "KILL") for target in (*ACTORS, *CORES) for phase in PHASES]
+KILLS = [Fault(phase, target, "KILL") for target in (*ACTORS, *CORES) if target != "mirror" for phase in PHASES]
 STOPS = [
     Fault("generating", "engine", "STOP"),
     Fault("generating", "engine_core", "STOP"),
@@ -32,6 +32,14 @@ OTHERS = [
     Fault("in the step", "engine_core+rank", "KILL"),
     Fault("generating", "engine+referee", "KILL"),
 ]
+# Where only what changed of the weights is published.
+CHANGES = [
+    *(Fault(phase, "mirror", "KILL") for phase in PHASES),
+    Fault("generating", "mirror", "STOP"),
+    Fault("gathering", "mirror", "MISS"),
+    Fault("publishing", "changes", "CORRUPT"),
+]
+ONLY_CHANGES = ("pacing.full_every=1000",)
 # Each ends its start of the run, which is then resumed.
 ENDS = [
     Fault(phase, target, "KILL")
@@ -62,10 +70,12 @@ def starts(seed: int, wanted: Callable[[str], bool]) -> list[Start]:
     stops = [fault for fault in STOPS if wanted(str(fault))]
     ends = [fault for fault in ENDS if wanted(str(fault))]
     random.Random(seed).shuffle(faults)
-    number = max(len(ends) - bool(stops), math.ceil(len(faults) / (MOST_FAULTS - 1)))
+    changes = [fault for fault in CHANGES if wanted(str(fault))]
+    number = max(len(ends) - bool(stops) - bool(changes), math.ceil(len(faults) / (MOST_FAULTS - 1)))
     shares: list[tuple[list[Fault], tuple[str, ...]]] = [(faults[n::number], ()) for n in range(number)]
-    if stops:
-        shares.insert(len(shares) // 2, (stops, SHORT_LIMITS))
+    for own, settings in ((stops, SHORT_LIMITS), (changes, ONLY_CHANGES)):
+        if own:
+            shares.insert(len(shares) // 2, (own, settings))
     planned = []
     for share, settings in shares:
         end = ends.pop(0) if ends else INTERRUPTED

@@ -17,6 +17,7 @@ ACTORS = {
     "referee": "ray::RefereeActor",
     "rank": "ray::LearnerRank",
     "weights": "ray::WeightsActor",
+    "mirror": "ray::WeightMirror",
     "decoder": "ray::Decoder",
 }
 CORES = {"engine_core": "engine", "referee_core": "referee"}  # whose child it is

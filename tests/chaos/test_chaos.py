@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from checks import lost_and_doubled
 from faults import Fault
-from matrix import ENDS, KILLS, OTHERS, STOPS, Start, matching, starts
+from matrix import CHANGES, ENDS, KILLS, OTHERS, STOPS, Start, matching, starts
 from suite import Suite, last_line
 
 FAULTS = (
@@ -23,7 +23,7 @@ FAULTS = (
 def test_every_fault_is_planned_once_and_each_start_ends_with_one_that_ends_it() -> None:
     planned = starts(0, matching("", ""))
     faults = [fault for start in planned for fault in start.faults]
-    assert sorted(map(str, faults)) == sorted(map(str, (*KILLS, *STOPS, *OTHERS, *ENDS)))
+    assert sorted(map(str, faults)) == sorted(map(str, (*KILLS, *STOPS, *OTHERS, *CHANGES, *ENDS)))
     assert all(start.faults[-1].target in ("driver", "raylet", "gcs") for start in planned)
     assert planned == starts(0, matching("", "")) != starts(1, matching("", ""))
 

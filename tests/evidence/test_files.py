@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from full_disk import room
 
+from evidence import files
 from evidence.files import PART, whole_file, whole_folder, write_text
 
 
@@ -92,6 +93,20 @@ def test_a_library_that_hides_the_full_disk_does_not_hide_it_from_the_user(tmp_p
         raise RuntimeError("unexpected pos 64 vs 0")
     assert refused.value.filename == str(tmp_path / "model")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+
+    def sync(path: Path) -> None:
+        synced.append(f"{path.relative_to(tmp_path)} {(tmp_path / 'model').exists()}")
+
+    monkeypatch.setattr(files, "sync", sync)
+    with whole_folder(tmp_path / "model") as part:
+        (part / "inner").mkdir()
+        (part / "inner" / "file").touch()
+    written = [f"model{PART}/inner False", f"model{PART}/inner/file False", f"model{PART} False"]
+    assert synced == [*written, ". True"]
 
 
 def test_other_errors_of_a_folder_stay_as_they_are(tmp_path: Path) -> None:

@@ -240,3 +240,12 @@ def test_only_the_first_failure_of_a_row_is_announced(path: Path, caplog: pytest
                 lines.write([line(number)])
         lines.write([])
     assert [record.getMessage().split(": ")[1][:10] for record in caplog.records] == ["cannot be ", "can be wri"] * 2
+
+
+def test_sync_writes_the_lines_that_wait_for_room(path: Path) -> None:
+    lines = AppendedLines(path)
+    with room(30):
+        lines.write([line(1), line(2)])
+        assert not lines.sync()
+    assert lines.sync()
+    assert numbers(path) == [1, 2]

@@ -138,11 +138,36 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("sampling.max_num_seqs=0", ["sampling.max_num_seqs = 0", "1 or more"]),
         ("eval.samples=-1", ["eval.samples = -1", "0 or more, or null for up to 512"]),
         ("eval.samples=5", ["eval.samples = 5", "test.json has 4 samples", "set a lower value"]),
+        ("eval.every=0", ["eval.every = 0", "1 or more, or null"]),
+        ("eval={every: 2, samples: 0}", ["eval.every = 2", "nothing would be evaluated"]),
+        ("eval.benchmarks=[{name: data, data: x.json}]", ["eval.benchmarks = data", "empty without `every`"]),
+        ("eval={every: 2, benchmarks: [{name: heldout, data: x}]}", ["benchmarks = heldout", "different names"]),
+        (
+            "eval={every: 2, benchmarks: [{name: mmbench, data: x}]}",
+            ["eval.benchmarks: mmbench: ", "no such benchmark"],
+        ),
+        ("eval={every: 2, benchmarks: [{name: mvbench, data: x.json}]}", ["eval.benchmarks: mvbench: ", "x.json"]),
+        ("checkpoint.best=heldout/reward", ["checkpoint.best = heldout/reward", "null without eval.every"]),
     ],
 )
 def test_an_impossible_value_is_refused(train: Refused, override: str, parts: list[str]) -> None:
     error = train(override)
     assert all(part in error for part in parts), error
+
+
+@pytest.mark.parametrize(
+    ("best", "part"),
+    [
+        ("reward", "must be SET/METRIC with one of the sets heldout, again"),
+        ("heldout/acc", "the metrics of heldout are reward, accuracy, "),
+        ("again/reward", "the metrics of again are acc, "),
+    ],
+)
+def test_the_best_checkpoint_is_one_by_a_metric_that_is_measured(
+    train: Refused, world: Path, best: str, part: str
+) -> None:
+    evaluation = f"eval={{every: 2, benchmarks: [{{name: data, data: {world}/test.json, set: again}}]}}"
+    assert f"checkpoint.best = {best}: {part}" in train(evaluation, f"checkpoint.best={best}")
 
 
 def test_a_token_budget_below_one_prompt_and_completion_is_refused(train: Refused) -> None:

@@ -15,6 +15,7 @@ from evidence.sampling import SamplingContract
 from evidence.types import Claim, FrameInfo, KeyFrame, Sample, Trajectory, Verdict
 from learner.settings import PackingConfig
 from orchestration.loop.admission import Admission
+from orchestration.loop.clips import on_all_engines
 from orchestration.loop.group_maker import GroupMaker
 from orchestration.loop.heldout import evaluate
 from orchestration.loop.ledger import Ledger
@@ -114,6 +115,8 @@ def test_referee_reward_and_record_of_a_group_use_pixels(pipeline: Pipeline, tmp
 
 
 def test_a_held_out_clip_is_measured_in_pixels(pipeline: Pipeline) -> None:
-    (record,) = asyncio.run(evaluate(pipeline, Ser(m_min=1), [SAMPLE], Draw(1, 0.0, 8), 0))
+    (record,) = asyncio.run(
+        evaluate(pipeline, Ser(m_min=1), [SAMPLE], Draw(1, 0.0, 8), 0, on_all_engines(pipeline.rollout_pool))
+    )
     assert pipeline.referee.boxes == [PIXELS]
     assert (record.iou, record.box_area, record.reward) == (1.0, pytest.approx(0.25), 1.0)

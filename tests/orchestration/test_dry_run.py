@@ -53,6 +53,14 @@ def test_without_gpus_a_dry_run_has_one_engine_one_referee_and_two_ranks(tmp_pat
     assert load_config(TrainConfig, saved) == reduced, "the config of a dry run is a valid one"
 
 
+def test_every_set_that_is_evaluated_is_evaluated_once_on_one_sample(tmp_path: Path) -> None:
+    sets = ["eval.every=50", "eval.benchmarks=[{name: mvbench, data: d, limit: 100}]"]
+    config = load_config(TrainConfig, RECIPES / "qwen2_5_vl_7b_8.yaml", sets)
+    for on_gpus in (True, False):
+        reduced = reduce(config, tmp_path, on_gpus).eval
+        assert (reduced.samples, reduced.every, reduced.benchmarks[0].limit) == (1, 1, 1)
+
+
 def test_an_ensemble_becomes_its_first_referee_and_an_endpoint_stays(tmp_path: Path) -> None:
     endpoint = "{model: judge, url: http://127.0.0.1:1/v1}"
     for referees, expected in (

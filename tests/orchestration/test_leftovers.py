@@ -11,20 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.commands.doctor import leftovers, report
+from orchestration.commands.doctor import diagnose, leftovers
+from orchestration.diagnosis.finding import Verdict
 from orchestration.leftovers import BUILD_S, LEAST_BYTES, SERVERS, orphaned_processes, stale_locks, unmapped_segments
+
+
+def remedies() -> dict[str, str]:
+    """What `ser doctor` says to do about what would make a run fail."""
+    return {finding.subject: finding.remedy for finding in diagnose(None) if finding.verdict is Verdict.FAILS}
 
 
 def test_the_lock_of_a_killed_compilation_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    assert not any("locks" in problem for problem in report()[1])
+    assert "build locks" not in remedies()
     lock = tmp_path / "py311_cpu/deepspeed_shm_comm/lock"
     lock.parent.mkdir(parents=True)
     lock.touch()
     os.utime(lock, (1, 1))
     assert stale_locks(tmp_path) == [str(lock)]
-    (problem,) = (problem for problem in report()[1] if "locks" in problem)
-    assert f"rm {lock}" in problem
+    assert f"rm {lock}" in remedies()["build locks"]
     assert lock.exists()
 
 
@@ -85,4 +90,5 @@ def test_a_cluster_started_with_ray_start_is_not(worker: tuple[int, Path], tmp_p
 def test_a_temporary_folder_too_long_for_sockets_is_a_problem(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv(key, "/tmp/" + "x" * 50)
-    assert any(problem.startswith(f"{key} = /tmp/xxx") and f"such as {key}=/tmp" in problem for problem in report()[1])
+    assert remedies()["TMPDIR"].startswith(f"{key} = /tmp/xxx")
+    assert f"such as {key}=/tmp" in remedies()["TMPDIR"]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from fake_runs import started
 
 from evidence.errors import BadInput
-from learner.checkpoints import Record, record_of
+from evidence.lines import records
+from learner.checkpoints import Record, checkpoints, record_of
+from learner.checkpoints import step_of as step_of_record
+from orchestration import train
 from orchestration.config import load_config, to_yaml
+from orchestration.loop.journal import JOURNAL
 from orchestration.loop.run_state import RunState
 from orchestration.resuming import (
     CHECKPOINTS,
@@ -144,3 +151,23 @@ def test_a_checkpoint_saved_while_the_run_was_starting_is_not_removed(run: Path)
 def test_another_value_of_resume_is_refused(resume: str) -> None:
     with pytest.raises(BadInput, match=r"resume = .*: must be no, auto, or the step of a checkpoint"):
         config(f"resume={resume}")
+
+
+def test_no_checkpoint_is_removed_before_the_one_to_go_on_from_is_loaded(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse() -> None:
+        begun, training = started(run, bool, bool, 9)
+        begun.start, parts = Start.found(run, "2"), training.parts
+        parts.learner.gang = SimpleNamespace(load=load)  # type: ignore[assignment]
+        monkeypatch.setattr(train, "start_parts", lambda *_: asyncio.sleep(0, parts))
+        await begun.run()
+
+    def load(record: Path) -> None:
+        assert record.stem == "step-000002"
+        raise BadInput(f"{record}: training began from another model")
+
+    with pytest.raises(BadInput, match="another model"):
+        asyncio.run(refuse())
+    assert [step_of_record(record) for record in checkpoints(run / CHECKPOINTS)] == [2, 4]
+    assert not list(records(run / JOURNAL)), "no new lineage has begun"

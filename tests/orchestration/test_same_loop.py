@@ -29,6 +29,9 @@ def test_a_run_killed_and_resumed_trains_what_a_plain_loop_trains(
         (group, "trained", group // GROUPS_PER_STEP + 1, 0 if group < 2 * GROUPS_PER_STEP else 1)
         for group in range(GROUPS_PER_STEP * STEPS)
     ]
+    evaluated = [(line["step"], line["version"], line["n"]) for line in lines(tmp_path / "run/eval.jsonl")]
+    # Step 2 is not evaluated again. Its weights were then published as version 4, after the lost step 3.
+    assert evaluated == [(2, 2, 2), (4, 6, 2), (6, 8, 2)]
     metrics = lines(tmp_path / "run/metrics.jsonl")
     assert [line["step"] for line in metrics] == list(range(1, STEPS + 1))
     assert all(line["staleness/max"] == 0 for line in metrics)

@@ -45,10 +45,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_asynchronous_run_uses_staleness_within_its_bound_and_reports(world: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
+    benchmark = f"eval.benchmarks=[{{name: data, data: {world}/test.json, limit: 2, set: again}}]"
+    evaluation = ("eval.samples=6", "eval.every=2", benchmark, "checkpoint.best=heldout/reward", "checkpoint.keep=1")
     done = train(
-        run_dir, world / "train.json", world / "test.json", "steps=4", "eval.samples=6", "cluster.rollout_engines=2"
+        run_dir, world / "train.json", world / "test.json", "steps=4", "cluster.rollout_engines=2", *evaluation
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert_evaluated(run_dir)
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["trained_groups"] == 8
     assert 0 < summary["staleness_mean"] <= summary["staleness_max"] <= summary["staleness_bound"]
@@ -75,6 +78,31 @@ def test_an_asynchronous_run_uses_staleness_within_its_bound_and_reports(world: 
     assert done.returncode == 0, done.stderr[-3000:]
     again = [json.loads(line)["terms"]["ser"] for line in done.stdout.splitlines()]
     assert again == pytest.approx([line["reward"] for line in lines_of(held_out)], abs=1e-5)
+
+
+def assert_evaluated(run_dir: Path) -> None:
+    """Require the evaluations of steps 2 and 4, of which the second may have been given up, and the best checkpoint."""
+    lines = lines_of(run_dir / "eval.jsonl")
+    by_step = {step: {line["set"]: line for line in lines if line["step"] == step} for step in (2, 4)}
+    assert {name: (line["version"], line["n"]) for name, line in by_step[2].items()} == {
+        "heldout": (2, 6),
+        "again": (2, 2),
+    }
+    heldout = by_step[2]["heldout"]
+    low, high = heldout["ci95"]["reward"]
+    assert low <= heldout["reward"] <= high
+    assert len(lines_of(run_dir / "evaluations/step-000002/heldout.jsonl")) == 6
+    assert 0 <= by_step[2]["again"]["acc"] <= 1
+    assert by_step[4].keys() == {"heldout", "again"}
+    after = [line["reward"] for line in lines_of(run_dir / "heldout_after_greedy.jsonl")]
+    if "not_measured" not in by_step[4]["heldout"]:
+        assert by_step[4]["heldout"]["reward"] == pytest.approx(np.mean(after), abs=1e-4), "of the same weights"
+    measured = {step: sets["heldout"].get("reward", -1.0) for step, sets in by_step.items()}
+    best = json.loads((run_dir / "checkpoints/best.json").read_text())
+    assert best["step"] == max(measured, key=lambda step: measured[step])
+    assert (run_dir / f"checkpoints/step-{best['step']:06d}.json").is_file()
+    assert json.loads((run_dir / "summary.json").read_text())["best_checkpoint"] == best
+    assert {line["time/eval_s"] for line in lines_of(run_dir / "metrics.jsonl")} == {0}, "the learner does not wait"
 
 
 def test_training_with_a_reward_that_compares_with_shuffled_frames(world: Path, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ class Rank:
     def __init__(self, tensors: dict[str, np.ndarray]):
         self.tensors = tensors
 
-    def weight_buckets(self, version: int, attempt: int = 0) -> Iterator[Bucket | np.ndarray]:
+    def weight_buckets(self, version: int, **_: Any) -> Iterator[Bucket | np.ndarray]:
         packed = Packed.of(self.tensors)
         yield packed.bucket(0, 1)
         yield packed.data

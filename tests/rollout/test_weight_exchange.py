@@ -54,7 +54,7 @@ class Rank:
     def prepare(self, noise: int, fault: str = "") -> None:
         self.noise, self.fault = noise, fault
 
-    def weight_buckets(self, version: int, attempt: int = 0) -> Iterator[Bucket | np.ndarray]:
+    def weight_buckets(self, version: int, **_: Any) -> Iterator[Bucket | np.ndarray]:
         layers = itertools.groupby(perturbed(self.folder, self.noise).items(), lambda item: item[0].split(".")[:4])
         buckets = [dict(items) for _, items in layers]
         for index in range(self.rank, len(buckets), RANKS):

@@ -16,6 +16,7 @@ import ray
 from evidence.grammar import Completion, parse
 from evidence.types import FrameInfo, Sample, Trajectory
 from orchestration.loop import heldout
+from orchestration.loop.clips import on_all_engines
 from orchestration.loop.heldout import evaluate, evaluate_policy
 from orchestration.loop.pipeline import Draw
 from referee.reward.ser import Ser
@@ -57,7 +58,8 @@ class FakePipeline:
 
 def test_a_clip_whose_frames_are_lost_is_retried_with_new_frames() -> None:
     pipeline: Any = FakePipeline(losses=2)
-    (evaluation,) = asyncio.run(evaluate(pipeline, Ser(), [SAMPLE], Draw(1, 0.0, 8), 0))
+    complete = on_all_engines(pipeline)
+    (evaluation,) = asyncio.run(evaluate(pipeline, Ser(), [SAMPLE], Draw(1, 0.0, 8), 0, complete))
     assert (evaluation.clip, evaluation.accuracy) == ("clip-0", 1.0)
     assert [type(error) for error in pipeline.reported] == [ray.exceptions.ObjectLostError] * 2
     assert pipeline.leases == 3

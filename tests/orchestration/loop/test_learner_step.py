@@ -14,10 +14,12 @@ from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajec
 from learner.advantages import Advantages
 from learner.settings import LoraSpec, PolicyConfig, RankConfig, ReferenceConfig
 from orchestration.config import CONFIGS, load_config
+from orchestration.loop import learner_step
 from orchestration.loop.group_maker import ReadyGroup
 from orchestration.loop.learner_step import Learner
 from orchestration.settings import TrainConfig
 from orchestration.supervision.reference import Reference
+from orchestration.supervision.waiting import ActorLost
 
 SAMPLE = Sample("a", "shapes", "general", "Where?", "left", video_path="a.mp4")
 INFO = FrameInfo("key", (0.0,), (56, 56), (56, 56), 1.0)
@@ -122,3 +124,28 @@ def test_a_frozen_reference_has_the_sizes_of_the_policy_and_trains_nothing(
     (config,) = started
     assert not config.trained
     assert config.policy == PolicyConfig(vision_cache_mib=7, logit_chunk_mib=8)
+
+
+def test_ranks_whose_reference_does_not_start_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A learner that is restarted would otherwise wait for the GPUs that they hold."""
+    running: list[Any] = []
+
+    class FakeGang:
+        def __init__(self, *_: Any) -> None:
+            running.append(self)
+
+        def stop(self) -> None:
+            running.remove(self)
+
+    def lost(*_: Any) -> None:
+        assert running
+        raise ActorLost("learner rank 0 died while loading the model")
+
+    monkeypatch.setattr(learner_step, "LearnerGang", FakeGang)
+    monkeypatch.setattr(learner_step, "Reference", lost)
+    overrides = ["learner.reference.kind=frozen", "algorithm.kl.coefficient=0.1"]
+    config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", overrides)
+    assert config.learner.uses_reference
+    with pytest.raises(ActorLost):
+        Learner(config, "model", ())
+    assert not running

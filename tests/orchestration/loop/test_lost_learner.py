@@ -16,10 +16,12 @@ from test_run_state import scored
 from evidence.errors import RunFailed
 from evidence.supervision import Restarts
 from evidence.types import Sample
+from orchestration import train
 from orchestration.loop import lineages
 from orchestration.loop.group_maker import GroupMaker
 from orchestration.loop.journal import Journal
 from orchestration.loop.lineages import Lineage
+from orchestration.loop.parity import Parity
 from orchestration.loop.run_state import RunState
 from orchestration.supervision.waiting import ActorLost
 
@@ -93,7 +95,7 @@ def test_a_learner_that_is_lost_again_and_again_before_the_next_checkpoint_ends_
 
     async def lose(lineage: Lineage, times: int) -> Lineage:
         for _ in range(times):
-            lineage = await lineages.relearn(ActorLost("rank 0 died"), lineage, parts, tmp_path, journal, 1.0)
+            lineage = await lineages.relearn(ActorLost("rank 0 died"), lineage, tmp_path, parts, journal, 1.0)
         return lineage
 
     async def run() -> None:
@@ -114,15 +116,45 @@ def test_a_run_that_goes_on_with_no_step_left_exports_its_model(tmp_path: Path) 
     assert training.parts.learner.steps == []  # type: ignore[attr-defined]
 
 
-def test_no_checkpoint_is_saved_without_its_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lost", ["ledger.jsonl", "the lines of its steps"])
+def test_no_checkpoint_is_saved_without_its_ledger_and_its_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
     run, training = started(tmp_path, always, never, 2)
-    given_up: list[int] = []
-    saves: Any = SimpleNamespace(gave_up=lambda step, reason: given_up.append(step))
-    monkeypatch.setattr(run.journal, "checkpoint", lambda step: False)
+    given_up: list[str] = []
+    saves: Any = SimpleNamespace(gave_up=lambda step, reason: given_up.append(reason))
+    if lost == "ledger.jsonl":
+        monkeypatch.setattr(run.journal, "checkpoint", lambda step: False)
+    else:
+        monkeypatch.setattr(training.report, "sync", lambda: False)
 
     async def save() -> None:
         with training.report:
             await run._checkpoint(training, saves)
 
     asyncio.run(save())
-    assert given_up == [0]
+    (reason,) = given_up
+    assert lost in reason
+
+
+def test_the_loss_of_a_rank_before_the_first_step_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, training = started(tmp_path, always, never, 2)
+    parts, losses = training.parts, [ActorLost("learner rank 1 died while computing log-probs")]
+    parts.learner_restarts = Restarts(1)
+    parts.learner.stop = lambda: None
+
+    async def check_parity(*_: Any) -> Parity:
+        if losses:
+            raise losses.pop()
+        return Parity(1, 0.0, 0.0, 0.0)
+
+    async def start_parts(*_: Any) -> Any:
+        return parts
+
+    monkeypatch.setattr(train, "check_parity", check_parity)
+    monkeypatch.setattr(train, "start_parts", start_parts)
+    training.parts.pipeline.rollout_pool.admission = SimpleNamespace(version=1)  # type: ignore[attr-defined]
+    asyncio.run(run.run())
+    assert parts.versions == [1, 2, 3], "the weights of the new ranks, and those of each step"  # type: ignore[attr-defined]

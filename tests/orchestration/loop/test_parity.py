@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
 from types import SimpleNamespace
@@ -11,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray.exceptions import ObjectLostError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
-from evidence.errors import BadInput, UnreadableMedia
+from evidence.errors import BadInput, RunFailed, UnreadableMedia
 from evidence.types import FrameInfo, Group, Prompt, Sample, Trajectory
 from learner.settings import PackingConfig, ZeroConfig
 from orchestration.loop.parity import Parity, ParityError, check_parity, compared
@@ -110,8 +111,8 @@ class FakePipeline:
 
     encoder = SimpleNamespace(tokenizer=SimpleNamespace(decode=decode))
 
-    def __init__(self, fakes: Fakes, generation_error: Exception | None):
-        self.fakes, self.generation_error = fakes, generation_error
+    def __init__(self, fakes: Fakes, errors: Iterable[Exception]):
+        self.fakes, self.errors = fakes, iter(errors)
         self.rollout_pool = self.store = self
 
     def lost(self, error: ObjectLostError) -> bool:
@@ -124,8 +125,8 @@ class FakePipeline:
         return FakeLease(self.fakes, sample.id), replace(group_of(1).prompt, grids=np.ones((1, 3), np.int32))
 
     async def generate(self, may_start: Any, prompt: Prompt, frames: str, n: int, *_: Any) -> tuple[tuple, int]:
-        if self.generation_error:
-            raise self.generation_error
+        if error := next(self.errors, None):
+            raise error
         self.fakes.deliver("engine", frames)
         ids, logprobs = np.array([3, 4], np.int32), np.full(2, -1.0, np.float32)
         return (Trajectory(ids, logprobs, ((0, 0, 2),), "", "stop"),) * n, 0
@@ -161,15 +162,15 @@ class FakeGang:
 async def gate(
     ranks: int,
     shift: float,
-    generation_error: Exception | None = None,
+    errors: Iterable[Exception] = (),
     budget: int = 64,
     lost_on_the_way_to: str = "",
     recognised: bool = True,
     precision: str = "float32",
 ) -> Parity:
-    """What the gate finds with these fakes (see their docstrings)."""
+    """What the gate finds with these fakes (see their docstrings). `errors`: of the first generations."""
     fakes = Fakes(lost_on_the_way_to, recognised)
-    pipeline, gang = FakePipeline(fakes, generation_error), FakeGang(fakes, ranks, shift)
+    pipeline, gang = FakePipeline(fakes, errors), FakeGang(fakes, ranks, shift)
     learner = SimpleNamespace(
         ranks=ranks, packing=PackingConfig("prefix", budget), parity=ParityConfig(), zero=ZeroConfig(precision)
     )
@@ -202,7 +203,7 @@ def test_a_differing_prompt_is_reported_in_one_line() -> None:
     mismatch = PromptMismatch("they first differ at position 3: 5 ('a') in the engine, 6 ('b') here")
     raised = RayTaskError("generate", "a long traceback", mismatch).as_instanceof_cause()
     with pytest.raises(ParityError, match=r"^sample clip-1: they first differ at position 3: 5 \('a'\)"):
-        asyncio.run(gate(ranks=1, shift=0.0, generation_error=raised))
+        asyncio.run(gate(ranks=1, shift=0.0, errors=[raised]))
 
 
 def test_samples_above_the_token_budget_are_skipped() -> None:
@@ -216,3 +217,10 @@ def test_lost_frames_are_decoded_again(receiver: str) -> None:
     assert parity.largest == pytest.approx(5e-5, rel=1e-2)
     with pytest.raises(ObjectLostError):  # the lost object is not the store's: a retry would loop forever
         asyncio.run(gate(ranks=2, shift=0.0, lost_on_the_way_to=receiver, recognised=False))
+
+
+def test_engines_that_die_or_hang_meanwhile_do_not_end_the_run_at_once() -> None:
+    failures = [RayActorError(), TimeoutError("rollout engine 0 did not answer")]
+    assert asyncio.run(gate(ranks=2, shift=5e-5, errors=failures)).largest == pytest.approx(5e-5, rel=1e-2)
+    with pytest.raises(RunFailed, match=r"^sample clip-1: not completed in 3 attempts \(RayActorError: "):
+        asyncio.run(gate(ranks=2, shift=5e-5, errors=[*failures, RayActorError()]))

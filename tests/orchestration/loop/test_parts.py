@@ -23,7 +23,7 @@ from orchestration.settings import TrainConfig
 from orchestration.supervision.learner_gang import LearnerGang
 from orchestration.supervision.rollout_pool import RolloutPoolLost
 from orchestration.supervision.waiting import ActorLost
-from orchestration.supervision.weights import PublishedWeights, WeightsLost
+from orchestration.supervision.weights import Publication, PublishedWeights, WeightsLost
 
 CONFIG = "configs/experiment/quickstart.yaml"
 
@@ -56,7 +56,7 @@ def test_each_part_is_announced_while_all_start_at_once(monkeypatch: pytest.Monk
             monkeypatch.setattr(parts, name, fake)
         return await parts.start_parts(load_config(TrainConfig, CONFIG, []), SimpleNamespace(banned_ids=()), 8)
 
-    actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: "weights"))
+    actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda full_every: "weights"))
     context = SimpleNamespace(get_job_id=lambda: "1", gcs_address="127.0.0.1:1")
     monkeypatch.setattr(parts.ray, "get_runtime_context", lambda: context)
     monkeypatch.setattr(parts, "actor_class", lambda _: actor)
@@ -146,12 +146,14 @@ class FakeWeightsActor:
         self.newest: int | None = None
         self.published: list[tuple[int, int]] = []  # version, attempt
         self.dies = self.away = 0
+        self.wants_full = False
         self.publish, self.latest, self.drop = Method(self._publish), Method(self._latest), Method(self._drop)
+        self.full_wanted = Method(self._full_wanted)
 
     def kill(self) -> None:
         self.newest, self.away = None, 2
 
-    async def _publish(self, version: int, ranks: list[Any], limit_s: float, attempt: int) -> None:
+    async def _publish(self, version: int, ranks: list[Any], limit_s: float, attempt: int) -> Publication:
         await self._answer()
         if self.newest is not None and version <= self.newest:
             raise ValueError(f"weight version {version} is not above {self.newest}")
@@ -161,14 +163,19 @@ class FakeWeightsActor:
             self.kill()
             raise ray.exceptions.RayActorError
         self.newest = version
+        forced, self.wants_full = self.wants_full, False
+        return Publication(1.0 if forced else 0.25, forced)
 
-    async def _drop(self) -> None:
+    async def _drop(self, mirrors: bool) -> None:
         await self._answer()
         self.newest = None
 
     async def _latest(self) -> int | None:
         await self._answer()
         return self.newest
+
+    async def _full_wanted(self) -> bool:
+        return self.wants_full
 
     async def _answer(self) -> None:
         await asyncio.sleep(0)
@@ -309,5 +316,25 @@ def test_engines_that_refuse_because_the_weights_actor_restarts_are_no_reason_to
         await run_parts.republish_if_lost(1)
         assert pool.updates == [1, 1]
         assert run_parts._dropped is None
+
+    asyncio.run(work())
+
+
+def test_weights_that_a_mirror_cannot_follow_are_published_again_in_full(lossy: Any) -> None:
+    run_parts, actor, pool = lossy
+
+    async def work() -> None:
+        wanted = asyncio.Event()
+        run_parts.watch_weights(wanted.set)
+        await run_parts.publish(1, 60.0)
+        await asyncio.sleep(0.05)
+        await run_parts.republish_if_lost(1)
+        assert (pool.updates, run_parts.weights.metrics) == ([1], {"weights/sent": 0.25, "weights/forced": 0})
+        actor.wants_full = True
+        await asyncio.wait_for(wanted.wait(), 2)
+        for _ in range(2):
+            await run_parts.republish_if_lost(1)
+            await run_parts.weights.check()
+        assert (pool.updates, run_parts.weights.metrics) == ([1, 1], {"weights/sent": 1.0, "weights/forced": 1})
 
     asyncio.run(work())

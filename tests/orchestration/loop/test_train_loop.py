@@ -14,6 +14,7 @@ from evidence.errors import Interrupted, RunFailed
 from orchestration.loop.ledger import Ledger, State
 from orchestration.loop.run_state import RunState
 from orchestration.loop.training import Training
+from orchestration.supervision.checkpoint_writer import CheckpointWriter
 
 
 def test_after_a_restart_schedules_and_logs_follow_the_step_and_publications_the_version(tmp_path: Path) -> None:
@@ -86,3 +87,20 @@ def test_a_run_without_progress_says_where_its_groups_are(tmp_path: Path) -> Non
     states = r"^no group ended within 0.05 s \(limits.stall_s\); the groups are 4 generating\n"
     with pytest.raises(RunFailed, match=states + "  learner: waits for groups"):
         asyncio.run(run._train(training))
+
+
+def test_a_signal_during_the_last_wait_for_a_checkpoint_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, training = started(tmp_path, lambda group: True, lambda group: False, 2)
+    begun: list[int] = []
+
+    def finish(writer: CheckpointWriter) -> None:
+        run.interruption.requested = "SIGTERM"
+
+    monkeypatch.setattr(CheckpointWriter, "finish", finish)
+    monkeypatch.setattr(CheckpointWriter, "begin", lambda writer, step, state: begun.append(step))
+    monkeypatch.setattr(CheckpointWriter, "require", lambda writer, step: None)
+    with pytest.raises(Interrupted, match=r"SIGTERM: .* is saved after step 2"):
+        asyncio.run(run._train(training))
+    assert begun == [2]

@@ -12,7 +12,7 @@ from evidence.errors import BadInput
 from orchestration import cli
 from orchestration.config import load_config
 from orchestration.planning.gpus import GPUS
-from orchestration.planning.memory import GIB
+from orchestration.planning.memory import GIB, node_memory
 from orchestration.planning.plan import Planner
 from orchestration.planning.shapes import shipped
 from orchestration.settings import TrainConfig
@@ -50,6 +50,16 @@ def test_states_are_those_of_zero_3_in_mixed_precision() -> None:
     assert not {"optimizer states", "gradients"} & set(offloaded)
     plain = learner("learner.zero.precision=float32")
     assert plain["weights"] + plain["optimizer states"] == pytest.approx(12 * trained)
+
+
+def test_publishing_what_changed_takes_a_copy_of_the_ranks_and_one_of_the_engines() -> None:
+    def node(*overrides: str) -> dict[str, float]:
+        plan = planner(*overrides)
+        return {name: size / GIB for name, size in node_memory(plan.config, plan.policy, 1, 8).items()}
+
+    more = {name: size for name, size in node("pacing.full_every=20").items() if name not in node()}
+    weights = pytest.approx(2 * 7_615_616_512 / GIB)
+    assert more == {"weights sent last": weights, "mirror of the weights": weights}
 
 
 def test_an_adapter_has_small_states_and_the_whole_weights() -> None:

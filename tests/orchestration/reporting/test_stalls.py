@@ -27,6 +27,7 @@ FACTS = Facts(
         EngineFacts("rollout engine 0", 6, 0, loads=7, since=NOW - 360),
         EngineFacts("rollout engine 1", 7, 2),
         EngineFacts("rollout engine 2", 5, 0, loads=7, restarts=True, since=NOW - 3725),
+        EngineFacts("rollout engine 3", 4, 1, evaluates=4),
     ],
     referees=[RefereeFacts("referee 0", 5), RefereeFacts("referee 1", 0, restarts=True)],
     no_room=1,
@@ -48,6 +49,7 @@ def test_a_report_names_who_waits_for_whom_and_since_when() -> None:
         " generates 0 groups",
         "  rollout engine 1: version 7, generates 2 groups (10, 14)",
         "  rollout engine 2: restarts, for 1:02:05, generates 0 groups",
+        "  rollout engine 3: version 4, is set aside to evaluate version 4, generates 1 groups",
         "  referee 0: runs, 5 calls under way",
         "  referee 1: restarts, 0 calls under way",
     ]

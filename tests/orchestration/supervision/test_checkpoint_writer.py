@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -173,3 +174,17 @@ def test_a_checkpoint_that_is_given_up_is_counted_and_due_again_after_its_time(t
     assert (saves.failed, saves.due(4, False)) == (1, False)
     now[0] = 1200.0
     assert saves.due(5, False)
+
+
+def test_the_best_checkpoint_is_recorded_once_it_is_measured_and_whole(tmp_path: Path) -> None:
+    ranks = Ranks()
+    saves = writer(ranks, tmp_path, CheckpointConfig(keep=1, best="heldout/reward"))
+    for step, value in ((1, 0.8), (2, 0.9), (4, 0.1), (6, 0.2)):
+        saves.best.wait_for(step)
+        ranks.busy = 1
+        saves.begin(step, {})
+        saves.best.measured(step, value)
+        saves.poll()
+        saves.poll()
+        assert json.loads((tmp_path / "best.json").read_text())["step"] == min(step, 2)
+    assert [path.stem for path in checkpoints(tmp_path)] == ["step-000002", "step-000006"]

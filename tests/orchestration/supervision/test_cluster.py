@@ -9,6 +9,7 @@ import pytest
 import ray
 
 from evidence.errors import BadInput
+from orchestration.diagnosis.gpu_facts import Gpu, GpuFacts
 from orchestration.supervision.cluster import start_ray
 
 
@@ -62,3 +63,14 @@ def test_a_joined_cluster_with_too_small_a_store_is_refused_with_the_node(
         pass
     with pytest.raises(BadInput, match="need 9 GPUs, the cluster has 8"), start_ray(1, 9):
         pass
+
+
+def test_gpus_that_are_not_there_are_refused_by_name_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray has been started"))
+    card = Gpu("NVIDIA L40S", 44.4, 0.0, (8, 9), "")
+    for gpus, seen in (((), "0"), ((card, card), "2 x NVIDIA L40S")):
+        monkeypatch.setattr("orchestration.supervision.cluster.read_gpus", lambda gpus=gpus: GpuFacts(gpus))
+        message = f"gpus_per_rank: need 3 GPUs, this machine has {seen}; lower learner.ranks"
+        with pytest.raises(BadInput, match=message), start_ray(0.1, 3):
+            pass

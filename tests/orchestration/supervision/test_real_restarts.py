@@ -20,6 +20,7 @@ from vllm_cores import cores_of
 
 from evidence.limits import Limits
 from evidence.manifest import Packed
+from learner.sent_weights import SentWeights
 from orchestration.loop.parts import Parts
 from orchestration.supervision.rollout_pool import RolloutPool
 from orchestration.supervision.weights import PublishedWeights, WeightsActor
@@ -36,23 +37,24 @@ TIMEOUT_S = 300.0
 
 @ray.remote(num_cpus=0)
 class Rank:
-    """A learner of one rank, which publishes the model's own weights in one bucket."""
+    """A learner of one rank, which publishes the model's weights in one bucket. The first element of each tensor
+    changes with every version."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.folder, self.sent = folder, SentWeights()
 
-    def weight_buckets(self, version: int, attempt: int = 0) -> Iterator[Any]:
-        tensors = load_file(self.folder / "model.safetensors")
-        packed = Packed.of({name: t for name, t in tensors.items() if "visual" not in name})
-        yield packed.bucket(0, 1)
-        yield packed.data
+    def weight_buckets(self, version: int, attempt: int, base: int | None, keep: bool) -> Iterator[Any]:
+        tensors = {n: t for n, t in load_file(self.folder / "model.safetensors").items() if "visual" not in n}
+        for tensor in tensors.values():
+            tensor.reshape(-1)[0] += version
+        yield from self.sent.send(version, base, [(0, 1, Packed.of(tensors))], keep)
 
 
 @pytest.fixture(scope="module")
 def parts(ray_cluster: Any, run: Callable[..., Any], tiny_model: Path, encoder: Any) -> Iterator[Parts]:
-    """An engine, a weights actor and a rank."""
+    """An engine, a weights actor that sends what changed, and a rank."""
     limits = Limits(heartbeat_s=HEARTBEAT_S)
-    weights = PublishedWeights(WeightsActor.options(name=NAME).remote(), limits)
+    weights = PublishedWeights(WeightsActor.options(name=NAME).remote(full_every=100), limits)
     store = WeightStore(ray_cluster.get_runtime_context().gcs_address, "test", NAME)
     pool = RolloutPool(EngineConfig(str(tiny_model)), encoder.banned_ids, store, 1, 0.0, limits)
     run(pool.start())
@@ -98,6 +100,32 @@ def test_weights_that_die_with_their_actor_are_published_again(
     run(work())
     assert parts.pipeline.rollout_pool.refused_updates >= 1
     assert parts.pipeline.rollout_pool.restarts == 0
+
+
+def test_a_mirror_that_dies_gets_all_weights(
+    parts: Parts, run: Callable[..., Any], video_prompt: tuple[Any, np.ndarray]
+) -> None:
+    pool, weights = parts.pipeline.rollout_pool, parts.weights
+
+    async def work() -> None:
+        for version in (4, 5):
+            await parts.publish(version, TIMEOUT_S)
+            await generate(parts, video_prompt, version, 4)
+        assert weights.share < 0.01
+        mirror = await weights.actor.mirror.remote(ray.get_runtime_context().get_node_id())
+        (await process(mirror)).kill()
+        wanted = asyncio.Event()
+        parts.watch_weights(wanted.set)
+        await parts.publish(6, TIMEOUT_S)
+        assert weights.share < 0.01, "that the mirror is gone is not known yet"
+        await asyncio.wait_for(wanted.wait(), TIMEOUT_S)
+        await parts.republish_if_lost(6)
+        assert (weights.share, weights.forced) == (1.0, 1)
+        _, oldest = await generate(parts, video_prompt, 6, 4)
+        assert oldest == 6
+
+    run(work())
+    assert pool.restarts == 0
 
 
 def test_an_engine_whose_process_is_stopped_is_replaced_and_leaves_nothing_behind(

@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,7 +107,7 @@ def test_a_decoder_that_hangs_or_dies_is_replaced(
         with pytest.raises(UnreadableMedia, match="out of memory"):
             await pool.examine("bloats")
         assert (await pool.examine(good)).path == good
-        assert pool.deaths == 3
+        assert pool.deaths == 4, "the file that kills was given a second process"
         given_up = asyncio.create_task(pool.examine("hangs"))
         await asyncio.sleep(0.3)
         given_up.cancel()
@@ -114,3 +115,39 @@ def test_a_decoder_that_hangs_or_dies_is_replaced(
         stop(pool)
 
     run(loop())
+
+
+class FakeProcess:
+    """A decoder, without a process. `dies`: in its first call. `silent`: it responds only once, as it starts."""
+
+    def __init__(self, dies: bool = False, silent: bool = False):
+        self.dies, self.silent, self.killed = dies, silent, False
+        self.ready = SimpleNamespace(remote=self._respond)
+        self.examine = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._examine))
+        self._asked = 0
+
+    async def _respond(self) -> None:
+        self._asked += 1
+        if self.silent and self._asked > 1:
+            await asyncio.Event().wait()
+
+    async def _examine(self, path: str) -> str:
+        if self.dies:
+            raise ray.exceptions.RayActorError
+        return path
+
+
+def test_a_process_that_is_killed_or_falls_silent_costs_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed, falls_silent, works = processes = [FakeProcess(dies=True), FakeProcess(silent=True), FakeProcess()]
+    waiting = iter(processes)
+    monkeypatch.setattr(decoder_pool.Decoder, "remote", lambda *_: next(waiting))
+    monkeypatch.setattr(decoder_pool.ray, "kill", lambda process: setattr(process, "killed", True))
+    monkeypatch.setattr(decoder_pool, "START_TIMEOUT_S", 0.2)
+
+    async def loop() -> None:
+        pool = DecoderPool(1, timeout_s=60.0, memory_bytes=0)
+        assert [await pool.examine("a"), await pool.examine("b")] == ["a", "b"]
+        assert pool.deaths == 2
+
+    asyncio.run(loop())
+    assert (killed.killed, falls_silent.killed, works.killed) == (True, True, False)
