@@ -3,7 +3,8 @@
 Two ranks copy their buckets out and hand them to the real weights actor; a reader gets them from it, verifies them and
 copies them into memory of its own, as an engine does when it loads. Ray is real; there is no model and no GPU. In each
 round a version is published and read, and the bytes are copied once by one thread, in turns, so that load from outside
-strikes both alike. Ratios are medians of the rounds; the first round, in a cold store, is apart.
+strikes both alike. Ratios are medians of the rounds. The first version, in a cold store, is apart; the next ones do not
+count: until each process has touched the store's memory, page faults take several times as long as the copies.
 
 python -m benchmarks.weights [--json] [--mib 1024] [--rounds 5]
 
@@ -47,6 +48,7 @@ from orchestration.supervision.cluster import start_ray
 from orchestration.supervision.weights import WeightsActor
 
 RANKS, READERS, BUCKET_MIB, LIMIT_S = 2, 3, 64, 600.0
+WARM_UP = 9  # versions
 
 
 @ray.remote(num_cpus=0)
@@ -118,7 +120,7 @@ def exchange(mib: int, rounds: int) -> dict[str, float]:
     ray.get([rank.pid.remote() for rank in ranks])
     source, target = np.ones(mib << 20, np.uint8), np.ones(mib << 20, np.uint8)
     shares, unchecked, extra = [], [], []
-    for version in range(1, rounds + 2):
+    for version in range(1, WARM_UP + rounds + 1):
         copy_s = seconds(lambda: np.copyto(target, source))
         check_s = seconds(lambda: xxhash.xxh3_64_intdigest(source.data))
         publish_s = seconds(partial(done, store.publish, version, ranks, LIMIT_S))
@@ -135,7 +137,8 @@ def exchange(mib: int, rounds: int) -> dict[str, float]:
     for actor in (store, *ranks, *readers):
         ray.kill(actor)
     warm = {"exchange_vs_memcpy": shares, "without_checksums": unchecked, "extra_engine": extra}
-    return {name: statistics.median(values[1:]) for name, values in warm.items()} | {"cold_vs_memcpy": shares[0]}
+    medians = {name: statistics.median(values[WARM_UP:]) for name, values in warm.items()}
+    return medians | {"cold_vs_memcpy": shares[0]}
 
 
 def parallel(mib: int, rounds: int) -> float:
@@ -208,7 +211,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    with start_ray(object_store_gib=4 * args.mib / 1024):
+    with start_ray(object_store_gib=2.5 * args.mib / 1024):
         report = exchange(args.mib, args.rounds)
         report["publish_parallel"] = parallel(args.mib, args.rounds)
         report |= growth(BUCKET_MIB * RANKS, (10, 60)) | pauses(args.rounds)

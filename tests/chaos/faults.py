@@ -57,7 +57,6 @@ COUNTED = {
     "referee_core": "referees",
     "rank": "lineages",
     "decoder": "decoders",
-    "mirror": "forced",
 }
 FILE = "faults.jsonl"
 
@@ -202,7 +201,10 @@ class Faults:
             return time.time() - before.at > PAUSE_S
         if self._current.signal in DAMAGE:
             return self.steps > DAMAGE_STEPS
-        if "weights" in self._current.targets:  # Ray starts it again, so that the run may not notice its death
+        if self._current.target == "mirror" and self._current.signal == "STOP":
+            return now.forced > before.forced
+        # Ray starts these again, so that the run may not notice their death.
+        if {"weights", "mirror"} & set(self._current.targets):
             return self.steps > 1
         return all(getattr(now, COUNTED[target]) > getattr(before, COUNTED[target]) for target in self._current.targets)
 

@@ -36,10 +36,10 @@ OTHERS = [
 CHANGES = [
     *(Fault(phase, "mirror", "KILL") for phase in PHASES),
     Fault("generating", "mirror", "STOP"),
-    Fault("gathering", "mirror", "MISS"),
     Fault("publishing", "changes", "CORRUPT"),
+    Fault("gathering", "mirror", "MISS"),
 ]
-ONLY_CHANGES = ("pacing.full_every=1000",)
+ONLY_CHANGES = ("pacing.full_every=1000", "limits.update_s=40")
 # Each ends its start of the run, which is then resumed.
 ENDS = [
     Fault(phase, target, "KILL")
