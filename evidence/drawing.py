@@ -73,6 +73,11 @@ def draw_box(frame: np.ndarray, box: Box, colour: Colour = MAGENTA, thickness: i
     return drawn
 
 
+def resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`frame` at `size` (width, height): uint8 [h, w, 3]."""
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+
+
 def crop(frame: np.ndarray, box: Box, pad_share: float, size: tuple[int, int]) -> np.ndarray:
     """`box` with a margin of `pad_share` of its sides all round, resized to `size` (width, height): uint8 [h, w, 3].
 

@@ -18,6 +18,7 @@ import numpy as np
 import ray
 import torch
 
+from evidence.gpu_memory import wait_for_memory
 from learner.checkpoints import Saved
 from learner.losses import LossResult, PolicyOutput, TokenTargets, make_loss
 from learner.model.hugging_face import save_hugging_face
@@ -34,6 +35,9 @@ from learner.zero.checkpoint import copy_out, load_checkpoint, saved_parameters
 from learner.zero.engine import build_engine, named_parameters, train_step
 from learner.zero.gather import Gathered, gather_buckets, whole_numel
 from learner.zero.process_group import free_address, in_newest_attempt, join_group
+
+# Of a rank's share of its GPU, before it loads the model. The rest are contexts of the driver and of engines beside it.
+MOSTLY_FREE = 0.9
 
 
 @ray.remote
@@ -56,6 +60,7 @@ class LearnerRank:
         """Form the process group and load the model. Returns the number of trained parameters."""
         join_group(self.rank, self.world, address, port, self.config.limits.collective_s)
         config = self.config
+        wait_for_memory(MOSTLY_FREE * config.gpu_share)
         self.engine = build_engine(config)
         self.policy: Policy = self.engine.module
         self.scales = adapter_scales(self.policy.model)

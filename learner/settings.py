@@ -142,7 +142,7 @@ class LossConfig:
 class RankConfig:
     """Settings of one learner rank. model: folder in Hugging Face format. bucket_mib: most MiB gathered at once, unless
     one layer is larger. trained: false for ranks that only compute log-probs; they have no optimizer. threads: on the
-    CPU, also of an offloaded optimizer."""
+    CPU, also of an offloaded optimizer. gpu_share: of the memory of a rank's GPU, where it has one, that it may use."""
 
     model: str
     banned_ids: tuple[int, ...]
@@ -152,4 +152,5 @@ class RankConfig:
     trained: bool = True
     bucket_mib: int = 64
     threads: int = 1
+    gpu_share: float = 1.0
     limits: Limits = field(default_factory=Limits)

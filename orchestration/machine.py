@@ -39,6 +39,11 @@ def gpu_memory_gib() -> float | None:
         return None
 
 
+def joins_cluster() -> bool:
+    """Whether a run will join a Ray cluster, whose machines are not this one."""
+    return "RAY_ADDRESS" in os.environ
+
+
 def require_short_ray_folder() -> None:
     """Raises BadInput, which names RAY_TMPDIR or TMPDIR, if Ray's sockets would have too long a path."""
     session = f"session_2026-01-01_00-00-00_000000_{os.getpid()}"

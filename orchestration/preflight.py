@@ -58,10 +58,10 @@ class TrainInputs:
 
 def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     """Check everything in a training config that can be checked before anything starts. Returns the config, with
-    `contract.multiple` and `verification.crop_size` resolved from the model, and its inputs. Raises BadInput."""
+    `contract.multiple` resolved from the policy, and its inputs. Raises BadInput."""
     encoder = ChatEncoder(config.model.policy)
     contract = resolved(config.contract, encoder.tile)
-    config = replace(config, contract=contract, verification=config.verification.resolved(contract))
+    config = replace(config, contract=contract)
     note_box_space(encoder.family, config.template)
     shares = config.data.train
     parts, examples = zip(*(readable_samples(share, config.contract, config.frames) for share in shares))
@@ -72,7 +72,7 @@ def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     require_scorable(config.reward, "data.heldout", heldout, config.data.max_unscorable)
     require_tiles(encoder.tile, config.contract, "policy")
     for source in config.model.referee:
-        require_referee(source, config.contract, config.verification)
+        require_referee(source, config.verification)
     benchmarks = [read_questions(benchmark, contract, config.template) for benchmark in config.eval.benchmarks]
     require_best(config.checkpoint.best, heldout, benchmarks)
     samples = [*train.items, *heldout, *(sample for questions in benchmarks for sample in questions.samples)]
@@ -224,15 +224,15 @@ def note_box_space(family: Family, template: PromptTemplate) -> None:
 
 def require_crop_tiles(tile: int, verification: VerificationConfig) -> None:
     """Require referee crops that consist of whole tiles. `tile`: its side in pixels."""
-    if any(side < 1 or side % tile for side in verification.crop):
+    if any(side < 1 or side % tile for side in verification.crop_size):
         raise BadInput(
-            f"verification.crop_size = {list(verification.crop)}: the referee takes tiles of {tile} "
+            f"verification.crop_size = {list(verification.crop_size)}: the referee takes tiles of {tile} "
             f"pixels; make both sides multiples of {tile}"
         )
 
 
-def require_referee(source: RefereeSource, contract: SamplingContract, verification: VerificationConfig) -> None:
-    """Require, for a folder, a model that fits the tiles and has the scale's tokens; for an endpoint, its API key."""
+def require_referee(source: RefereeSource, verification: VerificationConfig) -> None:
+    """Require, for a folder, a model with the scale's tokens and tiles that fit the crops; for an endpoint, its key."""
     if source.calibration:
         read_calibration(source.calibration)
     if source.url:
@@ -240,7 +240,6 @@ def require_referee(source: RefereeSource, contract: SamplingContract, verificat
         return
     encoder = ChatEncoder(source.model)
     scale_token_ids(encoder)
-    require_tiles(encoder.tile, contract, "referee")
     require_crop_tiles(encoder.tile, verification)
 
 

@@ -38,7 +38,7 @@ RECORDS = "evaluations"  # the completions of each evaluation, by step
 MAY_CHANGE = (
     *("steps", "run_dir", "resume", "checkpoint", "wandb", "limits", "cluster", "frames", "referee"),
     *("learner.ranks", "learner.threads", "learner.max_skipped", "learner.export_dtype", "sampling.max_num_seqs"),
-    *("pacing.full_every", "eval.every", "eval.benchmarks"),
+    *("sampling.max_num_batched_tokens", "pacing.full_every", "eval.every", "eval.benchmarks"),
 )
 DECIDES_PIXELS = ("frames.decoder",)
 
@@ -173,6 +173,9 @@ def differences(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, A
         for field in dataclasses.fields(before):
             name = f"{key}.{field.name}" if key else field.name
             yield from differences(getattr(before, field.name), getattr(after, field.name), name)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for number, (old, new) in enumerate(zip(before, after)):
+            yield from differences(old, new, f"{key}[{number}]")
     elif before != after:
         yield key, before, after
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from omegaconf import MISSING
 
-from evidence.config_checks import MOST_SEED, require, require_above_zero, require_least, require_one_of, require_share
+from evidence.config_checks import MOST_SEED, require, require_least, require_one_of, require_share
 from evidence.errors import BadInput
 from evidence.limits import Limits
 from evidence.sampling import SamplingContract
@@ -16,6 +15,7 @@ from learner.algorithm import AlgorithmConfig
 from learner.checkpoints import CheckpointConfig, require_resume
 from learner.schedule import Schedule
 from learner.settings import DTYPES, PackingConfig, PolicyConfig, ReferenceConfig, ZeroConfig
+from orchestration.cluster_settings import ClusterConfig
 from orchestration.eval_settings import EvalConfig
 from orchestration.pacing import Pacing
 from orchestration.parity_bounds import ParityConfig
@@ -67,10 +67,11 @@ class ModelConfig:
 @dataclass(frozen=True)
 class SamplingConfig:
     """How completions are sampled. max_tokens: limit for one completion; max_model_len: for prompt and completion
-    together, tokens. max_num_seqs: completions that an engine decodes at once.
+    together, tokens. max_num_seqs: completions that an engine decodes at once. max_num_batched_tokens: tokens that an
+    engine on a GPU computes in one step, of prompts and completions together.
 
-    top_k, with top_p or without it, needs engines on GPUs: only they return the tokens that were left to draw from,
-        over which the learner then renormalises. 0 is no truncation.
+    top_k, with top_p or without it, needs engines on GPUs with cluster.model_runner=v2: only they return the tokens
+        that were left to draw from, over which the learner then renormalises. 0 is no truncation.
     `min_p` and the penalties must keep their defaults (promise 4): the learner's softmax knows nothing of them, so the
         engine's log-probs would give a wrong ratio.
     """
@@ -80,6 +81,7 @@ class SamplingConfig:
     max_tokens: int = 256
     max_model_len: int = 2048
     max_num_seqs: int = 64
+    max_num_batched_tokens: int = 8192
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
@@ -103,6 +105,12 @@ class SamplingConfig:
             f"{LEAST_TEMPERATURE} to 2: vLLM silently raises a lower one, a higher one lets banned tokens through",
         )
         require_least(self, 1, "max_tokens", "max_num_seqs")
+        require(
+            self.max_num_batched_tokens >= self.max_num_seqs,
+            "max_num_batched_tokens",
+            self.max_num_batched_tokens,
+            f"at least max_num_seqs ({self.max_num_seqs}): a step draws a token of each",
+        )
         require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, and at most 1")
         require_least(self, 0, "top_k")
         require(
@@ -154,50 +162,6 @@ class LearnerConfig:
 
 
 @dataclass(frozen=True)
-class ClusterConfig:
-    """Processes and their memory.
-
-    object_store_gib: Ray's shared memory, which must hold the frames and two weight versions.
-    frames_gib: budget for decoded frames; requests that do not fit wait.
-    gpus_per_engine, gpus_per_rank: 0 runs them on the CPU. A rank takes a whole GPU; a fraction lets engines share one.
-    gpu_memory_utilization: share of the memory of each of its GPUs that an engine takes, KV cache included; the shares
-    of engines on the same GPU must sum to less than 1.
-    tensor_parallel: number of GPUs over which an engine's model is split.
-    kv_cache_gib: KV cache of each engine without GPUs.
-    """
-
-    object_store_gib: float = 2.0
-    frames_gib: float = 1.0
-    rollout_engines: int = 1
-    kv_cache_gib: float = 1.0
-    gpus_per_engine: float = 0.0
-    gpu_memory_utilization: float = 0.85
-    tensor_parallel: int = 1
-    gpus_per_rank: float = 0.0
-
-    def __post_init__(self) -> None:
-        require_least(self, 1, "rollout_engines")
-        require_above_zero(self, "object_store_gib", "frames_gib", "kv_cache_gib")
-        require_least(self, 0, "gpus_per_engine", "gpus_per_rank")
-        require(self.gpus_per_rank in (0, 1), "gpus_per_rank", self.gpus_per_rank, "0 or 1: a rank uses one whole GPU")
-        share, gpus = self.gpu_memory_utilization, self.gpus_per_engine
-        require(0 < share < 1, "gpu_memory_utilization", share, "above 0 and below 1")
-        require(gpus < 1 or gpus == int(gpus), "gpus_per_engine", gpus, "a fraction of one GPU, or a whole number")
-        require(
-            self.tensor_parallel == 1 or 1 < self.tensor_parallel == self.gpus_per_engine,
-            "tensor_parallel",
-            self.tensor_parallel,
-            f"1, or gpus_per_engine ({self.gpus_per_engine:g}): an engine is split over all its GPUs",
-        )
-        require(
-            self.frames_gib < self.object_store_gib,
-            "frames_gib",
-            self.frames_gib,
-            f"below object_store_gib ({self.object_store_gib})",
-        )
-
-
-@dataclass(frozen=True)
 class TrainConfig:
     """One training run of `steps` optimizer steps. Everything it writes is in `run_dir`.
 
@@ -207,6 +171,7 @@ class TrainConfig:
     resume: no refuses a run_dir that holds a run; auto goes on from its newest checkpoint, or starts where there is
         none; a number goes on from the checkpoint of that step (docs/checkpoints.md).
     wandb: offline (no account needed), online or disabled.
+    dry_run: take the first step with tiny random models in place of the real ones, and keep nothing.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -232,6 +197,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     resume: str = "no"
     wandb: WandbMode = "offline"
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         require_least(self, 1, "steps")
@@ -250,10 +216,11 @@ class TrainConfig:
             f"below max_model_len ({self.sampling.max_model_len})",
         )
         require(
-            not self.sampling.top_k or self.cluster.gpus_per_engine > 0,
+            not self.sampling.top_k or self.cluster.model_runner == "v2",
             "sampling.top_k",
             self.sampling.top_k,
-            f"0 in training on engines without GPUs, which do not return the tokens left to draw from: {OTHER_SOFTMAX}",
+            "0 in training, unless engines on GPUs have cluster.model_runner=v2: others do not return the tokens left "
+            f"to draw from, and {OTHER_SOFTMAX}",
         )
         if self.reward.normalise != "sum":
             by = f"with reward.normalise = {self.reward.normalise}, which has its own baseline and scale"
@@ -269,7 +236,7 @@ class TrainConfig:
         RewardGraph(self.reward)
         self._require_overlong()
         self._require_reference()
-        self._require_gpu_memory()
+        self.cluster.require_shares(self.memory_shares, self.learner.ranks, self.learner.reference.kind)
 
     def _require_overlong(self) -> None:
         """Require that a completion of sampling.max_tokens tokens is penalised by a term on overlong completions."""
@@ -298,29 +265,33 @@ class TrainConfig:
             "loss with reward.normalise = each, which normalises each term, and the penalty is not a term",
         )
 
-    def _require_gpu_memory(self) -> None:
-        """Require that the engines that may come to share a GPU ask for no more than all of its memory."""
-        gpus, share = self.cluster.gpus_per_engine, self.cluster.gpu_memory_utilization
-        if 0 < gpus < 1:
-            together = min(self.engines, int(1 / gpus))
-            require(
-                together * share <= 1,
-                "cluster.gpu_memory_utilization",
-                share,
-                f"at most {math.floor(100 / together) / 100:g}: {together} engines share a GPU with "
-                f"cluster.gpus_per_engine = {gpus:g}",
-            )
+    @property
+    def rank_share(self) -> float:
+        """The part of a GPU that a rank gets, where it has one."""
+        cluster = self.cluster
+        return round(1 - self.engines * cluster.gpus_per_engine, 3) if cluster.colocated else cluster.gpus_per_rank
+
+    @property
+    def memory_shares(self) -> list[float]:
+        """Each engine's share of a GPU's memory: of the policy's engines, and of those of referees in folders."""
+        own = self.cluster.gpu_memory_utilization
+        shares = [own] * self.cluster.rollout_engines
+        for source in self.model.referee:
+            if not source.url:
+                shares += [source.gpu_memory_utilization or own] * source.replicas
+        return shares
 
     @property
     def engines(self) -> int:
         """The policy's engines and those of all referees that are model folders."""
-        referees = sum(source.replicas for source in self.model.referee if not source.url)
-        return self.cluster.rollout_engines + referees
+        return len(self.memory_shares)
 
     @property
     def gpus(self) -> float:
         """GPUs of all engines, including the referees', and of all ranks, including the reference's."""
         cluster = self.cluster
+        if cluster.colocated:
+            return 1.0
         reference = self.learner.reference
         ranks = self.learner.ranks + (reference.ranks if reference.kind == "frozen" else 0)
         return self.engines * cluster.gpus_per_engine + ranks * cluster.gpus_per_rank

@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from evidence.errors import Interrupted
+from orchestration.dry_run import rehearsal
 from orchestration.interruption import Interruption, saved_line
 from orchestration.loop.batches import check_versions
 from orchestration.loop.heldout import evaluate_policy, recorded_evaluation
@@ -42,6 +43,10 @@ log = logging.getLogger(__name__)
 def main(config: TrainConfig) -> None:
     """Check the config, start Ray, train. Raises BadInput before anything is written, RunFailed and Interrupted
     afterwards."""
+    if config.dry_run:
+        with rehearsal(config) as reduced:
+            main(reduced)
+        return
     run_dir = run_directory(config.run_dir)
     start = Start.found(run_dir, config.resume)
     config, inputs = check_train(config)

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from evidence.config_checks import require_one_of
-from evidence.drawing import crop, draw_box
+from evidence.drawing import crop, draw_box, resized
 from evidence.errors import BadInput
 from evidence.geometry import clip
 from evidence.grammar import plain_phrase
-from evidence.sampling import SamplingContract
 from evidence.types import Box
 
 KINDS = ("relevance", "localization")
@@ -29,7 +28,6 @@ SCALE = ("0", "1", "2")
 JUDGE_SCALE = (*SCALE, "3")
 READINGS = ("expected", "argmax")
 TINY = 1e-12  # float32 probabilities underflow; a label of probability 0 must cost much, not infinitely much
-CROP_TILES = 2  # sides of a crop, in tiles of the model
 IMAGES = "<images>"  # place of the frame, followed by the crop, in a wording
 ANSWER_PUNCTUATION = ":;?!+*=$€£°#"  # allowed in an answer beyond a phrase's; no brackets and no quotation marks
 
@@ -73,12 +71,12 @@ def _fields(wording: Wording, kind: str, known: set[str]) -> str:
 
 @dataclass
 class VerificationConfig:
-    """How claims and answers are put to the referee. `crop_size`: (width, height), pixels; null follows the models, as
-    CROP_TILES times `contract.multiple`. `pad_share`: the crop's margin as a share of the box's sides. `reading`: how
-    the scale's probabilities become one number."""
+    """How claims and answers are put to the referee. `crop_size`: (width, height), pixels; 224 are whole tiles of every
+    supported family. `pad_share`: the crop's margin as a share of the box's sides. `reading`: how the scale's
+    probabilities become one number."""
 
     wording: Wording = field(default_factory=Wording)
-    crop_size: tuple[int, int] | None = None
+    crop_size: tuple[int, int] = (224, 224)
     pad_share: float = 0.25
     max_phrase_chars: int = 64
     max_answer_chars: int = 512
@@ -86,19 +84,6 @@ class VerificationConfig:
 
     def __post_init__(self) -> None:
         require_one_of(self, READINGS, "reading")
-
-    def resolved(self, contract: SamplingContract) -> VerificationConfig:
-        """This config with `crop_size` set: its own value, or else the default for a resolved contract."""
-        if self.crop_size is not None:
-            return self
-        return replace(self, crop_size=(CROP_TILES * contract.tile, CROP_TILES * contract.tile))
-
-    @property
-    def crop(self) -> tuple[int, int]:
-        """(width, height) of a crop, once resolved."""
-        if self.crop_size is None:
-            raise ValueError("verification.crop_size is not resolved")
-        return self.crop_size
 
 
 def parts(
@@ -112,7 +97,7 @@ def parts(
     values = {"question": question, "phrase": plain_phrase(phrase, cfg.max_phrase_chars), "time": f"{time:.1f}"}
     # Split before filling in: text written by the policy must not be able to place images.
     before, after = (text.format(**values) for text in template.split(IMAGES))
-    turn: list[str | tuple[int, int]] = [before, frame_size, cfg.crop, after]
+    turn: list[str | tuple[int, int]] = [before, frame_size, cfg.crop_size, after]
     return [part for part in turn if part]
 
 
@@ -122,10 +107,26 @@ def judge_text(question: str, reference: str, answer: str, cfg: VerificationConf
     return cfg.wording.judge.format(question=question, reference=reference, answer=plain)
 
 
-def images(frame: np.ndarray, box: Box, cfg: VerificationConfig) -> list[np.ndarray]:
-    """[frame with the box drawn, crop], uint8 [h, w, 3] each; `frame` is uint8 [H, W, 3], `box` in its pixels."""
-    box = drawn_box(box, (frame.shape[1], frame.shape[0]))
-    return [draw_box(frame, box), crop(frame, box, cfg.pad_share, cfg.crop)]
+def shown_size(frame_size: tuple[int, int], tile: int) -> tuple[int, int]:
+    """(width, height) at which a referee with tiles of that many pixels sees a frame: the nearest whole tiles."""
+    width, height = (max(1, round(side / tile)) * tile for side in frame_size)
+    return width, height
+
+
+def images(
+    frame: np.ndarray, box: Box, cfg: VerificationConfig, size: tuple[int, int] | None = None
+) -> list[np.ndarray]:
+    """[frame with the box drawn, crop], uint8 [h, w, 3] each; `frame` is uint8 [H, W, 3], `box` in its pixels.
+
+    size: (width, height) of the frame as the referee sees it; None: its own. The crop is cut from the frame itself.
+    """
+    own = frame.shape[1], frame.shape[0]
+    box = drawn_box(box, own)
+    cut = crop(frame, box, cfg.pad_share, cfg.crop_size)
+    if size is not None and size != own:
+        across, down = size[0] / own[0], size[1] / own[1]
+        frame, box = resized(frame, size), (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+    return [draw_box(frame, box), cut]
 
 
 def drawn_box(box: Box, frame_size: tuple[int, int]) -> tuple[int, int, int, int]:

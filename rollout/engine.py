@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evidence.families import read_family
+from evidence.gpu_memory import wait_for_memory
 from evidence.sampling import BANNED_LOGIT_BIAS, mean_spacing
 from evidence.types import Prompt, Trajectory
 from rollout.engine_setup import EngineConfig, arguments_of, prepare_environment
@@ -76,13 +77,15 @@ class Engine:
 
         Raises BadInput if the folder does not hold a model of a supported family.
         """
-        prepare_environment(config.threads)
+        prepare_environment(config.threads, config.model_runner)
         from transformers import AutoConfig
         from vllm.config import WeightTransferConfig
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        # vLLM refuses to start with less free memory, and its processes may be those of an engine that has just ended.
+        await asyncio.to_thread(wait_for_memory, config.gpu_memory_utilization)
         sizes = read_family(config.model).vision_sizes(AutoConfig.from_pretrained(config.model))
         transfer = WeightTransferConfig(backend="ser") if store else None
         arguments = AsyncEngineArgs(**arguments_of(config, sizes), weight_transfer_config=transfer)

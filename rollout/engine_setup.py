@@ -20,6 +20,7 @@ class EngineConfig:
     dtype: of weights, activations and KV.
     max_model_len: tokens of prompt and completion together.
     max_num_seqs: completions decoded at once.
+    max_num_batched_tokens: tokens of one step on a GPU. A CPU engine prefills a whole prompt in one step.
     max_images: images in one prompt.
     native_video: whether prompts may show one native video.
     seed: vLLM's own seed; each request has its own seed too.
@@ -27,6 +28,7 @@ class EngineConfig:
     kv_cache_gib: KV cache of a CPU engine, GiB; on a GPU it follows from gpu_memory_utilization.
     gpu_memory_utilization: share of each GPU's memory.
     tensor_parallel_size: GPUs of one engine.
+    model_runner: vLLM's, v1 or v2; a CPU engine has v1.
     top_p, top_k: truncation of the sampling of every completion; top_k 0 switches it off. Needs a GPU engine (below).
     """
 
@@ -34,6 +36,7 @@ class EngineConfig:
     dtype: str = "float32"
     max_model_len: int = 2048
     max_num_seqs: int = 64
+    max_num_batched_tokens: int = 8192
     max_images: int = 16
     native_video: bool = False
     seed: int = 0
@@ -41,21 +44,21 @@ class EngineConfig:
     kv_cache_gib: float = 0.25
     gpu_memory_utilization: float = 0.85
     tensor_parallel_size: int = 1
+    model_runner: str = "v1"
     top_p: float = 1.0
     top_k: int = 0
 
 
 def returns_kept_sets() -> bool:
     """Whether the installed vLLM can return the tokens that truncated sampling left at each place: from 0.32 on, with
-    its model runner V2, which runs on GPUs only, and with a top_k, which bounds them."""
+    its model runner v2, which runs on GPUs only, and with a top_k, which bounds them."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
 
-    chosen = os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "1")
-    return hasattr(AsyncEngineArgs, "return_sampling_mask") and not current_platform.is_cpu() and chosen != "0"
+    return hasattr(AsyncEngineArgs, "return_sampling_mask") and not current_platform.is_cpu()
 
 
-def prepare_environment(threads: int) -> None:
+def prepare_environment(threads: int, model_runner: str = "v1") -> None:
     """Set the options that vLLM and its processes read from the environment only. Must be called before any vllm module
     is imported."""
     os.environ.update(
@@ -66,6 +69,8 @@ def prepare_environment(threads: int) -> None:
         # Engines share cores; vLLM's own binding would pin all of them to the same ones.
         VLLM_CPU_OMP_THREADS_BIND="nobind",
         OMP_NUM_THREADS=str(threads),
+        # vLLM would choose v2 wherever Triton is. Sampler, log-probs and logit biases are different code there.
+        VLLM_USE_V2_MODEL_RUNNER="1" if model_runner == "v2" else "0",
         # With 0, a CPU engine may run its worker inside the engine process, which saves a process and 400 MB.
         VLLM_ENABLE_V1_MULTIPROCESSING="0",
     )
@@ -78,6 +83,8 @@ def _platform_arguments(config: EngineConfig) -> dict[str, Any]:
         return {
             "gpu_memory_utilization": config.gpu_memory_utilization,
             "tensor_parallel_size": config.tensor_parallel_size,
+            # vLLM's own default here is 2,048: a long prompt would take many steps.
+            "max_num_batched_tokens": config.max_num_batched_tokens,
         }
     # Measured on the tiny model: with compilation a start takes 48 s instead of 19 and tokens are no faster. Without
     # this variable the sampler is still compiled, which delays the first request by 11 s.

@@ -222,9 +222,8 @@ def check_answering(config: AnswerConfig) -> tuple[AnswerConfig, ChatEncoder]:
     encoder. Raises BadInput."""
     checked, encoder = check_policy(config)
     config = cast(AnswerConfig, checked)
-    config = replace(config, verification=config.verification.resolved(config.contract))
     if config.judge is not None:
-        require_referee(config.judge, config.contract, config.verification)
+        require_referee(config.judge, config.verification)
     return config, encoder
 
 

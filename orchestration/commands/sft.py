@@ -202,7 +202,7 @@ def main(config: SftConfig) -> None:
     record = find_checkpoint(run_dir, config.resume)
     tile = ChatEncoder(config.model).tile if config.model else config.tiny.patch * config.tiny.merge
     contract = resolved(config.contract, tile)
-    config = replace(config, contract=contract, verification=config.verification.resolved(contract))
+    config = replace(config, contract=contract)
     require_own_out(config, run_dir)
     # All checks come before anything is written.
     require_tiles(tile, config.contract, "model")

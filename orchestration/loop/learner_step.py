@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,8 +26,15 @@ from rollout.frames.store import FrameStore
 class Learner:
     """The ranks of a run, and those of its reference policy if it has one."""
 
-    def __init__(self, config: TrainConfig, model: str, banned_ids: tuple[int, ...]):
-        """`model`: folder of the initial weights. Returns when the ranks have loaded them."""
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: str,
+        banned_ids: tuple[int, ...],
+        placed: Callable[[], object] | None = None,
+    ):
+        """`model`: folder of the initial weights. Returns when the ranks have loaded them; `placed` is called as soon
+        as those that are trained have their GPUs."""
         learner, algorithm = config.learner, config.algorithm
         self.config = config
         self.advantages = Advantages(config.reward.normalise, algorithm.divide_by_std, algorithm.baseline)
@@ -38,10 +45,11 @@ class Learner:
             zero=learner.zero,
             loss=LossConfig(algorithm, config.sampling.temperature),
             threads=learner.threads,
+            gpu_share=1 - sum(config.memory_shares) if config.cluster.colocated else 1.0,
             limits=config.limits,
         )
-        gpus = config.cluster.gpus_per_rank
-        self.gang = LearnerGang(ranks, learner.ranks, gpus)
+        gpus = config.rank_share
+        self.gang = LearnerGang(ranks, learner.ranks, gpus, placed)
         try:
             self.reference = Reference(learner.reference, self.gang, ranks, gpus) if learner.uses_reference else None
         except BaseException:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import ray
 
 from evidence.supervision import Restarts, actor_class
+from orchestration.cluster_settings import ClusterConfig
 from orchestration.loop.learner_step import Learner
 from orchestration.loop.pipeline import Pipeline
 from orchestration.reporting.awaiting import awaiting
@@ -38,7 +39,7 @@ class Parts:
     pipeline: Pipeline
     learner: Learner
     weights: PublishedWeights
-    make_learner: Callable[[], Learner]
+    make_learner: Callable[..., Learner]
     learner_restarts: Restarts
     _dropped: int | None = None  # the version that no engine could load and that was published again
     _watching: asyncio.Task[None] | None = None
@@ -111,7 +112,8 @@ class Parts:
 
 
 async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) -> Parts:
-    """Start all actors at once, since engines take long to start. `images`: the most that one prompt shows."""
+    """Start all actors, at once where they do not compete for GPUs, since engines take long to start. `images`: the
+    most that one prompt shows."""
     cluster = config.cluster
     context = ray.get_runtime_context()
     name = f"ser-weights-{context.get_job_id()}"  # two runs may share a cluster
@@ -145,12 +147,46 @@ async def start_parts(config: TrainConfig, encoder: ChatEncoder, images: int) ->
         max_tokens=config.sampling.max_tokens,
     )
     make_learner = partial(Learner, config, engine.model, encoder.banned_ids)
-    _, _, learner = await asyncio.gather(
-        _announced("rollout engines", rollout_pool.start()),
-        _announced("referee", referee.start()),
-        _announced("learner ranks", asyncio.to_thread(make_learner)),
-    )
+    learner = await _started(cluster, rollout_pool.start, referee.start, make_learner)
     return Parts(pipeline, learner, weights, make_learner, Restarts(config.limits.restarts_per_hour))
+
+
+async def _started(
+    cluster: ClusterConfig,
+    start_engines: Callable[[], Awaitable[None]],
+    start_referee: Callable[[], Awaitable[None]],
+    make_learner: Callable[..., Learner],
+) -> Learner:
+    """Start the parts. On GPUs, the ranks are placed before any engine, so that they stand together. On one GPU that
+    all share, each part waits until the one before has loaded: vLLM measures what it may use of a GPU's memory, and
+    fails if another process changes that meanwhile."""
+    placed, loaded, ranks_loaded = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    engines_may = ranks_loaded if cluster.colocated else placed
+    referee_may = loaded if cluster.colocated else placed
+    if not cluster.gpus_per_rank:
+        placed.set()
+
+    async def engines() -> None:
+        await engines_may.wait()
+        await start_engines()
+        loaded.set()
+
+    async def referee() -> None:
+        await referee_may.wait()
+        await start_referee()
+
+    async def ranks() -> Learner:
+        tell = partial(asyncio.get_running_loop().call_soon_threadsafe, placed.set)
+        learner = await asyncio.to_thread(make_learner, tell)
+        ranks_loaded.set()
+        return learner
+
+    _, _, learner = await asyncio.gather(
+        _announced("rollout engines", engines()),
+        _announced("referee", referee()),
+        _announced("learner ranks", ranks()),
+    )
+    return learner
 
 
 async def _announced(part: str, start: Awaitable[T]) -> T:

@@ -12,10 +12,11 @@ import math
 from dataclasses import dataclass
 
 from learner.settings import SUB_GROUP, PackingConfig, PolicyConfig
+from orchestration.cluster_settings import ClusterConfig
 from orchestration.planning.gpus import GPUS_PER_NODE, Gpu
 from orchestration.planning.shapes import Shape, TextShape
 from orchestration.planning.workload import Workload
-from orchestration.settings import ClusterConfig, LearnerConfig, SamplingConfig, TrainConfig
+from orchestration.settings import LearnerConfig, SamplingConfig, TrainConfig
 
 GIB = 2**30
 FLOAT32 = 4
@@ -26,7 +27,6 @@ LIVE, PREFETCH, BUCKET = 10**9, 5 * 10**7, 5 * 10**8
 RANK_CONTEXT, ENGINE_CONTEXT = int(1.5 * GIB), int(2 * GIB)
 # Chunks of the logits that are alive at once in learner/model/head.
 HEAD_CHUNKS = 4
-PREFILL_TOKENS = 2048  # of one engine step: vLLM's max_num_batched_tokens
 PROCESS = 3 * GIB  # main memory of a process that has imported torch and CUDA
 HELD_VERSIONS = 2  # weights in the object store: in use and being collected
 
@@ -108,8 +108,10 @@ def forward_tokens(packing: PackingConfig, workload: Workload, groups: int, rank
     return min(packing.token_budget, math.ceil(groups / ranks) * longest)
 
 
-def learner_memory(shape: Shape, learner: LearnerConfig, workload: Workload, groups: int, gpu: Gpu) -> RoleMemory:
-    """The GPU of one rank. groups: of an optimizer step."""
+def learner_memory(
+    shape: Shape, learner: LearnerConfig, workload: Workload, groups: int, limit_gib: float
+) -> RoleMemory:
+    """The GPU of one rank. groups: of an optimizer step. limit_gib: what engines on the same GPU leave of it."""
     policy, zero, element = learner.policy, learner.zero, ELEMENT[learner.zero.precision]
     trained = trained_parameters(shape, policy)
     sharded = sharded_parameters(shape, policy)
@@ -143,7 +145,7 @@ def learner_memory(shape: Shape, learner: LearnerConfig, workload: Workload, gro
         "image encoding": max(0.0, encoding - most),
         "optimizer temporaries": max(0.0, optimizer - max(most, encoding)),
     }
-    return RoleMemory("learner", _nonzero(states | running | beyond), gpu.memory_gib * GIB)
+    return RoleMemory("learner", _nonzero(states | running | beyond), limit_gib * GIB)
 
 
 def reference_memory(shape: Shape, learner: LearnerConfig, workload: Workload, groups: int, gpu: Gpu) -> RoleMemory:
@@ -170,10 +172,11 @@ def engine_memory(
     """One GPU of an engine, up to its share of the GPU. The KV cache gets what the rest leaves."""
     parallel = cluster.tensor_parallel
     logits = 3 * FLOAT32 * sampling.max_num_seqs * shape.text.vocab
-    prefill = PREFILL_TOKENS * element * (4 * shape.text.width + 3 * shape.text.mlp / parallel)
+    tokens = sampling.max_num_batched_tokens
+    prefill = tokens * element * (4 * shape.text.width + 3 * shape.text.mlp / parallel)
     components = {
         "weights": element * shape.parameters / parallel,
-        "activations": max(logits + prefill, vision_forward(shape, PREFILL_TOKENS, element)),
+        "activations": max(logits + prefill, vision_forward(shape, tokens, element)),
         "weight update": element * max(shape.text.head_parameters, shape.text.layer_parameters) / parallel,
         "context": float(ENGINE_CONTEXT),
     }

@@ -20,7 +20,7 @@ from orchestration.planning.memory import (
     reference_memory,
     store_memory,
 )
-from orchestration.planning.shapes import read_shape
+from orchestration.planning.shapes import Shape, read_shape
 from orchestration.planning.simulation import Outcome, Parts, Seconds, simulate
 from orchestration.planning.stages import group_seconds, stage_seconds
 from orchestration.planning.workload import Workload, assumptions, workload_of
@@ -166,14 +166,24 @@ class Planner:
         """The memory of each kind of GPU, the policy's engine after the learner's rank."""
         learner, sampling, cluster = config.learner, config.sampling, config.cluster
         element, groups = ELEMENT[learner.zero.precision], config.pacing.groups_per_step
-        roles = [learner_memory(self.policy, learner, self.workload, groups, self.gpu)]
+        taken = sum(config.memory_shares) if cluster.colocated else 0.0
+        roles = [learner_memory(self.policy, learner, self.workload, groups, (1 - taken) * self.gpu.memory_gib)]
         roles.append(engine_memory("engine", self.policy, sampling, cluster, element, self.gpu))
         if self.referees:
-            largest = max(self.referees, key=lambda shape: shape.parameters)
-            roles.append(engine_memory("referee", largest, sampling, cluster, element, self.gpu))
+            roles.append(self._tightest_referee(config)[1])
         if learner.reference.kind == "frozen":
             roles.append(reference_memory(self.policy, learner, self.workload, groups, self.gpu))
         return roles
+
+    def _tightest_referee(self, config: TrainConfig) -> tuple[Shape, RoleMemory]:
+        """The referee whose engines have the least room for a KV cache."""
+        element, sources = ELEMENT[config.learner.zero.precision], [s for s in config.model.referee if not s.url]
+        roles = []
+        for shape, source in zip(self.referees, sources):
+            share = source.gpu_memory_utilization or config.cluster.gpu_memory_utilization
+            cluster = replace(config.cluster, gpu_memory_utilization=share)
+            roles.append((shape, engine_memory("referee", shape, config.sampling, cluster, element, self.gpu)))
+        return min(roles, key=lambda entry: entry[1].components["KV cache"])
 
     def problems(self) -> list[str]:
         """Why the config does not fit, each with its numbers and the keys that would help."""
@@ -197,12 +207,12 @@ class Planner:
         cluster, sampling = self.config.cluster, self.config.sampling
         largest = dict(sorted(role.components.items(), key=lambda item: -item[1])[:3])
         if role.role in ("engine", "referee"):
-            shape = self.policy if role.role == "engine" else max(self.referees, key=lambda s: s.parameters)
+            shape = self.policy if role.role == "engine" else self._tightest_referee(self.config)[0]
             least = least_kv_bytes(shape, sampling, cluster, ELEMENT[self.config.learner.zero.precision])
             if role.components["KV cache"] >= least:
                 return None
             return (
-                f"{role.role}: {cluster.gpu_memory_utilization:g} of {self.gpu.memory_gib:g} GiB leave "
+                f"{role.role}: {role.limit / GIB / self.gpu.memory_gib:g} of {self.gpu.memory_gib:g} GiB leave "
                 f"{role.components['KV cache'] / GIB:.1f} GiB for the KV cache, of which sampling.max_model_len = "
                 f"{sampling.max_model_len} needs {least / GIB:.1f} (largest: {_listed(largest)}); raise "
                 "cluster.tensor_parallel with cluster.gpus_per_engine or cluster.gpu_memory_utilization, or lower "
@@ -210,10 +220,11 @@ class Planner:
             )
         if role.total <= role.limit:
             return None
+        beside = " beside the engines" if cluster.colocated and role.role == "learner" else ""
         remedies = dict.fromkeys(key for name in largest if name in REMEDIES for key in REMEDIES[name].split(", "))
         return (
-            f"{role.role}: {role.total / GIB:.1f} GiB on a GPU of {role.limit / GIB:.1f} GiB, the largest parts are "
-            f"{_listed(largest)}; what helps: {', '.join(remedies)}"
+            f"{role.role}: {role.total / GIB:.1f} GiB on a GPU of {role.limit / GIB:.1f} GiB{beside}, the largest "
+            f"parts are {_listed(largest)}; what helps: {', '.join(remedies)}"
         )
 
     def _seconds(self, config: TrainConfig) -> Seconds:
@@ -252,6 +263,9 @@ class Planner:
     def _splits(self, gpus: int) -> Iterator[Split]:
         """The divisions of `gpus` GPUs that leave too few for another engine."""
         cluster, reference = self.config.cluster, self.config.learner.reference
+        if cluster.colocated:
+            yield self.split
+            return
         each, models = cluster.gpus_per_engine, len(self.referees)
         fixed = reference.ranks if reference.kind == "frozen" else 0
         for ranks in range(1, min(gpus, self.config.pacing.groups_per_step) + 1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from orchestration.planning.gpus import EFFICIENCY, Gpu
 from orchestration.planning.memory import ELEMENT, FLOAT32, sharded_parameters, trained_parameters
 from orchestration.planning.shapes import Shape
@@ -10,7 +12,6 @@ from orchestration.planning.workload import CLAIM_QUESTIONS, CLAIM_TOKENS, Workl
 from orchestration.settings import LearnerConfig, TrainConfig
 from referee.reward.graph import RewardGraph
 
-CROP_TOKENS = 4  # verification.crop_size is 2 x 2 tiles by default
 JUDGE_TOKENS = 256  # a question about an answer
 
 
@@ -21,6 +22,8 @@ def stage_seconds(config: TrainConfig, policy: Shape, referees: list[Shape], wor
     element = ELEMENT[config.learner.zero.precision]
     parallel = config.cluster.tensor_parallel
     share = min(1.0, config.cluster.gpus_per_engine or 1.0)  # engines that share a GPU share its rates
+    crop = config.verification.crop_size
+    of_rank = replace(gpu, flops=gpu.flops * config.rank_share, memory_bytes_s=gpu.memory_bytes_s * config.rank_share)
     prefill_flops = EFFICIENCY.prefill_flops * gpu.flops * parallel * share
     bandwidth = EFFICIENCY.memory * gpu.memory_bytes_s * parallel * share
     decode_flops = EFFICIENCY.decode_flops * gpu.flops * parallel * share
@@ -35,9 +38,9 @@ def stage_seconds(config: TrainConfig, policy: Shape, referees: list[Shape], wor
         / prefill_flops,
         decode=EFFICIENCY.decode_launch_s + element * text.parameters / bandwidth,
         decode_sequence=context * policy.kv_bytes(element) / bandwidth + drawn / decode_flops,
-        referee=max((_referee_s(referee, needs, workload, prefill_flops) for referee in referees), default=0.0),
-        step=_step_s(config.learner, policy, gpu),
-        token=_trained_s(config.learner, policy, workload, gpu),
+        referee=max((_referee_s(shape, needs, workload, crop, prefill_flops) for shape in referees), default=0.0),
+        step=_step_s(config.learner, policy, of_rank),
+        token=_trained_s(config.learner, policy, workload, of_rank),
         # Each rank copies out and packs its own buckets, one version at a time.
         publish=copied / config.learner.ranks / min(EFFICIENCY.host * gpu.host_bytes_s, EFFICIENCY.publish_bytes_s)
         + (element * sharded_parameters(policy, config.learner.policy)) / (EFFICIENCY.link * gpu.link_bytes_s),
@@ -50,12 +53,12 @@ def _vision_flops(shape: Shape, workload: Workload) -> float:
     return shape.vision.flops(patches, workload.image_tokens * shape.vision.merged)
 
 
-def _referee_s(referee: Shape, needs: frozenset[str], workload: Workload, flops: float) -> float:
+def _referee_s(referee: Shape, needs: frozenset[str], workload: Workload, crop: tuple[int, int], flops: float) -> float:
     """Seconds of a referee for a group: two questions about each claim, which share their images, and one about each
     answer, as far as the reward `needs` them."""
     seconds = 0.0
     if "verdicts" in needs:
-        image = workload.image_tokens + CROP_TOKENS
+        image = workload.image_tokens + crop[0] * crop[1] // referee.vision.tile**2
         tokens = image + CLAIM_QUESTIONS * CLAIM_TOKENS
         seen = referee.vision.flops(image * referee.vision.merged, workload.image_tokens * referee.vision.merged)
         of_claim = referee.text_flops(tokens, tokens**2 / 2) + seen

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from ray._private import services
 
 from evidence.errors import BadInput
 from evidence.files import require_room_for_sockets
+from orchestration.diagnosis.gpu_facts import read_gpus
 from orchestration.leftovers import extensions_folder
 from orchestration.machine import require_memory, require_short_ray_folder
 from orchestration.reporting.awaiting import awaiting
@@ -39,6 +41,8 @@ NAMESPACE = "ser"
 # Inherited by every actor, in each of which these libraries would otherwise start one thread per core.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 ROOT = Path(__file__).parents[2]
+_GPU_KEYS = "cluster.gpus_per_engine, gpus_per_rank"
+_FEWER_GPUS = "lower learner.ranks, cluster.rollout_engines or model.referee.replicas, or join a cluster that has them"
 # Children of this process that go on until it ends.
 _watchers: list[subprocess.Popen[bytes]] = []
 
@@ -49,14 +53,16 @@ def start_ray(object_store_gib: float, gpus: float = 0.0) -> Iterator[None]:
 
     Before a local one starts, what killed runs of this account left behind is ended and removed.
     Raises BadInput if the object store does not fit this machine, if TMPDIR is too long for Ray's sockets, if the
-    cluster cannot be joined, or if it has fewer than `gpus` GPUs.
+    cluster cannot be joined, if a node of it has a smaller store, or if it has fewer than `gpus` GPUs.
     """
     address = os.environ.get("RAY_ADDRESS")
     if address is not None:
         with _joined_ray(address), ended_with_ray(started_here=False):
+            _require_stores(object_store_gib)
             _require_gpus(gpus)
             yield
         return
+    _require_gpus_here(gpus)
     _end_left_behind()
     require_memory(object_store_gib)
     require_short_ray_folder()
@@ -115,10 +121,36 @@ def _own_process_groups() -> Iterator[None]:
         services.ConsolePopen = popen  # type: ignore[misc]
 
 
+def _require_stores(object_store_gib: float) -> None:
+    """Require of each node the store that the config counts on: any of them may hold frames and two weight versions."""
+    stores = {
+        node["NodeManagerAddress"]: node["Resources"].get("object_store_memory", 0.0) / 2**30
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    address, least = min(stores.items(), key=lambda store: store[1])
+    if least < object_store_gib:
+        raise BadInput(
+            f"cluster.object_store_gib = {object_store_gib:g}: the joined cluster's node {address} has an object store "
+            f"of {least:.2f} GiB; start Ray there with a larger --object-store-memory, or lower cluster.frames_gib and "
+            "cluster.object_store_gib"
+        )
+
+
+def _require_gpus_here(gpus: float) -> None:
+    """Require the GPUs of this machine before a Ray of its own starts."""
+    if not gpus:
+        return
+    here = read_gpus().gpus
+    if gpus > len(here):
+        names = ", ".join(f"{count} x {name}" for name, count in Counter(gpu.name for gpu in here).items())
+        raise BadInput(f"{_GPU_KEYS}: need {gpus:g} GPUs, this machine has {names or 0}; {_FEWER_GPUS}")
+
+
 def _require_gpus(gpus: float) -> None:
     available = ray.cluster_resources().get("GPU", 0.0)
     if gpus > available:
-        raise BadInput(f"cluster.gpus_per_engine, gpus_per_rank: need {gpus:g} GPUs, the cluster has {available:g}")
+        raise BadInput(f"{_GPU_KEYS}: need {gpus:g} GPUs, the cluster has {available:g}; {_FEWER_GPUS}")
 
 
 def _end_left_behind() -> None:

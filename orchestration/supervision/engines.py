@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.settings import ClusterConfig, TrainConfig
+from orchestration.cluster_settings import ClusterConfig
+from orchestration.settings import TrainConfig
 from rollout.engine import EngineConfig
 
 
@@ -17,11 +18,15 @@ class EngineSizes:
     dtype: str = "float32"
     max_model_len: int = 2048
     max_num_seqs: int = 64
+    max_num_batched_tokens: int = 8192
 
 
 def engine_sizes(config: TrainConfig) -> EngineSizes:
     """The sizes that the policy's and the referee's engines of a run share."""
-    return EngineSizes(config.learner.zero.precision, config.sampling.max_model_len, config.sampling.max_num_seqs)
+    sampling = config.sampling
+    return EngineSizes(
+        config.learner.zero.precision, sampling.max_model_len, sampling.max_num_seqs, sampling.max_num_batched_tokens
+    )
 
 
 def policy_engine(config: TrainConfig, images: int) -> EngineConfig:
@@ -57,6 +62,7 @@ def _engine(folder: str, images: int, sizes: EngineSizes, cluster: ClusterConfig
         kv_cache_gib=cluster.kv_cache_gib,
         gpu_memory_utilization=cluster.gpu_memory_utilization,
         tensor_parallel_size=cluster.tensor_parallel,
+        model_runner=cluster.model_runner,
         **asdict(sizes),
         **more,
     )

@@ -6,7 +6,7 @@ in a collective forever.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -29,9 +29,12 @@ from orchestration.supervision.waiting import dead, results
 class LearnerGang:
     """Starts `world` ranks with `gpus` GPUs each, on as few nodes as hold them, and drives them in lockstep."""
 
-    def __init__(self, config: RankConfig, world: int, gpus: float = 0.0):
+    def __init__(self, config: RankConfig, world: int, gpus: float = 0.0, placed: Callable[[], object] | None = None):
+        """Returns when the ranks have loaded the model. `placed` is called as soon as they have their GPUs."""
         self.config, self.limits = config, config.limits
         self.placement = Placement(world, gpus, self.limits.start_s, "the learner's ranks")
+        if placed is not None:
+            placed()
         rank_class = actor_class(LearnerRank)
         self.ranks = [rank_class.options(**self.placement.options(r)).remote(config, r, world) for r in range(world)]
         try:

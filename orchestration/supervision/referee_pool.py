@@ -245,6 +245,8 @@ def make_pool(
 ) -> RefereePool:
     """The actors of one source; the other arguments are those of `make_referee`."""
     backend = source if source.url else engine(source.model)
+    if source.gpu_memory_utilization is not None:
+        backend = replace(backend, gpu_memory_utilization=source.gpu_memory_utilization)
     calibration = read_calibration(source.calibration) if source.calibration else None
     config = RefereeConfig(backend, verification, service, calibration)
     return RefereePool(config, source.replicas, 0.0 if source.url else gpus, limits)

@@ -27,9 +27,10 @@ from evidence.grammar import Completion
 from evidence.limits import Limits
 from evidence.sampling import SamplingContract, resolved, selection
 from evidence.types import FrameInfo, Prompt, Sample, Trajectory
+from orchestration.cluster_settings import ClusterConfig
 from orchestration.preflight import most_images, note_box_space, require_frames_fit, require_length, require_tiles
 from orchestration.reporting.awaiting import awaiting
-from orchestration.settings import LEAST_TEMPERATURE, ClusterConfig
+from orchestration.settings import LEAST_TEMPERATURE
 from orchestration.supervision.cluster import start_ray
 from orchestration.supervision.engines import EngineSizes, standalone_engine
 from orchestration.supervision.rollout_pool import GenerationTimeout, RolloutPool

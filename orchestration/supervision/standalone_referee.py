@@ -23,9 +23,9 @@ from evidence.errors import BadInput
 from evidence.limits import Limits
 from evidence.sampling import SamplingContract, resolved, selection
 from evidence.types import Claim, Sample, Verdict
+from orchestration.cluster_settings import ClusterConfig
 from orchestration.preflight import require_referee
 from orchestration.reporting.awaiting import awaiting
-from orchestration.settings import ClusterConfig
 from orchestration.supervision.cluster import start_ray
 from orchestration.supervision.engines import EngineSizes, referee_engine
 from orchestration.supervision.referee_pool import Referee, RefereePool, make_pool
@@ -118,18 +118,17 @@ def _resolved(contract: SamplingContract, sources: Sequence[RefereeSource]) -> S
 async def standalone_referee(
     config: StandaloneConfig, sources: Sequence[RefereeSource]
 ) -> AsyncIterator[StandaloneReferee]:
-    """Start the referees of `sources`. Raises BadInput for a source that is not a referee, or whose referee cannot take
-    frames of this contract."""
+    """Start the referees of `sources`. Raises BadInput for a source that is not a referee, or whose tiles
+    do not fit the crops."""
     contract = _resolved(config.contract, sources)
-    verification = config.verification.resolved(contract)
     for source in sources:
-        require_referee(source, contract, verification)
+        require_referee(source, config.verification)
     cluster = config.cluster
     gpus = cluster.gpus_per_engine * sum(source.replicas for source in sources if not source.url)
     with start_ray(cluster.object_store_gib, gpus):
         engine = partial(referee_engine, config.engine, config.cluster)
         pools = tuple(
-            make_pool(source, config.referee, verification, engine, cluster.gpus_per_engine, config.limits)
+            make_pool(source, config.referee, config.verification, engine, cluster.gpus_per_engine, config.limits)
             for source in sources
         )
         try:

@@ -27,11 +27,12 @@ class Backend(Protocol):
     """One referee model.
 
     digest: identifies the model; a calibration is made for one digest. setting: whatever else the answers depend on.
-    Both are part of the cache keys.
+    Both are part of the cache keys. tile: sides of the images that it takes are multiples of this many pixels.
     """
 
     digest: str
     setting: str
+    tile: int
 
     async def start(self) -> None:
         """Start the backend. Raises BadInput for mistakes that the user must correct."""

@@ -25,6 +25,7 @@ class EngineBackend:
     def __init__(self, config: EngineConfig):
         self.config = config
         self.encoder = ChatEncoder(config.model)
+        self.tile = self.encoder.tile
         self.digest = model_digest(config.model)
         self.setting = f"{config.dtype}, {_vllm_version()}"
         self.scale = cache(lambda n: scale_token_ids(self.encoder, n))

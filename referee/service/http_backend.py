@@ -36,6 +36,8 @@ REASON_CHARS = 300
 class HttpBackend:
     """One client with at most `max_concurrent` concurrent requests."""
 
+    tile = 1  # of a model that cannot be seen from here: frames are sent as they are
+
     def __init__(self, source: RefereeSource, logprobs: bool, max_concurrent: int, timeout_s: float):
         """`logprobs`: whether to read the whole distribution or only the answer. `timeout_s`: of one request.
 

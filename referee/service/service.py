@@ -36,6 +36,7 @@ from referee.verification import (
     judge_text,
     parts,
     read_scale,
+    shown_size,
 )
 
 # Between attempts: doubled each time, with up to a second of jitter, so that simultaneous failures do not retry at the
@@ -114,7 +115,7 @@ class RefereeService:
     async def start(self) -> None:
         """Start the backend and ask it about a grey image. Raises BadInput if it does not answer."""
         await self.backend.start()
-        width, height = self.verification.crop
+        width, height = self.verification.crop_size
         grey = np.full((height, width, 3), 127, np.uint8)
         turn: Turn = ["Answer with one digit. Does the picture show a dog? 0 no 1 partly 2 yes", (width, height)]
         try:
@@ -186,9 +187,10 @@ class RefereeService:
             raise ValueError(f"claim at {claim.span} is not complete: {claim.reason}")
         config = self.verification
         frame, box = nearest_frame(info.times, claim.time), drawn_box(claim.box, info.size)
-        pixels = (info.key, frame, box, tuple(config.crop), config.pad_share)
-        shown = cache(lambda: images(frames[frame], box, config))  # both questions share the images
-        turns = {kind: parts(kind, question, claim.phrase, info.times[frame], info.size, config) for kind in KINDS}
+        pixels = (info.key, frame, box, tuple(config.crop_size), config.pad_share)
+        size = shown_size(info.size, self.backend.tile)
+        shown = cache(lambda: images(frames[frame], box, config, size))  # both questions share the images
+        turns = {kind: parts(kind, question, claim.phrase, info.times[frame], size, config) for kind in KINDS}
         return [(self._key(kind, turn, pixels), _Question(turn, shown, len(SCALE))) for kind, turn in turns.items()]
 
     def _key(self, kind: str, turn: Turn, pixels: tuple | None) -> VerdictKey:

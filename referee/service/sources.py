@@ -35,6 +35,7 @@ class RefereeSource:
     extra_body: extra fields of every request, such as {structured_outputs: {choice: <scale>}}, which restricts
         `vllm serve` to the scale.
     calibration: a file written by `ser calibrate`; empty for none.
+    gpu_memory_utilization: share of a GPU's memory that each of its engines takes; null: as the policy's.
     """
 
     SHORT: ClassVar[str] = "model"
@@ -46,9 +47,12 @@ class RefereeSource:
     replicas: int = 1
     extra_body: dict[str, Any] = field(default_factory=dict)
     calibration: str = ""
+    gpu_memory_utilization: float | None = None
 
     def __post_init__(self) -> None:
         require_least(self, 1, "replicas")
+        share = self.gpu_memory_utilization
+        require(share is None or 0 < share < 1, "gpu_memory_utilization", share, "above 0 and below 1, or null")
         if self.api_key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
             # The value is not repeated: it may be the key itself.
             raise BadInput("api_key_env: must be the name of an environment variable, never a key")
@@ -57,6 +61,7 @@ class RefereeSource:
                 if getattr(self, key):
                     raise BadInput(f"{key}: only an endpoint has it; give its url, or leave {key} out")
             return
+        require(share is None, "gpu_memory_utilization", share, "left out: an endpoint has GPUs of its own")
         url = urlsplit(self.url)
         if url.username or url.password or url.query:
             raise BadInput("url: must not contain a password or key; name its variable in api_key_env")

@@ -94,7 +94,7 @@ def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
         ("cluster.gpus_per_engine=1.5", ["cluster.gpus_per_engine = 1.5", "a fraction of one GPU, or a whole number"]),
         (
             "cluster.gpus_per_engine=0.4",
-            ["cluster.gpu_memory_utilization = 0.85", "at most 0.5: 2 engines share a GPU"],
+            ["cluster.gpu_memory_utilization = 0.85: 2 engines share a GPU", "together at most 1, not 1.7"],
         ),
         ("cluster.tensor_parallel=2", ["cluster.tensor_parallel = 2", "1, or gpus_per_engine (0)"]),
         ("cluster.tensor_parallel=0", ["cluster.tensor_parallel = 0", "1, or gpus_per_engine (0)"]),

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evidence.errors import BadInput
-from evidence.sampling import SamplingContract, most_bytes, resolved, selection
+from evidence.sampling import SamplingContract, most_bytes, selection
 from evidence.types import KeyFrame, Sample
 from orchestration import preflight
 from orchestration.preflight import (
@@ -103,10 +103,9 @@ def test_a_term_without_any_of_its_tasks_is_refused_and_one_with_some_is_warned_
 
 
 def test_a_referee_of_either_family_is_taken_as_it_is(either_model: Path, either_encoder: Any) -> None:
-    contract = resolved(SamplingContract(), either_encoder.tile)
-    require_referee(RefereeSource(str(either_model)), contract, VerificationConfig().resolved(contract))
+    require_referee(RefereeSource(str(either_model)), VerificationConfig())
     with pytest.raises(BadInput, match=rf"crop_size = \[30, 30\].* multiples of {either_encoder.tile}$"):
-        require_referee(RefereeSource(str(either_model)), contract, VerificationConfig(crop_size=(30, 30)))
+        require_referee(RefereeSource(str(either_model)), VerificationConfig(crop_size=(30, 30)))
 
 
 def test_references_that_nothing_satisfies_are_warned_about_and_refused_above_the_limit(

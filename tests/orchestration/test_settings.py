@@ -43,8 +43,8 @@ def test_an_overlong_penalty_follows_the_limit_of_sampling_or_is_refused_if_it_n
         load_config(TrainConfig, None, [*NEEDED, named, "sampling.max_tokens=256"])
 
 
-def test_truncated_sampling_needs_a_top_k_and_gpus():
-    on_gpus = [*NEEDED, "cluster.gpus_per_engine=1"]
+def test_truncated_sampling_needs_a_top_k_and_the_model_runner_that_returns_what_was_left():
+    on_gpus = [*NEEDED, "cluster.gpus_per_engine=1", "cluster.model_runner=v2"]
     sampling = load_config(TrainConfig, None, [*on_gpus, "sampling.top_p=0.95", "sampling.top_k=50"]).sampling
     assert (sampling.top_p, sampling.top_k) == (0.95, 50)
     load_config(TrainConfig, None, [*on_gpus, "sampling.top_k=50"])
@@ -53,7 +53,9 @@ def test_truncated_sampling_needs_a_top_k_and_gpus():
         (["sampling.top_p=0", "sampling.top_k=50"], r"sampling\.top_p = 0.*above 0, and at most 1"),
         (["sampling.top_p=1.1", "sampling.top_k=50"], r"sampling\.top_p = 1\.1.*above 0, and at most 1"),
         (["sampling.top_k=-1"], r"sampling\.top_k = -1: must be 0 or more"),
-        (["sampling.top_k=50", "cluster.gpus_per_engine=0"], r"sampling\.top_k = 50: must be 0 .*without GPUs"),
+        (["sampling.top_k=50", "cluster.model_runner=v1"], r"sampling\.top_k = 50: must be 0 .*model_runner=v2"),
+        (["cluster.gpus_per_engine=0"], r"cluster\.model_runner = v2: must be v1 for engines without GPUs"),
+        (["cluster.model_runner=v3"], r"cluster\.model_runner = v3: must be one of v1, v2"),
     ):
         with pytest.raises(BadInput, match=message):
             load_config(TrainConfig, None, [*on_gpus, *overrides])
@@ -72,3 +74,46 @@ def test_temperatures_that_the_engine_changes_or_that_let_banned_tokens_through_
 def test_impossible_sizes_are_refused(override):
     with pytest.raises(BadInput, match=override.split("=")[0].split(".")[-1]):
         load_config(TrainConfig, None, [*NEEDED, override])
+
+
+ONE_GPU = ["cluster.colocated=true", "cluster.gpus_per_rank=1", "learner.ranks=1"]
+SHARES = ["cluster.gpus_per_engine=0.3", "cluster.gpu_memory_utilization=0.3"]
+
+
+def test_ranks_and_engines_on_one_gpu_divide_it():
+    config = load_config(TrainConfig, None, [*NEEDED, *ONE_GPU, *SHARES])
+    assert (config.gpus, config.engines, config.rank_share) == (1, 2, 0.4)
+    assert load_config(TrainConfig, None, [*NEEDED, "cluster.gpus_per_rank=1"]).rank_share == 1
+    referee = "model.referee={model: r, gpu_memory_utilization: 0.2}"
+    assert load_config(TrainConfig, None, [*NEEDED, *ONE_GPU, *SHARES, referee]).memory_shares == [0.3, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["learner.ranks=2"], r"learner\.ranks = 2: must be 1 with cluster\.colocated"),
+        (["cluster.gpus_per_rank=0"], r"cluster\.gpus_per_rank = 0\.0: must be 1 with cluster\.colocated"),
+        (
+            ["cluster.gpus_per_engine=0.5"],
+            r"cluster\.gpus_per_engine = 0\.5: must be above 0 and below 0\.5, of 2 engines",
+        ),
+        (["cluster.gpus_per_engine=0"], r"cluster\.gpus_per_engine = 0\.0: must be above 0"),
+        (["cluster.gpu_memory_utilization=0.5"], r"gpu_memory_utilization = 0\.5: .* below 1, not 1$"),
+        (
+            ["model.referee={model: r, gpu_memory_utilization: 0.8}"],
+            r"gpu_memory_utilization = 0\.3: .* below 1, not 1\.1$",
+        ),
+        (
+            ["learner.reference=frozen", "algorithm.kl.coefficient=0.1"],
+            r"reference\.kind = frozen: must be none or lora",
+        ),
+    ],
+)
+def test_a_division_of_one_gpu_that_leaves_nothing_is_refused(overrides, message):
+    with pytest.raises(BadInput, match=message):
+        load_config(TrainConfig, None, [*NEEDED, *ONE_GPU, *SHARES, *overrides])
+
+
+def test_an_engine_computes_a_token_of_each_sequence_in_a_step():
+    with pytest.raises(BadInput, match=r"max_num_batched_tokens = 63: must be at least max_num_seqs \(64\)"):
+        load_config(TrainConfig, None, [*NEEDED, "sampling.max_num_batched_tokens=63"])

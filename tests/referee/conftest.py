@@ -46,7 +46,7 @@ def samples() -> list[Sample]:
 
 @pytest.fixture
 def frames() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 255, (8, 112, 112, 3), np.uint8)
+    return np.random.default_rng(0).integers(0, 255, (8, FRAME_SIDE, FRAME_SIDE, 3), np.uint8)
 
 
 @pytest.fixture

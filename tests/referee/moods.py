@@ -23,10 +23,12 @@ class Backend:
 
     digest = "a referee"
     setting = ""
+    tile = 1
 
     def __init__(self, mood: Callable[[str], Awaitable[tuple[float, ...]]]):
         self.mood = mood
         self.asked: list[str] = []
+        self.turns: list[Any] = []
         self.images: list[list[np.ndarray]] = []
         self.cancelled = 0
         self.started = False
@@ -37,6 +39,7 @@ class Backend:
     async def choose(self, turn: Any, images: Any, n: int) -> np.ndarray:
         text = "".join(part for part in turn if isinstance(part, str))
         self.asked.append(text)
+        self.turns.append(turn)
         self.images.append(list(images))
         try:
             return np.array((await self.mood(text))[:n], np.float32)

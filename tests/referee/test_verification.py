@@ -5,7 +5,6 @@ import pytest
 
 from evidence.drawing import MAGENTA
 from evidence.errors import BadInput
-from evidence.sampling import SamplingContract
 from referee.verification import (
     KINDS,
     VerificationConfig,
@@ -15,6 +14,7 @@ from referee.verification import (
     judge_text,
     parts,
     read_scale,
+    shown_size,
 )
 
 CFG = VerificationConfig(crop_size=(56, 56))
@@ -156,10 +156,15 @@ def test_temperature_sharpens_or_smooths_the_expected_reading():
     assert read_scale([0.0, 0.0, 0.5, 0.5], "expected") == pytest.approx(2.5 / 3)
 
 
-@pytest.mark.parametrize("tile", [28, 32])
-def test_a_crop_has_whole_tiles_of_the_model_unless_its_size_is_set(tile: int) -> None:
-    contract = SamplingContract(multiple=tile)
-    assert VerificationConfig().resolved(contract).crop == (2 * tile, 2 * tile)
-    assert VerificationConfig(crop_size=(84, 56)).resolved(contract).crop == (84, 56)
-    with pytest.raises(ValueError, match="not resolved"):
-        _ = VerificationConfig().crop
+def test_a_frame_of_a_policy_with_other_tiles_is_shown_in_whole_tiles_of_the_referee() -> None:
+    assert shown_size((84, 56), 1) == shown_size((84, 56), 28) == (84, 56)
+    assert shown_size((84, 56), 32) == (96, 64)
+    assert shown_size((28, 14), 32) == (32, 32)
+    frame = np.zeros((56, 84, 3), np.uint8)
+    frame[28:, 42:] = 200
+    shown, cut = images(frame, (42, 28, 84, 56), CFG, shown_size((84, 56), 32))
+    assert (shown.shape, cut.shape) == ((64, 96, 3), (56, 56, 3))
+    assert (shown[32, 48:] == MAGENTA).all(), "the box moves with the picture"
+    assert (shown[32:, 48] == MAGENTA).all()
+    assert shown[50, 70, 0] == 200
+    assert (cut == images(frame, (42, 28, 84, 56), CFG)[1]).all(), "the crop is cut from the frame that was decoded"

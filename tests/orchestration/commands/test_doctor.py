@@ -28,8 +28,8 @@ def test_without_a_config_the_quickstart_is_judged() -> None:
 
 def test_a_config_says_what_is_needed() -> None:
     overrides = ["wandb=online", "run_dir=/runs/a", "checkpoint.keep=1", "learner.export_dtype=bfloat16"]
-    needs = needs_of(load_config(TrainConfig, EXPERIMENTS / "gpu_7b.yaml", overrides))
-    assert (needs.gpus, needs.processes, needs.store_gib, needs.folder) == (7, 7, 64, "/runs/a")
+    needs = needs_of(load_config(TrainConfig, EXPERIMENTS / "gpu/qwen2_5_vl_7b_8.yaml", overrides))
+    assert (needs.gpus, needs.processes, needs.store_gib, needs.folder) == (8, 8, 64, "/runs/a")
     assert needs.online
     # Two checkpoints of 12 bytes for each of 7.6 billion trained parameters, and an export of 8.3 billion in bfloat16.
     assert needs.disk_gib == pytest.approx((2 * 12 * 7.6e9 + 2 * 8.3e9) / 2**30, rel=0.02)
@@ -41,7 +41,7 @@ def test_a_run_that_would_fail_is_exit_code_1(
 ) -> None:
     monkeypatch.setenv("PATH", "")  # no driver
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert cli.main(["doctor", str(EXPERIMENTS / "gpu_7b.yaml"), "cluster.object_store_gib=100000"]) == 1
+    assert cli.main(["doctor", str(EXPERIMENTS / "gpu/qwen2_5_vl_7b_8.yaml"), "cluster.object_store_gib=100000"]) == 1
     printed = capsys.readouterr()
     (line,) = printed.err.splitlines()
     assert line.startswith("ser: a run would fail on this machine: ")

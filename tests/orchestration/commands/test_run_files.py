@@ -101,7 +101,12 @@ def test_a_runs_config_is_the_config_of_its_referee(run: Path) -> None:
         train.verification,
         train.cluster,
     )
-    assert asdict(judging.engine) == {"dtype": "float32", "max_model_len": 512, "max_num_seqs": 64}
+    assert asdict(judging.engine) == {
+        "dtype": "float32",
+        "max_model_len": 512,
+        "max_num_seqs": 64,
+        "max_num_batched_tokens": 8192,
+    }
     calibrate = load_config(CalibrateConfig, run_for_calibration(path), ["out=x", "samples=9"])
     assert (calibrate.data, calibrate.model.referee) == (train.data.heldout, train.model.referee[0])
     assert (calibrate.template.box_space, calibrate.seed, calibrate.samples) == ("thousand", 7, 9)

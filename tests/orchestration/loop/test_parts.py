@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from fake_engines import Method
 
 from evidence.limits import Limits
 from evidence.supervision import actor_class
+from orchestration.cluster_settings import ClusterConfig
 from orchestration.config import load_config
 from orchestration.loop import parts
 from orchestration.settings import TrainConfig
@@ -65,6 +67,37 @@ def test_each_part_is_announced_while_all_start_at_once(monkeypatch: pytest.Monk
     names = ("rollout engines", "referee", "learner ranks")
     assert events[:3] == [f"begin {name}" for name in names]
     assert sorted(events[3:]) == sorted(f"end {name}" for name in names)
+
+
+@pytest.mark.parametrize("colocated", [False, True])
+def test_on_gpus_the_ranks_are_placed_first_and_parts_that_share_a_gpu_load_one_by_one(colocated: bool) -> None:
+    events: list[str] = []
+
+    def make_learner(placed: Any) -> str:
+        time.sleep(0.05)
+        events.append("ranks placed")
+        placed()
+        time.sleep(0.2)
+        events.append("ranks loaded")
+        return "ranks"
+
+    def start(part: str) -> Any:
+        async def started() -> None:
+            events.append(part)
+            await asyncio.sleep(0.01)
+            events.append(f"{part} loaded")
+
+        return started
+
+    one = {"gpus_per_engine": 0.3} if colocated else {"gpus_per_engine": 1.0}
+    cluster = ClusterConfig(gpus_per_rank=1, colocated=colocated, **one)
+    assert asyncio.run(parts._started(cluster, start("engines"), start("referee"), make_learner)) == "ranks"
+    if colocated:
+        loads = ["ranks placed", "ranks loaded", "engines", "engines loaded", "referee", "referee loaded"]
+        assert events == loads
+    else:
+        assert events[0] == "ranks placed"
+        assert events[-1] == "ranks loaded", "engines need not wait for more than the placement"
 
 
 @ray.remote(num_cpus=0)

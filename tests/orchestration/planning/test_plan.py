@@ -17,7 +17,7 @@ from orchestration.planning.plan import Planner
 from orchestration.planning.shapes import shipped
 from orchestration.settings import TrainConfig
 
-GPU_CONFIG = Path(__file__).parents[3] / "configs/experiment/gpu_7b.yaml"
+GPU_CONFIG = Path(__file__).parents[3] / "configs/experiment/gpu/qwen2_5_vl_7b_8.yaml"
 KEYS = (
     *("fits", "gib_per_gpu", "gib_per_node", "step_s", "stages", "staleness_mean", "idle", "async_gain"),
     *("hours", "gpu_hours"),
@@ -103,7 +103,7 @@ def test_the_command_prints_json_and_exits_0_where_nothing_fits(capsys: pytest.C
     assert all(sum(tried["split"].values()) <= 8 for tried in plan["best_splits"])
     few = json.loads(output(capsys, "--gpus", "4", "--json"))
     assert not few["fits"]
-    assert few["problems"][0].startswith("7 GPUs are needed, 4 are given")
+    assert few["problems"][0].startswith("8 GPUs are needed, 4 are given")
 
 
 def test_the_table_names_components_and_divisions(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,15 @@
-"""Joining a cluster that cannot be joined."""
+"""Joining a cluster that cannot be joined, or is too small."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 import ray
 
 from evidence.errors import BadInput
+from orchestration.diagnosis.gpu_facts import Gpu, GpuFacts
 from orchestration.supervision.cluster import start_ray
 
 
@@ -39,3 +41,36 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(
     monkeypatch.delenv("RAY_ADDRESS")
     with pytest.raises(type(error)), start_ray(0.1):
         pass
+
+
+def test_a_joined_cluster_with_too_small_a_store_is_refused_with_the_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def node(address: str, gib: float, alive: bool = True) -> dict[str, Any]:
+        return {"Alive": alive, "NodeManagerAddress": address, "Resources": {"object_store_memory": gib * 2**30}}
+
+    nodes = [node("10.0.0.1", 64), node("10.0.0.2", 38.25), node("10.0.0.3", 1, alive=False)]
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 8.0})
+    monkeypatch.setattr("orchestration.supervision.cluster.ended_with_ray", lambda **_: contextlib.nullcontext())
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with start_ray(38.25, 8):
+        pass
+    message = r"^cluster.object_store_gib = 40: the joined cluster's node 10.0.0.2 has an object store of 38.25 GiB; "
+    with pytest.raises(BadInput, match=message), start_ray(40):
+        pass
+    with pytest.raises(BadInput, match="need 9 GPUs, the cluster has 8"), start_ray(1, 9):
+        pass
+
+
+def test_gpus_that_are_not_there_are_refused_by_name_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray has been started"))
+    card = Gpu("NVIDIA L40S", 44.4, 0.0, (8, 9), "")
+    for gpus, seen in (((), "0"), ((card, card), "2 x NVIDIA L40S")):
+        monkeypatch.setattr("orchestration.supervision.cluster.read_gpus", lambda gpus=gpus: GpuFacts(gpus))
+        message = f"gpus_per_rank: need 3 GPUs, this machine has {seen}; lower learner.ranks"
+        with pytest.raises(BadInput, match=message), start_ray(0.1, 3):
+            pass

@@ -98,9 +98,17 @@ def test_the_images_are_the_frame_with_the_box_and_the_crop(verify, frames):
     referee = service()
     asyncio.run(verify(referee, RED))
     for frame, crop in referee.backend.images:
-        assert frame.shape == (112, 112, 3)
+        assert frame.shape == (56, 56, 3)
         assert crop.shape == (56, 56, 3)
         assert (frame[11:31, 11:29] == frames[3][11:31, 11:29]).all(), "the frame at the claim's time"
+
+
+def test_a_referee_with_other_tiles_sees_the_frame_in_whole_tiles(verify):
+    referee = service()
+    referee.backend.tile = 48
+    asyncio.run(verify(referee, RED))
+    assert [image.shape for image, _ in referee.backend.images] == [(48, 48, 3)] * 2
+    assert all((48, 48) in turn for turn in referee.backend.turns)
 
 
 def test_an_answer_is_judged_on_a_scale_of_four():
