@@ -30,9 +30,9 @@ from learner.model.vision import Pixels, encode
 from learner.packing.step import MicroBatch
 from learner.settings import RankConfig
 from learner.zero.engine import build_engine
-from learner.zero.process_group import join_group
+from learner.zero.process_group import join_group, listen
 
-PORT = 29_611
+TIMEOUT_S = 60.0
 
 # Runs one forward and returns its loss.
 Run = Callable[[], torch.Tensor]
@@ -61,7 +61,7 @@ def runs_of(config: RankConfig, call: nn.Module, tower: nn.Module, forwards: Seq
 
 
 def engine_step(config: RankConfig, forwards: Sequence[MicroBatch], rate: float) -> Callable[[], float]:
-    join_group(0, 1, "127.0.0.1", PORT, config.timeout_s)
+    join_group(listen("127.0.0.1", 1, TIMEOUT_S), 0, 1, TIMEOUT_S)
     engine = build_engine(config)
     runs = runs_of(config, engine, engine.module.frozen_tower.module, forwards)
     for group in engine.optimizer.param_groups:

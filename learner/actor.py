@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import ray
 import torch
+from torch.distributed import TCPStore
 
 from evidence.gpu_memory import wait_for_memory
 from learner.checkpoints import Saved
@@ -34,7 +36,7 @@ from learner.zero.background_writer import BackgroundWriter, Written
 from learner.zero.checkpoint import copy_out, load_checkpoint, saved_parameters
 from learner.zero.engine import build_engine, named_parameters, train_step
 from learner.zero.gather import Gathered, gather_buckets, whole_numel
-from learner.zero.process_group import free_address, in_newest_attempt, join_group
+from learner.zero.process_group import in_newest_attempt, join_group, listen
 
 # Of a rank's share of its GPU, before it loads the model. The rest are contexts of the driver and of engines beside it.
 MOSTLY_FREE = 0.9
@@ -52,13 +54,18 @@ class LearnerRank:
         self.fetched: list[np.ndarray] = []
         self.sent = SentWeights()
 
-    def address(self) -> tuple[str, int]:
-        """Return (host, free port) for the process group. Called on rank 0 only."""
-        return free_address()
+    def listen(self) -> tuple[str, int]:
+        """Open the store through which the ranks meet. Returns its (host, port). Called on rank 0 only."""
+        host = ray.util.get_node_ip_address()
+        self.store = listen(host, self.world, self.config.limits.collective_s)
+        return host, self.store.port
 
-    def join(self, address: str, port: int) -> int:
+    def join(self, host: str, port: int) -> int:
         """Form the process group and load the model. Returns the number of trained parameters."""
-        join_group(self.rank, self.world, address, port, self.config.limits.collective_s)
+        timeout_s = self.config.limits.collective_s
+        if self.rank:
+            self.store = TCPStore(host, port, self.world, timeout=timedelta(seconds=timeout_s))
+        join_group(self.store, self.rank, self.world, timeout_s)
         config = self.config
         wait_for_memory(MOSTLY_FREE * config.gpu_share)
         self.engine = build_engine(config)

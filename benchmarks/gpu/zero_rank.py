@@ -5,7 +5,6 @@ OUT gets the losses, gradient norms and seconds of the steps, and the weights af
 
 from __future__ import annotations
 
-import socket
 import sys
 import time
 from dataclasses import replace
@@ -25,7 +24,7 @@ from learner.packing.step import MicroBatch
 from learner.settings import LossConfig, PolicyConfig, RankConfig, ZeroConfig
 from learner.zero.engine import build_engine, named_parameters, train_step
 from learner.zero.gather import gather_buckets
-from learner.zero.process_group import join_group
+from learner.zero.process_group import join_group, listen
 
 STEPS, LEARNING_RATE, TIMEOUT_S = 2, 1e-3, 60.0
 SIDE = 8  # patches along an image's side
@@ -34,10 +33,7 @@ VOCAB = 200  # ids of ordinary tokens, below those of images
 
 
 def main(model: Path, out: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    join_group(0, 1, "127.0.0.1", port, TIMEOUT_S)
+    join_group(listen("127.0.0.1", 1, TIMEOUT_S), 0, 1, TIMEOUT_S)
     loss = LossConfig(AlgorithmConfig())
     zero = ZeroConfig(grad_norm=1e9)
     config = RankConfig(str(model), (), PolicyConfig(train_vision=True), zero, loss)

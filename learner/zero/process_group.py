@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import os
-import socket
 from datetime import timedelta
 
 import deepspeed
 import torch
+from torch.distributed import TCPStore
 
 SHARED_MEMORY_OP = "deepspeed_shm_comm"
 
 
-def join_group(rank: int, world: int, address: str, port: int, timeout_s: float) -> None:
-    """Join the process group: nccl with a GPU, gloo without."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE=str(world), MASTER_ADDR=address, MASTER_PORT=str(port))
+def listen(host: str, world: int, timeout_s: float) -> TCPStore:
+    """Rank 0's store, through which the ranks meet. It listens on a port (`.port`) that the system chose for it, so no
+    other process can take that port between its choice and its use."""
+    timeout = timedelta(seconds=timeout_s)
+    return TCPStore(host, 0, world, is_master=True, timeout=timeout, wait_for_workers=False)
+
+
+def join_group(store: TCPStore, rank: int, world: int, timeout_s: float) -> None:
+    """Join the process group that meets in `store`: nccl with a GPU, gloo without."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE=str(world))
     # DeepSpeed would compile an optional shared-memory all-reduce for the CPU here, which takes a minute and a
     # compiler, under a file lock that outlives a killed process and then blocks every later run of the account.
     deepspeed.ops.__compatible_ops__[SHARED_MEMORY_OP] = False
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    deepspeed.init_distributed(backend, timeout=timedelta(seconds=timeout_s), auto_mpi_discovery=False, verbose=False)
+    timeout = timedelta(seconds=timeout_s)
+    gpu = torch.cuda.is_available()
+    backend = "nccl" if gpu else "gloo"
+    # Bound to its device, the group connects at once; DeepSpeed, which takes over a group that exists, does the same.
+    device = torch.device("cuda", 0) if gpu and world > 1 else None
+    torch.distributed.init_process_group(
+        backend, store=store, rank=rank, world_size=world, timeout=timeout, device_id=device
+    )
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
 
 
 def in_newest_attempt(attempt: int, device: torch.device) -> bool:
@@ -33,13 +47,3 @@ def in_newest_attempt(attempt: int, device: torch.device) -> bool:
             return True
         if attempt < newest:
             return False
-
-
-def free_address() -> tuple[str, int]:
-    """(host, free port) at which the other ranks can reach this node."""
-    import ray  # the rest of this module runs without Ray, in benchmarks/gpu
-
-    host = ray.util.get_node_ip_address()
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return host, probe.getsockname()[1]

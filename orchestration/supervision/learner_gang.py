@@ -38,8 +38,8 @@ class LearnerGang:
         rank_class = actor_class(LearnerRank)
         self.ranks = [rank_class.options(**self.placement.options(r)).remote(config, r, world) for r in range(world)]
         try:
-            ((address, port),) = self._results([self.ranks[0].address.remote()], "starting", "start_s")
-            self.trained_parameters = self._all("join", "loading the model", "start_s", address, port)[0]
+            ((host, port),) = self._results([self.ranks[0].listen.remote()], "starting", "start_s")
+            self.trained_parameters = self._all("join", "loading the model", "start_s", host, port)[0]
         except BaseException:
             self.stop()
             raise

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from learner.zero.process_group import listen
+
 ROOT = Path(__file__).parents[2]
 JOIN = """
-import socket
 import torch
-from learner.zero.process_group import join_group
-with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    port = probe.getsockname()[1]
-join_group(0, 1, "127.0.0.1", port, 60)
+from learner.zero.process_group import join_group, listen
+join_group(listen("127.0.0.1", 1, 60), 0, 1, 60)
 total = torch.ones(2)
 torch.distributed.all_reduce(total)
 print("joined", total.tolist())
@@ -54,3 +53,10 @@ def test_a_stale_lock_no_compiler_and_two_runs_at_once(tmp_path: Path) -> None:
     for run in runs:
         finish(run)
     assert [path for path in extensions.rglob("*") if path.is_file()] == [lock]  # nothing was compiled
+
+
+def test_nobody_takes_the_port_before_the_ranks_have_met() -> None:
+    """Were it only found free, another process could listen on it by the time the ranks use it."""
+    store = listen("127.0.0.1", 2, 60)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", store.port))
