@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -174,9 +175,29 @@ class AppendedLines:
 def records(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file of JSON lines, without lines that were written in part."""
     with path.open("rb") as lines:
-        for line in lines:
-            if (record := _record(line)) is not None:
-                yield record
+        yield from (record for line in lines if (record := _record(line)) is not None)
+
+
+def records_from_last(path: Path, beginning: bytes) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines, from the last whole line on that starts with `beginning`; all, if none does.
+    Does not read what comes before."""
+    with path.open("rb") as lines:
+        size = os.fstat(lines.fileno()).st_size
+        if size:
+            with mmap.mmap(lines.fileno(), size, access=mmap.ACCESS_READ) as content:
+                lines.seek(_last_whole(content, beginning))
+        yield from (record for line in lines if (record := _record(line)) is not None)
+
+
+def _last_whole(content: mmap.mmap, beginning: bytes) -> int:
+    """Where the last whole line starts that begins so; 0 if none does."""
+    end = len(content)
+    while (before := content.rfind(b"\n" + beginning, 0, end)) >= 0:
+        content.seek(before + 1)
+        if _record(content.readline()) is not None:
+            return before + 1
+        end = before
+    return 0
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

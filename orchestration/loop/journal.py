@@ -4,26 +4,28 @@ Lines, in the order in which things happened:
 
     {"group": 7, "sample": "clip-3", "state": "pending"}          the group was added
     {"group": 7, "state": "generating"}                           and so on, with a reason or with lineage and step
-    {"checkpoint": 20}                                            what was true here is in the checkpoint of step 20
+    {"checkpoint": 20, "reached": {...}}                          what was true here is in the checkpoint of step 20
     {"lineage": 1, "step": 20, "version": 27}                     a restart: everything after that line is void
 
-`fates` replays them. Pure, except for `Journal`.
+`fates` replays them. A run that starts reads only those from the last checkpoint on, which says how far the run had
+come. Pure, except for `Journal`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from evidence.errors import BadInput
-from evidence.lines import AppendedLines, records
+from evidence.lines import AppendedLines, records_from_last
 from orchestration.loop.ledger import State
 
 JOURNAL = "ledger.jsonl"
+CHECKPOINT = b'{"checkpoint": '  # how the line of a checkpoint begins
 
 
 class Journal:
@@ -35,7 +37,7 @@ class Journal:
 
     def __init__(self, run_dir: Path) -> None:
         self.lines = AppendedLines(run_dir / JOURNAL)
-        self.reached = reached(records(self.lines.path))
+        self.reached = reached(records_from_last(self.lines.path, CHECKPOINT))
 
     def move(self, facts: Mapping[str, Any]) -> None:
         """Record a move of a group; see Ledger."""
@@ -45,7 +47,7 @@ class Journal:
     def checkpoint(self, step: int) -> bool:
         """Record that the state of now is what the checkpoint of `step` will hold. Returns whether that is on disk:
         without it, nothing could tell later what the checkpoint holds."""
-        self.move({"checkpoint": step})
+        self.move(checkpoint_line(step, self.reached))
         return self.lines.sync()
 
     def lineage(self, lineage: int, step: int, version: int) -> None:
@@ -79,11 +81,17 @@ class Reached:
         if "lineage" in line:
             first = line["version"]
             return Reached(max(self.version, first), self.frontier, line["lineage"] + 1, first, line["step"])
-        return self
+        return Reached(**line["reached"])
+
+
+def checkpoint_line(step: int, far: Reached) -> dict[str, Any]:
+    """The line of a checkpoint of `step` in a run that has come so far."""
+    return {"checkpoint": step, "reached": asdict(far)}
 
 
 def reached(lines: Iterable[Mapping[str, Any]]) -> Reached:
-    """How far the run had come, its abandoned lineages included. Holds one line at a time."""
+    """How far the run had come, its abandoned lineages included, by its lines from any checkpoint on. Holds one line at
+    a time."""
     far = Reached()
     for line in lines:
         far = far.after(line)

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evidence import lines as evidence_lines
 from evidence.errors import BadInput
 from evidence.lines import AppendedLines, records
-from orchestration.loop.journal import JOURNAL, Fate, Journal, Reached, audit, fates, reached
+from orchestration.loop.journal import JOURNAL, Fate, Journal, Reached, audit, checkpoint_line, fates, reached
 from orchestration.loop.ledger import IllegalTransition, Ledger
 
 MOVES = ("add", "generate", "score", "ready", "train", "reject", "requeue", "fail", "checkpoint", "restart")
@@ -37,7 +38,7 @@ def test_replayed_any_history_with_restarts_gives_the_states_of_the_ledger(histo
             done |= {group: state for group, state in live(ledger).items() if state in ("trained", "rejected")}
             ledger.settle()
             checkpoints[step], settled[step] = ledger.snapshot(), dict(done)
-            lines.append({"checkpoint": step})
+            lines.append(checkpoint_line(step, reached(lines)))
             continue
         if move == "restart":
             step = max(at for at in checkpoints if at <= number)
@@ -62,6 +63,8 @@ def test_replayed_any_history_with_restarts_gives_the_states_of_the_ledger(histo
             continue
     told = {group: fate.state for group, fate in fates(lines).items()}
     assert told == done | live(ledger)
+    since = [line for line in lines if "checkpoint" not in line]
+    assert reached(lines) == reached(since), "a checkpoint tells what the lines before it tell"
 
 
 def test_what_a_run_has_reached_includes_what_was_abandoned(tmp_path: Path) -> None:
@@ -81,6 +84,25 @@ def test_what_a_run_has_reached_includes_what_was_abandoned(tmp_path: Path) -> N
     assert reached(records(tmp_path / JOURNAL)).version == journal.reached.version == 5
     journal.close()
     assert Journal(tmp_path).reached == journal.reached
+
+
+@pytest.mark.parametrize("torn", ["", '{"checkpoint": 2, "rea\n'])
+def test_a_start_does_not_read_what_came_before_the_last_checkpoint(
+    tmp_path: Path, torn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path)
+    for group in range(4):
+        journal.move({"group": group, "sample": "s", "state": "pending"})
+        if group < 2:
+            journal.move({"group": group, "state": "trained", "lineage": 0, "step": group + 1})
+            journal.checkpoint(group + 1)
+    journal.close()
+    with (tmp_path / JOURNAL).open("a") as file:
+        file.write(torn + '{"group": 3, "state": "trained", "lineage": 0, "step": 4}\n')
+    read, parse = [], evidence_lines._record
+    monkeypatch.setattr(evidence_lines, "_record", lambda line: read.append(line) or parse(line))
+    assert Journal(tmp_path).reached == Reached(4, 4)
+    assert not [line for line in read if b'"group": 0' in line or b'"group": 1' in line]
 
 
 def test_a_full_disk_hides_nothing_of_what_was_reached_and_allows_no_checkpoint(
