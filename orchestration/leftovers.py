@@ -36,8 +36,8 @@ def stale_locks(folder: Path) -> list[str]:
     return sorted(str(lock) for lock in locks if not building or time.time() - lock.stat().st_mtime > BUILD_S)
 
 
-def unmapped_segments(folder: Path) -> list[str]:
-    """Files of this account in shared memory, of LEAST_BYTES or more, that no process of this account has mapped or
+def unmapped_segments(folder: Path, least_bytes: int = LEAST_BYTES) -> list[str]:
+    """Files of this account in shared memory, of `least_bytes` or more, that no process of this account has mapped or
     open."""
     used: set[str] = set()
     for process in _processes("pid"):
@@ -51,7 +51,7 @@ def unmapped_segments(folder: Path) -> list[str]:
     for entry in os.scandir(folder):
         with contextlib.suppress(FileNotFoundError):
             status = entry.stat(follow_symlinks=False)
-            if status.st_uid == os.getuid() and status.st_size >= LEAST_BYTES and entry.path not in used:
+            if status.st_uid == os.getuid() and status.st_size >= least_bytes and entry.path not in used:
                 unused.append(entry.path)
     return sorted(unused)
 

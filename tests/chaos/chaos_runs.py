@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from faults import FILE, Fault
-from processes import MARK, end, left_after
+from processes import MARK, end, files_left, left_after
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
@@ -43,13 +43,14 @@ SETTINGS = (
 )
 START_S = 600.0  # until the first step has ended, and between two lines
 FAULT_S = 300.0  # until a fault is done, and until the run has recovered from it
-LEFT_S = 60.0  # after the end of a start, nothing of it runs any more, and its sockets are removed
+LEFT_S = 60.0  # after the end of a start, nothing of it runs any more, and its files are removed
 
 
 @dataclass
 class Ran:
     """code: the exit code of the driver, None where it had to be killed. hung: why. lines: of faults.jsonl, those of
-    this start. left: processes and sockets that are still there after LEFT_S; left_s: how long the others took."""
+    this start. left: processes, sockets, shared memory and locks that are still there after LEFT_S; left_s: how long
+    the others took."""
 
     code: int | None
     hung: str
@@ -79,6 +80,7 @@ def run(
     mark, began = uuid.uuid4().hex, time.monotonic()
     env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     temporary = Path(tempfile.mkdtemp(prefix="c-"))  # short, for the sockets in it
+    before = files_left(temporary)
     env |= {MARK: mark, "PYTHONPATH": f"{ROOT}:{ROOT}/tests", "TMPDIR": str(temporary)}
     command = [sys.executable, str(Path(__file__).with_name("faulty_train.py")), str(plan), "train"]
     command += [str(ROOT / "configs/experiment/quickstart.yaml"), f"run_dir={folder / 'run'}", "resume=auto"]
@@ -91,7 +93,7 @@ def run(
     copies = [_copied(pipe, path) for pipe, path in zip((driver.stdout, driver.stderr), written_to)]
     try:
         hung, lines = _follow(driver, written, seen, see, bool(faults))
-        left, left_s = left_after(mark, temporary, 0.0 if hung else LEFT_S)
+        left, left_s = left_after(mark, temporary, before, 0.0 if hung else LEFT_S)
     finally:
         end(mark)
         shutil.rmtree(temporary, ignore_errors=True)

@@ -25,14 +25,13 @@ class Checked:
     worst: int = 0
 
 
-def check(run_dir: Path, whole: bool, finished: bool = False) -> Checked:
-    """`whole`: whether the run ended by itself, so that its files must agree; `finished`: whether it did all steps."""
+def check(run_dir: Path, finished: bool) -> Checked:
+    """`finished`: whether the run did all its steps; it may run otherwise."""
     if not (run_dir / JOURNAL).exists():
         return Checked([f"{run_dir}: no {JOURNAL}"])
     lost, doubled = lost_and_doubled(list(records(run_dir / JOURNAL)), finished)
     checked = Checked(lost=lost, doubled=doubled)
-    if whole:
-        checked.problems += faults(run_dir, fates(records(run_dir / JOURNAL)))
+    checked.problems += faults(run_dir, fates(records(run_dir / JOURNAL)))
     metrics = list(records(run_dir / METRICS)) if (run_dir / METRICS).exists() else []
     for line in metrics:
         checked.worst = max(checked.worst, line["staleness/max"])

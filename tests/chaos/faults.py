@@ -4,7 +4,7 @@ A plan is a list of faults, done one after the other. Each is done in its phase,
 fault before and has trained another step. Every fault and every recovery is a line of `faults.jsonl`, beside the plan:
 
     {"fault": 0, "phase": "generating", "target": "engine", "signal": "KILL", "pids": [7], "step": 3, "time": 1.7e9}
-    {"fault": 0, "recovery_s": 21.3, "step": 6, "steps_back": 0, "requeued": 2, "regenerated": 0, "gone": true}
+    {"fault": 0, "recovery_s": 21.3, "step": 6, "steps_back": 0, "requeued": 2, "regenerated": 0, "alive": []}
     {"step": 7, "time": 1.7e9}                                      the run has ended a step
 """
 
@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 from damage import corrupt_weights, fill_disk, fill_object_store, set_mirror_back
-from processes import find
+from processes import find, runs
 
 from evidence.lines import AppendedLines
 from orchestration.loop.training import Training
@@ -153,16 +153,17 @@ class Faults:
     def _do(self, fault: Fault, under_way: Callable[[], bool]) -> None:
         assert self.training is not None
         found = [find(target, os.getpid()) for target in fault.targets] if fault.signal not in DAMAGE else []
-        inside = under_way()
+        late = fault.signal not in DAMAGE and not under_way()
         before = self._counters()
         with self._lock:
-            if not all(found):  # it is being restarted; the next time that the phase is entered will do
+            # The phase is over already, or a process is being restarted: the next time that it is entered will do.
+            if late or not all(found):
                 self.waiting.insert(0, fault)
                 self._current = None
                 return
             processes = self._done = [kind[self._number % len(kind)] for kind in found]
-            facts = {"inside": inside, "pids": [process.pid for process in processes]}
-            self._line({"fault": self._number, **asdict(fault), **facts, "step": before.step, "time": before.at})
+            pids = [process.pid for process in processes]
+            self._line({"fault": self._number, **asdict(fault), "pids": pids, "step": before.step, "time": before.at})
         for process in processes:
             _send(process, fault.signal)
         if fault.signal in DAMAGE:
@@ -217,7 +218,7 @@ class Faults:
             "steps_back": back,
             "requeued": self.requeued - before.requeued,
             "regenerated": self.regenerated - before.regenerated,
-            "gone": not any(process.is_running() for process in self._done),
+            "alive": [process.pid for process in self._done if runs(process)],
         }
 
     def _line(self, facts: dict[str, Any]) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 import psutil
 from vllm_cores import cores_of
 
+from orchestration.leftovers import extensions_folder, stale_locks, unmapped_segments
+from orchestration.supervision.local_session import NAMED_BY_PID
+
 ACTORS = {
     "engine": "ray::RolloutActor",
     "referee": "ray::RefereeActor",
@@ -24,6 +27,7 @@ CORES = {"engine_core": "engine", "referee_core": "referee"}  # whose child it i
 SERVERS = {"raylet": "raylet", "gcs": "gcs_server"}
 TARGETS = (*ACTORS, *CORES, *SERVERS, "driver")
 SOCKETS = ("ser_*", "ray/session_2*/sockets/*")
+SHARED_MEMORY = Path("/dev/shm")
 MARK = "SER_CHAOS_RUN"  # an environment variable that all processes of a start inherit
 
 
@@ -31,7 +35,7 @@ def find(target: str, driver: int) -> list[psutil.Process]:
     """The processes of one kind that run now, oldest first. `driver`: the pid of the run's driver."""
     if target == "driver":
         return [psutil.Process(driver)]
-    running = [process for process in psutil.Process(driver).children(recursive=True) if _runs(process)]
+    running = [process for process in psutil.Process(driver).children(recursive=True) if runs(process)]
     if target in SERVERS:
         matching = [process for process in running if _name(process) == SERVERS[target]]
     elif target in CORES:
@@ -47,18 +51,24 @@ def marked(mark: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(MARK) == mark and _runs(process):
+            if process.environ().get(MARK) == mark and runs(process):
                 found.append(process)
     return found
 
 
-def left_after(mark: str, temporary: Path, seconds: float) -> tuple[list[str], float]:
-    """(what is still left of a start when `seconds` are over, how long it took to go). `temporary`: its TMPDIR, in
-    which are the folders of its sockets."""
+def files_left(temporary: Path) -> set[str]:
+    """What runs left behind: sockets in `temporary`; shared memory, semaphores included, that no process has mapped and
+    whose maker, where the name tells it, has ended; and locks that would block a compilation."""
+    sockets = {str(path) for pattern in SOCKETS for path in temporary.glob(pattern)}
+    shared = {path for path in unmapped_segments(SHARED_MEMORY, least_bytes=0) if not _maker_runs(Path(path).name)}
+    return sockets.union(shared, stale_locks(extensions_folder()))
+
+
+def left_after(mark: str, temporary: Path, before: set[str], seconds: float) -> tuple[list[str], float]:
+    """(what is still left of a start when `seconds` are over, how long it took to go). `temporary`: its TMPDIR.
+    `before`: what `files_left` found before the start."""
     began = time.monotonic()
-    while left := [_title(p) or _name(p) for p in marked(mark)] + [
-        str(path) for pattern in SOCKETS for path in temporary.glob(pattern)
-    ]:
+    while left := [_title(p) or _name(p) for p in marked(mark)] + list(files_left(temporary) - before):
         if time.monotonic() - began > seconds:
             break
         time.sleep(0.5)
@@ -76,7 +86,13 @@ def end(mark: str) -> None:
         psutil.wait_procs(processes, timeout=1)
 
 
-def _runs(process: psutil.Process) -> bool:
+def _maker_runs(name: str) -> bool:
+    maker = NAMED_BY_PID.match(name)
+    return maker is not None and psutil.pid_exists(int(maker[1]))
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether it is alive, or stopped, and not a zombie."""
     with contextlib.suppress(psutil.Error):
         return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     return False

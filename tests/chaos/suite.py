@@ -1,5 +1,6 @@
 """The chaos suite: `make chaos`. Real runs of `ser train` on the CPU whose real processes are killed, stopped and
-starved; then the audit of `ser ledger` must pass, staleness must be within its bound, and nothing may run on.
+starved. After each fault the audit of `ser ledger` must pass and staleness must be within its bound; after each end of
+a run, nothing of it may be left.
 
     PYTHONPATH=.:tests python tests/chaos/suite.py [--only REGEX] [--except REGEX] [--seed N] [--out FILE]
 
@@ -47,7 +48,7 @@ class Result:
     def __str__(self) -> str:
         if self.problem:
             return f"FAILED    {self.fault}: {self.problem}"
-        told = ("recovery_s", "steps_back", "requeued", "regenerated", "inside")
+        told = ("recovery_s", "steps_back", "requeued", "regenerated")
         return f"survived  {self.fault}: " + ", ".join(f"{k} {self.facts[k]}" for k in told if k in self.facts)
 
 
@@ -78,7 +79,7 @@ class Suite:
                 if start.torn:
                     ended.append(self._torn(folder, start.torn, ran))
                 continue
-            self._audit(folder, ran, whole=False, of=start.faults)
+            self._audit(folder, finished=False)
             folder, ended = self._new_folder(), []
             if rest:
                 waiting.appendleft(replace(start, faults=rest))
@@ -94,7 +95,7 @@ class Suite:
                 done.append((line["time"], Result(str(fault), facts=dict(line))))
             elif "fault" in line:
                 done[-1][1].facts |= line
-                self._add(done[-1][1])
+                self._recovered(folder, done[-1][1])
             elif ended:
                 self._resumed(ended, line)
 
@@ -107,6 +108,7 @@ class Suite:
         if len(done) == len(start.faults) and last is not None and not ran.hung:
             expected = ENDS_WITH[last.signal] if last.target == "driver" else 1
             if ran.code == expected:
+                self._audit(folder, finished=False)
                 ended.append(done[-1][1])
                 return ran, None
         told = ran.hung or f"exit code {ran.code}: {ran.last_words}"
@@ -116,6 +118,15 @@ class Suite:
             self._add(Result(f"between faults, before {start.faults[len(done)]}", problem=told))
         rest = start.faults[len(done) :]
         return ran, rest if done or len(start.faults) == 1 else rest[1:]
+
+    def _recovered(self, folder: Path, result: Result) -> None:
+        """The run goes on after a fault: what was killed, or stopped for good, is gone, and the audit passes."""
+        if alive := result.facts["alive"] if result.facts["signal"] in ("KILL", "STOP") else []:
+            result.problem = f"still there: {alive}"
+        checked = check(folder / "run", finished=False)
+        self.checks.append(checked)
+        result.problem = result.problem or "; ".join(checked.problems)
+        self._add(result)
 
     def _resumed(self, ended: list[Result], line: dict[str, Any]) -> None:
         """The first step after a resume has ended."""
@@ -148,7 +159,7 @@ class Suite:
             self._add(replace(result, problem=f"not resumed: {ran.hung or ran.last_words}"))
         if ran.code != 0:
             self._add(Result("the end of the run", problem=ran.hung or f"exit code {ran.code}: {ran.last_words}"))
-        self._audit(folder, ran, whole=ran.code == 0, of=())
+        self._audit(folder, finished=ran.code == 0)
 
     def moods(self, wanted: Any) -> None:
         """A run whose referee is an endpoint that answers late, wrongly or never for a while."""
@@ -160,10 +171,10 @@ class Suite:
         for name, (problem, facts) in outcomes.items():
             self._add(Result(f"an endpoint as referee {name}", problem, facts))
         self._note_left(ran, INTERRUPTED)
-        self._audit(folder, ran, whole=ran.code == 0, of=())
+        self._audit(folder, finished=ran.code == 0)
 
-    def _audit(self, folder: Path, ran: Ran, whole: bool, of: tuple[Fault, ...]) -> None:
-        checked = check(folder / "run", whole, finished=whole)
+    def _audit(self, folder: Path, finished: bool) -> None:
+        checked = check(folder / "run", finished)
         self.checks.append(checked)
         print(f"audit of {folder.name}: {'; '.join(checked.problems) or 'passed'}", flush=True)
 
