@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,16 @@ class LearnerGang:
 
     def _results(self, calls: Sequence[ray.ObjectRef], doing: str, limit: str) -> list[Any]:
         """What the ranks return, calls[r] of rank r. `limit`: a key of Limits. Raises ActorLost."""
-        names = [f"learner rank {rank}" for rank in range(len(calls))]
-        return results(calls, names, doing, getattr(self.limits, limit), limit)
+        actors = dict(islice(self._named.items(), len(calls)))
+        return results(calls, actors, doing, getattr(self.limits, limit), limit)
 
     def dead(self) -> list[str]:
         """The names of the ranks that have died. The others may be busy."""
-        names = {rank.__ray_ready__.remote(): f"learner rank {number}" for number, rank in enumerate(self.ranks)}
-        return [names[ref] for ref in dead(list(names))]
+        return list(dead(self._named))
+
+    @property
+    def _named(self) -> dict[str, Any]:
+        return {f"learner rank {number}": rank for number, rank in enumerate(self.ranks)}
 
     def fetch(self, micro_batches: Sequence[Sequence[MicroLayout]]) -> None:
         """Copy to each rank the frames of its part of the next step. The rank keeps them until that step has ended, so

@@ -7,7 +7,7 @@ and, for a limit, the key that sets it. An error that an actor's own code raised
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -40,8 +40,11 @@ def first_line(error: BaseException) -> str:
     return f"{type(cause).__name__}: {lines[0]}"
 
 
-def results(refs: Sequence[ray.ObjectRef], actors: Sequence[str], doing: str, seconds: float, key: str) -> list[Any]:
-    """The value of each ref. `actors[i]`: who makes refs[i]; `doing`: what they do, for messages; `key`: the limit.
+def results(
+    refs: Sequence[ray.ObjectRef], actors: Mapping[str, Any], doing: str, seconds: float, key: str
+) -> list[Any]:
+    """The value of each ref. `actors`: who makes them, by name, in their order; `doing`: what they do, for messages;
+    `key`: the limit.
 
     Raises ActorLost as soon as one actor has died, although its peers may still wait for it in a collective.
     """
@@ -58,23 +61,23 @@ def results(refs: Sequence[ray.ObjectRef], actors: Sequence[str], doing: str, se
             except ray.exceptions.RayActorError:
                 raise ActorLost(died(names[ref], doing)) from None
             except ray.exceptions.RayTaskError:
-                for peer in dead(waiting):
-                    raise ActorLost(died(names[peer], doing)) from None
+                for name in dead(actors):
+                    raise ActorLost(died(name, doing)) from None
                 raise
     return [values[ref] for ref in refs]
 
 
-def dead(refs: list[ray.ObjectRef]) -> Iterator[ray.ObjectRef]:
-    """Those of `refs` whose actors have died, as soon as that is known. The peers of a dead rank can fail in their
-    collective before, so this waits a little for refs without a value."""
-    deadline = time.monotonic() + DEATH_KNOWN_S
-    while refs:
-        ended, refs = ray.wait(refs, timeout=max(0.0, deadline - time.monotonic()))
+def dead(actors: Mapping[str, Any]) -> Iterator[str]:
+    """The names of those that have died, as soon as that is known. The peers of a dead rank can fail in their
+    collective before, so this waits a little for actors that do not answer; they may be busy."""
+    pings = {actor.__ray_ready__.remote(): name for name, actor in actors.items()}
+    waiting, deadline = list(pings), time.monotonic() + DEATH_KNOWN_S
+    while waiting:
+        ended, waiting = ray.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
+        for ping in ended:
+            try:
+                ray.get(ping)
+            except ray.exceptions.RayActorError:
+                yield pings[ping]
         if not ended:
             return
-        try:
-            ray.get(ended)
-        except ray.exceptions.RayActorError:
-            yield from ended
-        except ray.exceptions.RayTaskError:
-            continue

@@ -124,7 +124,8 @@ class FakeWeights:
 
 def test_the_rank_that_died_while_publishing_is_named(ray_cluster: Any) -> None:
     ranks = [actor_class(Rank).remote() for _ in range(2)]
-    gang = SimpleNamespace(ranks=ranks, dead=lambda: LearnerGang.dead(gang))
+    gang = LearnerGang.__new__(LearnerGang)  # without starting ranks of its own
+    gang.ranks = ranks
     pool = SimpleNamespace(settled=lambda: asyncio.sleep(0))
     weights = actor_class(FakeWeights).remote()
     published = PublishedWeights(weights, Limits())
