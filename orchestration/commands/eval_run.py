@@ -23,7 +23,7 @@ from evaluation.reading import data_files, rows
 from evaluation.registry import named
 from evaluation.videos import MediaFolder
 from evidence.digests import file_digest, model_digest
-from evidence.errors import BadInput, UnreadableMedia
+from evidence.errors import BadInput, Interrupted, UnreadableMedia
 from evidence.files import write_text
 from evidence.plain import dumps
 from evidence.spaces import Written
@@ -79,7 +79,7 @@ class Located:
 
 
 def run(request: Request, options: Options, judge: TextJudge | None) -> dict[str, Any]:
-    """Ask what the record lacks, and return the report. Raises BadInput and RunFailed."""
+    """Ask what the record lacks, and return the report. Raises BadInput, Interrupted and RunFailed."""
     if request.limit is not None and request.limit < 1:
         raise BadInput(f"--limit {request.limit}: must be 1 or more")
     config = policy_config(request.config, [f"model={request.model}", *request.overrides])
@@ -94,13 +94,21 @@ def run(request: Request, options: Options, judge: TextJudge | None) -> dict[str
         raise BadInput("--subtitles: cannot be shown with template.native_video = true; set it to false")
     folder = require_folder("--out", request.folder)
     with opened(folder, _settings(request, config)) as record:
-        left = [ask for ask in exam.asks if ask.id not in record.lines]
-        located = locate(left, request, record)
-        progress = Progress(request.benchmark, len(located))
-        if located:
-            ask_all(config, located, record, progress)
-        speed = {"questions": progress.questions, "seconds": round(progress.seconds, 2), "tokens": progress.tokens}
-        return _report(exam, record, options, judge, faults, {"model": request.model, "speed": speed})
+        try:
+            speed = _ask_missing(exam, config, request, record)
+            return _report(exam, record, options, judge, faults, {"model": request.model, "speed": speed})
+        except KeyboardInterrupt:
+            kept = f"completions in {folder}: {len(record.lines)}"
+            raise Interrupted(f"Ctrl-C; {kept}; the same command goes on from there") from None
+
+
+def _ask_missing(exam: Exam, config: StandalonePolicyConfig, request: Request, record: Record) -> dict[str, float]:
+    """Ask what the record lacks. Returns how many questions and tokens, and the seconds."""
+    located = locate([ask for ask in exam.asks if ask.id not in record.lines], request, record)
+    progress = Progress(request.benchmark, len(located))
+    if located:
+        ask_all(config, located, record, progress)
+    return {"questions": progress.questions, "seconds": round(progress.seconds, 2), "tokens": progress.tokens}
 
 
 def rescored(name: str, folder: Path, data: Path | None, options: Options, judge: TextJudge | None) -> dict[str, Any]:
