@@ -23,6 +23,7 @@ figcaption { padding: .4rem .6rem .5rem; overflow-wrap: anywhere; font-size: .85
 pre { line-height: 1.6; }
 .special, .visual { border-radius: 4px; padding: 0 .2em; background: var(--line); }
 .special { color: var(--soft); }
+.special::after { content: "\\200b"; } /* a line may break here, rather than in the next word */
 .visual { color: var(--link); white-space: nowrap; }
 details { margin-top: .8rem; }
 @media (max-width: 40rem) {
