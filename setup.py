@@ -16,6 +16,7 @@ COMMON = [
     "blake3==1.0.11",
     "decord==0.6.0",
     "deepspeed==0.19.8",
+    "jinja2==3.1.6",
     "jiwer==4.0.0",
     "matplotlib==3.11.2",
     "numpy==2.3.5",
