@@ -28,6 +28,7 @@ SERVERS = {"raylet": "raylet", "gcs": "gcs_server"}
 TARGETS = (*ACTORS, *CORES, *SERVERS, "driver")
 SOCKETS = ("ser_*", "ray/session_2*/sockets/*")
 SHARED_MEMORY = Path("/dev/shm")
+SEGMENTS = ("sem.", "torch_", "psm_", "plasma")  # as those of runs are named; other programs make others
 MARK = "SER_CHAOS_RUN"  # an environment variable that all processes of a start inherit
 
 
@@ -60,7 +61,9 @@ def files_of_runs(temporary: Path) -> set[str]:
     """What runs can leave behind: sockets in `temporary`; shared memory, semaphores included, that no process has
     mapped; and locks that would block a compilation."""
     sockets = {str(path) for pattern in SOCKETS for path in temporary.glob(pattern)}
-    return sockets.union(unmapped_segments(SHARED_MEMORY, least_bytes=0), stale_locks(extensions_folder()))
+    segments = unmapped_segments(SHARED_MEMORY, least_bytes=0)
+    shared = {path for path in segments if Path(path).name.startswith(SEGMENTS)}
+    return sockets.union(shared, stale_locks(extensions_folder()))
 
 
 def left_after(mark: str, temporary: Path, before: set[str], seconds: float) -> tuple[list[str], float]:
