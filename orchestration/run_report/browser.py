@@ -7,7 +7,7 @@ Guarantee: without a limit by the caller, texts and frames stay below MOST_BYTES
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from evidence.plain import dumps
 from evidence.types import Sample
 from evidence.visible import visible
 from orchestration.reporting.heldout_records import DRAWS
-from orchestration.run_report.clips import Frames, Samples, find_samples
+from orchestration.run_report.clips import Frames, Place, Samples, Wanted, of_files
 from orchestration.run_report.entries import HELDOUT, TRAINING, Entry, heldout_entry, training_entry
 from orchestration.run_report.recorded import SAMPLES, Group, Run, counted
 from orchestration.run_report.selection import Facts, Key, chosen, count_by_reason, rankings
@@ -41,7 +41,14 @@ class Browser:
 
 def browse(runs: Sequence[Run], most: int | None) -> Browser:
     """most: prompts to embed, whatever the page's size; None takes DEFAULT_PROMPTS within MOST_BYTES."""
-    datasets = [_Datasets(run) for run in runs]
+    wanted = Wanted()
+    for run in runs:
+        if run.config is not None:
+            wanted.add(run.config.data.train, {group.sample for group in run.groups()})
+            clips = {record.clip for records in run.heldout.values() for record in records}
+            wanted.add([run.config.data.heldout], clips)
+    read = wanted.read()
+    datasets = [_Datasets(run, read) for run in runs]
     training = [list(data.training_facts(number)) for number, data in enumerate(datasets)]
     heldout = [list(_heldout_facts(number, run)) for number, run in enumerate(runs)]
     ranked = rankings(training, heldout)
@@ -86,15 +93,11 @@ def _heldout_facts(number: int, run: Run) -> Iterator[Facts]:
 class _Datasets:
     """The recorded prompts of a run with the samples of its datasets that they are about."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, read: Mapping[Place, Samples]):
         self.run, self.unreadable = run, 0
         self.space = run.config.template.box_space if run.config else "resized"
-        self.trained, self.heldout = Samples(), Samples()
-        if run.config is not None:
-            ids = {group.sample for group in run.groups()}
-            self.trained = find_samples(run.config.data.train if ids else [], ids)
-            clips = {record.clip for records in run.heldout.values() for record in records}
-            self.heldout = find_samples([run.config.data.heldout] if clips else [], clips)
+        self.trained = of_files(read, run.config.data.train if run.config else ())
+        self.heldout = of_files(read, [run.config.data.heldout] if run.config else ())
 
     def training_facts(self, number: int) -> Iterator[Facts]:
         for group in self.run.groups():

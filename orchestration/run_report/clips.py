@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,26 +33,59 @@ EXACT_SIDE = 128  # frames up to this size are stored without loss: they are sma
 QUALITY = 75
 
 
+Place = tuple[Any, ...]  # of a dataset file: path, format, media root, and whether links are followed
+
+
 @dataclass
 class Samples:
-    """Samples of dataset files by id. problems: files that cannot be read, with the reason."""
+    """Samples by id. problems: files that cannot be read, with the reason."""
 
     by_id: dict[str, Sample] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
+    def add(self, other: Samples) -> None:
+        """Where both have a sample of an id, it stays."""
+        self.by_id = other.by_id | self.by_id
+        self.problems += other.problems
 
-def find_samples(files: Iterable[DataFile], wanted: set[str]) -> Samples:
-    """The wanted samples; a file is read until all are found."""
-    found = Samples()
+
+@dataclass
+class Wanted:
+    """The samples that runs need of dataset files, each of which is read once for all of them."""
+
+    _ids: dict[Place, set[str]] = field(default_factory=dict)
+
+    def add(self, files: Iterable[DataFile], ids: set[str]) -> None:
+        for file in files if ids else ():
+            self._ids.setdefault(_place(file), set()).update(ids)
+
+    def read(self) -> dict[Place, Samples]:
+        return {place: _found(place, ids) for place, ids in self._ids.items()}
+
+
+def of_files(read: Mapping[Place, Samples], files: Iterable[DataFile]) -> Samples:
+    """What was read of these files."""
+    samples = Samples()
     for file in files:
-        try:
-            for sample in DatasetFile(file.path, file.format, file.media_root, file.follow_links):
-                if len(found.by_id) == len(wanted):
-                    break
-                if sample.id in wanted:
-                    found.by_id.setdefault(sample.id, sample)
-        except (BadInput, OSError) as error:
-            found.problems.append(str(error))
+        samples.add(read.get(_place(file), Samples()))
+    return samples
+
+
+def _place(file: DataFile) -> Place:
+    return file.path, file.format, file.media_root, file.follow_links
+
+
+def _found(place: Place, ids: set[str]) -> Samples:
+    """The file is read until all are found."""
+    found = Samples()
+    try:
+        for sample in DatasetFile(*place):
+            if sample.id in ids:
+                found.by_id.setdefault(sample.id, sample)
+            if len(found.by_id) == len(ids):
+                break
+    except (BadInput, OSError) as error:
+        found.problems.append(str(error))
     return found
 
 

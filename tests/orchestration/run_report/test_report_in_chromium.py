@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from rollout.dataset.shapes import make_shapes
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OWNED = "document.title='owned';parent.document.title='owned'"
 HOSTILE = (
-    f"</script><script>{OWNED}</script><img src=x onerror=\"{OWNED}\"><svg onload=\"{OWNED}\"></pre></template>"
+    f'</script><script>{OWNED}</script><img src=x onerror="{OWNED}"><svg onload="{OWNED}"></pre></template>'
     f"<!--<script>\u200b\u202egnp.exe javascript:{OWNED} {{{{ 7 * 7 }}}} ${{{OWNED}}} \u2028 & ' \" &lt;b&gt;"
 )
 # Opens each prompt in a frame as wide as a desktop and in one as wide as a phone, and writes down what they show.
