@@ -113,7 +113,7 @@
       status.replaceChildren(`Prompt ${state.sample}, ${entries.length} times. `, back);
     }
     place.className = state.sample ? "compare" : "";
-    place.replaceChildren(...entries.map((entry) => article(entry, Boolean(state.sample))));
+    place.replaceChildren(...entries.map((entry, n) => article(entry, n === 0 || Boolean(state.sample))));
   }
 
   const stepName = (entry) =>

@@ -50,6 +50,7 @@ def page(report: Report) -> str:
     template = _environment().get_template("page.html")
     return template.render(
         report=report,
+        title=", ".join(visible(card.name) for card in report.cards),
         policy=POLICY.format(digest=digest),
         style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),

@@ -42,7 +42,7 @@ for (const [name, width] of [["desktop", 1280], ["phone", 390]]) {
     counts.spread = choose("spread", "0.5");
     page.querySelector(".reset").click();
     page.querySelectorAll("details").forEach((details) => (details.open = true));
-    page.querySelectorAll(".entry > button").forEach((button) => button.click());
+    page.querySelectorAll(".entry > [aria-expanded=false]").forEach((button) => button.click());
     seen[name] = { counts, title: page.title, owned: document.title, width: view.innerWidth,
       content: page.documentElement.scrollWidth, texts: [...page.querySelectorAll("pre")].map((e) => e.textContent),
       elements: [...new Set([...page.querySelectorAll("#entries *")].map((e) => e.tagName.toLowerCase()))].sort(),
