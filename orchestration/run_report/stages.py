@@ -43,8 +43,9 @@ def stage_seconds(line: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def totals(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Seconds by stage over all steps; empty if no step holds them."""
-    known = [seconds for line in lines if (seconds := stage_seconds(line)) is not None]
+    """Seconds by stage over all steps but the first, which compiles and fills the pipeline; empty if no step holds
+    them."""
+    known = [seconds for line in lines[len(lines) > 1 :] if (seconds := stage_seconds(line)) is not None]
     return {stage: sum(seconds[stage] for seconds in known) for stage in STAGES} if known else {}
 
 

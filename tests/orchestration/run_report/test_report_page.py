@@ -1,4 +1,4 @@
-"""The page without a browser: whatever models, data and folders are called, it loads nothing and runs its own script."""
+"""The page without a browser: whatever texts it shows, it loads nothing and runs no script but its own."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from orchestration.run_report.facts import BeforeAfter, Card, Change, Stage
 from orchestration.run_report.page import Report, page
 from orchestration.run_report.settings_table import Row
 
-HOSTILE = "</script></style></title><script>alert(1)</script><img src=x onerror=\"y\"> {{ 7*7 }} ' & \u202e\u2028\u200b\x1b"
-SHOWN = re.sub("[\u202e\u2028\u200b\x1b]", "\ufffd", HOSTILE)
+HIDDEN = "\u202e\u2028\u200b\x1b"
+HOSTILE = f'</script></style></title><script>alert(1)</script><img src=x onerror="y"> {{{{ 7*7 }}}} \' & {HIDDEN}'
+SHOWN = re.sub(f"[{HIDDEN}]", "\ufffd", HOSTILE)
 
 
 class Read(HTMLParser):
@@ -73,7 +74,7 @@ def hostile() -> str:
 def test_hostile_text_is_text_and_nothing_in_the_page_is_hidden(hostile: str) -> None:
     read = Read(hostile)
     assert read.text.count(SHOWN) >= 12
-    assert not set("\u202e\u2028\u200b\x1b") & set(re.sub(r"\\u\w{4}", "", hostile))
+    assert not set(HIDDEN) & set(re.sub(r"\\u\w{4}", "", hostile))
     assert not {"img", "iframe", "object", "embed", "link", "base"} & set(read.tags)
     assert not [name for name, _ in read.attributes if name.startswith("on") or name in ("src", "srcset", "action")]
     assert all(value.startswith("#") for name, value in read.attributes if name == "href" and value)
