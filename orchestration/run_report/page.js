@@ -179,7 +179,7 @@
   function table(completion) {
     const heads = ["#", "object", "time", "box, pixels", "relevance", "box fits", "time penalty", "score", "IoU", "note"];
     const rows = completion.claims.map((claim, n) => node("tr", {},
-      node("td", {}, badge(n + 1)), node("td", {}, claim.phrase || "–"), node("td", { class: "tight" }, timeOf(claim)),
+      node("td", {}, badge(n + 1)), node("td", { class: "phrase" }, claim.phrase || "–"), node("td", { class: "tight" }, timeOf(claim)),
       node("td", { class: "tight" }, claim.box ? `[${claim.box.map((value) => number(value, 0)).join(", ")}]` : "–"),
       ...[claim.relevance, claim.localization, claim.temporal_penalty, claim.score, claim.iou].map((value) =>
         node("td", { class: "number" }, number(value))),
@@ -201,8 +201,8 @@
     const indices = [...new Set([...named, ...completion.cited])].sort((a, b) => a - b);
     const figures = indices.map((index) => {
       const here = numbered.filter(([, claim]) => claim.frame === index);
-      const lines = here.map(([n, claim]) => node("div", {}, badge(n),
-        `${claim.phrase}: ${claim.score === null ? claim.flag || "no verdict" : `score ${number(claim.score)}`}`));
+      const lines = here.map(([n, claim]) => node("div", {}, badge(n), node("bdi", {}, claim.phrase),
+        `: ${claim.score === null ? claim.flag || "no verdict" : `score ${number(claim.score)}`}`));
       if (completion.cited.includes(index)) lines.push(node("div", { class: "soft" }, "cited as a key frame"));
       const image = index in entry.frames ? picture(entry, index, here) : node("p", { class: "fault" }, "not on this page");
       const caption = node("figcaption", {}, node("strong", {}, `${number(entry.times[index], 1)} s`), ...lines);

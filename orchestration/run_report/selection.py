@@ -32,6 +32,7 @@ class Facts:
 
 
 Candidate = tuple[Key, ...]
+MOST_TOGETHER = 6  # of one prompt, so that it leaves room for others
 EVENLY = "evenly over the steps"
 SPREAD = "the largest spread of rewards"
 APART = "referee and label differ most"
@@ -57,7 +58,7 @@ def rankings(
         for facts in run:
             clips.setdefault(facts.sample, []).append(facts)
         pairs = sorted((clip for clip in clips.values() if len(clip) > 1), key=lambda clip: -clip[0].spread)
-        ranked.append((CHANGED, [tuple(facts.key for facts in clip) for clip in pairs]))
+        ranked.append((CHANGED, [together(clip) for clip in pairs]))
     return [(reason, candidates) for reason, candidates in ranked if candidates]
 
 
@@ -68,7 +69,14 @@ def seen_again(groups: Sequence[Facts]) -> list[Candidate]:
         by_sample.setdefault(facts.sample, []).append(facts)
     several = [same for same in by_sample.values() if len(same) > 1]
     several.sort(key=lambda same: (-len({facts.key.step for facts in same}), -max(facts.spread for facts in same)))
-    return [tuple(facts.key for facts in same) for same in several]
+    return [together(same) for same in several]
+
+
+def together(same: Sequence[Facts]) -> Candidate:
+    """The keys of one prompt in order of their steps, at most MOST_TOGETHER: the first, the last, and others evenly."""
+    in_order = sorted(same, key=lambda facts: (facts.key.step, facts.key.run))
+    places = sorted(list(spread_out(len(in_order)))[:MOST_TOGETHER])
+    return tuple(in_order[place].key for place in places)
 
 
 def spread_out(count: int) -> Iterator[int]:

@@ -57,7 +57,7 @@ for (const [name, width] of [["desktop", 1280], ["phone", 390]]) {
 """
 MADE_BY_THE_PAGE = {
     *("article", "button", "span", "div", "p", "figure", "svg", "title", "image", "rect", "text", "figcaption"),
-    *("section", "h4", "ul", "li", "pre", "table", "tr", "th", "td", "strong"),
+    *("section", "h4", "ul", "li", "pre", "table", "tr", "th", "td", "strong", "bdi"),
 }
 
 

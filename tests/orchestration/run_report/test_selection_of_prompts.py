@@ -55,6 +55,12 @@ def test_a_prompt_that_comes_again_is_taken_with_all_its_steps() -> None:
     assert all(reason != AGAIN for reason in chosen(rankings([[group(1), group(2)]], []), 9).values())
 
 
+def test_a_prompt_of_many_steps_leaves_room_for_others() -> None:
+    often = [group(step, sample="a") for step in range(1, 100)]
+    taken = chosen(rankings([[*often, group(100, spread=9.0)]], []), 99)
+    assert [key.step for key, reason in taken.items() if reason == AGAIN] == [1, 25, 50, 75, 87, 99]
+
+
 def test_a_held_out_clip_is_taken_at_all_its_steps_or_not_at_all() -> None:
     clips = [clip(0, "x", 0.1), clip(0, "y", 0.8), clip(5, "x", 0.1), clip(5, "y", 0.8), clip(0, "once", 9.0)]
     taken = chosen(rankings([[]], [clips]), 3)
