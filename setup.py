@@ -18,7 +18,6 @@ COMMON = [
     "deepspeed==0.19.8",
     "jinja2==3.1.6",
     "jiwer==4.0.0",
-    "markupsafe==3.0.4",
     "matplotlib==3.11.2",
     "numpy==2.3.5",
     "omegaconf==2.4.0",

@@ -18,6 +18,7 @@ from evidence.types import Box
 MAGENTA = (255, 0, 255)  # rare in natural scenes and absent from the embedded world
 OUTSIDE = 127  # grey, for the part of a crop beyond the frame
 Colour = tuple[int, int, int]
+LEAST_SIDE = 240  # pixels of the shorter side of a frame for people; smaller ones are enlarged
 WHITE: Colour = (255, 255, 255)
 # Of claims, in turn, for people: dark enough for white letters on them.
 CLAIM_COLOURS: tuple[Colour, ...] = ((200, 0, 150), (0, 105, 190), (200, 85, 0), (0, 125, 85))
@@ -55,6 +56,13 @@ def picture(frame: np.ndarray, marks: Iterable[Marked], scale: int = 1, thicknes
         pen.rectangle((x, y, x + side, y + side), mark.colour)
         pen.text((x + (side - right - left) / 2, y + (side - bottom - top) / 2), mark.label, WHITE, font)
     return np.asarray(image)
+
+
+def enlarged(frame: np.ndarray, marks: Iterable[Marked]) -> np.ndarray:
+    """`picture` of a frame, enlarged by a whole number so that its shorter side has at least LEAST_SIDE pixels."""
+    side = min(frame.shape[:2])
+    scale = -(-LEAST_SIDE // side) if side < LEAST_SIDE else 1
+    return picture(frame, marks, scale, thickness=3 if scale > 1 else max(2, round(side / 112)))
 
 
 def draw_box(frame: np.ndarray, box: Box, colour: Colour = MAGENTA, thickness: int | None = None) -> np.ndarray:

@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_ledger(commands.add_parser("ledger", help="what became of every prompt of a run (docs/checkpoints.md)"))
     add_report(commands.add_parser("report", help="an HTML page about training runs (docs/report.md)"))
     _add_doctor(commands.add_parser("doctor", help="list what this machine has and what a run would miss"))
-    add_data(commands.add_parser("data", help="make, check and convert datasets"))
+    add_data(commands.add_parser("data", help="make, check, show and convert datasets"))
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The arguments of `ser data`: making, checking and converting datasets."""
+"""The arguments of `ser data`: making, checking, showing and converting datasets."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from evidence.config_checks import MOST_SEED
 from evidence.errors import BadInput
 
 MOST_CLIPS = 1_000_000  # of a split of the embedded world
+MOST_SHOWN = 10_000  # samples on one page
 MOST_WORKERS = 1024  # processes of one command
 SHAPES, VSTAR = "open-o3", "vstar"  # formats of the embedded world
 
@@ -21,6 +22,7 @@ def add_data(command: argparse.ArgumentParser) -> None:
     commands = command.add_subparsers(required=True, metavar="COMMAND")
     _add_make_shapes(commands.add_parser("make-shapes", help="write the embedded world: clips and questions"))
     _add_check(commands.add_parser("check", help="read a dataset and report its faults"))
+    _add_show(commands.add_parser("show", help="write a page with samples as the policy sees them"))
     _add_convert(commands.add_parser("convert", help="write a dataset in another format, if that loses nothing"))
 
 
@@ -71,6 +73,20 @@ def _add_check(command: argparse.ArgumentParser) -> None:
         "--workers", type=at_most(MOST_WORKERS), default=2, metavar="N", help="decoding processes (default 2)"
     )
     command.set_defaults(run=_check)
+
+
+def _add_show(command: argparse.ArgumentParser) -> None:
+    _add_dataset(command)
+    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that override the config's")
+    command.add_argument("--model", metavar="DIR", help="the policy's folder (default: the config's)")
+    command.add_argument("--config", type=Path, metavar="FILE", help="a run's config, or YAML: contract, template, …")
+    chosen = command.add_mutually_exclusive_group()
+    chosen.add_argument("--n", type=at_most(MOST_SHOWN), default=8, help="how many samples (default 8)")
+    chosen.add_argument("--ids", nargs="+", metavar="ID", help="the samples with these ids")
+    command.add_argument("--faulty", action="store_true", help="only samples in which `ser data check` finds faults")
+    command.add_argument("--out", type=Path, metavar="DIR", help="a new folder (default runs/shown/DATASET)")
+    command.add_argument("--overwrite", action="store_true", help="replace DIR if it holds such a page")
+    command.set_defaults(run=_show)
 
 
 def _add_convert(command: argparse.ArgumentParser) -> None:
@@ -126,6 +142,14 @@ def _check(args: argparse.Namespace) -> None:
     if args.against is None and any(test[:3]):
         raise BadInput("--against-format and --against-media-root describe a dataset: name it with --against TEST")
     check_file(_opened(args), args.media, DatasetFile(*test) if args.against else None, args.workers, args.json)
+
+
+def _show(args: argparse.Namespace) -> None:
+    from orchestration.commands.data_show import Choice, Place, default_folder, main
+
+    place = Place(args.out or default_folder(args.dataset), args.overwrite)
+    overrides = [f"model={args.model}", *args.overrides] if args.model else args.overrides
+    main(_opened(args), Choice(args.n, args.ids, args.faulty), place, args.config, overrides)
 
 
 def _convert(args: argparse.Namespace) -> None:

@@ -17,14 +17,13 @@ import numpy as np
 from PIL import Image
 
 from evidence.answers import KEYFRAMES
-from evidence.drawing import Marked, picture
+from evidence.drawing import Marked, enlarged
 from evidence.types import FrameInfo
 from orchestration.answering.answers import Answered, Evidence, Reply
 from orchestration.answering.page_election import election_section
 from orchestration.answering.page_parts import badge, box_text, colour, css_colour, escaped
 from orchestration.answering.page_style import STYLE
 
-LEAST_SIDE = 240  # pixels of the shorter side of a frame on the page; smaller ones are enlarged by a whole number
 JPEG_QUALITY = 88
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 NUMBER = re.compile(r"\d+")
@@ -91,15 +90,14 @@ def _frames(reply: Reply, info: FrameInfo, frames: Mapping[int, np.ndarray]) -> 
 def _figure(number: int, reply: Reply, info: FrameInfo, frame: np.ndarray) -> str:
     here = [(n, evidence) for n, evidence in enumerate(reply.evidence, 1) if evidence.frame == number]
     marks = [Marked(evidence.claim.box, colour(n), str(n)) for n, evidence in here if evidence.claim.box is not None]
-    scale = max(1, -(-LEAST_SIDE // min(info.size)))
-    image = picture(frame, marks, scale, thickness=3 if scale > 1 else max(2, round(min(info.size) / 112)))
+    image = enlarged(frame, marks)
     lines = [f"<strong>{info.times[number]:.1f} s</strong> <span class='soft'>frame {number}</span>"]
     lines += [f"{badge(n)} {escaped(evidence.claim.phrase)}" for n, evidence in here]
     if number in reply.cited:
         lines.append("<span class='soft'>cited as a key frame</span>")
     caption = "".join(f"<div>{line}</div>" for line in lines)
     alt = f"Frame {number} at {info.times[number]:.1f} s"
-    source = _data_uri(image, lossless=scale > 1)
+    source = _data_uri(image, lossless=image.shape != frame.shape)
     return f"<figure id='frame-{number}'><img src='{source}' alt='{alt}'><figcaption>{caption}</figcaption></figure>"
 
 

@@ -41,7 +41,7 @@ def check_file(file: DatasetFile, media: bool, against: DatasetFile | None, work
 
         present, limits = [path for path in paths if path not in set(report.missing_media)], FramesConfig()
         outcomes = decoded(present, CHECKED, workers, limits.timeout_s, limits.worker_bytes)
-        add_media(report, samples, dict(_with_progress("decoding", outcomes, len(present))))
+        add_media(report, samples, dict(with_progress("decoding", outcomes, len(present))))
     values: dict[str, Any] = asdict(report)
     values["unscorable"] = {sample.id: reason for sample in samples if (reason := unscorable(sample)) is not None}
     if test_paths is not None:
@@ -74,7 +74,8 @@ def convert_file(file: DatasetFile, target: Path, to: str) -> None:
         print(f"keys that are not part of a sample, left out (number of rows): {keys}")
 
 
-def _with_progress(description: str, items: Iterable[T], total: int) -> Iterator[T]:
+def with_progress(description: str, items: Iterable[T], total: int) -> Iterator[T]:
+    """The items, with a progress bar on a terminal."""
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(description, total=total)
         for item in items:

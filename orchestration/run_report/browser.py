@@ -15,7 +15,18 @@ from evidence.plain import dumps
 from evidence.types import Sample
 from evidence.visible import visible
 from orchestration.reporting.heldout_records import DRAWS
-from orchestration.run_report.clips import Frames, Place, Samples, Wanted, of_files
+from orchestration.run_report.clips import (
+    Clip,
+    Encoded,
+    Images,
+    Place,
+    Samples,
+    Wanted,
+    clip_of,
+    embedded,
+    encoded_clips,
+    of_files,
+)
 from orchestration.run_report.entries import HELDOUT, TRAINING, Entry, heldout_entry, training_entry
 from orchestration.run_report.recorded import SAMPLES, Group, Run, counted
 from orchestration.run_report.selection import Facts, Key, chosen, count_by_reason, rankings
@@ -53,27 +64,41 @@ def browse(runs: Sequence[Run], most: int | None) -> Browser:
     heldout = [list(_heldout_facts(number, run)) for number, run in enumerate(runs)]
     ranked = rankings(training, heldout)
     taken = chosen(ranked, DEFAULT_PROMPTS if most is None else most)
-    browser, frames, used = Browser(recorded=sum(map(len, [*training, *heldout]))), Frames(), 0
+    browser, images, used = Browser(recorded=sum(map(len, [*training, *heldout]))), Images(), 0
     shown: dict[Key, str] = {}
     spreads = {facts.key: facts.spread for run in heldout for facts in run}
+    # A run that is resumed meanwhile, and repeats a step, lacks its group.
     entries = {found[0]: found for number, data in enumerate(datasets) for found in data.entries(number, taken)}
-    for key, reason in taken.items():
-        if key not in entries:  # the run was resumed meanwhile, and repeats this step
-            continue
-        _, entry, sample = entries[key]
-        pictures, missing = frames.of_clip(sample, runs[key.run].config, entry)
-        entry = replace(entry, why=reason, spread=spreads.get(key, entry.spread))
-        content = asdict(entry) | {"frames": pictures, "missing": missing and visible(missing)}
+    pictures = _clips(runs, entries.values())
+    for key in filter(entries.__contains__, taken):
+        entry = entries[key][1]
+        frames, missing = images.of_entry(entry, pictures[key])
+        entry = replace(entry, why=taken[key], spread=spreads.get(key, entry.spread))
+        content = asdict(entry) | {"frames": frames, "missing": missing and visible(missing)}
         used += len(dumps(content, PLACES))
-        if most is None and browser.entries and used + frames.bytes > MOST_BYTES:
+        if most is None and browser.entries and used + images.bytes > MOST_BYTES:
             browser.left_out = len(taken) - len(shown)
             break
         browser.entries.append(content)
-        shown[key] = reason
+        shown[key] = taken[key]
     browser.entries.sort(key=lambda entry: (entry["kind"] == HELDOUT, entry["step"], entry["sample"], entry["run"]))
-    browser.images, browser.reasons = frames.images, count_by_reason(shown)
+    browser.images, browser.reasons = images.uris, count_by_reason(shown)
     browser.notes = [data.notes() for data in datasets]
     return browser
+
+
+def _clips(runs: Sequence[Run], found: Collection[tuple[Key, Entry, Sample | None]]) -> dict[Key, Encoded | str]:
+    """The clip of each entry with the frames to embed, or the reason why there is none. Each is decoded once a run."""
+    clips = {key: clip_of(sample, runs[key.run].config) for key, _, sample in found}
+    decoded: dict[int, dict[Clip, Encoded | str]] = {}
+    for number, run in enumerate(runs):
+        wanted: dict[Clip, set[int]] = {}
+        for key, entry, _ in found:
+            clip = clips[key]
+            if key.run == number and not isinstance(clip, str):
+                wanted.setdefault(clip, set()).update(embedded(entry))
+        decoded[number] = encoded_clips(wanted, run.config) if run.config and wanted else {}
+    return {key: clip if isinstance(clip, str) else decoded[key.run][clip] for key, clip in clips.items()}
 
 
 def _heldout_facts(number: int, run: Run) -> Iterator[Facts]:

@@ -1,8 +1,8 @@
 """The dataset's samples and the frames of the prompts that the page embeds.
 
-Guarantees: frames are decoded by the code and the contract of training, and are shown only if their times and size are
-those that were recorded; each frame is encoded once; whatever is missing gives a reason in place of frames. Files are
-decoded in this process and without limits, since training has decoded them before.
+Guarantees: frames are decoded by the code, the contract and the limits of training, and are shown only if their times
+and size are those that were recorded; each frame is embedded once; whatever is missing gives a reason in place of
+frames.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from evidence.errors import BadInput, UnreadableMedia
-from evidence.sampling import selection
+from evidence.errors import BadInput
+from evidence.sampling import Selection, selection
 from evidence.types import FrameInfo, Sample
 from orchestration.run_report.entries import Entry
 from orchestration.run_report.selection import spread_out
 from orchestration.settings import TrainConfig
+from rollout.dataset.media import decoded_frames
 from rollout.dataset.mix import DataFile
 from rollout.dataset.read import DatasetFile
-from rollout.frames.decoding import DecoderFailed, Turns, decode_with, examine
 
 MOST_FRAMES = 12  # embedded of a clip: those that claims cite, and others evenly spread
 MOST_SIDE = 384  # pixels of an embedded frame
@@ -33,6 +33,7 @@ EXACT_SIDE = 128  # frames up to this size are stored without loss: they are sma
 QUALITY = 75
 
 
+Clip = tuple[str, Selection]  # a media file, and what a sample selects of it
 Place = tuple[Any, ...]  # of a dataset file: path, format, media root, and whether links are followed
 
 
@@ -89,52 +90,60 @@ def _found(place: Place, ids: set[str]) -> Samples:
     return found
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A decoded clip. uris: of some of its frames, as data URIs, by index."""
+
+    info: FrameInfo
+    uris: dict[int, str]
+
+
+def clip_of(sample: Sample | None, config: TrainConfig | None) -> Clip | str:
+    """What to decode for a prompt, or the reason why nothing can be."""
+    if config is None:
+        return "the run's configuration, and with it the way its frames were chosen, is not known"
+    if sample is None:
+        return "the dataset that names its video cannot be read, or no longer has this sample"
+    if config.contract.multiple is None:
+        return "contract.multiple is null in config.yaml: the size of the frames is not known"
+    return sample.media_path, selection(sample, config.contract)
+
+
+def encoded_clips(wanted: Mapping[Clip, Set[int]], config: TrainConfig) -> dict[Clip, Encoded | str]:
+    """Each clip with its wanted frames, or the reason why it cannot be decoded."""
+    encoded: dict[Clip, Encoded | str] = {}
+    for clip, outcome in decoded_frames(list(wanted), config.contract, config.frames):
+        if isinstance(outcome, str):
+            encoded[clip] = f"{clip[0]}: {outcome}"
+        else:
+            frames, info = outcome
+            places = [index for index in sorted(wanted[clip]) if index < len(frames)]
+            encoded[clip] = Encoded(info, {index: data_uri(frames[index]) for index in places})
+    return encoded
+
+
 @dataclass
-class Frames:
-    """The frames of the page. images: data URIs. of_clip: for each clip, the number of its image by frame index."""
+class Images:
+    """The images of the page as data URIs, each once, and their bytes."""
 
-    images: list[str] = field(default_factory=list)
+    uris: list[str] = field(default_factory=list)
     bytes: int = 0
-    _numbers: dict[tuple[str, float], int] = field(default_factory=dict)
+    _numbers: dict[str, int] = field(default_factory=dict)
 
-    def of_clip(
-        self, sample: Sample | None, config: TrainConfig | None, entry: Entry
-    ) -> tuple[dict[int, int], str | None]:
+    def of_entry(self, entry: Entry, clip: Encoded | str) -> tuple[dict[int, int], str | None]:
         """(number of the image by frame index, None), or ({}, the reason why there are no frames)."""
-        if config is None:
-            return {}, "the run's configuration, and with it the way its frames were chosen, is not known"
-        if sample is None:
-            return {}, "the dataset that names its video cannot be read, or no longer has this sample"
-        if not sample.video_path and not sample.image_path:
-            return {}, "the sample names neither a video nor an image"
-        try:
-            frames, info = decoded(sample, config)
-        except UnreadableMedia as error:
-            return {}, str(error)
-        except ValueError as error:
-            return {}, f"the contract of the run gives no frames: {error}"
-        if info.size != entry.size or not same_times(info.times, entry.times):
-            return {}, f"{sample.media_path}: now gives other frames than in training; the file has changed"
-        return {index: self._number(info, index, frames[index]) for index in embedded(entry)}, None
+        if isinstance(clip, str):
+            return {}, clip
+        if clip.info.size != entry.size or not same_times(clip.info.times, entry.times):
+            return {}, "its video now gives other frames than in training; the file has changed"
+        return {index: self._number(clip.uris[index]) for index in embedded(entry)}, None
 
-    def _number(self, info: FrameInfo, index: int, frame: np.ndarray) -> int:
-        place = info.key, info.times[index]
-        if place not in self._numbers:
-            uri = data_uri(frame)
-            self._numbers[place] = len(self.images)
-            self.images.append(uri)
+    def _number(self, uri: str) -> int:
+        if uri not in self._numbers:
+            self._numbers[uri] = len(self.uris)
+            self.uris.append(uri)
             self.bytes += len(uri)
-        return self._numbers[place]
-
-
-def decoded(sample: Sample, config: TrainConfig) -> tuple[np.ndarray, FrameInfo]:
-    """The frames that the sample's prompt showed. Raises UnreadableMedia, and ValueError for an unresolved contract."""
-    media, turns = examine(sample.media_path), Turns(sample.media_path, config.frames.decoder)
-    while True:
-        try:
-            return decode_with(turns.decoder, media, config.contract, selection(sample, config.contract))
-        except DecoderFailed as failure:
-            turns.failed(failure)
+        return self._numbers[uri]
 
 
 def same_times(times: Sequence[float], recorded: Sequence[float]) -> bool:

@@ -16,7 +16,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
-from markupsafe import Markup
 
 from evidence.drawing import CLAIM_COLOURS
 from evidence.plain import plain
@@ -50,10 +49,10 @@ def page(report: Report) -> str:
     template = _environment().get_template("page.html")
     return template.render(
         report=report,
-        title=", ".join(visible(card.name) for card in report.cards),
+        title=", ".join(card.name for card in report.cards),
         policy=POLICY.format(digest=digest),
-        style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
+        style=(FOLDER / "page.css").read_text(encoding="utf-8"),
+        script=script,
         data=htmlsafe_json_dumps(plain(data(report), PLACES), separators=(",", ":")),
         sections=sections(report.charts),
     )
@@ -86,6 +85,11 @@ def legend(chart: Chart) -> list[tuple[str, str, str]]:
     return list(styles.values())
 
 
+def _as_text(value: Any) -> Any:
+    """Every value of the template passes here, before it is escaped, except for what it calls safe."""
+    return value if hasattr(value, "__html__") else visible(str(value), kept="\n\t")
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -93,10 +97,9 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_as_text,
     )
-    environment.filters["visible"] = lambda text: visible(str(text))
     environment.filters["value"] = lambda value: "–" if value is None else f"{value:.3f}"
-    environment.filters["svg"] = lambda chart: Markup(svg(chart))
     helpers: dict[str, Any] = {"colour": colour, "dash_of": lambda run: DASHES[run % len(DASHES)], "legend": legend}
-    environment.globals |= helpers
+    environment.globals |= helpers | {"svg": svg}
     return environment

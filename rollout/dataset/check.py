@@ -50,13 +50,28 @@ def check(file: DatasetFile) -> tuple[Report, list[Sample]]:
         format=file.format.name,
         by_task=dict(Counter(sample.task for sample in samples)),
         by_source=dict(Counter(sample.source for sample in samples)),
-        duplicates=_duplicates(samples),
+        duplicates=duplicates(samples),
         missing_media=[path for path in media_of(samples) if not os.path.isfile(path)],
         unreadable_media={path: "the file is empty" for path in media_of(samples) if _is_empty(path)},
         boxes_outside=sum(map(_boxes_outside, samples)),
         times_outside=sum(_times_outside(sample, sample.duration) for sample in samples),
-        items_without_frame=sum(len(s.key_items.keys() - {frame.idx for frame in s.key_frames}) for s in samples),
+        items_without_frame=sum(len(_items_without_frame(sample)) for sample in samples),
     ), samples
+
+
+def problems(sample: Sample, duration: float | None = None) -> list[str]:
+    """What a report counts about the sample alone, its media aside, in words. `duration`: of its file, in seconds; None
+    takes what the data says."""
+    boxes, times = _boxes_outside(sample), _times_outside(sample, sample.duration if duration is None else duration)
+    without_frame = sorted(_items_without_frame(sample))
+    found = []
+    if boxes:
+        found.append(f"{boxes} labelled {_plural('box', boxes, 'es')} outside the frame or without area")
+    if times:
+        found.append(f"{times} labelled {_plural('time', times)} outside the video or reversed")
+    if without_frame:
+        found.append(f"boxes without a time: key_frames does not list {', '.join(without_frame)}")
+    return found
 
 
 def add_media(report: Report, samples: list[Sample], decoded: Mapping[str, FrameInfo | str]) -> None:
@@ -69,6 +84,14 @@ def add_media(report: Report, samples: list[Sample], decoded: Mapping[str, Frame
     report.times_outside = sum(_times_outside(s, durations.get(s.media_path, s.duration)) for s in samples)
 
 
+def _plural(noun: str, count: int, ending: str = "s") -> str:
+    return noun if count == 1 else noun + ending
+
+
+def _items_without_frame(sample: Sample) -> set[str]:
+    return sample.key_items.keys() - {frame.idx for frame in sample.key_frames}
+
+
 def _is_empty(path: str) -> bool:
     return os.path.isfile(path) and os.path.getsize(path) == 0
 
@@ -77,7 +100,8 @@ def media_of(samples: list[Sample]) -> list[str]:
     return sorted({sample.media_path for sample in samples})
 
 
-def _duplicates(samples: list[Sample]) -> list[str]:
+def duplicates(samples: list[Sample]) -> list[str]:
+    """Ids of samples that repeat an earlier sample's id, or its question about the same media."""
     ids: set[str] = set()
     questions: set[tuple[str, str]] = set()
     duplicates = set()

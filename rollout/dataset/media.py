@@ -1,8 +1,8 @@
-"""Decodes all media files of a dataset, and compares media files by content.
+"""Decodes media files of a dataset, and compares media files by content.
 
-Guarantees of `decoded`: a file that makes its decoders fail, die, hang or exhaust memory affects no other file; the
-result for a file is the one that a run with the same contract would get (rollout/frames/decoder_pool). It needs no
-cluster.
+Guarantees of `decoded` and `decoded_frames`: a file that makes its decoders fail, die, hang or exhaust memory affects
+no other file; the result for a file is the one that a run with the same contract would get
+(rollout/frames/decoder_pool). They need no cluster.
 """
 
 from __future__ import annotations
@@ -12,18 +12,32 @@ import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 
 import cv2
+import numpy as np
 
 from evidence.errors import UnreadableMedia
 from evidence.files import FORK_SERVER, require_room_for_sockets
-from evidence.sampling import SamplingContract
+from evidence.sampling import ALL, SamplingContract, Selection
 from evidence.types import FrameInfo
+from rollout.frames.config import FramesConfig
 from rollout.frames.decoding import DIED, DecoderFailed, Turns, decode_with, examine, limit_memory, took_longer
 
 POLL_S = 0.5
+
+Decoded = tuple[np.ndarray, FrameInfo]  # uint8 [n, height, width, 3], RGB, and what they are
+
+
+@dataclass(frozen=True)
+class Job:
+    """The decoding of one file. turns: its decoders. pixels: whether the frames are wanted, or only their FrameInfo."""
+
+    turns: Turns
+    selected: Selection = ALL
+    pixels: bool = False
 
 
 def decoded(
@@ -34,66 +48,94 @@ def decoded(
     Each attempt of a decoder on a file runs in its own process, limited to `timeout_s` and `memory_bytes`, as in a run.
     Raises BadInput if TMPDIR is too long for the processes' sockets.
     """
+    jobs = [Job(Turns(path)) for path in paths]
+    for job, outcome in _outcomes(jobs, contract, workers, timeout_s, memory_bytes):
+        yield job.turns.path, outcome if isinstance(outcome, str) else outcome[1]
+
+
+def decoded_frames(
+    wanted: Sequence[tuple[str, Selection]], contract: SamplingContract, config: FramesConfig
+) -> Iterator[tuple[tuple[str, Selection], Decoded | str]]:
+    """Yield ((path, selection), its frames or the reason why it cannot be decoded) in order of completion.
+
+    As `decoded`, with the decoders, processes and limits of `config`. Its cache is not used.
+    """
+    jobs = [Job(Turns(path, config.decoder), selected, pixels=True) for path, selected in wanted]
+    for job, outcome in _outcomes(jobs, contract, config.workers, config.timeout_s, config.worker_bytes):
+        yield (job.turns.path, job.selected), outcome
+
+
+def _outcomes(
+    jobs: Sequence[Job], contract: SamplingContract, workers: int, timeout_s: float, memory_bytes: int
+) -> Iterator[tuple[Job, Decoded | str]]:
     require_room_for_sockets(FORK_SERVER)
-    waiting = deque(Turns(path) for path in paths)
-    running: dict[Connection, tuple[Turns, ForkServerProcess, float]] = {}
+    waiting = deque(jobs)
+    running: dict[Connection, tuple[Job, ForkServerProcess, float]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                turns = waiting.popleft()
-                receiver, process = _start(turns, contract, memory_bytes)
-                running[receiver] = turns, process, time.monotonic() + timeout_s
+                job = waiting.popleft()
+                receiver, process = _start(job, contract, memory_bytes)
+                running[receiver] = job, process, time.monotonic() + timeout_s
             wait(list(running), POLL_S)
-            for receiver, (turns, process, deadline) in list(running.items()):
+            for receiver, (job, process, deadline) in list(running.items()):
                 if receiver.poll() or time.monotonic() > deadline:
                     del running[receiver]
-                    outcome = _outcome(turns, receiver, timeout_s)
+                    outcome = _outcome(job, receiver, timeout_s)
                     process.kill()
                     process.join()
                     receiver.close()
                     if outcome is None:
-                        waiting.appendleft(turns)
+                        waiting.appendleft(job)
                     else:
-                        yield turns.path, outcome
+                        yield job, outcome
     finally:
         for _, process, _ in running.values():
             process.kill()
 
 
-def _start(turns: Turns, contract: SamplingContract, memory_bytes: int) -> tuple[Connection, ForkServerProcess]:
+def _start(job: Job, contract: SamplingContract, memory_bytes: int) -> tuple[Connection, ForkServerProcess]:
     # Not forked from this process: with threads, as in a Ray driver, a fork can deadlock on their locks.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # new processes start with the decoders loaded
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_decode, args=(turns, contract, memory_bytes, sender), daemon=True)
+    process = context.Process(target=_decode, args=(job, contract, memory_bytes, sender), daemon=True)
     process.start()
     sender.close()
     return receiver, process
 
 
-def _decode(turns: Turns, contract: SamplingContract, memory_bytes: int, sender: Connection) -> None:
+def _decode(job: Job, contract: SamplingContract, memory_bytes: int, sender: Connection) -> None:
     cv2.setNumThreads(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write to stderr regardless of their log level
     limit_memory(memory_bytes)
     try:
-        sender.send(decode_with(turns.decoder, examine(turns.path), contract)[1])
+        frames, info = decode_with(job.turns.decoder, examine(job.turns.path), contract, job.selected)
+        sender.send(info)
+        # Not pickled: a copy of the frames would count against the limit on memory.
+        sender.send_bytes(frames.reshape(-1).data if job.pixels else b"")
     except UnreadableMedia as error:
         sender.send(error)
 
 
-def _outcome(turns: Turns, receiver: Connection, timeout_s: float) -> FrameInfo | str | None:
-    """The file's FrameInfo, or the reason why it cannot be decoded; None if another decoder is to be tried."""
+def _outcome(job: Job, receiver: Connection, timeout_s: float) -> Decoded | str | None:
+    """The file's frames (none of them if the job does not want pixels) with their FrameInfo, or the reason why it
+    cannot be decoded; None if another decoder is to be tried."""
+    path = job.turns.path
     try:
-        result = receiver.recv() if receiver.poll() else DecoderFailed(turns.path, took_longer(timeout_s))
+        result = receiver.recv() if receiver.poll() else DecoderFailed(path, took_longer(timeout_s))
+        if isinstance(result, FrameInfo):
+            width, height = result.size
+            return np.frombuffer(receiver.recv_bytes(), np.uint8).reshape(-1, height, width, 3), result
     except EOFError:
-        result = DecoderFailed(turns.path, DIED)
+        result = DecoderFailed(path, DIED)
     if isinstance(result, DecoderFailed):
         try:
-            turns.failed(result)
+            job.turns.failed(result)
             return None
         except UnreadableMedia as error:
             result = error
-    return result.reason if isinstance(result, UnreadableMedia) else result
+    return result.reason
 
 
 def shared(ours: Sequence[str], theirs: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from faults import FILE, Fault
-from processes import MARK, end, files_left, left_after
+from processes import MARK, end, files_of_runs, left_after
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
@@ -80,7 +80,7 @@ def run(
     mark, began = uuid.uuid4().hex, time.monotonic()
     env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     temporary = Path(tempfile.mkdtemp(prefix="c-"))  # short, for the sockets in it
-    before = files_left(temporary)
+    before = files_of_runs(temporary)
     env |= {MARK: mark, "PYTHONPATH": f"{ROOT}:{ROOT}/tests", "TMPDIR": str(temporary)}
     command = [sys.executable, str(Path(__file__).with_name("faulty_train.py")), str(plan), "train"]
     command += [str(ROOT / "configs/experiment/quickstart.yaml"), f"run_dir={folder / 'run'}", "resume=auto"]

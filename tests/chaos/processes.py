@@ -28,6 +28,7 @@ SERVERS = {"raylet": "raylet", "gcs": "gcs_server"}
 TARGETS = (*ACTORS, *CORES, *SERVERS, "driver")
 SOCKETS = ("ser_*", "ray/session_2*/sockets/*")
 SHARED_MEMORY = Path("/dev/shm")
+SEGMENTS = ("sem.", "torch_", "psm_", "plasma")  # as those of runs are named; other programs make others
 MARK = "SER_CHAOS_RUN"  # an environment variable that all processes of a start inherit
 
 
@@ -56,19 +57,22 @@ def marked(mark: str) -> list[psutil.Process]:
     return found
 
 
-def files_left(temporary: Path) -> set[str]:
-    """What runs left behind: sockets in `temporary`; shared memory, semaphores included, that no process has mapped and
-    whose maker, where the name tells it, has ended; and locks that would block a compilation."""
+def files_of_runs(temporary: Path) -> set[str]:
+    """What runs can leave behind: sockets in `temporary`; shared memory, semaphores included, that no process has
+    mapped; and locks that would block a compilation."""
     sockets = {str(path) for pattern in SOCKETS for path in temporary.glob(pattern)}
-    shared = {path for path in unmapped_segments(SHARED_MEMORY, least_bytes=0) if not _maker_runs(Path(path).name)}
+    segments = unmapped_segments(SHARED_MEMORY, least_bytes=0)
+    shared = {path for path in segments if Path(path).name.startswith(SEGMENTS)}
     return sockets.union(shared, stale_locks(extensions_folder()))
 
 
 def left_after(mark: str, temporary: Path, before: set[str], seconds: float) -> tuple[list[str], float]:
     """(what is still left of a start when `seconds` are over, how long it took to go). `temporary`: its TMPDIR.
-    `before`: what `files_left` found before the start."""
+    `before`: the `files_of_runs` before the start. Semaphores of other runs, whose makers are alive, do not count."""
     began = time.monotonic()
-    while left := [_title(p) or _name(p) for p in marked(mark)] + list(files_left(temporary) - before):
+    while left := [_title(p) or _name(p) for p in marked(mark)] + [
+        path for path in files_of_runs(temporary) - before if not _maker_runs(Path(path).name)
+    ]:
         if time.monotonic() - began > seconds:
             break
         time.sleep(0.5)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from evidence.drawing import CLAIM_COLOURS, MAGENTA, OUTSIDE, Marked, crop, draw_box, picture
+from evidence.drawing import CLAIM_COLOURS, MAGENTA, OUTSIDE, Marked, crop, draw_box, enlarged, picture
 
 
 def scene(height: int = 56, width: int = 84) -> np.ndarray:
@@ -83,3 +83,12 @@ def test_a_picture_for_people_shows_every_box_in_its_colour_and_keeps_its_frame(
 def test_a_box_beyond_the_frame_and_its_label_do_not_fail():
     for box in ((-500, -500, -400, -400), (9e9, 0, 9e9, 1), (0, 0, 0, 0), (30, 40, 10, 20)):
         picture(scene(), [Marked(box, CLAIM_COLOURS[0], "100")], scale=3)
+
+
+def test_small_frames_are_enlarged_by_a_whole_number_and_their_boxes_with_them():
+    small = np.zeros((56, 84, 3), np.uint8)
+    drawn = enlarged(small, [Marked((10, 20, 30, 40), CLAIM_COLOURS[0])])
+    assert drawn.shape == (280, 420, 3)
+    ys, xs = np.nonzero(drawn.any(axis=2))
+    assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (50, 100, 150, 200)
+    assert enlarged(np.zeros((240, 300, 3), np.uint8), []).shape == (240, 300, 3)

@@ -8,14 +8,16 @@ from multiprocessing.connection import Connection
 
 from evidence.sampling import SamplingContract
 from evidence.types import FrameInfo
-from rollout.frames.decoding import Turns
+from rollout.dataset.media import Job
 
 INFO = FrameInfo("key", (0.0,), (28, 28), (28, 28), 1.0)
 
 
-def decode(turns: Turns, contract: SamplingContract, memory_bytes: int, sender: Connection) -> None:
+def decode(job: Job, contract: SamplingContract, memory_bytes: int, sender: Connection) -> None:
+    turns = job.turns
     if turns.decoder in turns.path and "hangs" in turns.path:
         time.sleep(1000)
     if turns.decoder in turns.path and "dies" in turns.path:
         os._exit(139)
     sender.send(INFO)
+    sender.send_bytes(b"")

@@ -6,12 +6,12 @@ import base64
 import io
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from page_reader import ReadPage
 from PIL import Image
 from replies import CITED, CLAIMS, INFO, answered, elected, reply
 
@@ -25,35 +25,6 @@ from orchestration.answering.page import Source, page
 
 SOURCE = Source("clip.mp4", "policy", "referee")
 HOSTILE = "<script>alert('x')</script><img src=x onerror=\"y\"> ' \" & <b> </pre></main> \u202e\x1b[31m"
-MAY_BE_EMPTY = {"meta", "img", "th", "td", "tr"}
-
-
-class Read(HTMLParser):
-    """A page as a browser reads it: its tags with their attributes, and its text. Raises for a tag left open."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-        if tag not in MAY_BE_EMPTY:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in MAY_BE_EMPTY:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def values(self, attribute: str) -> list[str]:
-        return [value or "" for _, attributes in self.tags for name, value in attributes.items() if name == attribute]
 
 
 def rendered(answer: Answered, side: int = 56) -> str:
@@ -61,9 +32,9 @@ def rendered(answer: Answered, side: int = 56) -> str:
     return page(answer, dict.fromkeys(answer.replies[0].frames, frame), SOURCE)
 
 
-def allowed(text: str) -> Read:
+def allowed(text: str) -> ReadPage:
     """The page, after checking that nothing in it loads or runs anything."""
-    read = Read(text)
+    read = ReadPage(text)
     tags = {tag for tag, _ in read.tags}
     assert not tags & {"script", "link", "iframe", "object", "embed", "form", "base", "svg"}
     assert [tag for tag, _ in read.tags].count("main") == 1

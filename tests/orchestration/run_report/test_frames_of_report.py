@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,22 @@ import pytest
 from made_run import claim, completion, made_run, small_config
 from PIL import Image
 
+from evidence.sampling import SamplingContract
+from evidence.types import FrameInfo
 from orchestration.run_report import browser
 from orchestration.run_report.browser import browse
-from orchestration.run_report.clips import MOST_FRAMES, MOST_SIDE, Frames, data_uri, embedded
+from orchestration.run_report.clips import (
+    MOST_FRAMES,
+    MOST_SIDE,
+    Encoded,
+    Images,
+    clip_of,
+    data_uri,
+    embedded,
+    encoded_clips,
+)
 from orchestration.run_report.entries import Entry, ShownClaim, ShownCompletion
 from orchestration.run_report.recorded import read_runs
-from rollout.dataset.mix import DataFile
 from rollout.dataset.shapes import make_shapes
 
 
@@ -66,14 +77,25 @@ def test_prompts_without_room_are_counted(run_dir: Path, monkeypatch: pytest.Mon
 def test_frames_that_are_not_those_of_training_are_not_shown(run_dir: Path) -> None:
     (run,) = read_runs([run_dir])
     assert run.config is not None
-    data: DataFile = run.config.data.train[0]
-    sample = data.read()[0]
-    assert Frames().of_clip(sample, run.config, entry(3))[1] == (
-        f"{sample.media_path}: now gives other frames than in training; the file has changed"
+    sample = run.config.data.train[0].read()[0]
+    clip = clip_of(sample, run.config)
+    assert not isinstance(clip, str)
+    encoded = encoded_clips({clip: {0, 1, 7}}, run.config)[clip]
+    assert not isinstance(encoded, str)
+    assert list(encoded.uris) == [0, 1, 7]
+    assert Images().of_entry(entry(3), encoded) == (
+        {},
+        "its video now gives other frames than in training; the file has changed",
     )
-    eight = entry(8)
-    frames, missing = Frames().of_clip(sample, run.config, eight)
-    assert (list(frames), missing) == (list(range(8)), None)
+    assert "configuration" in str(clip_of(sample, None))
+    assert "multiple is null" in str(clip_of(sample, replace(run.config, contract=SamplingContract())))
+
+
+def test_equal_frames_are_one_image() -> None:
+    info = FrameInfo("key", (0.0, 1.0, 2.0), (56, 56), (56, 56), 3.0)
+    images, clip = Images(), Encoded(info, {0: "a", 1: "b", 2: "a"})
+    assert images.of_entry(entry(3), clip) == images.of_entry(entry(3), clip) == ({0: 0, 1: 1, 2: 0}, None)
+    assert (images.uris, images.bytes) == (["a", "b"], 2)
 
 
 def test_a_dataset_is_read_once_for_all_runs(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,14 @@ import pytest
 from PIL import Image
 
 from evidence.errors import UnreadableMedia
-from evidence.sampling import SamplingContract
+from evidence.sampling import SamplingContract, Selection
 from evidence.types import FrameInfo
 from rollout.dataset import media
-from rollout.dataset.check import Report, add_media, check
-from rollout.dataset.media import decoded, shared
+from rollout.dataset.check import Report, add_media, check, problems
+from rollout.dataset.media import decoded, decoded_frames, shared
 from rollout.dataset.read import DatasetFile
+from rollout.frames.config import FramesConfig
+from rollout.frames.decoding import decode_with, examine
 
 CONTRACT = SamplingContract(multiple=28)
 ROW = {"id": "a", "task": "t", "question": "What?", "answer": "It.", "video": "v.mp4"}
@@ -114,6 +116,45 @@ def test_decoding_the_media_adds_to_the_report(tmp_path: Path) -> None:
     assert report.times_outside == 1
     assert list(report.unreadable_media) == [str(tmp_path / "w.mp4")]
     assert results[str(tmp_path / "v.mp4")].duration == pytest.approx(2.0)
+
+
+def test_frames_are_those_of_a_run_with_the_decoder_that_is_tried_first(tmp_path: Path) -> None:
+    path, damaged = write_video(tmp_path / "v.mp4", 20), tmp_path / "w.mp4"
+    damaged.write_text("not a video")
+    selections = Selection(), Selection(key_times=(0.7,)), Selection(part=(0.5, 1.0))
+    wanted = [*((path, selected) for selected in selections), (str(damaged), Selection())]
+    results = dict(decoded_frames(wanted, CONTRACT, FramesConfig(decoder="pyav")))
+    assert isinstance(results.pop((str(damaged), Selection())), str)
+    for selected in selections:
+        frames, info = decode_with("pyav", examine(path), CONTRACT, selected)
+        given, about = results[path, selected]
+        np.testing.assert_array_equal(given, frames)
+        assert about == info
+    assert len({about.key for _, about in results.values()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"key_items": {"0": {"x": [[0, 0, 1, 1]]}}}, ["key_frames does not list 0"]),
+        (
+            {"key_frames": [{"idx": "0", "time": 1}], "key_items": {"0": {"x": [[0, 0, 1, 2], [0, 0, 3, 1]]}}},
+            ["2 labelled boxes outside"],
+        ),
+        ({"spans": [[0, 5.2]], "duration": 5}, ["1 labelled time outside"]),
+    ],
+)
+def test_problems_of_a_sample_are_those_that_the_report_counts(
+    tmp_path: Path, changes: dict[str, Any], words: list[str]
+) -> None:
+    report = checked(tmp_path, ROW | changes)
+    (sample,) = DatasetFile(tmp_path / "data.jsonl")
+    found = problems(sample)
+    assert [word in line for word, line in zip(words, found, strict=True)] == [True] * len(words)
+    counted = (report.boxes_outside, report.times_outside, report.items_without_frame)
+    assert sum(map(bool, counted)) == len(found)
+    assert problems(sample, duration=9.0) == [line for line in found if "time outside" not in line]
 
 
 def test_a_decoder_that_hangs_or_dies_affects_no_other_and_the_next_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
