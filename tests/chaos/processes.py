@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -77,6 +78,18 @@ def left_after(mark: str, temporary: Path, before: set[str], seconds: float) -> 
             break
         time.sleep(0.5)
     return sorted(left), time.monotonic() - began
+
+
+def still_there(pids: Sequence[int], seconds: float) -> list[int]:
+    """Those of the processes that are left when they have had `seconds` to end."""
+    processes = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes.append(psutil.Process(pid))
+    deadline = time.monotonic() + seconds
+    while (left := list(filter(runs, processes))) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return [process.pid for process in left]
 
 
 def end(mark: str) -> None:

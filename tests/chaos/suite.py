@@ -26,6 +26,7 @@ from checks import Checked, check
 from endpoint_moods import MOODS, moody_run
 from faults import Fault
 from matrix import INTERRUPTED, Start, matching, starts
+from processes import still_there
 from torn import tear
 
 from rollout.dataset.shapes import make_shapes
@@ -34,6 +35,7 @@ CLIPS = 120  # new ones keep the decoder busy
 MORE_STEPS = 3  # after the last fault, to the end of the run
 # The exit code of a driver after a fault that ends it.
 ENDS_WITH = {"TERM": 75, "KILL": -9}
+GONE_S = 30.0  # Ray waits 5 s for a stopped process before it kills it
 MOST_FAILURES = 12  # then something is wrong that is no chance
 
 
@@ -121,8 +123,8 @@ class Suite:
 
     def _recovered(self, folder: Path, result: Result) -> None:
         """The run goes on after a fault: what was killed, or stopped for good, is gone, and the audit passes."""
-        if alive := result.facts["alive"] if result.facts["signal"] in ("KILL", "STOP") else []:
-            result.problem = f"still there: {alive}"
+        if result.facts["signal"] in ("KILL", "STOP") and (still := still_there(result.facts["alive"], GONE_S)):
+            result.problem = f"still there after {GONE_S:.0f} s: {still}"
         checked = check(folder / "run", finished=False)
         self.checks.append(checked)
         result.problem = result.problem or "; ".join(checked.problems)
