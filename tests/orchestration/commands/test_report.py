@@ -42,8 +42,7 @@ def test_a_finished_run_is_shown_with_its_frames_curves_and_settings(run_dir: Pa
     page = report(run_dir, out=tmp_path / "page.html")
     assert ">finished<" in page
     assert "3 of 3" in page
-    assert "Referee-bound" not in page
-    assert "Rollout-bound: the learner waited in" not in page  # it waits for 2 of 4 seconds
+    assert "Learner-bound: the learner waited in 50% of the time of the steps: 38% for completions, 12% for ver" in page
     for title in ("Reward", "Term ser: r_SER", "Loss", "Staleness", "Completions per second", "Seconds of a step"):
         assert f"<strong>{title}</strong>" in page
     assert "pacing.staleness" not in page, "1 is the default"

@@ -44,13 +44,13 @@ def recorded(tmp_path: Path, *texts: str, sample: Sample = SAMPLE) -> Group:
 
 
 def test_claims_have_the_recorded_verdicts_and_the_iou_with_the_label(tmp_path: Path) -> None:
-    invalid = "<obj>lamp</obj>at<t>1.0</t>s"
+    invalid = "<obj>red square</obj>at<t>1.0</t>s"  # not scored, unlike the complete one of that name
     text = completion(invalid, claim("red square", "0,0,28,28", 1.2), claim("cup", "7,7,7,20", 2.0), claim("x", time=3))
     entry = training_entry(0, recorded(tmp_path, text, "prose"), SAMPLE, "resized")
     assert (entry.step, entry.task, entry.question, entry.answer) == (4, "some task", SAMPLE.question, "top left")
     assert entry.labels == {1: ((0.0, 0.0, 28.0, 28.0),)}
-    lamp, square, cup, named_x = entry.completions[0].claims
-    assert (lamp.score, lamp.flag) == (None, "no box")
+    unplaced, square, cup, named_x = entry.completions[0].claims
+    assert (unplaced.score, unplaced.flag) == (None, "no box")
     assert (square.relevance, square.localization, square.frame, square.iou, square.flag) == (0.9, 0.8, 1, 1.0, None)
     assert abs((square.score or 0) - 0.9 * 0.8 * (1 - (square.temporal_penalty or 0))) < 1e-3
     assert (cup.relevance, cup.score, cup.flag) == (None, 0.0, "degenerate box")
