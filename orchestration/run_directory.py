@@ -12,7 +12,7 @@ from typing import Any
 from evidence.errors import BadInput
 from evidence.files import whole_file
 from orchestration.config import to_yaml
-from orchestration.preflight import require_folder
+from orchestration.folders import require_folder
 
 CONFIG, LOCK = "config.yaml", "lock"
 

@@ -17,7 +17,7 @@ from evidence.errors import Interrupted
 from orchestration.dry_run import rehearsal
 from orchestration.interruption import Interruption, saved_line
 from orchestration.loop.batches import check_versions
-from orchestration.loop.heldout import evaluate_policy, recorded_evaluation
+from orchestration.loop.heldout import evaluate_policy
 from orchestration.loop.journal import Journal
 from orchestration.loop.ledger import Ledger
 from orchestration.loop.lineages import Lineage, back_to, first, relearn
@@ -27,6 +27,7 @@ from orchestration.loop.pipeline import Draw
 from orchestration.loop.training import Training
 from orchestration.preflight import TrainInputs, check_train
 from orchestration.reporting.awaiting import awaiting
+from orchestration.reporting.heldout_records import recorded_evaluation
 from orchestration.reporting.metrics import print_summary
 from orchestration.reporting.steps import StepTimes
 from orchestration.reporting.summary import SUMMARY, RunFacts, installed_versions, summary, write_summary

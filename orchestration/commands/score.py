@@ -22,6 +22,7 @@ from evidence.plain import dumps
 from evidence.spaces import Written
 from evidence.types import FrameInfo, Sample
 from orchestration.config import load_config, recipe_file
+from orchestration.folders import require_folder
 from orchestration.reporting.samples import claim_line, scored_claim
 from referee.reward.asking import answered
 from referee.reward.graph import GroupReward, RewardGraph
@@ -54,8 +55,6 @@ class Output:
             raise BadInput(f"--out {self.path}: is a folder; name a file")
         if self.path.is_file() and not self.overwrite:
             raise self._taken()
-        from orchestration.preflight import require_folder  # imports transformers
-
         require_folder("--out", self.path.parent)
 
     def write(self, lines: Iterable[str]) -> None:

@@ -14,9 +14,10 @@ from evidence.types import Prompt, Sample
 from orchestration.benchmark_questions import Questions, values_of
 from orchestration.eval_settings import HELDOUT
 from orchestration.loop.clips import Complete, each_clip
-from orchestration.loop.heldout import evaluate, record_lines
+from orchestration.loop.heldout import evaluate
 from orchestration.loop.pipeline import Draw, Pipeline
 from orchestration.preflight import TrainInputs
+from orchestration.reporting.heldout_records import record_lines
 from orchestration.settings import TrainConfig
 from referee.reward.ser import Ser
 from rollout.frames.store import Lease

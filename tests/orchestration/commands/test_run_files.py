@@ -21,7 +21,7 @@ from orchestration.commands.ask_many import with_progress
 from orchestration.commands.calibrate import CalibrateConfig
 from orchestration.commands.run_files import is_run_config, judging_config, policy_config, run_for_calibration, written
 from orchestration.config import load_config, to_yaml
-from orchestration.loop.heldout import write_records
+from orchestration.reporting.heldout_records import write_records
 from orchestration.reporting.samples import write_samples
 from orchestration.settings import TrainConfig
 from orchestration.supervision.standalone_policy import check_policy

@@ -1,0 +1,1 @@
+"""The report of `ser report` on training runs (docs/report.md)."""
