@@ -207,6 +207,8 @@ class Faults:
         # Ray starts these again, so that the run may not notice their death.
         if {"weights", "mirror"} & set(self._current.targets):
             return self.steps > 1
+        if not set(self._current.targets) <= COUNTED.keys():
+            return False  # it ends the run, after this step if it is TERM
         return all(getattr(now, COUNTED[target]) > getattr(before, COUNTED[target]) for target in self._current.targets)
 
     def _recovery(self, step: int, before: _Before) -> dict[str, Any]:
