@@ -36,8 +36,14 @@ class Journal:
     """
 
     def __init__(self, run_dir: Path) -> None:
+        """Raises BadInput for the journal of another version of SER."""
         self.lines = AppendedLines(run_dir / JOURNAL)
-        self.reached = reached(records_from_last(self.lines.path, CHECKPOINT))
+        try:
+            self.reached = reached(records_from_last(self.lines.path, CHECKPOINT))
+        except (KeyError, TypeError):
+            raise BadInput(
+                f"{self.lines.path}: was written by another version of SER; go on with that one, or start a new run"
+            ) from None
 
     def move(self, facts: Mapping[str, Any]) -> None:
         """Record a move of a group; see Ledger."""

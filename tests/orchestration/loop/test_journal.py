@@ -105,6 +105,12 @@ def test_a_start_does_not_read_what_came_before_the_last_checkpoint(
     assert not [line for line in read if b'"group": 0' in line or b'"group": 1' in line]
 
 
+def test_the_journal_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).write_text('{"checkpoint": 2}\n')
+    with pytest.raises(BadInput, match=r"ledger.jsonl: was written by another version of SER"):
+        Journal(tmp_path)
+
+
 def test_a_full_disk_hides_nothing_of_what_was_reached_and_allows_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
