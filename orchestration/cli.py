@@ -33,11 +33,11 @@ from orchestration.streams import (
     say,
 )
 
-# Commands that take a config: the module whose `main` does the work, and the config's schema.
+# Commands that take a config: the module whose `main` does the work, the config's schema, and its folder in configs/.
 CONFIGURED = {
-    "train": ("orchestration.train", "orchestration.settings:TrainConfig"),
-    "sft": ("orchestration.commands.sft", "orchestration.commands.sft:SftConfig"),
-    "calibrate": ("orchestration.commands.calibrate", "orchestration.commands.calibrate:CalibrateConfig"),
+    "train": ("orchestration.train", "orchestration.settings:TrainConfig", "experiment"),
+    "sft": ("orchestration.commands.sft", "orchestration.commands.sft:SftConfig", "sft"),
+    "calibrate": ("orchestration.commands.calibrate", "orchestration.commands.calibrate:CalibrateConfig", "calibrate"),
 }
 MOST_GPUS = 4096
 LASTING = [["train"], ["sft"]]  # the first argument of commands that go on when stdout fails
@@ -145,7 +145,7 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
 
 
 def _add_doctor(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", type=Path, nargs="?", metavar="FILE", help="a config of `ser train` to judge by")
+    command.add_argument("config", nargs="?", metavar="CONFIG", help="a config of `ser train` to judge by")
     command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that override the file's")
     command.set_defaults(run=_doctor, command="train")
 
@@ -183,7 +183,7 @@ def _add_export(command: argparse.ArgumentParser) -> None:
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", type=Path, metavar="FILE", help="a YAML file")
+    command.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of one that comes with ser")
     command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that override the file's")
 
 
@@ -193,15 +193,16 @@ def _schema(command: str) -> Any:
 
 
 def _load(args: argparse.Namespace) -> Any:
-    from orchestration.config import load_config
+    from orchestration.config import load_config, recipe_file
 
+    config = recipe_file(CONFIGURED[args.command][2], args.config, f"ser {args.command}")
     if args.command == "calibrate":
         from orchestration.commands.run_files import is_run_config, run_for_calibration
 
-        if is_run_config(args.config):
-            return load_config(_schema(args.command), run_for_calibration(args.config), args.overrides)
-    _require_own_config(args.config, args.command)
-    return load_config(_schema(args.command), args.config, args.overrides)
+        if is_run_config(config):
+            return load_config(_schema(args.command), run_for_calibration(config), args.overrides)
+    _require_own_config(config, args.command)
+    return load_config(_schema(args.command), config, args.overrides)
 
 
 def _require_own_config(config: Path, command: str) -> None:

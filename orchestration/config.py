@@ -12,6 +12,8 @@ that holds the section's keys. It is written `reward: NAME`, or `recipe: NAME` b
 A later recipe replaces everything set in the section before it. The resolved config holds the recipe's content, not
 its name.
 
+`${asset:NAME}` is the folder of an embedded model (orchestration/shipped).
+
 A section whose class has a function `free_keys` has a mapping without declared keys. The function, given the section's
 name and content, returns the keys that the mapping may have, so that they can be suggested for an unknown key.
 
@@ -37,14 +39,18 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from evidence.errors import BadInput
+from orchestration.shipped import CONFIGS, asset
 from orchestration.typed_yaml import declared_at, is_text, load_override, load_yaml, section_of
 
 Schema = TypeVar("Schema")
 Layer = tuple[str, dict[str, Any]]  # the name of a source of values, and its content as plain data
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 MOST_WHOLE = 2**53  # beyond it, a number is not exact in JSON; sections have their own, lower limits
+PARTS = "parts"  # a folder of files that others include
 MOVED = {"cluster.timeout_s": "limits"}  # old keys: the sections that replace them
 SIMILAR = 0.8  # last parts of two keys: one letter in five wrong, or two of five swapped
+
+
+OmegaConf.register_resolver("asset", asset)
 
 
 def load_config(schema: type[Schema], path: str | Path | Layer | None, overrides: Sequence[str] = ()) -> Schema:
@@ -170,7 +176,8 @@ def recipe_file(folder: str, name: str, source: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         return Path(name)
     recipes = CONFIGS / folder
-    known = sorted(path.stem for path in recipes.glob("*.yaml"))
+    files = [path.relative_to(recipes) for path in recipes.rglob("*.yaml")]
+    known = sorted(str(file.with_suffix("")) for file in files if file.parent.name != PARTS)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0)
         raise BadInput(

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AttentionInterface, AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from benchmarks.logprob_memory import PeakBytes
-from orchestration.planning.shapes import SHIPPED
+from orchestration.planning.shapes import SHAPES
 
 FUSED = "test_fused"
 
@@ -43,7 +43,7 @@ AttentionInterface.register(FUSED, _fused)
 
 def meta_model(name: str) -> PreTrainedModel:
     """A model of a shipped shape in bfloat16, without memory."""
-    content = json.loads((SHIPPED / f"{name}.json").read_text())
+    content = json.loads((SHAPES / f"{name}.json").read_text())
     kind = content.pop("model_type")
     vision = content.pop("vision_config")
     text = content.pop("text_config", content)

@@ -12,6 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,6 +26,7 @@ from orchestration.machine import GIB, SHARED_MEMORY, require_memory, require_sh
 PACKAGES = ("ray", "vllm", "deepspeed", "torch", "torchvision", "transformers", "decord", "omegaconf", "wandb", "numpy")
 # CUDA builds fail to import beside a CPU torch, and transformers and vLLM import them if they are installed.
 BREAKING = ("torchaudio", "torchcodec")
+HOOK = "ser_torchvision_ops"  # makes a CUDA build of torchvision usable (install/torchvision_ops.py)
 CGROUPS = Path("/sys/fs/cgroup")
 # Triton compiles such a module for each kernel that it launches.
 MODULE = "#include <Python.h>\nint f(void) { return PY_MAJOR_VERSION; }\n"
@@ -154,7 +156,8 @@ def _require_room_for_fork_server() -> None:
 def _cuda_packages() -> tuple[str, ...]:
     if "+cpu" not in (version("torch") or ""):
         return ()
-    return tuple(package for package in BREAKING if "+cpu" not in (version(package) or "+cpu"))
+    breaking = BREAKING if find_spec(HOOK) else (*BREAKING, "torchvision")
+    return tuple(package for package in breaking if "+cpu" not in (version(package) or "+cpu"))
 
 
 def _failure(command: list[str], folder: Path = ROOT) -> str:

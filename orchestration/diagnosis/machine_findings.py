@@ -8,6 +8,7 @@ from orchestration.diagnosis.finding import Finding, Needs, Verdict
 from orchestration.diagnosis.machine_facts import MachineFacts
 
 PYTHON = (3, 11)
+MAKE_USABLE = "python -m ser_files.install.torchvision_ops; in a checkout: make install"
 MOST_DISK_USED = 0.95  # Ray stores no objects any more where its folder is fuller
 # Ray and vLLM raise their own limit of open files to the hard one. vLLM asks for 65,535, and Ray warns below 4,096.
 FILES, LEAST_FILES = 65_535, 4_096
@@ -42,9 +43,11 @@ def _software(facts: MachineFacts) -> Iterator[Finding]:
     python = ".".join(map(str, facts.python))
     yield _of("python", python, facts.python != PYTHON, "make install with PYTHON=/path/to/python3.11")
     for package, version in facts.packages.items():
-        yield _of(package, version or "not installed", version is None, "make install")
+        if package not in facts.cuda_packages:
+            yield _of(package, version or "not installed", version is None, "make install")
     for package in facts.cuda_packages:
-        yield _of(package, "a CUDA build, which breaks transformers here", True, f"pip uninstall {package}")
+        remedy = MAKE_USABLE if package == "torchvision" else f"pip uninstall {package}"
+        yield _of(package, "a CUDA build, which breaks transformers here", True, remedy)
     broken = bool(facts.decoders)
     yield _of("decoders", facts.decoders or "decord, PyAV and OpenCV load", broken, "install what the message names")
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from evidence.errors import BadInput
 from evidence.families import Family, family_of
+from orchestration.shipped import CONFIGS
 
-SHIPPED = Path(__file__).resolve().parents[2] / "configs" / "models"
+SHAPES = CONFIGS / "models"
 
 
 @dataclass(frozen=True)
@@ -145,13 +146,13 @@ class Shape:
 
 def shipped() -> list[str]:
     """The models whose shapes are shipped."""
-    return sorted(path.stem for path in SHIPPED.glob("*.json"))
+    return sorted(path.stem for path in SHAPES.glob("*.json"))
 
 
 def read_shape(key: str, folder: str) -> Shape:
     """The shape of the model in `folder`, by its config.json. A folder that does not exist stands for the shipped shape
     of its last part: models/Qwen2.5-VL-7B-Instruct. `key`: of the config, for messages. Raises BadInput."""
-    file, stored = Path(folder) / "config.json", SHIPPED / f"{Path(folder).name}.json"
+    file, stored = Path(folder) / "config.json", SHAPES / f"{Path(folder).name}.json"
     if not file.is_file() and not stored.is_file():
         raise BadInput(
             f"{key} = {folder}: no config.json there, and no shape of that name is shipped; give a model folder, or "

@@ -22,6 +22,14 @@ def test_this_machine_can_run_the_tests() -> None:
     assert None not in seen.packages.values()
 
 
+@pytest.mark.parametrize(("hook", "seen"), [("json", ("torchaudio",)), ("no_such_hook", ("torchaudio", "torchvision"))])
+def test_cuda_builds_beside_a_torch_for_the_cpu_are_seen(hook: str, seen: tuple[str, ...], monkeypatch) -> None:
+    versions = {"torch": "2.13.0+cpu", "torchaudio": "2.11.0", "torchcodec": "0.14.0+cpu", "torchvision": "0.28.0"}
+    monkeypatch.setattr(machine_facts, "version", versions.get)
+    monkeypatch.setattr(machine_facts, "HOOK", hook)
+    assert facts().cuda_packages == seen
+
+
 def test_a_store_that_does_not_fit_is_seen() -> None:
     assert "object_store_gib = 100000" in read_machine(100_000, "/not/there/yet").store
 

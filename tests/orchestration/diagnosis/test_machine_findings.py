@@ -52,6 +52,7 @@ def test_a_machine_as_it_should_be() -> None:
         ({"python": (3, 12)}, "python", "python3.11"),
         ({"packages": dict.fromkeys(PACKAGES, "1.0") | {"ray": None}}, "ray", "make install"),
         ({"cuda_packages": ("torchcodec",)}, "torchcodec", "pip uninstall torchcodec"),
+        ({"cuda_packages": ("torchvision",)}, "torchvision", "python -m ser_files.install.torchvision_ops"),
         ({"decoders": "ImportError: libGL.so.1"}, "decoders", "install what the message names"),
         ({"shared_gib": 0.06, "shared_free_gib": 0.06}, "/dev/shm", "takes 32 GiB of it; mount more"),
         ({"store": "cluster.object_store_gib = 32: memory has 20 GiB free"}, "object store", "memory has 20 GiB free"),
