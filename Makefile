@@ -6,7 +6,7 @@ gpu ?= $(if $(wildcard .venv/gpu),true)
 BUILD := $(if $(filter true,$(gpu)),gpu,cpu)
 INSTALLED := .venv/installed-$(shell cat requirements/$(BUILD).lock setup.py install/* | sha256sum | cut -c1-16)
 
-.PHONY: install quickstart policy referee referee-small policy-vstar test test-fast chaos mutants lint clean
+.PHONY: install quickstart policy referee referee-small policy-vstar test test-fast chaos mutants docs lint clean
 
 install: $(INSTALLED)  ## gpu=true: for GPUs, from requirements/gpu.lock
 
@@ -58,12 +58,17 @@ chaos: install  ## only="KILL rank": only the faults with this in their names
 	$(if $(only),,PYTHONPATH=. $(BIN)/python tests/same_loop.py)
 	PYTHONPATH=.:tests $(BIN)/python tests/chaos/suite.py --only "$(only)"
 
-# mutmut in an environment of its own, over the packages of .venv, which stays what requirements/cpu.lock says.
-.venv/mutants: requirements/mutants.txt | install
+# mutmut and mkdocs have environments of their own, over the packages of .venv, which stays what the lock says.
+.venv/mutants .venv/docs: .venv/%: requirements/%.txt | install
 	$(PYTHON) -m venv $@
 	$@/bin/pip install -q -r $<
 	echo "import site; site.addsitedir('$(abspath .venv/lib/python3.11/site-packages)')" \
 		> $@/lib/python3.11/site-packages/zz_packages.pth
+
+serve ?=
+
+docs: .venv/docs  ## into site/; serve=true: on http://127.0.0.1:8000, built anew with every change
+	NO_MKDOCS_2_WARNING=1 $</bin/mkdocs $(if $(filter true,$(serve)),serve,build)
 
 modules ?=
 

@@ -31,7 +31,7 @@ class SamplingContract:
     """Which frames of a video are shown, and at which size.
 
     frames: the most frames, spread uniformly from the first to the last; key frames are added to them.
-    fps: 0 for uniform frames; otherwise one frame every 1/fps s, at least `min_frames` and at most `frames` of them.
+    fps: 0 for uniform frames; otherwise one frame every 1/fps s, at most `frames` of them. min_frames: the fewest then.
     key_frames: whether the labelled key frames of a sample are shown too.
     max_pixels, min_pixels: bounds on the area of one resized frame.
     total_pixels: bound on the area of all frames together.

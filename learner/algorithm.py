@@ -69,7 +69,7 @@ class Proximal:
     """The proximal policy pi_prox, near which clipping keeps the current policy.
 
     policy: `behaviour`, the policy mu that drew the tokens; `recomputed`, the current policy at the start of the step;
-    `interpolated`, log pi_prox = alpha log mu + (1 - alpha) log pi.
+    `interpolated`, log pi_prox = alpha log mu + (1 - alpha) log pi. alpha: of `interpolated`.
     """
 
     SHORT = "policy"
@@ -86,10 +86,13 @@ class Proximal:
 
 @dataclass(frozen=True)
 class Correction:
-    """The off-policy correction: a factor made of w = pi_prox / mu, of each token or (its product) of each sequence.
+    """The off-policy correction: a factor made of w = pi_prox / mu.
 
-    mode: none: 1. plain: w. truncate: min(w, high). mask: w, but 0 outside [low, high]. reject: 1, but 0 for a whole
-    sequence if w of any token (level token) or the geometric mean of w (level sequence) is outside [low, high].
+    mode: `none`, 1; `plain`, w; `truncate`, min(w, high); `mask`, w, but 0 outside [low, high]; `reject`, 1, but 0 for
+        a whole sequence if w of any token (level token) or the geometric mean of w (level sequence) is outside
+        [low, high].
+    level: whether w is of each token, or of each sequence, as the product of its tokens'.
+    low, high: bounds of w.
     """
 
     mode: str = "none"
@@ -111,8 +114,8 @@ class Correction:
 
 @dataclass(frozen=True)
 class KL:
-    """The penalty on divergence from the reference policy: coefficient times k1, k2 or k3 of each token, added to the
-    loss or subtracted from the completion's reward (`where`)."""
+    """The penalty on divergence from the reference policy. coefficient: its factor; 0 is no penalty. estimator: k1, k2
+    or k3 of each token. where: added to the loss, or subtracted from the completion's reward."""
 
     coefficient: float = 0.0
     estimator: str = "k3"
@@ -133,7 +136,7 @@ class AlgorithmConfig:
     """How rewards become a gradient.
 
     recipe: a file of configs/algorithm/, or a path, to start from; empty once it has been read.
-    loss: grpo, gspo, cispo or reinforce, or your own loss as module:function, with its `options`.
+    loss: grpo, gspo, cispo or reinforce, or your own loss as module:function. options: its keyword arguments.
     clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
     aggregate: how tokens are aggregated: sequence_mean, token_mean or constant.
     max_length: for `constant`, which divides by completions * max_length; null is sampling.max_tokens.

@@ -12,8 +12,8 @@ SHAPES = ("constant", "linear", "cosine")
 
 @dataclass(frozen=True)
 class Schedule:
-    """lr: the peak learning rate, reached in `warmup` equal increments, one per step. shape: constant (stays at lr),
-    or linear or cosine decay to `floor` times lr at the end of the run."""
+    """lr: the peak learning rate. warmup: steps in which it is reached, in equal increments. shape: constant (stays at
+    lr), or linear or cosine decay until the end of the run. floor: what it decays to, as a share of lr."""
 
     lr: float = 1e-6
     warmup: int = 5

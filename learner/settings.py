@@ -23,7 +23,7 @@ class ZeroConfig:
     """Optimizer, precision and memory of the ZeRO-3 engine.
 
     precision: float32 or bfloat16 (with float32 master weights). grad_norm: limit to which the global gradient norm is
-        clipped.
+        clipped. weight_decay, betas: of AdamW.
     offload_optimizer: none, or cpu: master weights, moments and the optimizer's step are in host memory.
     offload_parameters: none, or cpu: the rank's shard of the weights is in host memory while it is not in use.
     ema: decay of a moving average of the weights, exported by `ser export --ema`; null keeps no average.
@@ -67,9 +67,9 @@ class PackingConfig:
 
 @dataclass
 class LoraSpec:
-    """A low-rank adapter of `rank` on the language model, scaled by alpha / rank (arXiv 2106.09685). It has no dropout,
-    since its log-probs must equal those of the merged weights. targets: kinds of layer (q_proj, down_proj ...); empty
-    means all linear layers."""
+    """A low-rank adapter on the language model (arXiv 2106.09685). It has no dropout, since its log-probs must equal
+    those of the merged weights. rank: of its matrices. alpha: it is scaled by alpha / rank. targets: kinds of layer
+    (q_proj, down_proj ...); empty means all linear layers."""
 
     rank: int = 8
     alpha: float = 16.0
@@ -115,8 +115,8 @@ class PolicyConfig:
 
 @dataclass
 class ReferenceConfig:
-    """The reference policy. kind: none; frozen, a copy of the initial weights on `ranks` ranks of its own; or lora_off,
-    the policy without its adapter, which costs no memory."""
+    """The reference policy. kind: none; frozen, a copy of the initial weights on ranks of its own; or lora_off, the
+    policy without its adapter, which costs no memory. ranks: of `frozen`."""
 
     SHORT = "kind"
 

@@ -15,6 +15,7 @@ MODEL_RUNNERS = ("v1", "v2")
 class ClusterConfig:
     """Processes and their memory.
 
+    rollout_engines: number of vLLM engines that draw completions.
     object_store_gib: Ray's shared memory, which must hold the frames and two weight versions.
     frames_gib: budget for decoded frames; requests that do not fit wait.
     gpus_per_engine, gpus_per_rank: 0 runs them on the CPU. A rank takes a whole GPU; a fraction lets engines share one.

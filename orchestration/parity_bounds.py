@@ -21,8 +21,10 @@ PARITY = {"float32": ParityBounds(1e-4, 1e-3), "bfloat16": ParityBounds(0.05, 1.
 
 @dataclass(frozen=True)
 class ParityConfig:
-    """How far the log-probs of engine and learner may be apart at the start of a run: the mean of |difference|, and its
-    99.9th percentile. null: 1e-4 and 1e-3 with learner.zero.precision = float32, .05 and 1 with bfloat16."""
+    """How far the log-probs of engine and learner may be apart at the start of a run.
+
+    mean: of |difference|; null is 1e-4 with learner.zero.precision = float32, .05 with bfloat16. p999: its 99.9th
+    percentile; null is 1e-3 with float32, 1 with bfloat16."""
 
     mean: float | None = None
     p999: float | None = None

@@ -66,14 +66,15 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How completions are sampled. max_tokens: limit for one completion; max_model_len: for prompt and completion
-    together, tokens. max_num_seqs: completions that an engine decodes at once. max_num_batched_tokens: tokens that an
+    """How completions are sampled. group_size: completions of one prompt. temperature: of the softmax that they are
+    drawn from. max_tokens: limit for one completion. max_model_len: limit for prompt and completion together, tokens.
+    max_num_seqs: completions that an engine decodes at once. max_num_batched_tokens: tokens that an
     engine on a GPU computes in one step, of prompts and completions together.
 
-    top_k, with top_p or without it, needs engines on GPUs with cluster.model_runner=v2: only they return the tokens
-        that were left to draw from, over which the learner then renormalises. 0 is no truncation.
-    `min_p` and the penalties must keep their defaults (promise 4): the learner's softmax knows nothing of them, so the
-        engine's log-probs would give a wrong ratio.
+    top_k, top_p: truncation, which needs engines on GPUs with cluster.model_runner=v2, and a top_k: only they return
+        the tokens that were left to draw from, over which the learner then renormalises. A top_k of 0 is none.
+    min_p, presence_penalty, frequency_penalty, repetition_penalty: must keep their defaults, since the learner's
+        softmax knows nothing of them, so that the engine's log-probs would give a wrong ratio.
     """
 
     group_size: int = 8
@@ -163,8 +164,10 @@ class LearnerConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run of `steps` optimizer steps. Everything it writes is in `run_dir`.
+    """One training run.
 
+    steps: of the optimizer. seed: of the order of prompts, of sampling and of everything else that is drawn. run_dir:
+    the folder of everything that the run writes.
     shuffle_rewards: a control that should learn nothing: each group's rewards are permuted at random among its
     completions.
     limits: how long each kind of work may take.

@@ -34,8 +34,12 @@ ANSWER_PUNCTUATION = ":;?!+*=$€£°#"  # allowed in an answer beyond a phrase'
 
 @dataclass
 class Wording:
-    """The two questions about a claim, each with `<images>` once and optionally {question}, {phrase} and {time}
-    (seconds); and the question about an answer, with optional {question}, {reference} and {answer}.
+    """What the referee is asked.
+
+    relevance, localization: the two questions about a claim, each with `<images>` once and optionally {question},
+        {phrase} and {time} (seconds).
+    judge: the question about an answer, with optional {question}, {reference} and {answer}.
+    version: part of the key of cached verdicts.
 
     The images come first, so that the two questions of a claim share them. Relevance is about the content of the box,
     whatever the policy called it; localisation is about the object that the policy named.
@@ -73,7 +77,8 @@ def _fields(wording: Wording, kind: str, known: set[str]) -> str:
 class VerificationConfig:
     """How claims and answers are put to the referee. `crop_size`: (width, height), pixels; 224 are whole tiles of every
     supported family. `pad_share`: the crop's margin as a share of the box's sides. `reading`: how the scale's
-    probabilities become one number."""
+    probabilities become one number. `max_phrase_chars`, `max_answer_chars`: longer ones are cut before they are put
+    into a question."""
 
     wording: Wording = field(default_factory=Wording)
     crop_size: tuple[int, int] = (224, 224)

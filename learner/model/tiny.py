@@ -31,8 +31,13 @@ POSITIONS_PER_SECOND = 2  # of native videos, in a family whose times enter posi
 
 @dataclass
 class TinySpec:
-    """Family (a key of evidence.families.FAMILIES) and sizes; text_kv_heads is half the heads by default. The defaults
-    give 1.6M parameters with a vocabulary of 800."""
+    """A random model. The defaults give 1.6M parameters with a vocabulary of 800.
+
+    family: a key of evidence.families.FAMILIES. text_layers, text_width, text_mlp, text_heads: of the language model.
+    text_kv_heads: null is half its heads. vision_layers, vision_width, vision_mlp, vision_heads: of the vision tower.
+    patch: a patch's side, pixels. merge: a token's side, patches. vocab: tokens. max_positions: the longest sequence,
+    tokens.
+    """
 
     family: str = "qwen2_5_vl"
     text_layers: int = 4

@@ -56,7 +56,7 @@ MIN_CLIPS = 4  # two to fit on, two to report on
 class CalibrateConfig(StandaloneConfig):
     """data: the dataset. out: a new folder. samples: how many of the data's first samples are used. claims: how many
     are made for each sample if none are given. attacks: number for `--attacks`, each on unrelated and on too loose
-    boxes. resamples: of the bootstrap."""
+    boxes. resamples: of the bootstrap. seed: of what is drawn."""
 
     data: DataFile = MISSING
     out: str = ""

@@ -78,7 +78,7 @@ class TooManyLeftOut(RunFailed):
 
 @dataclass
 class Stage:
-    """One stage of a curriculum: `steps` optimizer steps on `data`, one dataset file or several with their weights."""
+    """One stage of a curriculum. data: one dataset file, or several with their weights. steps: of the optimizer."""
 
     data: list[DataShare]
     steps: int
@@ -92,15 +92,17 @@ class Stage:
 class SftConfig:
     """One supervised run.
 
+    stages: of the curriculum, in their order. run_dir: the folder of everything that the run writes.
     model: folder to start from; null creates a random model of the sizes in `tiny`, with a tokenizer trained on the
     data's text.
     task: `answer` (a policy, on the samples' reasoning) or `verify` (a referee, on claims made from boxes).
-    out: folder to which the trained model is exported, in `dtype`.
+    out: folder to which the trained model is exported. dtype: of the exported weights.
     clips: number drawn per step, each with all questions that show the same frames; claims: number verified per clip.
-    frames_gib: budget for decoded frames within object_store_gib, Ray's shared memory.
+    ranks: number of ZeRO-3 processes. object_store_gib: Ray's shared memory. frames_gib: budget for decoded frames
+        within it.
     max_skipped: the run stops after this many consecutive steps whose loss or gradient is not finite.
     limits: how long each kind of work may take.
-    checkpoint, resume: as in `ser train`.
+    checkpoint, resume, wandb: as in `ser train`. seed: of the order of the data and of the random model.
     stop_after: ends the run early after this many steps, with the same learning-rate schedule; null trains all stages.
     """
 

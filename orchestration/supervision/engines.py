@@ -13,7 +13,11 @@ from rollout.engine import EngineConfig
 
 @dataclass(frozen=True)
 class EngineSizes:
-    """The sizes of an engine; the fields are those of EngineConfig (rollout/engine)."""
+    """The sizes of an engine, as of EngineConfig (rollout/engine).
+
+    dtype: of weights and KV cache. max_model_len: tokens of prompt and completion together. max_num_seqs: completions
+    decoded at once. max_num_batched_tokens: tokens that an engine on a GPU computes in one step.
+    """
 
     dtype: str = "float32"
     max_model_len: int = 2048

@@ -57,6 +57,14 @@ COMBINE: dict[str, Callable[[float, float, float], float]] = {
 class SerConfig:
     """The symbols of the term.
 
+    combine: how a claim's relevance and localization become one number: product, mean, min, or weighted by
+        relevance_weight, which nothing else uses.
+    relevance_weight: share of the relevance.
+    lambda_t: share of a claim's score that loose timing can take.
+    sigma: width of the tolerance around a shown frame or a label, seconds.
+    m_min: least divisor of the mean over claims; with fewer claims the full reward cannot be earned.
+    max_claims: a completion's later claims earn nothing.
+    max_area_share: a box that covers a larger share of the frame earns nothing.
     timing: the reference of the temporal penalty. `shown` needs no label: the nearest frame that the policy was shown.
         `labels`: the sample's `label_spans`; like `shown` for a sample without any.
         `neighbour`: like `shown`, and each claim is also verified in the next frame: a claim that holds there as well
@@ -65,12 +73,12 @@ class SerConfig:
         have an IoU above (1 + dedup_iou) / 2 with a third always are, since 1 - IoU is a metric.
     """
 
-    combine: str = "product"  # product | mean | min | weighted
-    relevance_weight: float = 0.5  # used by `weighted` only
-    lambda_t: float = 1.0  # share of a claim's score that loose timing can take
-    timing: str = "shown"  # shown | labels | neighbour
-    sigma: float = 1.0  # seconds: width of the tolerance around a shown frame or a label
-    m_min: int = 2  # minimum divisor: fewer claims than this cannot earn the full reward
+    combine: str = "product"
+    relevance_weight: float = 0.5
+    lambda_t: float = 1.0
+    timing: str = "shown"
+    sigma: float = 1.0
+    m_min: int = 2
     max_claims: int = 8
     dedup_iou: float = 0.5
     max_area_share: float = 0.8

@@ -18,7 +18,7 @@ NORMALISE = ("sum", "each", "task_std")
 class TermConfig:
     """One term of the sum.
 
-    use: the name of a built-in term, or `module:function`; the key of this term if empty.
+    weight: its factor. use: the name of a built-in term, or `module:function`; the key of this term if empty.
     tasks: the tasks of the samples that it applies to; all if empty. On other samples its value is 0.
     gate: other terms of the recipe, each with the raw value that it must reach for this term to be paid.
     schedule: (progress, factor) pairs that multiply the weight, in order of progress (0-1); linear between them,
@@ -63,8 +63,8 @@ class RewardConfig:
     normalise: how advantages are made. `sum`: the sum, normalised within its group. `each`: every term within its
         group, then their sum over the step's batch (GDPO). `task_std`: the sum, centred in its group and divided by a
         running standard deviation of its task (EMA-GRPO).
-    max_left_out: the run stops if more than this share of the last `watched` groups lacks a term because of a missing
-        verdict.
+    terms: by name. max_left_out: the run stops if more than this share of the last groups lacks a term because of a
+        missing verdict. watched: the number of these groups.
     """
 
     SHORT = "recipe"

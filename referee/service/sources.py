@@ -26,8 +26,8 @@ SCALE_SLOT = "<scale>"  # replaced in an extra_body by the list of the scale's t
 class RefereeSource:
     """One referee. A config may give the model alone.
 
-    model: a folder with weights, tokenizer and processor files, from which `replicas` engines are started; or, with
-        `url`, the name under which an OpenAI-compatible endpoint serves it.
+    model: a folder with weights, tokenizer and processor files; or, with `url`, the name under which an
+        OpenAI-compatible endpoint serves it. replicas: engines that are started from the folder.
     url: the endpoint's address, such as http://127.0.0.1:8000/v1.
     api_key_env: the environment variable that holds the endpoint's key; empty if it needs none.
     version: version of the weights behind the endpoint, which cannot be seen from here: change it with the weights, or

@@ -33,8 +33,8 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 class DataFile:
     """A dataset file and filters on its samples. A config may give only the path.
 
-    format: null detects it from the keys. media_root: folder below which the media are; null is the file's own folder
-        (V-STaR: its subfolder `videos`).
+    path: the file. format: null detects it from the keys.
+    media_root: folder below which the media are; null is the file's own folder (V-STaR: its subfolder `videos`).
     follow_links: whether media may be links to files outside the media root, as in the cache of a hub.
     tasks, sources: keep only these, if any are given.
     max_duration: keep only videos of at most this many seconds, according to the data.

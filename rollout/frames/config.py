@@ -14,8 +14,9 @@ class FramesConfig:
     """How media files are decoded.
 
     decoder: decord or pyav, the one to try first; files that it cannot read are tried with the other.
-    workers: files decoded at once, each in its own process with `worker_gib` of memory and `timeout_s` per file.
-    cache_dir: folder of the disk cache of frames, shared by runs and limited to cache_gib; empty for no cache.
+    workers: files decoded at once, each in its own process. worker_gib: memory of such a process. timeout_s: limit for
+        one file.
+    cache_dir: folder of the disk cache of frames, shared by runs; empty for no cache. cache_gib: its limit.
     """
 
     decoder: str = "decord"

@@ -1,13 +1,7 @@
-"""Files that come with SER, found from any folder: by name in a checkout, and in an installed wheel."""
+"""Files that come with SER are found from any folder. tests/test_docs.py does so from an installed wheel."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import sysconfig
-import venv
 from pathlib import Path
 
 import pytest
@@ -51,48 +45,3 @@ def test_an_asset_is_relative_only_below_the_working_directory(tmp_path, monkeyp
 def test_an_unknown_asset_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match=r"model.policy: .*no such embedded model; there are: policy, policy-vstar, ref"):
         load_config(TrainConfig, "configs/experiment/quickstart.yaml", ["model.policy='${asset:polizy}'"])
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
-    """The `ser` of an environment that holds the wheel of this tree and, of the checkout's environment, the packages
-    alone: their folder is on the path, but the links to the checkout in it are not followed."""
-    folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    source = folder / "source"
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, files.split("\0")):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, source], check=True)
-    venv.create(folder / "env", symlinks=True)
-    packages = folder / "env/lib/python3.11/site-packages"
-    shared = sysconfig.get_paths()["purelib"]
-    hook = "import ser_torchvision_ops\n" if Path(shared, "ser_torchvision_ops.py").is_file() else ""
-    (packages / "shared.pth").write_text(f"{shared}\n{hook}")
-    wheel = next(folder.glob("ser-*.whl"))
-    subprocess.run([*pip, "--python", folder / "env/bin/python", "install", "--no-deps", wheel], check=True)
-    return folder / "env/bin/ser"
-
-
-def run(ser: Path, folder: Path, *arguments: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [ser, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.slow
-def test_the_wheel_trains_the_quickstart_outside_a_checkout(installed, tmp_path):
-    config = run(installed, tmp_path, "config", "quickstart")
-    assert f"policy: {installed.parents[1]}/lib/python3.11/site-packages/ser_files/assets/policy" in config
-    plan = json.loads(run(installed, tmp_path, "plan", "gpu/qwen2_5_vl_7b_8", "data.train=a", "--json"))
-    assert plan["fits"]
-    counts = ("--train", "32", "--val", "4", "--test", "8", "--questions", "1", "--seed", "7")
-    run(installed, tmp_path, "data", "make-shapes", "data/shapes", *counts)
-    run(installed, tmp_path, "train", "quickstart", "steps=1", "eval.samples=4", "run_dir=run")
-    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 1
-    assert str(ROOT) not in (tmp_path / "run/config.yaml").read_text()

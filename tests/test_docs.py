@@ -1,0 +1,145 @@
+"""The commands in the documentation: all parse, with keys that exist, and the tutorial runs as it stands.
+
+The tutorial is run by the `ser` of an installed wheel, outside the checkout, so that the wheel is tested by the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import sysconfig
+import venv
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from orchestration import cli
+from orchestration.config import load_config, recipe_file
+from orchestration.typed_yaml import section_of
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+PROGRAM = re.compile(r"(?:\.venv/bin/|env/bin/)?(ser|make|python)\s")
+EMBEDDED = {"train": "quickstart", "sft": "policy", "calibrate": "shapes"}  # stand for a config of the reader's own
+OPTIONAL = re.compile(r"\[(--[^\]]*|key=value …|KEY=VALUE …)\]")  # in a synopsis
+
+
+@dataclass(frozen=True)
+class Command:
+    page: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.page}: {shlex.join(self.words)}"
+
+
+def commands() -> list[Command]:
+    """Every command of a block, without comments; what a synopsis marks as optional is given."""
+    found = []
+    for page in PAGES:
+        for info, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+            if info.split()[:1] not in ([], ["sh"]):
+                continue
+            for line in block.replace("\\\n", " ").splitlines():
+                if PROGRAM.match(line):
+                    line = OPTIONAL.sub(lambda m: m[1] if m[1].startswith("--") else "", line)
+                    words = shlex.split(line, comments=True)
+                    found.append(Command(page.name, (PROGRAM.match(line)[1], *words[1:])))
+    return found
+
+
+COMMANDS = commands()
+SER = [command for command in COMMANDS if command.words[0] == "ser"]
+
+
+def test_there_are_commands_to_look_at():
+    assert len(SER) > 40
+    assert {"make", "python"} < {command.words[0] for command in COMMANDS}
+
+
+@pytest.mark.parametrize("command", SER, ids=str)
+def test_a_command_parses_and_its_keys_exist(command):
+    args = cli._parsed(["1" if word == "N" else word for word in command.words[1:] if word != "…"])
+    if getattr(args, "command", None) not in EMBEDDED:
+        return
+    config = args.config or EMBEDDED[args.command]
+    if config.isupper() or config in ("my.yaml", "RUN/config.yaml"):  # placeholders
+        config = EMBEDDED[args.command]
+    file = recipe_file(cli.CONFIGURED[args.command][2], config, str(command))
+    inputs = ["data.train=a", "data.heldout=b", "model.policy=c", "model.referee=d", "run_dir=e"]
+    load_config(cli._schema(args.command), file, [*(inputs if args.command == "train" else []), *args.overrides])
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.words[0] == "make"], ids=str)
+def test_a_target_exists(command):
+    makefile = (ROOT / "Makefile").read_text()
+    for target in (word for word in command.words[1:] if "=" not in word):
+        assert re.search(rf"^(\S+ )*{re.escape(target)}( \S+)*:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.words[1:2] == ("-m",)], ids=str)
+def test_a_module_exists(command):
+    path = ROOT / command.words[2].replace(".", "/")
+    assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file() or command.words[2] == "pip"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The bin folder of an environment that holds the wheel of this tree and, of the checkout's environment, the
+    packages alone: their folder is on the path, but the links to the checkout in it are not followed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    source = folder / "source"
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, files.split("\0")):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, source], check=True)
+    venv.create(folder / "env", symlinks=True)
+    packages = folder / "env/lib/python3.11/site-packages"
+    shared = sysconfig.get_paths()["purelib"]
+    (packages / "shared.pth").write_text(f"{shared}\nimport ser_torchvision_ops\n")
+    wheel = next(folder.glob("ser-*.whl"))
+    subprocess.run([*pip, "--python", folder / "env/bin/python", "install", "--no-deps", wheel], check=True)
+    return folder / "env/bin"
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_as_it_stands_with_an_installed_wheel(installed, tmp_path):
+    tutorial = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+    script = "".join(block for info, block in BLOCK.findall(tutorial) if info == "sh")
+    for folder in ("configs", "assets"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["PATH"] = f"{installed}:{environment['PATH']}"
+    done = subprocess.run(
+        ["bash", "-eux", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = tmp_path / "my/run"
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 4
+    assert f"policy: {installed.parent}" in (run / "config.yaml").read_text()
+    assert (run / "report.html").is_file()
+    assert "<svg" in (tmp_path / "my/answer.html").read_text() or "<img" in (tmp_path / "my/answer.html").read_text()
+    assert any((tmp_path / "my/shown").iterdir())
+
+
+def test_every_key_of_a_config_is_explained(monkeypatch):
+    """The configuration reference takes what a key means from the docstring of its section."""
+    monkeypatch.syspath_prepend(ROOT / "docs/hooks")
+    reference = import_module("config_reference")
+    sections = {section for schema in reference.COMMANDS.values() for _, section in reference.nested(schema)}
+    unexplained = [
+        f"{schema.__name__}.{key}"
+        for schema in {*reference.COMMANDS.values(), *sections}
+        for key, hint in reference.keys(schema).items()
+        if key not in reference.read(schema)[1] and not section_of(hint)
+    ]
+    assert unexplained == []
