@@ -101,6 +101,15 @@ def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     return config, TrainInputs(train, heldout, encoder, images, digests, benchmarks)
 
 
+def shared_paths(config: TrainConfig, inputs: TrainInputs) -> list[str]:
+    """The files and folders of a run that actors read, on whichever node they are placed; the first media file of each
+    dataset stands for all."""
+    models = [config.model.policy, *(source.model for source in config.model.referee if not source.url)]
+    files = [file.path for file in (*config.data.train, config.data.heldout)]
+    first = [*(part[0] for part in inputs.train.parts), *inputs.heldout[:1]]
+    return [*models, *files, *(sample.media_path for sample in first)]
+
+
 def heldout_samples(config: TrainConfig) -> list[Sample]:
     """The first `eval.samples` held-out samples, or up to MOST_HELDOUT if that is null. Raises BadInput if there are
     fewer than are set."""

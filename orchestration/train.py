@@ -25,7 +25,7 @@ from orchestration.loop.parity import Parity, check_parity
 from orchestration.loop.parts import Parts, start_parts
 from orchestration.loop.pipeline import Draw
 from orchestration.loop.training import Training
-from orchestration.preflight import TrainInputs, check_train
+from orchestration.preflight import TrainInputs, check_train, shared_paths
 from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.heldout_records import recorded_evaluation
 from orchestration.reporting.metrics import print_summary
@@ -56,7 +56,8 @@ def main(config: TrainConfig) -> None:
         print(f"{run_dir}: has finished its {config.steps} steps; resume it with more steps to go on")
         return
     interruption = Interruption()
-    ray, folder = start_ray(config.cluster.object_store_gib, config.gpus), claimed(run_dir, config, start.again)
+    ray = start_ray(config.cluster.object_store_gib, config.gpus, shared_paths(config, inputs))
+    folder = claimed(run_dir, config, start.again)
     with interruption.listening(), ray, folder, closing(Journal(run_dir)) as journal:
         require_unchanged(run_dir, config.resume, start.record)
         asyncio.run(Run(config, run_dir, inputs, start, journal, interruption).run())

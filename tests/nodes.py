@@ -32,12 +32,12 @@ class Node:
 
 
 @contextmanager
-def another_node(*options: str) -> Iterator[Node]:
-    """Start a node without CPUs and wait until the cluster counts it; `options`: of `ray start`. On exit, kill it and
-    wait until Ray has noticed, so that later tests place nothing there."""
+def another_node(*options: str, env: dict[str, str] | None = None) -> Iterator[Node]:
+    """Start a node without CPUs and wait until the cluster counts it; `options`: of `ray start`; `env`: None is that
+    of this process. On exit, kill it and wait until Ray has noticed, so that later tests place nothing there."""
     address, before = ray.get_runtime_context().gcs_address, _alive()
     command = [str(Path(sys.executable).with_name("ray")), "start", f"--address={address}", "--num-cpus=0", "--block"]
-    process = psutil.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = psutil.Popen([*command, *options], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _wait(lambda: _alive() != before, "the node does not start")
     (started,) = _alive() - before
     node = Node(started, process)

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from orchestration.machine import require_memory, require_short_ray_folder
 from orchestration.reporting.awaiting import awaiting
 from orchestration.streams import say
 from orchestration.supervision.local_session import PREFIX, WATCHER, LocalSession
+from orchestration.supervision.node_checks import require_equal_nodes
 from orchestration.supervision.ray_loss import ended_with_ray
 from orchestration.supervision.session_end import end_left_behind
 
@@ -48,18 +49,21 @@ _watchers: list[subprocess.Popen[bytes]] = []
 
 
 @contextlib.contextmanager
-def start_ray(object_store_gib: float, gpus: float = 0.0) -> Iterator[None]:
+def start_ray(object_store_gib: float, gpus: float = 0.0, paths: Sequence[str] = ()) -> Iterator[None]:
     """Join the cluster named by RAY_ADDRESS (as in `ray job submit`), or start a local one with this object store.
 
     Before a local one starts, what killed runs of this account left behind is ended and removed.
     Raises BadInput if the object store does not fit this machine, if TMPDIR is too long for Ray's sockets, if the
-    cluster cannot be joined, if a node of it has a smaller store, or if it has fewer than `gpus` GPUs.
+    cluster cannot be joined, if a node of it has a smaller store, or other packages, code or `paths` than this
+    one, or if it has fewer than `gpus` GPUs.
     """
     address = os.environ.get("RAY_ADDRESS")
     if address is not None:
         with _joined_ray(address), ended_with_ray(started_here=False):
             _require_stores(object_store_gib)
             _require_gpus(gpus)
+            with awaiting("what the cluster's nodes have"):
+                require_equal_nodes(paths)
             yield
         return
     _require_gpus_here(gpus)
