@@ -56,7 +56,8 @@ def main(config: TrainConfig) -> None:
         print(f"{run_dir}: has finished its {config.steps} steps; resume it with more steps to go on")
         return
     interruption = Interruption()
-    ray = start_ray(config.cluster.object_store_gib, config.gpus, shared_paths(config, inputs))
+    paths, start_s = shared_paths(config, inputs), config.limits.start_s
+    ray = start_ray(config.cluster.object_store_gib, config.gpus, paths, start_s)
     folder = claimed(run_dir, config, start.again)
     with interruption.listening(), ray, folder, closing(Journal(run_dir)) as journal:
         require_unchanged(run_dir, config.resume, start.record)

@@ -26,6 +26,7 @@ COMMANDS = {
     "ser answer, ser serve": AnswerConfig,
     "ser eval": StandalonePolicyConfig,
 }
+LANGUAGES = {".yaml": "yaml", ".sbatch": "bash"}  # of the files that are shown
 HEAD = """# Configuration
 
 The keys of each command's config: `key=value` on the command line, or in a YAML file.
@@ -144,17 +145,20 @@ def _plain(value: Any) -> str:
 
 def files_target(path: str) -> str:
     """Where the page of configs shows the file or folder `path`."""
-    return f"reference/files.md#{path.removeprefix('configs').strip('/').replace('/', '-').removesuffix('.yaml')}"
+    return f"reference/files.md#{_anchor(path.removeprefix('configs').strip('/'))}"
 
 
 def files_page(root: Path) -> str:
     parts = ["# Configs that come with SER\n\nThe files of `configs/`. Recipes and configs of commands go by name.\n"]
-    folders = sorted({path.parent for path in (root / "configs").rglob("*.yaml")})
-    for folder in folders:
+    files = [path for path in sorted((root / "configs").rglob("*")) if path.suffix in LANGUAGES]
+    for folder in dict.fromkeys(path.parent for path in files):
         name = str(folder.relative_to(root / "configs"))
-        parts.append(f"\n## {name} {{ #{name.replace('/', '-')} }}\n")
-        for path in sorted(folder.glob("*.yaml")):
-            anchor = f"{name}/{path.stem}".replace("/", "-")
-            text = path.read_text(encoding="utf-8").rstrip()
-            parts.append(f"\n### {path.stem} {{ #{anchor} }}\n\n```yaml\n{text}\n```\n")
+        parts.append(f"\n## {name} {{ #{_anchor(name)} }}\n")
+        for path in (file for file in files if file.parent == folder):
+            anchor, text = _anchor(f"{name}/{path.name}"), path.read_text(encoding="utf-8").rstrip()
+            parts.append(f"\n### {path.stem} {{ #{anchor} }}\n\n```{LANGUAGES[path.suffix]}\n{text}\n```\n")
     return "".join(parts)
+
+
+def _anchor(name: str) -> str:
+    return re.sub(r"[/.]", "-", name)

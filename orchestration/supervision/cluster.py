@@ -28,11 +28,13 @@ from ray._private import services
 
 from evidence.errors import BadInput
 from evidence.files import require_room_for_sockets
+from evidence.limits import Limits
 from orchestration.diagnosis.gpu_facts import read_gpus
 from orchestration.leftovers import extensions_folder
 from orchestration.machine import require_memory, require_short_ray_folder
 from orchestration.reporting.awaiting import awaiting
 from orchestration.streams import say
+from orchestration.supervision.gpu_wait import FEWER, KEYS, wait_for_gpus
 from orchestration.supervision.local_session import PREFIX, WATCHER, LocalSession
 from orchestration.supervision.node_checks import require_equal_nodes
 from orchestration.supervision.ray_loss import ended_with_ray
@@ -42,26 +44,26 @@ NAMESPACE = "ser"
 # Inherited by every actor, in each of which these libraries would otherwise start one thread per core.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 ROOT = Path(__file__).parents[2]
-_GPU_KEYS = "cluster.gpus_per_engine, gpus_per_rank"
-_FEWER_GPUS = "lower learner.ranks, cluster.rollout_engines or model.referee.replicas, or join a cluster that has them"
 # Children of this process that go on until it ends.
 _watchers: list[subprocess.Popen[bytes]] = []
 
 
 @contextlib.contextmanager
-def start_ray(object_store_gib: float, gpus: float = 0.0, paths: Sequence[str] = ()) -> Iterator[None]:
+def start_ray(
+    object_store_gib: float, gpus: float = 0.0, paths: Sequence[str] = (), start_s: float = Limits.start_s
+) -> Iterator[None]:
     """Join the cluster named by RAY_ADDRESS (as in `ray job submit`), or start a local one with this object store.
 
     Before a local one starts, what killed runs of this account left behind is ended and removed.
     Raises BadInput if the object store does not fit this machine, if TMPDIR is too long for Ray's sockets, if the
     cluster cannot be joined, if a node of it has a smaller store, or other packages, code or `paths` than this
-    one, or if it has fewer than `gpus` GPUs.
+    one, or if it has fewer than `gpus` GPUs for `start_s` seconds. Raises RunFailed if others hold them for so long.
     """
     address = os.environ.get("RAY_ADDRESS")
     if address is not None:
         with _joined_ray(address), ended_with_ray(started_here=False):
+            wait_for_gpus(gpus, start_s)
             _require_stores(object_store_gib)
-            _require_gpus(gpus)
             with awaiting("what the cluster's nodes have"):
                 require_equal_nodes(paths)
             yield
@@ -74,7 +76,6 @@ def start_ray(object_store_gib: float, gpus: float = 0.0, paths: Sequence[str] =
     with _session() as session, _local_ray(object_store_gib), ended_with_ray(started_here=True) as folder:
         if folder is not None:
             session.with_ray(folder)
-        _require_gpus(gpus)
         yield
 
 
@@ -148,13 +149,7 @@ def _require_gpus_here(gpus: float) -> None:
     here = read_gpus().gpus
     if gpus > len(here):
         names = ", ".join(f"{count} x {name}" for name, count in Counter(gpu.name for gpu in here).items())
-        raise BadInput(f"{_GPU_KEYS}: need {gpus:g} GPUs, this machine has {names or 0}; {_FEWER_GPUS}")
-
-
-def _require_gpus(gpus: float) -> None:
-    available = ray.cluster_resources().get("GPU", 0.0)
-    if gpus > available:
-        raise BadInput(f"{_GPU_KEYS}: need {gpus:g} GPUs, the cluster has {available:g}; {_FEWER_GPUS}")
+        raise BadInput(f"{KEYS}: need {gpus:g} GPUs, this machine has {names or 0}; {FEWER}")
 
 
 def _end_left_behind() -> None:

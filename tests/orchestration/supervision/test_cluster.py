@@ -54,6 +54,7 @@ def test_a_joined_cluster_with_too_small_a_store_is_refused_with_the_node(
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 8.0})
+    monkeypatch.setattr(ray, "available_resources", lambda: {"GPU": 8.0})
     monkeypatch.setattr("orchestration.supervision.cluster.ended_with_ray", lambda **_: contextlib.nullcontext())
     monkeypatch.setattr("orchestration.supervision.cluster.require_equal_nodes", lambda paths: None)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
@@ -62,7 +63,7 @@ def test_a_joined_cluster_with_too_small_a_store_is_refused_with_the_node(
     message = r"^cluster.object_store_gib = 40: the joined cluster's node 10.0.0.2 has an object store of 38.25 GiB; "
     with pytest.raises(BadInput, match=message), start_ray(40):
         pass
-    with pytest.raises(BadInput, match="need 9 GPUs, the cluster has 8"), start_ray(1, 9):
+    with pytest.raises(BadInput, match="need 9 GPUs, the cluster has 8 after 0 s; lower"), start_ray(1, 9, start_s=0):
         pass
 
 
