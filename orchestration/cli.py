@@ -101,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, summary in (("train", "train with the evidence reward"), ("sft", "train on labelled completions")):
         command = commands.add_parser(name, help=summary)
         _add_config(command)
-        command.set_defaults(run=_run_configured, command=name)
+        command.set_defaults(run=_run_configured, command=name, warm_start=None)
+        if name == "train":
+            command.add_argument("--warm-start", metavar="CONFIG", help="run this config of `ser sft` before")
     _add_calibrate(commands.add_parser("calibrate", help="measure how reliable a referee is (docs/calibration.md)"))
     _add_print_config(commands.add_parser("config", help="print a resolved config"))
     _add_plan(commands.add_parser("plan", help="memory and time of a training, beforehand (docs/planning.md)"))
@@ -221,8 +223,21 @@ def _require_own_config(config: Path, command: str) -> None:
 
 
 def _run_configured(args: argparse.Namespace) -> None:
+    if args.warm_start:
+        _train_after_warm_start(args)
+        return
     config = _load(args)
     import_module(CONFIGURED[args.command][0]).main(config)
+
+
+def _train_after_warm_start(args: argparse.Namespace) -> None:
+    from orchestration.commands import warm_start
+    from orchestration.config import recipe_file
+
+    def load(policy: str) -> Any:
+        return _load(argparse.Namespace(**vars(args) | {"overrides": [*args.overrides, f"model.policy={policy}"]}))
+
+    warm_start.main(recipe_file(CONFIGURED["sft"][2], args.warm_start, "--warm-start"), load)
 
 
 def _calibrate(args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from orchestration.planning.gpus import GPUS
 from orchestration.planning.plan import Planner
 from orchestration.settings import TrainConfig
 
-RECIPES = sorted((Path(__file__).parents[3] / "configs/experiment/gpu").glob("*.yaml"))
+FOLDER = Path(__file__).parents[3] / "configs/experiment"
+RECIPES = sorted((FOLDER / "gpu").glob("*.yaml"))
+COMPARED = [path for folder in ("published", "ablation") for path in sorted((FOLDER / folder).glob("*.yaml"))]
 MODELS = {
     "qwen2_5_vl_3b": ("Qwen2.5-VL-3B-Instruct", (1,)),
     "qwen2_5_vl_7b": ("Qwen2.5-VL-7B-Instruct", (1, 8, 16, 32)),
@@ -45,6 +48,31 @@ def test_a_recipe_fits_the_gpus_in_its_name_and_uses_all_of_them(recipe: Path, t
     saved = tmp_path / "config.yaml"
     saved.write_text(to_yaml(config))
     assert load_config(TrainConfig, saved) == config
+
+
+@pytest.mark.parametrize("recipe", COMPARED, ids=lambda recipe: recipe.stem)
+def test_a_recipe_to_compare_with_fits_eight_gpus(recipe: Path) -> None:
+    config = load_config(TrainConfig, recipe)
+    assert config.gpus == 8
+    assert Planner(config, "h100-80", GPUS["h100-80"]).problems() == []
+    base = load_config(TrainConfig, next(recipe for recipe in RECIPES if recipe.stem == "qwen2_5_vl_7b_8"))
+    if recipe.parent.name == "ablation":
+        differ = {f.name for f in fields(base) if getattr(base, f.name) != getattr(config, f.name)} - {"run_dir"}
+        assert differ == ({"model"} if recipe.stem.startswith("referee") else {"reward"})
+
+
+def test_published_settings() -> None:
+    """As the papers report them: arXiv 2510.20579 and 2604.04379."""
+    open_o3, rler = (load_config(TrainConfig, FOLDER / f"published/{name}_7b_8.yaml") for name in ("open_o3", "rler"))
+    for config in (open_o3, rler):
+        assert (config.sampling.group_size, config.algorithm.kl.coefficient, config.contract.frames) == (4, 0.04, 16)
+        assert (config.algorithm.clip_low, config.algorithm.clip_high) == (0.2, 0.2)
+    assert (open_o3.algorithm.loss, open_o3.pacing.staleness, open_o3.sampling.max_tokens) == ("gspo", 0, 768)
+    assert (open_o3.learner.schedule.lr, open_o3.learner.zero.weight_decay) == (1e-6, 0.01)
+    assert rler.learner.policy.lora is not None
+    assert (rler.learner.policy.lora.rank, rler.learner.policy.lora.alpha, rler.learner.schedule.lr) == (8, 16, 1e-5)
+    assert "keyframes" in rler.template.question
+    assert set(rler.template.tasks) == {"other", "General video QA MCQ", "multiple choice"}
 
 
 def test_a_colocated_learner_gets_what_the_engines_leave() -> None:
