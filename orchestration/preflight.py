@@ -58,10 +58,10 @@ class TrainInputs:
 
 def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     """Check everything in a training config that can be checked before anything starts. Returns the config, with
-    `contract.multiple` resolved from the policy, and its inputs. Raises BadInput."""
+    `contract.multiple` and `limits` resolved from the policy, and its inputs. Raises BadInput."""
     encoder = ChatEncoder(config.model.policy)
     contract = resolved(config.contract, encoder.tile)
-    config = replace(config, contract=contract)
+    config = replace(config, contract=contract, limits=config.limits.for_weights(weight_bytes(config.model.policy)))
     note_box_space(encoder.family, config.template)
     shares = config.data.train
     parts, examples = zip(*(readable_samples(share, config.contract, config.frames) for share in shares))
@@ -99,6 +99,11 @@ def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     digests = {file.path: file_digest(Path(file.path)) for file in (*shares, config.data.heldout)}
     images = most_images(config.contract, samples)
     return config, TrainInputs(train, heldout, encoder, images, digests, benchmarks)
+
+
+def weight_bytes(folder: str) -> int:
+    """The bytes of a model folder's weights."""
+    return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
 
 
 def shared_paths(config: TrainConfig, inputs: TrainInputs) -> list[str]:

@@ -32,7 +32,13 @@ from orchestration.config import load_config
 from orchestration.interruption import Interruption, saved_line
 from orchestration.loop.skipped_steps import SkippedSteps, shortened_list
 from orchestration.machine import require_memory
-from orchestration.preflight import require_crop_tiles, require_folder, require_frames_fit, require_tiles
+from orchestration.preflight import (
+    require_crop_tiles,
+    require_folder,
+    require_frames_fit,
+    require_tiles,
+    weight_bytes,
+)
 from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.metrics import Progress, RunLog
 from orchestration.resuming import (
@@ -250,7 +256,7 @@ def main(config: SftConfig) -> None:
             banned_ids=ChatEncoder(model).banned_ids,
             policy=config.policy,
             zero=config.zero,
-            limits=config.limits,
+            limits=config.limits.for_weights(weight_bytes(model)),
         )
         with awaiting("learner ranks"):
             gang = LearnerGang(rank_config, config.ranks)
