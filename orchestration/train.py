@@ -29,6 +29,7 @@ from orchestration.preflight import TrainInputs, check_train
 from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.heldout_records import recorded_evaluation
 from orchestration.reporting.metrics import print_summary
+from orchestration.reporting.starts import record_start
 from orchestration.reporting.steps import StepTimes
 from orchestration.reporting.summary import SUMMARY, RunFacts, installed_versions, summary, write_summary
 from orchestration.resuming import CHECKPOINTS, Start, require_unchanged
@@ -59,6 +60,7 @@ def main(config: TrainConfig) -> None:
     ray, folder = start_ray(config.cluster.object_store_gib, config.gpus), claimed(run_dir, config, start.again)
     with interruption.listening(), ray, folder, closing(Journal(run_dir)) as journal:
         require_unchanged(run_dir, config.resume, start.record)
+        record_start(run_dir, start.state.step if start.state else 0)
         asyncio.run(Run(config, run_dir, inputs, start, journal, interruption).run())
 
 

@@ -9,6 +9,7 @@ terminal and one plain line per step elsewhere (a file, a Ray job), where the wa
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -38,17 +39,20 @@ class RunLog:
         resumed_from: int = 0,
         seconds: float = 0.0,
         wandb_id: str | None = None,
+        group: str = "",
+        tags: Sequence[str] = (),
     ) -> None:
         """`config`: the resolved configuration as plain data; wandb shows it beside the curves. `resumed_from`: the
         step of the checkpoint; lines of later steps are dropped, since the run will repeat those steps. `seconds`: the
-        duration of the run until then. `wandb_id`: of the run to go on with in wandb."""
+        duration of the run until then. `wandb_id`: of the run to go on with in wandb. `group`, `tags`: of the
+        run there."""
         run_dir.mkdir(parents=True, exist_ok=True)
         self._run_dir, self._resumed_from = run_dir, resumed_from
         self._files: list[AppendedLines] = []
         self._lines = self.add_file("metrics.jsonl")
         self._start = time.monotonic() - seconds
         self._step = resumed_from
-        self._wandb = WandbLog(run_dir, config, wandb_mode, wandb_id)
+        self._wandb = WandbLog(run_dir, config, wandb_mode, wandb_id, group, tags)
 
     @property
     def seconds(self) -> float:
@@ -82,7 +86,8 @@ class RunLog:
             "disk/waiting_lines": sum(lines.waiting for lines in self._files),
             "disk/wandb_failed": self._wandb.failed,
         }
-        self._lines.write([dumps({"step": step, "seconds": round(self.seconds, 3), **metrics})])
+        metrics = {"seconds": round(self.seconds, 3), **metrics}
+        self._lines.write([dumps({"step": step, **metrics})])
         self._wandb.log(step, metrics)
 
     def pass_on(self, step: int, metrics: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from orchestration.reporting.learning import LearningWatch
 from orchestration.reporting.metrics import Progress, RunLog
 from orchestration.reporting.reward_log import RewardLog
 from orchestration.reporting.samples import write_samples
+from orchestration.reporting.starts import recorded_starts
 from orchestration.settings import TrainConfig
 
 EVALUATIONS = "eval.jsonl"
@@ -97,7 +98,10 @@ class StepReport:
     def __enter__(self) -> StepReport:
         config, step = self.config, self._resumed_from
         with ExitStack() as opened:
-            log = RunLog(self.run_dir, asdict(config), config.wandb, step, self._seconds, self._wandb_id)
+            started = {"start": recorded_starts(self.run_dir)[-1:]}
+            resumed = step, self._seconds, self._wandb_id
+            shown = config.wandb_group, config.wandb_tags
+            log = RunLog(self.run_dir, asdict(config) | started, config.wandb, *resumed, *shown)
             self._log = opened.enter_context(log)
             self._samples = self._log.add_file("samples.jsonl")
             evaluates = config.eval.every is not None or (self.run_dir / EVALUATIONS).exists()
@@ -137,7 +141,8 @@ class StepReport:
         self.ages.update(batch.ages)
         scored_groups = [ready.scored for ready in groups]
         rewards = self.rewards.step(scored_groups)
-        metrics = rewards | self._step_metrics(batch, groups, learner, times) | self._counters() | dict(more)
+        metrics = self._axes(step) | rewards | self._step_metrics(batch, groups, learner, times)
+        metrics |= self._counters() | dict(more)
         self._log.log(step, metrics)
         if warning := self.learning.step_ended(step, scored_groups):
             log.warning("%s", warning)
@@ -149,6 +154,11 @@ class StepReport:
             f"reward {rewards['reward']:.3f}{ser}  staleness {np.mean(batch.ages):.2f}"
             f"  {self.throughput.step_ended(completions, times.step_s)}",
         )
+
+    def _axes(self, step: int) -> dict[str, float]:
+        """What curves are drawn over, besides steps and seconds."""
+        hours = {"gpu_hours": self.config.gpus * self.seconds / 3600} if self.config.gpus else {}
+        return {"trained_prompts": step * self.config.pacing.groups_per_step, **hours}
 
     def _step_metrics(
         self, batch: Batch, groups: Sequence[ReadyGroup], learner: dict[str, float], times: StepTimes

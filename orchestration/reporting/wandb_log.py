@@ -13,6 +13,7 @@ import logging
 import os
 import queue
 import threading
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ FINISH_S = 120.0
 # A call to a service that was killed fails at once.
 KILLED_S = 10.0
 SERVICE = "wandb-core"
+PROJECT = "ser"
+# What curves can be drawn over. The first is the default.
+AXES = ("step", "trained_prompts", "seconds", "gpu_hours")
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,8 @@ class WandbLog:
         config: dict[str, Any],
         mode: WandbMode,
         run_id: str | None = None,
+        group: str = "",
+        tags: Sequence[str] = (),
         finish_s: float = FINISH_S,
     ) -> None:
         """`run_id`: of the run to go on with; None begins another. A run that goes on is recorded offline, with a
@@ -56,7 +62,15 @@ class WandbLog:
         # wandb advertises its tracing on the terminal if openai is installed, and vLLM depends on openai.
         os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
         begin = partial(
-            wandb.init, project="ser", name=run_dir.name, id=run_id, dir=run_dir, config=config, settings=quiet
+            wandb.init,
+            project=PROJECT,
+            name=run_dir.name,
+            id=run_id,
+            group=group or None,
+            tags=list(tags),
+            dir=run_dir,
+            config=config,
+            settings=quiet,
         )
         try:
             self._run = begin(mode=mode, resume="allow" if mode == "online" else None)
@@ -68,6 +82,8 @@ class WandbLog:
             wandb.teardown()  # its service still has the run that it could not begin
             self._run = begin(mode="offline")
         self.id = self._run.id
+        for axis in AXES:
+            self._run.define_metric(axis)
         # wandb's own step can never go back, as the step of a resumed run does.
         self._run.define_metric("*", step_metric="step")
         self._records: queue.Queue[tuple[int, dict[str, Any]] | None] = queue.Queue()

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from evaluation.comparison import as_evaluation, common_clips, comparison, known_mean
+from evidence.visible import visible
 from orchestration.reporting.display import clock
 from orchestration.reporting.heldout_records import DRAWS
 from orchestration.run_report.recorded import Run
@@ -117,8 +118,11 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
     config, last = run.config, run.steps[-1] if run.steps else {}
     planned = config.steps if config else run.settings.get("steps")
     yield "Steps", f"{run.last_step} of {planned}" if planned is not None else str(run.last_step)
-    if run.began is not None:
-        yield "Began", f"{_date(run.began)}, by the time of config.yaml"
+    if run.starts:
+        resumed = f", resumed {len(run.starts) - 1} times" if len(run.starts) > 1 else ""
+        yield "Began", _shown(run.starts[0]["began"]) + resumed
+        codes = dict.fromkeys(map(code, run.starts))
+        yield "Code", visible(", then ".join(codes))
     if run.steps and run.last is not None:
         yield "Last step", f"{_date(run.last)}, by the time of metrics.jsonl"
     seconds = number(run.summary.get("wall_s")) or number(last.get("seconds"))
@@ -142,6 +146,14 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
     best = run.summary.get("best_checkpoint")
     if isinstance(best, Mapping):
         yield "Best checkpoint", f"step {best.get('step')}, {best.get('metric')} {_shown(best.get('value'))}"
+
+
+def code(start: Mapping[str, Any]) -> str:
+    """The commit of a start's code."""
+    commit = start.get("commit")
+    if not commit:
+        return "unknown: not a git checkout"
+    return f"{commit}, with changes that are not committed" if start.get("dirty") else str(commit)
 
 
 def troubles(run: Run) -> Iterator[tuple[str, str]]:
