@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from evidence.errors import Interrupted
+from evidence.lines import records
 from orchestration.dry_run import rehearsal
 from orchestration.interruption import Interruption, saved_line
 from orchestration.loop.batches import check_versions
@@ -34,6 +35,8 @@ from orchestration.reporting.steps import StepTimes
 from orchestration.reporting.summary import SUMMARY, RunFacts, installed_versions, summary, write_summary
 from orchestration.resuming import CHECKPOINTS, Start, require_unchanged
 from orchestration.run_directory import claimed, run_directory
+from orchestration.run_report.recorded import METRICS
+from orchestration.run_report.stages import bound_by, totals
 from orchestration.settings import TrainConfig
 from orchestration.supervision.checkpoint_writer import CheckpointWriter
 from orchestration.supervision.cluster import start_ray
@@ -99,6 +102,7 @@ class Run:
         parts.learner.stop()
         after = await evaluate_policy(parts.pipeline, config, inputs.heldout, "after", run_dir)
         report = summary(facts, parity, before, after, ledger)
+        report["bound"] = bound_by(totals(list(records(run_dir / METRICS))))
         write_summary(run_dir / SUMMARY, report)
         print_summary(report, run_dir)
 

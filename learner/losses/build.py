@@ -63,6 +63,7 @@ def policy_loss(config: AlgorithmConfig, output: PolicyOutput, targets: TokenTar
     observed = {
         "weight": torch.ones_like(ratio.value),
         "ratio": ratio.value,
+        "ratio_squared": ratio.value.square(),
         "clipped": gain.clipped,
         "bounded": ratio.bounded | gain.bounded | factor.bounded,
         # k3 estimate of KL(mu, pi): how far the policy has moved from the one that drew the tokens.

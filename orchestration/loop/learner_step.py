@@ -17,6 +17,8 @@ from learner.settings import LossConfig, RankConfig
 from orchestration.loop.batches import cut_short, layout_step, step_targets
 from orchestration.loop.group_maker import ReadyGroup
 from orchestration.loop.step_frames import fetch_frames
+from orchestration.loop.step_rates import StepRates, effective_share
+from orchestration.planning.shapes import read_shape
 from orchestration.settings import TrainConfig
 from orchestration.supervision.learner_gang import LearnerGang
 from orchestration.supervision.reference import Reference
@@ -52,6 +54,7 @@ class Learner:
         self.gang = LearnerGang(ranks, learner.ranks, gpus, placed)
         try:
             self.reference = Reference(learner.reference, self.gang, ranks, gpus) if learner.uses_reference else None
+            self.rates = StepRates(config, read_shape("model.policy", model), self.gang.device)
         except BaseException:
             self.gang.stop()
             raise
@@ -83,7 +86,11 @@ class Learner:
         metrics |= await asyncio.to_thread(self.gang.train_step, parts, learning_rate)
         if not metrics["skipped"]:
             self.advantages.step_ended()
-        return metrics
+        shares = self.advantages.term_shares(scored_groups, advantages)
+        metrics |= {f"advantage_share/{term}": share for term, share in shares.items()}
+        metrics["learning_rate"] = learning_rate
+        metrics |= effective_share(metrics)
+        return metrics | self.rates.of_step([s.group for s in scored_groups], metrics["seconds"])
 
     async def export(self, folder: Path) -> None:
         """Write the weights as a Hugging Face model folder."""

@@ -174,6 +174,8 @@ def print_summary(summary: dict[str, Any], run_dir: Path, console: Console | Non
         highlight=False,
         soft_wrap=True,
     )
+    if summary.get("bound"):
+        console.print(summary["bound"], highlight=False, soft_wrap=True)
 
 
 def _print_comparison(summary: dict[str, Any], console: Console) -> None:

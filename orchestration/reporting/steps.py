@@ -14,14 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from evidence.errors import BadInput
 from evidence.lines import records
 from evidence.plain import dumps
 from orchestration.loop.admission import Batch
 from orchestration.loop.group_maker import ReadyGroup
 from orchestration.loop.ledger import Ledger
 from orchestration.loop.pipeline import Pipeline
+from orchestration.reporting.completions import claim_metrics, completion_metrics
 from orchestration.reporting.display import Throughput
 from orchestration.reporting.learning import LearningWatch
+from orchestration.reporting.loads import EngineLoads, memory, referee_loads
 from orchestration.reporting.metrics import Progress, RunLog
 from orchestration.reporting.reward_log import RewardLog
 from orchestration.reporting.samples import write_samples
@@ -62,6 +65,7 @@ class StepReport:
         self.rewards = RewardLog(config.reward, config.agreement)
         self.learning = LearningWatch(config.reward, config.algorithm.baseline != "none")
         self.throughput = Throughput()
+        self._loads = EngineLoads(pipeline.rollout_pool)
         self.ages: Counter[int] = Counter()
         if state:
             self._restore(state)
@@ -74,6 +78,7 @@ class StepReport:
             "learning": self.learning.state,
             "ages": {str(age): count for age, count in self.ages.items()},
             "counts": dict(self.pipeline.counts),
+            "tokens": dict(self.pipeline.tokens),
             "seconds": self._log.seconds,
             "wandb_id": self._log.wandb_id,
         }
@@ -84,11 +89,14 @@ class StepReport:
         return self._log.seconds
 
     def _restore(self, state: Mapping[str, Any]) -> None:
+        if "tokens" not in state:
+            raise BadInput(f"{self.run_dir}: its checkpoint was written by another version of SER; go on with that one")
         self.rewards.restore(state["rewards"])
         self.learning.restore(state["learning"])
         self.ages.update({int(age): count for age, count in state["ages"].items()})
-        self.pipeline.counts.clear()
-        self.pipeline.counts.update(state["counts"])
+        for counts, name in ((self.pipeline.counts, "counts"), (self.pipeline.tokens, "tokens")):
+            counts.clear()
+            counts.update(state[name])
         self._seconds, self._wandb_id = state["seconds"], state["wandb_id"]
 
     def sync(self) -> bool:
@@ -108,7 +116,7 @@ class StepReport:
             self._evaluations = self._log.add_file(EVALUATIONS) if evaluates else None
             self._progress = opened.enter_context(Progress(config.steps, step))
             self._open = opened.pop_all()
-        self.pipeline.rollout_pool.take_begun()  # of the evaluation before training
+        self._loads.begin()  # leaves out the evaluation before training
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -163,35 +171,36 @@ class StepReport:
     def _step_metrics(
         self, batch: Batch, groups: Sequence[ReadyGroup], learner: dict[str, float], times: StepTimes
     ) -> dict[str, Any]:
-        begun = self.pipeline.rollout_pool.take_begun()
-        trajectories = [t for ready in groups for t in ready.scored.group.trajectories]
+        plain = [ready.scored.group for ready in groups]
         return {
             **{f"learner/{name}": value for name, value in learner.items()},
             "staleness/mean": float(np.mean(batch.ages)),
             "staleness/max": max(batch.ages),
             "staleness/bound": self.config.pacing.worst_age,
-            "engines/groups_min": min(begun),
-            "engines/groups_max": max(begun),
             "time/step_s": times.step_s,
             "time/wait_s": times.waited_s,
             "time/wait_referee_s": waited_for_referee(groups, times.began),
-            "rollout/tokens": float(np.mean([len(t.token_ids) for t in trajectories])),
-            "rollout/cut_short": float(np.mean([t.finish_reason == "length" for t in trajectories])),
-            "rollout/versions": float(np.mean([len(t.version_spans) for t in trajectories])),
+            **completion_metrics(plain),
+            **claim_metrics(plain, self.config.template.box_space),
+            **self._loads.metrics(),
+            **memory(),
         }
 
     def _counters(self) -> dict[str, float]:
-        """Counts since the start of the run."""
+        """Counts since the start of the run, and what the referee does now."""
         pipeline = self.pipeline
         return {
             "time/longest_wait_s": pipeline.group_ends.longest_s(time.monotonic()),
             **{f"frames/{name}": n for name, n in pipeline.store.counters().items()},
             "engines/restarts": pipeline.rollout_pool.restarts + pipeline.referee.restarts,
             "engines/refused_updates": pipeline.rollout_pool.refused_updates,
+            "weights/update_s": pipeline.rollout_pool.update_s,
+            **{f"tokens/{outcome}": n for outcome, n in pipeline.tokens.items()},
             **{f"ledger/{state}": n for state, n in self.ledger.counts().items()},
             **{f"rejected/{reason}": n for reason, n in self.ledger.rejections().items()},
             **{f"evidence/{name}": n for name, n in pipeline.counts.items()},
             **{f"referee/{name}": n for name, n in pipeline.referee.counters().items()},
+            **referee_loads(pipeline.referee),
         }
 
 

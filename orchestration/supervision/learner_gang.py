@@ -40,6 +40,7 @@ class LearnerGang:
         try:
             ((host, port),) = self._results([self.ranks[0].listen.remote()], "starting", "start_s")
             self.trained_parameters = self._all("join", "loading the model", "start_s", host, port)[0]
+            (self.device,) = self._results([self.ranks[0].device.remote()], "naming its GPU", "start_s")
         except BaseException:
             self.stop()
             raise

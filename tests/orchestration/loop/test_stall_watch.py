@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,7 @@ class Pipeline:
     def __init__(self) -> None:
         self.rollout_pool = self.store = self.referee = self
         self.group_ends, self.no_room = Ends(), 1
+        self.tokens: Counter[str] = Counter()
         self.task: asyncio.Task[Any] | None = None
         self.end = asyncio.Event()
 

@@ -40,7 +40,8 @@ def test_steps_without_anything_to_learn_are_warned_about_and_the_rate_is_smooth
 ) -> None:
     config = load_config(TrainConfig, "configs/experiment/quickstart.yaml", ["wandb=disabled"])
     monkeypatch.setattr(StepReport, "_counters", lambda _: {})  # the pipeline's
-    pipeline: Any = SimpleNamespace(rollout_pool=SimpleNamespace(take_begun=lambda: [1]))
+    pool = SimpleNamespace(take_begun=lambda: [1], take_done=lambda: [(1.0, 60)], queue=0)
+    pipeline: Any = SimpleNamespace(rollout_pool=pool)
     with caplog.at_level(logging.WARNING), StepReport(tmp_path, config, pipeline, Ledger()) as report:
         for step in range(1, WATCHED_STEPS + 1):
             times = StepTimes(began=0.0, waited_s=0.5, step_s=float(step))
