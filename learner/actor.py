@@ -86,17 +86,19 @@ class LearnerRank:
         refs = [frame for frame in frames if isinstance(frame, ray.ObjectRef)]
         self.fetched = ray.get(refs, timeout=self.config.limits.step_s)
 
-    def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, float]:
+    def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, Any]:
         """Run one optimizer step. Returns this rank's share of the metrics; the shares add up over the ranks. Those of
         `grad_norm`, `seconds`, and the memory of process and GPU (its peak) add up to the mean. `skipped` is above 0 if
         a loss or gradient was not finite; then no rank has changed anything."""
         start = time.monotonic()
-        metrics: dict[str, float] = {}
+        metrics: dict[str, Any] = {}
 
         def run(micro: MicroBatch) -> torch.Tensor:
             result = self._forward(micro)
             for name, value in {"loss": result.loss.item(), **result.metrics}.items():
                 metrics[name] = metrics.get(name, 0.0) + value
+            if result.ratio_counts is not None:
+                metrics["ratio_counts"] = metrics.get("ratio_counts", 0.0) + result.ratio_counts
             # DeepSpeed averages gradients over ranks, but the token weights already contain the mean.
             return result.loss * self.world
 

@@ -157,6 +157,7 @@ class Run:
                         continue
                     if last:  # before anything can fail: the model is what the run was for
                         await learner.export(self.run_dir / "model")
+                    await report.show(admission.step + 1, groups[batch.groups[0]])
                     version, step = training.step_ended(groups), admission.step
                     training.begin_groups()
                     if published := admission.publish_due or last:

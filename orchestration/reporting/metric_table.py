@@ -135,6 +135,20 @@ SECTIONS: dict[str, list[Metric]] = {
             total=True,
         ),
     ],
+    "Distributions and samples": [
+        *_metrics(
+            "histogram/",
+            ("staleness", "groups", "by age in versions; in `metrics.jsonl`, `edges` and the `counts` between them"),
+            ("length", "completions", "by tokens"),
+            ("reward", "completions", "by reward, over the range of the step"),
+            ("ratio", "tokens", "by importance ratio, in bins that are narrow around 1; 10 and more is 10"),
+        ),
+        *_metrics(
+            "samples/",
+            ("frames", "images", "frames of a group with the claimed boxes, by verdict; only in wandb"),
+            ("table", "rows", "the completions of the same group with terms and verdicts; only in wandb"),
+        ),
+    ],
     "Weights": [
         *_metrics(
             "weights/",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +25,8 @@ from evidence.lines import AppendedLines
 from evidence.plain import dumps
 from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.display import cell, clock
+from orchestration.reporting.histograms import Histogram
+from orchestration.reporting.media import Picture
 from orchestration.reporting.wandb_log import WandbLog
 from orchestration.settings import WandbMode
 
@@ -72,8 +75,8 @@ class RunLog:
         return lines
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
-        """Record numbers, strings or nested plain data under `step`, with the `seconds` since this log was opened,
-        and how writing its files has failed so far.
+        """Record numbers, strings, histograms or nested plain data under `step`, with the `seconds` since this log
+        was opened, and how writing its files has failed so far.
 
         Numbers that are not finite are written as null: JSON cannot represent them.
         Raises ValueError for a step below the last one.
@@ -87,8 +90,17 @@ class RunLog:
             "disk/wandb_failed": self._wandb.failed,
         }
         metrics = {"seconds": round(self.seconds, 3), **metrics}
-        self._lines.write([dumps({"step": step, **metrics})])
+        plain = {name: asdict(value) if isinstance(value, Histogram) else value for name, value in metrics.items()}
+        self._lines.write([dumps({"step": step, **plain})])
         self._wandb.log(step, metrics)
+
+    @property
+    def shows_media(self) -> bool:
+        return self._wandb.mode != "disabled"
+
+    def show(self, step: int, pictures: Sequence[Picture], rows: Sequence[Sequence[Any]]) -> None:
+        """Show frames with their boxes, and rows of a table with media.COLUMNS, in wandb."""
+        self._wandb.log(step, {"samples/frames": pictures, "samples/table": rows})
 
     def pass_on(self, step: int, metrics: dict[str, Any]) -> None:
         """Pass metrics of a step to wandb alone, also of an earlier step than the last one."""

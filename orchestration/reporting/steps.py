@@ -3,6 +3,7 @@ evaluations in eval.jsonl."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 
 from evidence.errors import BadInput
 from evidence.lines import records
@@ -23,8 +25,10 @@ from orchestration.loop.ledger import Ledger
 from orchestration.loop.pipeline import Pipeline
 from orchestration.reporting.completions import claim_metrics, completion_metrics
 from orchestration.reporting.display import Throughput
+from orchestration.reporting.histograms import step_histograms
 from orchestration.reporting.learning import LearningWatch
 from orchestration.reporting.loads import EngineLoads, memory, referee_loads
+from orchestration.reporting.media import due, pictures, rows
 from orchestration.reporting.metrics import Progress, RunLog
 from orchestration.reporting.reward_log import RewardLog
 from orchestration.reporting.samples import write_samples
@@ -32,6 +36,7 @@ from orchestration.reporting.starts import recorded_starts
 from orchestration.settings import TrainConfig
 
 EVALUATIONS = "eval.jsonl"
+FRAMES_S = 30.0  # to fetch the frames of a group from another node
 
 log = logging.getLogger(__name__)
 
@@ -135,12 +140,23 @@ class StepReport:
         if values:
             self._log.pass_on(step, {f"eval/{name}/version": version, **values})
 
+    async def show(self, step: int, ready: ReadyGroup) -> None:
+        """Show a group of `step` in wandb, if it is due. Call it while the group has its frames."""
+        if not self._log.shows_media or not due(step):
+            return
+        try:
+            frames: Any = await asyncio.to_thread(ray.get, ready.lease.frames, timeout=FRAMES_S)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            log.info("step %d: its frames are not shown: %s", step, error)
+            return
+        self._log.show(step, pictures(ready.scored, frames), rows(step, ready.scored))
+
     def step_ended(
         self,
         step: int,
         batch: Batch,
         groups: Sequence[ReadyGroup],
-        learner: dict[str, float],
+        learner: dict[str, Any],
         times: StepTimes,
         more: Mapping[str, float],
     ) -> None:
@@ -169,11 +185,17 @@ class StepReport:
         return {"trained_prompts": step * self.config.pacing.groups_per_step, **hours}
 
     def _step_metrics(
-        self, batch: Batch, groups: Sequence[ReadyGroup], learner: dict[str, float], times: StepTimes
+        self, batch: Batch, groups: Sequence[ReadyGroup], learner: dict[str, Any], times: StepTimes
     ) -> dict[str, Any]:
         plain = [ready.scored.group for ready in groups]
         return {
-            **{f"learner/{name}": value for name, value in learner.items()},
+            **{name if name.startswith("histogram/") else f"learner/{name}": value for name, value in learner.items()},
+            **step_histograms(
+                [ready.scored for ready in groups],
+                batch.ages,
+                self.config.pacing.worst_age,
+                self.config.sampling.max_tokens,
+            ),
             "staleness/mean": float(np.mean(batch.ages)),
             "staleness/max": max(batch.ages),
             "staleness/bound": self.config.pacing.worst_age,

@@ -22,6 +22,7 @@ import psutil
 import wandb
 
 from evidence.errors import BadInput
+from orchestration.reporting.wandb_values import shown
 from orchestration.settings import WandbMode
 
 # Steps take seconds and wandb milliseconds: it hangs long before so many records wait.
@@ -39,7 +40,8 @@ log = logging.getLogger(__name__)
 
 
 class WandbLog:
-    """One run in wandb. `failed`: the records that wandb did not take. `id`: the run's name in wandb."""
+    """One run in wandb. `failed`: the records that wandb did not take. `id`: the run's name in wandb.
+    `mode`: as it was asked for."""
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class WandbLog:
     ) -> None:
         """`run_id`: of the run to go on with; None begins another. A run that goes on is recorded offline, with a
         warning, where wandb cannot be reached; another is refused with BadInput."""
-        self.failed = 0
+        self.failed, self.mode = 0, mode
         self._finish_s = finish_s
         # Silent and without wandb's collectors: the bar needs the terminal, and a run may have only two cores.
         quiet = wandb.Settings(
@@ -115,7 +117,7 @@ class WandbLog:
         while (record := self._records.get()) is not None:
             step, metrics = record
             try:
-                self._run.log({"step": step, **metrics})
+                self._run.log({"step": step, **{name: shown(name, value) for name, value in metrics.items()}})
             except Exception as error:
                 self._fail(str(error))
         # finish returns before wandb's service has written its file; teardown waits for that.
