@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -137,6 +137,10 @@ class GroupMaker:
     def wake(self) -> None:
         """End `wait` at once."""
         asyncio.get_running_loop().call_soon_threadsafe(self.progress.set)
+
+    def on_stall(self, tell: Callable[[str], object]) -> None:
+        """Call `tell`, too, with what stderr gets when no group ends for long."""
+        self._watch.tell = tell
 
     async def wait(self, limit_s: float) -> None:
         """Wait until a group ends. Raises Stalled, with who waits for whom, after `limit_s`, and what a group's task

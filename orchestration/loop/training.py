@@ -41,6 +41,7 @@ class Training:
         self.rejections = RejectionWatch(self.ledger, config.pacing, state.equal_before)
         self.skipped = SkippedSteps(config.learner.max_skipped, *state.skipped)
         self.report = StepReport(run_dir, config, parts.pipeline, self.ledger, state.step, state.report)
+        self.maker.on_stall(self.report.stalled)
         self.best = BestCheckpoint(run_dir / CHECKPOINTS, config.checkpoint)
         self.evaluations = Evaluations(
             config, run_dir, parts.pipeline, eval_sets(config, inputs), self.report, self.best, state

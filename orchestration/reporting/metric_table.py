@@ -149,6 +149,15 @@ SECTIONS: dict[str, list[Metric]] = {
             ("table", "rows", "the completions of the same group with terms and verdicts; only in wandb"),
         ),
     ],
+    "Alerts": _metrics(
+        "alert/",
+        (
+            "NAME",
+            "0 or 1",
+            "1 at each step at which the rule holds: `stall`, `agreement`, `missing_verdicts`, "
+            "`not_finite`, `entropy_collapse`, `length_drift`, `one_phrase`",
+        ),
+    ),
     "Weights": [
         *_metrics(
             "weights/",

@@ -95,12 +95,21 @@ class RunLog:
         self._wandb.log(step, metrics)
 
     @property
+    def path(self) -> Path:
+        """The file of the metrics."""
+        return self._lines.path
+
+    @property
     def shows_media(self) -> bool:
         return self._wandb.mode != "disabled"
 
     def show(self, step: int, pictures: Sequence[Picture], rows: Sequence[Sequence[Any]]) -> None:
         """Show frames with their boxes, and rows of a table with media.COLUMNS, in wandb."""
         self._wandb.log(step, {"samples/frames": pictures, "samples/table": rows})
+
+    def alert(self, title: str, text: str) -> None:
+        """Raise an alert in wandb."""
+        self._wandb.alert(title, text)
 
     def pass_on(self, step: int, metrics: dict[str, Any]) -> None:
         """Pass metrics of a step to wandb alone, also of an earlier step than the last one."""

@@ -23,6 +23,7 @@ from orchestration.loop.admission import Batch
 from orchestration.loop.group_maker import ReadyGroup
 from orchestration.loop.ledger import Ledger
 from orchestration.loop.pipeline import Pipeline
+from orchestration.reporting.alerts import AlertWatch
 from orchestration.reporting.completions import claim_metrics, completion_metrics
 from orchestration.reporting.display import Throughput
 from orchestration.reporting.histograms import step_histograms
@@ -120,6 +121,7 @@ class StepReport:
             evaluates = config.eval.every is not None or (self.run_dir / EVALUATIONS).exists()
             self._evaluations = self._log.add_file(EVALUATIONS) if evaluates else None
             self._progress = opened.enter_context(Progress(config.steps, step))
+            self.alerts = AlertWatch(records(self._log.path))
             self._open = opened.pop_all()
         self._loads.begin()  # leaves out the evaluation before training
         return self
@@ -139,6 +141,10 @@ class StepReport:
         values = {f"eval/{name}/{key}": value for key, value in numbers.items() if isinstance(value, float)}
         if values:
             self._log.pass_on(step, {f"eval/{name}/version": version, **values})
+
+    def stalled(self, waiting: str) -> None:
+        """Raise an alert in wandb about a run in which no group ends. stderr has it. `waiting`: who waits for whom."""
+        self._log.alert("no group ends", waiting)
 
     async def show(self, step: int, ready: ReadyGroup) -> None:
         """Show a group of `step` in wandb, if it is due. Call it while the group has its frames."""
@@ -167,9 +173,14 @@ class StepReport:
         rewards = self.rewards.step(scored_groups)
         metrics = self._axes(step) | rewards | self._step_metrics(batch, groups, learner, times)
         metrics |= self._counters() | dict(more)
-        self._log.log(step, metrics)
+        flags, alerts = self.alerts.step({"step": step} | metrics, {"agreement": self.rewards.alarm})
+        self._log.log(step, metrics | flags)
+        for alert in alerts:
+            log.warning("step %d: %s (alert %s: docs/dashboards.md)", step, alert.text, alert.name)
+            self._log.alert(alert.name, f"step {step}: {alert.text}")
         if warning := self.learning.step_ended(step, scored_groups):
             log.warning("%s", warning)
+            self._log.alert("nothing to learn", warning)
         write_samples(self._samples, step, groups[0].scored)
         ser = f"  r_SER {rewards['reward/ser']:.3f}" if "reward/ser" in rewards else ""
         completions = sum(len(ready.scored.rewards) for ready in groups)

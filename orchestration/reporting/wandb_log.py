@@ -13,7 +13,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,21 +88,29 @@ class WandbLog:
             self._run.define_metric(axis)
         # wandb's own step can never go back, as the step of a resumed run does.
         self._run.define_metric("*", step_metric="step")
-        self._records: queue.Queue[tuple[int, dict[str, Any]] | None] = queue.Queue()
+        self._calls: queue.Queue[Callable[[], object] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
         self._thread.start()
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         """Pass on a record. Does not wait."""
-        if self._records.qsize() < MOST_WAITING:
-            self._records.put((step, metrics))
+        # Pictures and tables are made by the thread that makes the calls.
+        self._put(lambda: self._run.log({"step": step} | {name: shown(name, value) for name, value in metrics.items()}))
+
+    def alert(self, title: str, text: str) -> None:
+        """Raise an alert, which wandb sends to whoever has asked for them. Does not wait."""
+        self._put(lambda: self._run.alert(title=title, text=text, level="WARN"))
+
+    def _put(self, call: Callable[[], object]) -> None:
+        if self._calls.qsize() < MOST_WAITING:
+            self._calls.put(call)
         else:
             self._fail(f"{MOST_WAITING} records wait for it")
 
     def close(self) -> None:
         """Wait until wandb has written what it holds, up to `finish_s`. Then its service is killed: Python would wait
         for it at exit."""
-        self._records.put(None)
+        self._calls.put(None)
         self._thread.join(self._finish_s)
         if not self._thread.is_alive():
             return
@@ -114,10 +122,9 @@ class WandbLog:
         self._thread.join(KILLED_S)
 
     def _work(self) -> None:
-        while (record := self._records.get()) is not None:
-            step, metrics = record
+        while (call := self._calls.get()) is not None:
             try:
-                self._run.log({"step": step, **{name: shown(name, value) for name, value in metrics.items()}})
+                call()
             except Exception as error:
                 self._fail(str(error))
         # finish returns before wandb's service has written its file; teardown waits for that.

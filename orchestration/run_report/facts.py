@@ -10,6 +10,7 @@ from typing import Any
 
 from evaluation.comparison import as_evaluation, common_clips, comparison, known_mean
 from evidence.visible import visible
+from orchestration.reporting.alerts import RULES
 from orchestration.reporting.display import clock
 from orchestration.reporting.heldout_records import DRAWS
 from orchestration.run_report.recorded import Run
@@ -165,12 +166,12 @@ def troubles(run: Run) -> Iterator[tuple[str, str]]:
     for key, value in last.items():
         if key.startswith("rejected/") and number(value):
             yield _shown(value), f"groups rejected: {key.removeprefix('rejected/')}"
-    alarmed = [line["step"] for line in run.steps if number(line.get("agreement/alarm"))]
-    if alarmed:
-        yield (
-            str(len(alarmed)),
-            (f"steps, {alarmed[0]} first, in which the reward rose while the referee's agreement with labels fell"),
-        )
+    alarms = {"agreement/alarm": "in which the reward rose while the referee's agreement with labels fell"}
+    alarms |= {f"alert/{name}": f"with the alert {name}" for name in RULES if name != "agreement"}
+    for key, what in alarms.items():
+        alarmed = [line["step"] for line in run.steps if number(line.get(key))]
+        if alarmed:
+            yield str(len(alarmed)), f"steps, {alarmed[0]} first, {what}"
 
 
 def before_after(index: int, run: Run) -> list[BeforeAfter]:

@@ -127,3 +127,13 @@ def test_group_tags_axes_and_seconds_are_recorded(tmp_path: Path) -> None:
     for text in (b"a_group", b"one_tag", b"other_tag", *(axis.encode() for axis in AXES)):
         assert text in content
     assert content.count(b"seconds") > content.count(b"gpu_hours"), "as an axis, and in the record"
+
+
+def test_alerts_are_sent_by_the_same_thread_and_stored_offline(tmp_path: Path) -> None:
+    with RunLog(tmp_path, {}) as log:
+        log.alert("one_phrase", "step 4: what is wrong")
+    (stored,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    content = stored.read_bytes()
+    assert b"one_phrase" in content
+    assert b"step 4: what is wrong" in content
+    assert log._wandb.failed == 0

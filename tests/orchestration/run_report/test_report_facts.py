@@ -159,6 +159,14 @@ def test_what_went_wrong_is_counted_once() -> None:
     )
 
 
+def test_the_steps_of_an_alert_are_counted() -> None:
+    steps = [{"alert/one_phrase": held, "alert/agreement": held, "agreement/alarm": held} for held in (0.0, 1.0, 1.0)]
+    assert dict.fromkeys(what for _, what in troubles(run(*steps))) == {
+        "steps, 2 first, in which the reward rose while the referee's agreement with labels fell": None,
+        "steps, 2 first, with the alert one_phrase": None,
+    }
+
+
 def test_settings_that_differ_are_listed_those_between_runs_first() -> None:
     first = {"seed": 0, "steps": 9, "pacing": {"staleness": 1}, "wandb": "offline", "run_dir": "a"}
     first |= {"data": {"train": [{"path": "a", "weight": 1.0, "tasks": []}]}, "teleport": True}
