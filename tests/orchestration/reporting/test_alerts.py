@@ -62,7 +62,7 @@ def planted(name: str, hack: Callable[[dict[str, Any], int], dict[str, Any]]) ->
     return step - HONEST
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_honest_lines_raise_nothing(seed: int) -> None:
     assert raised(honest_lines(300, seed)) == []
 
