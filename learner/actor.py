@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import ray
 import torch
 from torch.distributed import TCPStore
@@ -38,6 +39,7 @@ from learner.zero.engine import build_engine, named_parameters, train_step
 from learner.zero.gather import Gathered, gather_buckets, whole_numel
 from learner.zero.process_group import in_newest_attempt, join_group, listen
 
+GIB = 2**30
 # Of a rank's share of its GPU, before it loads the model. The rest are contexts of the driver and of engines beside it.
 MOSTLY_FREE = 0.9
 
@@ -75,22 +77,28 @@ class LearnerRank:
         self.average = WeightAverage(self.engine, config.zero.ema) if config.zero.ema is not None else None
         return sum(whole_numel(p) for p in named_parameters(self.engine, frozen=False).values())
 
+    def device(self) -> str:
+        """What the driver of this rank's GPU calls it; empty without one."""
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+
     def fetch(self, frames: Sequence[Any]) -> None:
         """Copy frames to this node and keep them until the next step has ended."""
         refs = [frame for frame in frames if isinstance(frame, ray.ObjectRef)]
         self.fetched = ray.get(refs, timeout=self.config.limits.step_s)
 
-    def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, float]:
-        """Run one optimizer step. Returns this rank's share of the metrics, of `grad_norm` and of `seconds`; the shares
-        add up over the ranks. `skipped` is above 0 if a loss or gradient was not finite; then no rank has changed
-        anything."""
+    def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> dict[str, Any]:
+        """Run one optimizer step. Returns this rank's share of the metrics; the shares add up over the ranks. Those of
+        `grad_norm`, `seconds`, and the memory of process and GPU (its peak) add up to the mean. `skipped` is above 0 if
+        a loss or gradient was not finite; then no rank has changed anything."""
         start = time.monotonic()
-        metrics: dict[str, float] = {}
+        metrics: dict[str, Any] = {}
 
         def run(micro: MicroBatch) -> torch.Tensor:
             result = self._forward(micro)
             for name, value in {"loss": result.loss.item(), **result.metrics}.items():
                 metrics[name] = metrics.get(name, 0.0) + value
+            if result.ratio_counts is not None:
+                metrics["ratio_counts"] = metrics.get("ratio_counts", 0.0) + result.ratio_counts
             # DeepSpeed averages gradients over ranks, but the token weights already contain the mean.
             return result.loss * self.world
 
@@ -105,7 +113,11 @@ class LearnerRank:
             "grad_norm": math.nan if norm is None else norm,
             "skipped": float(norm is None),
             "seconds": time.monotonic() - start,
+            "host_gib": psutil.Process().memory_info().rss / GIB,
         }
+        if torch.cuda.is_available():
+            per_step["gpu_gib"] = torch.cuda.max_memory_allocated() / GIB
+            torch.cuda.reset_peak_memory_stats()
         return metrics | {name: value / self.world for name, value in per_step.items()}
 
     @torch.no_grad()

@@ -89,6 +89,31 @@ class Advantages:
             ]
         return [group_advantages(scored.rewards, self.divide_by_std, self.baseline) for scored in groups]
 
+    def term_shares(self, groups: Sequence[ScoredGroup], advantages: Sequence[np.ndarray]) -> dict[str, float]:
+        """The share of each paid term in the spread of a step's advantages within their groups; empty without spread.
+
+        An advantage is a sum over the terms, up to a factor of its group. A term's share is the covariance of its part
+        with the whole, over the variance of the whole. The shares add up to 1; a term that works against the others has
+        a negative one. What a KL penalty has taken off the rewards is no term, and is missing from the sum.
+        """
+        shares: dict[str, float] = {}
+        total = 0.0
+        for scored, of_group in zip(groups, advantages, strict=True):
+            spread = of_group - of_group.mean()
+            parts = {
+                name: scored.weights[name] * group_advantages(values, self.normalise == "each")
+                for name, values in scored.paid.items()
+            }
+            whole = scored.rewards - scored.rewards.mean()
+            if self.normalise == "each":
+                whole = sum(parts.values(), np.zeros_like(spread))
+            size = float(whole @ whole)
+            factor = float(spread @ whole) / size if size else 0.0
+            total += float(spread @ spread)
+            for name, part in parts.items():
+                shares[name] = shares.get(name, 0.0) + factor * float(part @ spread)
+        return {name: share / total for name, share in shares.items()} if total else {}
+
     def step_ended(self) -> None:
         """Keep the moments of the step. Do not call it for a skipped step, which must leave no trace."""
         self._moments = self._with_step

@@ -32,6 +32,7 @@ from rollout.template import PromptTemplate
 
 LEAST_TEMPERATURE = 0.01
 OTHER_SOFTMAX = "the engine's log-probs would differ from those of the learner's softmax"
+MOST_TAG = 64  # characters of a tag that wandb takes
 MOST_GROUP = 4096  # completions of one prompt, which are drawn and trained together
 WandbMode = Literal["offline", "online", "disabled"]
 
@@ -173,7 +174,7 @@ class TrainConfig:
     limits: how long each kind of work may take.
     resume: no refuses a run_dir that holds a run; auto goes on from its newest checkpoint, or starts where there is
         none; a number goes on from the checkpoint of that step (docs/checkpoints.md).
-    wandb: offline (no account needed), online or disabled.
+    wandb: offline (no account needed), online or disabled. wandb_group, wandb_tags: of the run in wandb.
     dry_run: take the first step with tiny random models in place of the real ones, and keep nothing.
     """
 
@@ -200,12 +201,16 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     resume: str = "no"
     wandb: WandbMode = "offline"
+    wandb_group: str = ""
+    wandb_tags: list[str] = field(default_factory=list)
     dry_run: bool = False
 
     def __post_init__(self) -> None:
         require_least(self, 1, "steps")
         require_least(self, 0, "seed", most=MOST_SEED)
         require_resume(self.resume)
+        for tag in self.wandb_tags:
+            require(0 < len(tag) <= MOST_TAG, "wandb_tags", repr(tag), f"tags of 1 to {MOST_TAG} characters")
         require(
             self.pacing.groups_per_step >= self.learner.ranks,
             "learner.ranks",

@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from evidence.errors import Interrupted
+from evidence.lines import records
 from orchestration.dry_run import rehearsal
 from orchestration.interruption import Interruption, saved_line
 from orchestration.loop.batches import check_versions
@@ -29,10 +30,13 @@ from orchestration.preflight import TrainInputs, check_train, shared_paths
 from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.heldout_records import recorded_evaluation
 from orchestration.reporting.metrics import print_summary
+from orchestration.reporting.starts import record_start
 from orchestration.reporting.steps import StepTimes
 from orchestration.reporting.summary import SUMMARY, RunFacts, installed_versions, summary, write_summary
 from orchestration.resuming import CHECKPOINTS, Start, require_unchanged
 from orchestration.run_directory import claimed, run_directory
+from orchestration.run_report.recorded import METRICS
+from orchestration.run_report.stages import bound_by, totals
 from orchestration.settings import TrainConfig
 from orchestration.supervision.checkpoint_writer import CheckpointWriter
 from orchestration.supervision.cluster import start_ray
@@ -61,6 +65,7 @@ def main(config: TrainConfig) -> None:
     folder = claimed(run_dir, config, start.again)
     with interruption.listening(), ray, folder, closing(Journal(run_dir)) as journal:
         require_unchanged(run_dir, config.resume, start.record)
+        record_start(run_dir, start.state.step if start.state else 0)
         asyncio.run(Run(config, run_dir, inputs, start, journal, interruption).run())
 
 
@@ -99,6 +104,7 @@ class Run:
         parts.learner.stop()
         after = await evaluate_policy(parts.pipeline, config, inputs.heldout, "after", run_dir)
         report = summary(facts, parity, before, after, ledger)
+        report["bound"] = bound_by(totals(list(records(run_dir / METRICS))))
         write_summary(run_dir / SUMMARY, report)
         print_summary(report, run_dir)
 
@@ -153,6 +159,7 @@ class Run:
                         continue
                     if last:  # before anything can fail: the model is what the run was for
                         await learner.export(self.run_dir / "model")
+                    await report.show(admission.step + 1, groups[batch.groups[0]])
                     version, step = training.step_ended(groups), admission.step
                     training.begin_groups()
                     if published := admission.publish_due or last:

@@ -14,6 +14,9 @@ from orchestration.supervision.rollout_pool import RolloutPool
 from rollout.engine import WeightsRefused
 from rollout.engine_setup import EngineConfig
 
+# What an engine draws for a group: two completions, of 5 tokens together.
+DRAWN: Any = (SimpleNamespace(token_ids=range(2)), SimpleNamespace(token_ids=range(3)))
+
 
 class Method:
     """A coroutine function that is called as the method of an actor."""
@@ -42,9 +45,9 @@ class FakeEngine:
             raise WeightsRefused(f"version {version}: CorruptBucket: bucket 1")
         self.loads.append(version)
 
-    async def _generate(self, *_: Any) -> tuple[str, int]:
+    async def _generate(self, *_: Any) -> tuple[Any, int]:
         await self._answer()
-        return "trajectories", self.loads[-1] if self.loads else 0
+        return DRAWN, self.loads[-1] if self.loads else 0
 
     async def _ping(self) -> None:
         self.pings += 1

@@ -59,7 +59,8 @@ class FakeRolloutPool:
     """Answers A and B for a group that `varies`, else only A; always with the current version. `fails`: groups whose
     generation times out."""
 
-    restarts = refused_updates = 0
+    restarts = refused_updates = queue = 0
+    update_s = 0.0
 
     def engine_facts(self) -> list[EngineFacts]:
         return []
@@ -68,6 +69,9 @@ class FakeRolloutPool:
 
     def take_begun(self) -> list[int]:
         return [2]
+
+    def take_done(self) -> list[tuple[float, int]]:
+        return [(1.0, 2)]
 
     admission: Admission
 

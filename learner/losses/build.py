@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 
 from evidence.errors import BadInput
@@ -12,7 +13,7 @@ from learner.algorithm import AlgorithmConfig, own_loss
 from learner.losses.importance import correction, proximal_logprobs
 from learner.losses.kl import divergence
 from learner.losses.objectives import OBJECTIVES
-from learner.losses.ratios import bounded_ratio
+from learner.losses.ratios import bounded_ratio, counts
 from learner.losses.tokens import Loss, LossResult, PolicyOutput, TokenTargets
 
 
@@ -63,6 +64,7 @@ def policy_loss(config: AlgorithmConfig, output: PolicyOutput, targets: TokenTar
     observed = {
         "weight": torch.ones_like(ratio.value),
         "ratio": ratio.value,
+        "ratio_squared": ratio.value.square(),
         "clipped": gain.clipped,
         "bounded": ratio.bounded | gain.bounded | factor.bounded,
         # k3 estimate of KL(mu, pi): how far the policy has moved from the one that drew the tokens.
@@ -85,11 +87,14 @@ def policy_loss(config: AlgorithmConfig, output: PolicyOutput, targets: TokenTar
         if output.entropy is None:
             raise ValueError("algorithm.entropy: the policy did not compute its entropy")
         value = value + config.entropy * output.entropy
-    return LossResult(-(targets.weights * value).sum(), _sums(targets.weights, observed))
+    return LossResult(-(targets.weights * value).sum(), *_sums(targets.weights, observed, ratio.value))
 
 
 @torch.no_grad()
-def _sums(weights: torch.Tensor, observed: dict[str, torch.Tensor]) -> dict[str, float]:
-    """The weighted sum of each tensor [N], copied from the device in one transfer."""
+def _sums(
+    weights: torch.Tensor, observed: dict[str, torch.Tensor], ratios: torch.Tensor
+) -> tuple[dict[str, float], np.ndarray]:
+    """The weighted sum of each tensor [N], and the counts of the ratios, copied from the device in one transfer."""
     sums = torch.stack([(weights * values).sum() for values in observed.values()])
-    return dict(zip(observed, sums.tolist()))
+    numbers = torch.cat([sums, counts(ratios).to(sums)]).tolist()
+    return dict(zip(observed, numbers)), np.array(numbers[len(observed) :])

@@ -13,6 +13,13 @@ import torch
 
 from learner.algorithm import LOG_RATIO_BOUND
 
+# Bounds of the bins in which a step's ratios are counted: narrow around 1, where on-policy ratios lie. What is beyond
+# the last one counts in the last bin.
+EDGES = (
+    *(0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999),
+    *(1.001, 1.005, 1.01, 1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 2.0, 10.0),
+)
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -27,3 +34,9 @@ def bounded_ratio(log_ratio: torch.Tensor) -> Ratio:
     bounded = log_ratio.detach().abs() > LOG_RATIO_BOUND
     within = log_ratio.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
     return Ratio(torch.where(log_ratio.isinf(), log_ratio, within).exp(), bounded)
+
+
+def counts(ratios: torch.Tensor) -> torch.Tensor:
+    """int64 [len(EDGES) - 1]: how many of the ratios [N] are in each bin."""
+    inner = torch.tensor(EDGES[1:-1], dtype=ratios.dtype, device=ratios.device)
+    return torch.bincount(torch.bucketize(ratios, inner, right=True), minlength=len(EDGES) - 1)

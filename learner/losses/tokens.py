@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 
@@ -51,10 +52,13 @@ class TokenTargets:
 
 @dataclass(frozen=True)
 class LossResult:
-    """`loss`: scalar to minimise. `metrics`: sums over tokens with the same weights; they add up over ranks."""
+    """`loss`: scalar to minimise. `metrics`: sums over tokens with the same weights; they add up over ranks, as do
+    `ratio_counts`, float64 [bins]: how many tokens have an importance ratio in each bin of ratios.EDGES; None if the
+    loss has none."""
 
     loss: torch.Tensor
     metrics: dict[str, float]
+    ratio_counts: np.ndarray | None = None
 
 
 Loss = Callable[[PolicyOutput, TokenTargets], LossResult]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +30,9 @@ from orchestration.supervision.waiting import first_line
 from referee.reward.asking import answered
 from referee.terms.view import GroupView
 from rollout.frames.store import Lease
+
+# What became of tokens that were drawn, besides being trained or rejected for a reason.
+TRAINED, REGENERATED, CONTRAST = "trained", "regenerated", "contrast"
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +108,7 @@ class GroupMaker:
                 continue
             if group in ready:
                 self.ledger.requeue(group, "frames changed")
+                self.count_tokens(REGENERATED, ready[group].group.trajectories)
             self.admission.admit(group)
             self._start(group, sample)
 
@@ -134,6 +138,10 @@ class GroupMaker:
         """End `wait` at once."""
         asyncio.get_running_loop().call_soon_threadsafe(self.progress.set)
 
+    def on_stall(self, tell: Callable[[str], object]) -> None:
+        """Call `tell`, too, with what stderr gets when no group ends for long."""
+        self._watch.tell = tell
+
     async def wait(self, limit_s: float) -> None:
         """Wait until a group ends. Raises Stalled, with who waits for whom, after `limit_s`, and what a group's task
         raised, which is a defect."""
@@ -150,9 +158,15 @@ class GroupMaker:
         for group in [g for g, task in self._tasks.items() if task.done()]:
             self._tasks.pop(group).result()
 
-    def release(self, group: int) -> None:
-        """Forget a ready group, whose step has ended or was skipped, and release its frames."""
-        self.ready.pop(group).lease.release()
+    def release(self, group: int, outcome: str) -> None:
+        """Forget a ready group, whose step has ended or was skipped, and release its frames. `outcome`: of its
+        tokens."""
+        ready = self.ready.pop(group)
+        self.count_tokens(outcome, ready.scored.group.trajectories)
+        ready.lease.release()
+
+    def count_tokens(self, outcome: str, trajectories: Sequence[Trajectory]) -> None:
+        self.pipeline.tokens[outcome] += sum(len(trajectory.token_ids) for trajectory in trajectories)
 
     async def cancel(self) -> None:
         """Cancel the groups under way and release the frames of those that are ready. The ledger keeps their states."""
@@ -192,13 +206,14 @@ class GroupMaker:
     async def _attempt(self, group: int, sample: Sample, prompt: Prompt, lease: Lease) -> None:
         frames, info = lease.frames, lease.info
         self.ledger.generate(group)
+        trajectories: tuple[Trajectory, ...] = ()
         try:
             trajectories, oldest = await self._generate(group, prompt, frames, self.draw.n)
             if over_budget(prompt, trajectories, self.packing):
-                self._reject(group, "over_budget")
+                self._reject(group, "over_budget", trajectories)
                 return
             if self.overlong_filtering and cut_short(trajectories).all():
-                self._reject(group, "overlong")
+                self._reject(group, "overlong", trajectories)
                 return
             self.ledger.score(group)
             view = await self._view(group, sample, prompt, lease, trajectories)
@@ -209,6 +224,7 @@ class GroupMaker:
             # A death or a delay can be chance; anything else, such as a prompt mismatch, is a defect and ends the run.
             self.pipeline.store.lost(error)
             self.pipeline.counts["failed generations"] += 1
+            self.count_tokens(REGENERATED, trajectories)
             log.warning("group %d: %s", group, first_line(error))
             if self.ledger.fail(group, type(error).__name__) is State.REJECTED:
                 self.admission.reject(group)
@@ -216,7 +232,7 @@ class GroupMaker:
         reward = self.pipeline.reward.score(view)
         self.pipeline.counts.update(reward.counts)
         if self.dynamic_sampling and no_variance(reward.rewards, reward.paid):
-            self._reject(group, ZERO_VARIANCE)
+            self._reject(group, ZERO_VARIANCE, trajectories)
             return
         generated = Group(group, sample, info, prompt, trajectories, oldest)
         scored = ScoredGroup(generated, reward.rewards, reward.terms, reward.paid, reward.weights, reward.evidence)
@@ -245,10 +261,12 @@ class GroupMaker:
             # T-GRPO: half as many completions on the frames in another order; they are never trained on.
             order, half = another_order(frames, [self.seed, group]), max(1, self.draw.n // 2)
             shuffled, _ = await self._generate(group, prompt, lease.frames, half, order)
+            self.count_tokens(CONTRAST, shuffled)
             view = replace(view, contrast=pipeline.view(sample, lease.info, shuffled, view.progress))
         return view
 
-    def _reject(self, group: int, reason: str) -> None:
+    def _reject(self, group: int, reason: str, trajectories: Sequence[Trajectory] = ()) -> None:
+        self.count_tokens(reason, trajectories)
         self.ledger.reject(group, reason)
         self.admission.reject(group)
 

@@ -6,17 +6,22 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
 
 from evidence.types import ScoredGroup
 from learner.advantages import Advantages, kl_penalised
+from learner.losses.ratios import EDGES
 from learner.packing.step import MicroLayout, gather_tokens, with_targets
 from learner.settings import LossConfig, RankConfig
 from orchestration.loop.batches import cut_short, layout_step, step_targets
 from orchestration.loop.group_maker import ReadyGroup
 from orchestration.loop.step_frames import fetch_frames
+from orchestration.loop.step_rates import StepRates, effective_share
+from orchestration.planning.shapes import read_shape
+from orchestration.reporting.histograms import Histogram
 from orchestration.settings import TrainConfig
 from orchestration.supervision.learner_gang import LearnerGang
 from orchestration.supervision.reference import Reference
@@ -52,11 +57,12 @@ class Learner:
         self.gang = LearnerGang(ranks, learner.ranks, gpus, placed)
         try:
             self.reference = Reference(learner.reference, self.gang, ranks, gpus) if learner.uses_reference else None
+            self.rates = StepRates(config, read_shape("model.policy", model), self.gang.device)
         except BaseException:
             self.gang.stop()
             raise
 
-    async def train(self, groups: list[ReadyGroup], step: int, store: FrameStore) -> dict[str, float]:
+    async def train(self, groups: list[ReadyGroup], step: int, store: FrameStore) -> dict[str, Any]:
         """One optimizer step after `step` others; returns its metrics."""
         config, algorithm = self.config, self.config.algorithm
         scored_groups = [ready.scored for ready in groups]
@@ -68,7 +74,7 @@ class Learner:
 
         held = [(ready.scored.group, ready.lease) for ready in groups]
         layouts, reference = await fetch_frames(held, layouts_of, self._fetch, store)
-        metrics = {}
+        metrics: dict[str, Any] = {}
         if reference is not None and algorithm.kl.where == "reward":
             scored_groups, metrics["kl_taken_off"] = self._kl_penalised(scored_groups, reference)
         longest = algorithm.max_length or config.sampling.max_tokens
@@ -83,7 +89,13 @@ class Learner:
         metrics |= await asyncio.to_thread(self.gang.train_step, parts, learning_rate)
         if not metrics["skipped"]:
             self.advantages.step_ended()
-        return metrics
+        shares = self.advantages.term_shares(scored_groups, advantages)
+        metrics |= {f"advantage_share/{term}": share for term, share in shares.items()}
+        metrics["learning_rate"] = learning_rate
+        metrics |= effective_share(metrics)
+        if (counts := metrics.pop("ratio_counts", None)) is not None:
+            metrics["histogram/ratio"] = Histogram(EDGES, tuple(map(int, counts)))
+        return metrics | self.rates.of_step([s.group for s in scored_groups], metrics["seconds"])
 
     async def export(self, folder: Path) -> None:
         """Write the weights as a Hugging Face model folder."""

@@ -32,7 +32,8 @@ class Draw:
 @dataclass
 class Pipeline:
     """The parts that a group passes through. `max_tokens`: at which completions are cut, for rewards that depend on it.
-    `counts`: events on the way, for the metrics. `group_ends`: when groups ended."""
+    `counts`: events on the way, for the metrics. `tokens`: those drawn so far, by what became of them. `group_ends`:
+    when groups ended."""
 
     rollout_pool: RolloutPool
     referee: Referee
@@ -42,6 +43,7 @@ class Pipeline:
     reward: RewardGraph
     max_tokens: int | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
     group_ends: Ends = field(default_factory=Ends)
 
     async def prepare(self, sample: Sample) -> tuple[Lease, Prompt]:

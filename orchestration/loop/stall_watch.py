@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 
 class StallWatch:
-    """To be used from one event loop. `enter` is to be called by the group's own task, by which the pool knows it."""
+    """To be used from one event loop. `enter` is to be called by the group's own task, by which the pool knows
+    it. `tell`: called with each report that stderr gets."""
 
     def __init__(self, pipeline: Pipeline, admission: Admission, ready: Callable[[], Mapping[int, ReadyGroup]]):
         """`ready`: returns the groups that are ready."""
@@ -34,6 +35,7 @@ class StallWatch:
         self._learner = ("waits for groups", time.monotonic())
         self._timer: asyncio.TimerHandle | None = None
         self._quarter_s, self._quarters = 0.0, 0
+        self.tell: Callable[[str], object] = lambda report: None
 
     def enter(self, group: int, stage: Stage) -> None:
         """The group waits for the next thing."""
@@ -95,5 +97,7 @@ class StallWatch:
             return
         self._quarters += 1
         if self._quarters % QUARTERS:  # after the last one, the error that ends the wait says the same
-            log.warning("no group has ended for %s:\n%s", clock(self._quarters * self._quarter_s), self.report())
+            stalled = f"no group has ended for {clock(self._quarters * self._quarter_s)}:\n{self.report()}"
+            log.warning("%s", stalled)
+            self.tell(stalled)
         self._set_timer()

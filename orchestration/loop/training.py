@@ -9,7 +9,7 @@ from orchestration.interruption import Interruption
 from orchestration.loop.admission import Admission, Batch
 from orchestration.loop.eval_sets import eval_sets
 from orchestration.loop.evaluations import Evaluations
-from orchestration.loop.group_maker import GroupMaker, ReadyGroup
+from orchestration.loop.group_maker import TRAINED, GroupMaker, ReadyGroup
 from orchestration.loop.lineages import Lineage
 from orchestration.loop.parts import Parts
 from orchestration.loop.pipeline import Draw
@@ -41,6 +41,7 @@ class Training:
         self.rejections = RejectionWatch(self.ledger, config.pacing, state.equal_before)
         self.skipped = SkippedSteps(config.learner.max_skipped, *state.skipped)
         self.report = StepReport(run_dir, config, parts.pipeline, self.ledger, state.step, state.report)
+        self.maker.on_stall(self.report.stalled)
         self.best = BestCheckpoint(run_dir / CHECKPOINTS, config.checkpoint)
         self.evaluations = Evaluations(
             config, run_dir, parts.pipeline, eval_sets(config, inputs), self.report, self.best, state
@@ -96,7 +97,7 @@ class Training:
         version = self.admission.step_ended()
         for group in groups:
             self.ledger.train(group, self.admission.step)
-            self.maker.release(group)
+            self.maker.release(group, TRAINED)
         self.rejections.step_ended()
         return version
 
@@ -108,6 +109,6 @@ class Training:
             return False
         for group in groups:
             self.ledger.reject(group, NOT_FINITE)
-            self.maker.release(group)
+            self.maker.release(group, NOT_FINITE)
         self.admission.step_skipped()
         return True

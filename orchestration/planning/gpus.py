@@ -30,6 +30,20 @@ GPUS = {
 }
 
 
+# By the names that their driver reports.
+NAMES = {
+    "NVIDIA H100 80GB HBM3": "h100-80",
+    "NVIDIA H200": "h200",
+    "NVIDIA A100-SXM4-80GB": "a100-80",
+    "NVIDIA L40S": "l40s",
+}
+
+
+def gpu_named(name: str) -> Gpu | None:
+    """The GPU that its driver calls so; None if it is not known here."""
+    return GPUS[NAMES[name]] if name in NAMES else None
+
+
 @dataclass(frozen=True)
 class Efficiency:
     """Shares of the published rates that a run is expected to reach, and times that do not follow from shapes.

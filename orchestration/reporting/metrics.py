@@ -9,7 +9,9 @@ terminal and one plain line per step elsewhere (a file, a Ray job), where the wa
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +25,8 @@ from evidence.lines import AppendedLines
 from evidence.plain import dumps
 from orchestration.reporting.awaiting import awaiting
 from orchestration.reporting.display import cell, clock
+from orchestration.reporting.histograms import Histogram
+from orchestration.reporting.media import Picture
 from orchestration.reporting.wandb_log import WandbLog
 from orchestration.settings import WandbMode
 
@@ -38,17 +42,20 @@ class RunLog:
         resumed_from: int = 0,
         seconds: float = 0.0,
         wandb_id: str | None = None,
+        group: str = "",
+        tags: Sequence[str] = (),
     ) -> None:
         """`config`: the resolved configuration as plain data; wandb shows it beside the curves. `resumed_from`: the
         step of the checkpoint; lines of later steps are dropped, since the run will repeat those steps. `seconds`: the
-        duration of the run until then. `wandb_id`: of the run to go on with in wandb."""
+        duration of the run until then. `wandb_id`: of the run to go on with in wandb. `group`, `tags`: of the
+        run there."""
         run_dir.mkdir(parents=True, exist_ok=True)
         self._run_dir, self._resumed_from = run_dir, resumed_from
         self._files: list[AppendedLines] = []
         self._lines = self.add_file("metrics.jsonl")
         self._start = time.monotonic() - seconds
         self._step = resumed_from
-        self._wandb = WandbLog(run_dir, config, wandb_mode, wandb_id)
+        self._wandb = WandbLog(run_dir, config, wandb_mode, wandb_id, group, tags)
 
     @property
     def seconds(self) -> float:
@@ -68,8 +75,8 @@ class RunLog:
         return lines
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
-        """Record numbers, strings or nested plain data under `step`, with the `seconds` since this log was opened,
-        and how writing its files has failed so far.
+        """Record numbers, strings, histograms or nested plain data under `step`, with the `seconds` since this log
+        was opened, and how writing its files has failed so far.
 
         Numbers that are not finite are written as null: JSON cannot represent them.
         Raises ValueError for a step below the last one.
@@ -82,8 +89,27 @@ class RunLog:
             "disk/waiting_lines": sum(lines.waiting for lines in self._files),
             "disk/wandb_failed": self._wandb.failed,
         }
-        self._lines.write([dumps({"step": step, "seconds": round(self.seconds, 3), **metrics})])
+        metrics = {"seconds": round(self.seconds, 3), **metrics}
+        plain = {name: asdict(value) if isinstance(value, Histogram) else value for name, value in metrics.items()}
+        self._lines.write([dumps({"step": step, **plain})])
         self._wandb.log(step, metrics)
+
+    @property
+    def path(self) -> Path:
+        """The file of the metrics."""
+        return self._lines.path
+
+    @property
+    def shows_media(self) -> bool:
+        return self._wandb.mode != "disabled"
+
+    def show(self, step: int, pictures: Sequence[Picture], rows: Sequence[Sequence[Any]]) -> None:
+        """Show frames with their boxes, and rows of a table with media.COLUMNS, in wandb."""
+        self._wandb.log(step, {"samples/frames": pictures, "samples/table": rows})
+
+    def alert(self, title: str, text: str) -> None:
+        """Raise an alert in wandb."""
+        self._wandb.alert(title, text)
 
     def pass_on(self, step: int, metrics: dict[str, Any]) -> None:
         """Pass metrics of a step to wandb alone, also of an earlier step than the last one."""
@@ -169,6 +195,8 @@ def print_summary(summary: dict[str, Any], run_dir: Path, console: Console | Non
         highlight=False,
         soft_wrap=True,
     )
+    if summary.get("bound"):
+        console.print(summary["bound"], highlight=False, soft_wrap=True)
 
 
 def _print_comparison(summary: dict[str, Any], console: Console) -> None:

@@ -1,9 +1,8 @@
-"""Reward metrics of a step, and two alarms: for terms that are left out too often, and for a referee that no longer
-agrees with labelled boxes."""
+"""Reward metrics of a step, the end of a run whose terms are left out too often, and a watch on whether the referee
+still agrees with labelled boxes."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +17,6 @@ from evidence.types import ScoredGroup
 from referee.reward.settings import RewardConfig
 from referee.trust.agreement import AgreementConfig, AgreementWatch
 from referee.trust.labelled_claims import asked_phrase, best_iou, moments_of
-
-log = logging.getLogger(__name__)
 
 
 class TermsLeftOut(RunFailed):
@@ -68,32 +65,29 @@ def labelled_claims(groups: Iterable[ScoredGroup], ser: str) -> tuple[list[tuple
 
 
 class RewardLog:
-    """Reward metrics, step by step, with both alarms."""
+    """Reward metrics, step by step. `alarm`: why the referee's agreement with labelled boxes is doubted, if it is."""
 
     def __init__(self, reward: RewardConfig, agreement: AgreementConfig):
         self._left_out, self._agreement = LeftOutWatch(reward), AgreementWatch(agreement)
-        self._alarmed = False
+        self.alarm: str | None = None
         self._ser = next((name for name, term in reward.terms.items() if (term.use or name) == "ser"), "")
 
     def step(self, groups: Sequence[ScoredGroup]) -> dict[str, float]:
-        """The metrics of a step. Warns when the referee begins to disagree with geometry. Raises TermsLeftOut."""
+        """The metrics of a step. Raises TermsLeftOut."""
         self._left_out.see(groups)
         agreement = self._agreement.step(*labelled_claims(groups, self._ser))
-        if agreement.alarm and not self._alarmed:
-            log.warning("%s", agreement.alarm)
-        self._alarmed = agreement.alarm is not None
+        self.alarm = agreement.alarm
         return reward_metrics(groups) | (agreement.metrics() if agreement.claims else {})
 
     @property
     def state(self) -> dict[str, Any]:
-        """The windows of both alarms, as data that JSON can represent."""
-        return {"left_out": self._left_out.last, "agreement": self._agreement.state, "alarmed": self._alarmed}
+        """The windows of both watches, as data that JSON can represent."""
+        return {"left_out": self._left_out.last, "agreement": self._agreement.state}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from the `state` of another run."""
         self._left_out.last = state["left_out"]
         self._agreement.restore(state["agreement"])
-        self._alarmed = state["alarmed"]
 
 
 class LeftOutWatch:

@@ -57,7 +57,7 @@ class Measure:
 
 REWARD, LEARNING, ROLLOUT = "Reward and evidence", "Learning", "Completions and staleness"
 TIME, STAGE = "Throughput", "Seconds by stage"
-BOUND = "staleness/bound"
+BOUND, SHARE = "staleness/bound", "learner/advantage_share/"
 MEASURES = (
     Measure(
         REWARD,
@@ -74,7 +74,16 @@ MEASURES = (
     Measure(
         REWARD, "IoU with labelled boxes", "Of the claims in the same window. No reward sees it.", {"agreement/iou": ""}
     ),
+    Measure(REWARD, "Claims per completion", "Valid ones.", {"claims/per_completion": ""}),
+    Measure(REWARD, "Box area", "Of valid claims, as a share of the frame.", {"claims/box_area": ""}),
+    Measure(
+        REWARD,
+        "Commonest phrase",
+        "Share of the prompts whose claims mostly name one and the same object.",
+        {"claims/top_phrase_share": ""},
+    ),
     Measure(LEARNING, "Loss", "", {"learner/loss": ""}),
+    Measure(LEARNING, "Learning rate", "", {"learner/learning_rate": ""}),
     Measure(
         LEARNING,
         "KL to the behaviour policy",
@@ -100,6 +109,7 @@ MEASURES = (
         "Trained, over the seconds of the step.",
         value=lambda run, line: completions_per_s(run, line),
     ),
+    Measure(TIME, "Drawn tokens per second", "By all rollout engines.", {"rollout/tokens_per_s": ""}),
     Measure(
         TIME,
         "Tokens per second",
@@ -131,7 +141,9 @@ def reward_measures(runs: Sequence[Run]) -> list[Measure]:
         term = key.removeprefix("reward/")
         title = "Term ser: r_SER" if term == "ser" else f"Term {term}"
         named.append(Measure(REWARD, title, "Mean before weight and gate.", {key: ""}))
-    return named
+    shares = {key: key.removeprefix(SHARE) for key in keys if key.startswith(SHARE)}
+    pays = "Share of each term in the spread of the advantages; one that works against the others is negative."
+    return [*named, Measure(REWARD, "Which term pays", pays, shares)] if shares else named
 
 
 def of_measure(measure: Measure, runs: Sequence[Run]) -> Chart | None:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from evaluation.comparison import as_evaluation, common_clips, comparison, known_mean
+from evidence.visible import visible
+from orchestration.reporting.alerts import RULES
 from orchestration.reporting.display import clock
 from orchestration.reporting.heldout_records import DRAWS
 from orchestration.run_report.recorded import Run
@@ -117,8 +119,11 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
     config, last = run.config, run.steps[-1] if run.steps else {}
     planned = config.steps if config else run.settings.get("steps")
     yield "Steps", f"{run.last_step} of {planned}" if planned is not None else str(run.last_step)
-    if run.began is not None:
-        yield "Began", f"{_date(run.began)}, by the time of config.yaml"
+    if run.starts:
+        resumed = f", resumed {len(run.starts) - 1} times" if len(run.starts) > 1 else ""
+        yield "Began", _shown(run.starts[0]["began"]) + resumed
+        codes = dict.fromkeys(map(code, run.starts))
+        yield "Code", visible(", then ".join(codes))
     if run.steps and run.last is not None:
         yield "Last step", f"{_date(run.last)}, by the time of metrics.jsonl"
     seconds = number(run.summary.get("wall_s")) or number(last.get("seconds"))
@@ -144,6 +149,14 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
         yield "Best checkpoint", f"step {best.get('step')}, {best.get('metric')} {_shown(best.get('value'))}"
 
 
+def code(start: Mapping[str, Any]) -> str:
+    """The commit of a start's code."""
+    commit = start.get("commit")
+    if not commit:
+        return "unknown: not a git checkout"
+    return f"{commit}, with changes that are not committed" if start.get("dirty") else str(commit)
+
+
 def troubles(run: Run) -> Iterator[tuple[str, str]]:
     """What went wrong, as counted by the last step."""
     last = run.steps[-1] if run.steps else {}
@@ -153,12 +166,12 @@ def troubles(run: Run) -> Iterator[tuple[str, str]]:
     for key, value in last.items():
         if key.startswith("rejected/") and number(value):
             yield _shown(value), f"groups rejected: {key.removeprefix('rejected/')}"
-    alarmed = [line["step"] for line in run.steps if number(line.get("agreement/alarm"))]
-    if alarmed:
-        yield (
-            str(len(alarmed)),
-            (f"steps, {alarmed[0]} first, in which the reward rose while the referee's agreement with labels fell"),
-        )
+    alarms = {"agreement/alarm": "in which the reward rose while the referee's agreement with labels fell"}
+    alarms |= {f"alert/{name}": f"with the alert {name}" for name in RULES if name != "agreement"}
+    for key, what in alarms.items():
+        alarmed = [line["step"] for line in run.steps if number(line.get(key))]
+        if alarmed:
+            yield str(len(alarmed)), f"steps, {alarmed[0]} first, {what}"
 
 
 def before_after(index: int, run: Run) -> list[BeforeAfter]:

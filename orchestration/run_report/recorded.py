@@ -23,6 +23,7 @@ from evidence.errors import BadInput
 from evidence.lines import records
 from orchestration.config import load_config
 from orchestration.reporting.heldout_records import DRAWS, read_records, records_name
+from orchestration.reporting.starts import STARTS, recorded_starts
 from orchestration.run_directory import CONFIG, LOCK
 from orchestration.settings import TrainConfig
 
@@ -57,8 +58,8 @@ class Run:
     config: None if this version does not understand config.yaml, whose content is in `settings` all the same.
     steps: the lines of metrics.jsonl. evaluations: those of eval.jsonl. heldout: the records of held-out clips by
     (step, "greedy" or "sampled"), where step 0 is before training. summary: empty until the run has finished. held:
-    whether a process is running in the directory. began, last: when config.yaml and metrics.jsonl were last written,
-    in seconds since the epoch.
+    whether a process is running in the directory. starts: the lines of starts.jsonl. last: when metrics.jsonl was last
+    written, in seconds since the epoch.
     """
 
     folder: Path
@@ -70,7 +71,7 @@ class Run:
     heldout: dict[tuple[int, str], list[ClipRecord]] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     held: bool = False
-    began: float | None = None
+    starts: tuple[dict[str, Any], ...] = ()
     last: float | None = None
     notes: tuple[str, ...] = ()
 
@@ -139,7 +140,7 @@ def read_run(folder: Path, name: str) -> Run:
         heldout=_heldout(folder, last_step, notes),
         summary=summary,
         held=is_held(folder / LOCK),
-        began=_written(folder / CONFIG),
+        starts=_starts(folder, notes),
         last=_written(folder / METRICS),
         notes=tuple(notes),
     )
@@ -219,6 +220,14 @@ def _summary(path: Path, notes: list[str]) -> dict[str, Any]:
         notes.append(f"{path.name}: cannot be read")
         return {}
     return summary if isinstance(summary, dict) else {}
+
+
+def _starts(folder: Path, notes: list[str]) -> tuple[dict[str, Any], ...]:
+    try:
+        return tuple(line for line in recorded_starts(folder) if isinstance(line.get("began"), str))
+    except OSError as error:
+        notes.append(f"{STARTS}: {error.strerror or error}")
+        return ()
 
 
 def _heldout(folder: Path, last_step: int | None, notes: list[str]) -> dict[tuple[int, str], list[ClipRecord]]:

@@ -36,7 +36,8 @@ class EngineLoad:
     version: its weight version. live: False while it is restarted. overdue: its update takes much longer than was usual
     for the publication before. groups, sequences, tokens: running now; tokens count prompts and the longest possible
     completions. most_sequences, most_tokens: what it can run at once; None where unknown. begun: groups begun since
-    `take_begun`. seconds: the smoothed time that a group takes; None before the first.
+    `take_begun`. seconds: the smoothed time that a group takes; None before the first. busy_s, drawn: the times and the
+    tokens of the groups that ended since `take_done`, summed.
     """
 
     version: int = 0
@@ -49,9 +50,13 @@ class EngineLoad:
     most_tokens: int | None = None
     begun: int = 0
     seconds: float | None = None
+    busy_s: float = 0.0
+    drawn: int = 0
 
-    def took(self, seconds: float) -> None:
-        """Record the time that a group took."""
+    def took(self, seconds: float, tokens: int) -> None:
+        """Record the time that a group took, and its tokens."""
+        self.busy_s += seconds
+        self.drawn += tokens
         self.seconds = seconds if self.seconds is None else self.seconds + SMOOTHING * (seconds - self.seconds)
 
     def has_room(self, request: Request) -> bool:
@@ -113,10 +118,10 @@ class Dispatcher:
             engine.tokens -= request.tokens
         self.start_waiting()
 
-    def finished(self, request: Request) -> None:
-        """Record how long a request took that ended well. `remove` follows."""
+    def finished(self, request: Request, tokens: int = 0) -> None:
+        """Record how long a request took that ended well, and the tokens drawn for it. `remove` follows."""
         if request.engine is not None:
-            request.engine.took(self.clock() - request.began)
+            request.engine.took(self.clock() - request.began, tokens)
 
     def take_begun(self) -> list[int]:
         """Groups begun per engine since the last call."""

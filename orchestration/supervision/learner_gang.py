@@ -40,6 +40,7 @@ class LearnerGang:
         try:
             ((host, port),) = self._results([self.ranks[0].listen.remote()], "starting", "start_s")
             self.trained_parameters = self._all("join", "loading the model", "start_s", host, port)[0]
+            (self.device,) = self._results([self.ranks[0].device.remote()], "naming its GPU", "start_s")
         except BaseException:
             self.stop()
             raise
@@ -77,7 +78,7 @@ class LearnerGang:
         """Make the ranks drop the fetched frames when no step follows, so releasing their leases frees the bytes."""
         self.fetch([()] * len(self.ranks))
 
-    def train_step(self, micro_batches: Sequence[Any], learning_rate: float) -> dict[str, float]:
+    def train_step(self, micro_batches: Sequence[Any], learning_rate: float) -> dict[str, Any]:
         """Take one optimizer step and return its metrics, summed over ranks. `micro_batches[r]`: those of rank r, or a
         ref to them."""
         calls = [rank.train_step.remote(part, learning_rate) for rank, part in zip(self.ranks, micro_batches)]

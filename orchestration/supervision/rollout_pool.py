@@ -88,6 +88,11 @@ class RolloutPool:
         return self._updates.refused
 
     @property
+    def update_s(self) -> float:
+        """Seconds that the slowest engine took to load the weights of the publication before the last one."""
+        return self._updates.slowest_s
+
+    @property
     def unloadable(self) -> str | None:
         """Why no engine can load the published weights, if each has refused them repeatedly."""
         return self._updates.unloadable
@@ -95,6 +100,19 @@ class RolloutPool:
     def take_begun(self) -> list[int]:
         """Groups begun since the last call, per engine that is not set aside."""
         return self._dispatcher.take_begun()
+
+    @property
+    def queue(self) -> int:
+        """Groups that wait for an engine."""
+        return len(self._dispatcher.queue)
+
+    def take_done(self) -> list[tuple[float, int]]:
+        """For each engine, (seconds, tokens) of the groups and evaluated completions that ended since the last call,
+        summed: of a group that ran beside another, its own seconds count as well."""
+        done = [(engine.busy_s, engine.drawn) for engine in self._engines]
+        for engine in self._engines:
+            engine.busy_s, engine.drawn = 0.0, 0
+        return done
 
     def engine_facts(self) -> list[EngineFacts]:
         """What each engine does."""
@@ -205,7 +223,7 @@ class RolloutPool:
             reply = actor.generate.remote(prompt, frames, n, temperature, max_tokens, seed, timeout_s, order)
             async with asyncio.timeout(timeout_s + MARGIN_S):
                 result = await reply
-            dispatcher.finished(request)
+            dispatcher.finished(request, sum(len(trajectory.token_ids) for trajectory in result[0]))
             return result
         except TimeoutError as error:
             reason = no_answer(engine.name, "generating a group", timeout_s, "generation_s")

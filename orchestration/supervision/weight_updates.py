@@ -56,11 +56,13 @@ class WeightUpdates:
     """The published version, and the engines' ways to it. Use it from one event loop.
 
     start_waiting: called when an engine may have become able to start groups. refused: updates refused so far.
+    slowest_s: the longest update of the publication before the last one, seconds.
     """
 
     def __init__(self, fleet: Fleet[RolloutEngine], start_waiting: Callable[[], object]):
         self._fleet, self._start_waiting = fleet, start_waiting
         self.published = self.refused = 0
+        self.slowest_s = 0.0
         self._tasks: dict[RolloutEngine, asyncio.Task[None]] = {}
         self._times: list[float] = []  # of the current publication, seconds
         self._usual_s: float | None = None  # of the publication before
@@ -80,6 +82,7 @@ class WeightUpdates:
         self.published = version
         if self._times:
             self._usual_s = sorted(self._times)[(len(self._times) - 1) // 2]
+            self.slowest_s = max(self._times)
             self._times = []
         for engine in self._fleet.members:
             if self._wanted(engine) == version:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -184,25 +185,25 @@ class PublishedWeights:
 
     actor: its handle, which stays valid when Ray restarts it. version: the newest published, if any. lost: whether the
     actor was found without it. full_wanted: whether a mirror was found that needs all weights. share: of their bytes,
-    what the last publication sent. forced: publications of all weights because of a mirror.
+    what the last publication sent. seconds: what it took. forced: publications of all weights because of a mirror.
     """
 
     def __init__(self, actor: Any, limits: Limits):
         self.actor, self.limits = actor, limits
         self.version: int | None = None
         self.lost = self.full_wanted = False
-        self.share, self.forced = 1.0, 0
+        self.share, self.seconds, self.forced = 1.0, 0.0, 0
         self._attempts = 0
         self._restarts = Restarts(limits.restarts_per_hour)
 
     @property
     def metrics(self) -> dict[str, float]:
-        return {"weights/sent": self.share, "weights/forced": self.forced}
+        return {"weights/sent": self.share, "weights/forced": self.forced, "weights/publish_s": self.seconds}
 
     async def publish(self, version: int, ranks: list[Any], limit_s: float) -> None:
         """Have the actor collect `version` from the ranks, again if it dies meanwhile. Raises what a rank raised,
         TimeoutError, and WeightsLost if the actor dies too often or is not started again."""
-        newest, repeated = None, False
+        newest, repeated, began = None, False, time.monotonic()
         while newest != version:
             self._attempts += 1
             try:
@@ -220,6 +221,7 @@ class PublishedWeights:
             except ray.exceptions.RayActorError:
                 newest, repeated = await self._restarted(f"publishing weights {version}"), True
         self.version, self.lost, self.full_wanted = version, False, False
+        self.seconds = time.monotonic() - began
 
     async def drop(self, mirrors: bool) -> None:
         """Have the actor drop weights that an engine cannot load, so that the same version can be published again.

@@ -109,3 +109,38 @@ def test_a_skipped_step_leaves_the_running_std_unchanged():
         run.step_ended()
     advantages.of_step([scored(x=[0, 1000])])  # skipped
     np.testing.assert_array_equal(advantages.of_step(steps[1]), undisturbed.of_step(steps[1]))
+
+
+MODES = [("sum", False, "group"), ("sum", True, "group"), ("sum", False, "rloo"), ("each", False, "group")]
+
+
+@pytest.mark.parametrize(("normalise", "divide_by_std", "baseline"), [*MODES, ("task_std", False, "group")])
+def test_the_shares_of_the_terms_in_the_spread_add_up(normalise: str, divide_by_std: bool, baseline: str):
+    advantages = Advantages(normalise, divide_by_std, baseline)
+    groups = [scored(a=[0, 1, 3], b=[1, 0, 1], weights={"a": 1.0, "b": 2.0}), scored(a=[5, 5, 5], b=[0, 1, 0])]
+    shares = advantages.term_shares(groups, advantages.of_step(groups))
+    assert sum(shares.values()) == pytest.approx(1)
+    assert all(share > 0.05 for share in shares.values())
+
+
+def test_a_terms_share_is_its_covariance_with_the_advantage():
+    advantages = Advantages("sum", divide_by_std=False)
+    # Around their means 3 * (-1, 1) and -1 * (-1, 1), together 2 * (-1, 1): of its variance 4 the parts have 6 and -2.
+    group = scored(pays=[0, 2], costs=[2, 0], weights={"pays": 3.0, "costs": 1.0})
+    constant = scored(pays=[7, 7], costs=[1, 1], weights={"pays": 3.0, "costs": 1.0})
+    shares = advantages.term_shares([group, constant], advantages.of_step([group, constant]))
+    assert shares == pytest.approx({"pays": 1.5, "costs": -0.5})
+    assert advantages.term_shares([constant], advantages.of_step([constant])) == {}
+
+
+def test_a_large_group_counts_for_more_of_the_spread():
+    advantages = Advantages("sum", divide_by_std=False)
+    groups = [scored(a=[0, 3], b=[0, 0]), scored(a=[0, 0], b=[0, 1])]
+    assert advantages.term_shares(groups, advantages.of_step(groups)) == pytest.approx({"a": 0.9, "b": 0.1})
+
+
+def test_a_kl_penalty_is_missing_from_the_sum():
+    advantages = Advantages("sum", divide_by_std=False)
+    group = scored(a=[0, 2])
+    penalised = replace(group, rewards=group.rewards - np.array([0, 1], np.float32))
+    assert advantages.term_shares([penalised], advantages.of_step([penalised])) == pytest.approx({"a": 2.0})

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestration.reporting.metric_table import metric_of
 from rollout.dataset.shapes import make_shapes
 
 pytestmark = pytest.mark.slow
@@ -47,11 +48,13 @@ def test_an_asynchronous_run_uses_staleness_within_its_bound_and_reports(world: 
     run_dir = tmp_path / "run"
     benchmark = f"eval.benchmarks=[{{name: data, data: {world}/test.json, limit: 2, set: again}}]"
     evaluation = ("eval.samples=6", "eval.every=2", benchmark, "checkpoint.best=heldout/reward", "checkpoint.keep=1")
+    evaluation = (*evaluation, "wandb=offline")
     done = train(
         run_dir, world / "train.json", world / "test.json", "steps=4", "cluster.rollout_engines=2", *evaluation
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert_evaluated(run_dir)
+    assert_reported(run_dir)
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["trained_groups"] == 8
     assert 0 < summary["staleness_mean"] <= summary["staleness_max"] <= summary["staleness_bound"]
@@ -59,6 +62,8 @@ def test_an_asynchronous_run_uses_staleness_within_its_bound_and_reports(world: 
     assert sum(summary["outcomes"][s] for s in ("pending", "generating", "scoring", "ready")) == 0
     assert set(summary["versions"]) == {"ray", "vllm", "deepspeed", "torch", "transformers"}
     assert str(run_dir) in done.stdout
+    assert summary["bound"] in done.stdout
+    assert "-bound: the learner waited in" in summary["bound"]
     metrics = lines_of(run_dir / "metrics.jsonl")
     assert [m["step"] for m in metrics] == [1, 2, 3, 4]
     # Neither engine takes all groups, whichever is updated first.
@@ -78,6 +83,29 @@ def test_an_asynchronous_run_uses_staleness_within_its_bound_and_reports(world: 
     assert done.returncode == 0, done.stderr[-3000:]
     again = [json.loads(line)["terms"]["ser"] for line in done.stdout.splitlines()]
     assert again == pytest.approx([line["reward"] for line in lines_of(held_out)], abs=1e-5)
+
+
+def assert_reported(run_dir: Path) -> None:
+    """Require what wandb and the alerts need of a run in each line of its metrics, and what wandb shows of it."""
+    lines = lines_of(run_dir / "metrics.jsonl")
+    assert {name for line in lines for name in line if metric_of(name) is None} == set()
+    for line in lines:
+        shares = [value for name, value in line.items() if name.startswith("learner/advantage_share/")]
+        assert not shares or sum(shares) == pytest.approx(1, abs=1e-3)
+        tokens = round(line["rollout/tokens"] * 8)
+        assert sum(line["histogram/length"]["counts"]) == 8
+        assert sum(line["histogram/ratio"]["counts"]) == tokens
+        assert line["tokens/trained"] >= tokens
+        assert 0 < line["learner/effective_share"] <= 1 + 1e-5
+        assert min(line[f"learner/{name}"] for name in ("tokens_per_s", "tflops", "host_gib")) > 0
+        assert line["weights/publish_s"] > 0
+        assert not any(value for name, value in line.items() if name.startswith("alert/"))
+    assert sum(line[f"engines/{n}/tokens_per_s"] for line in lines for n in range(2)) > 0
+    assert lines[-1]["weights/update_s"] > 0
+    (start,) = lines_of(run_dir / "starts.jsonl")
+    assert start["step"] == 0
+    assert list(run_dir.glob("wandb/offline-run-*/files/media/images/samples/frames*.jpg"))
+    assert list(run_dir.glob("wandb/offline-run-*/files/media/table/samples/table*.table.json"))
 
 
 def assert_evaluated(run_dir: Path) -> None:

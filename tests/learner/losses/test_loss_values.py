@@ -248,6 +248,7 @@ def test_metrics_are_averages_over_the_step() -> None:
         {
             "weight": 1,
             "ratio": ratio / 4 + 3 / 4,
+            "ratio_squared": ratio**2 / 4 + 3 / 4,
             "clipped": 1 / 4,
             "bounded": 0,
             "behaviour_kl": (ratio - 1 - 0.5) / 4,

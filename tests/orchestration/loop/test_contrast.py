@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,7 @@ def drawn(sample: Sample, frames: int) -> list[tuple[int, tuple[int, ...]]]:
         return (), 0
 
     pipeline: Any = SimpleNamespace(
+        tokens=Counter(),
         reward=SimpleNamespace(needs_for=lambda task: frozenset({"contrast"})),
         rollout_pool=SimpleNamespace(generate=generate),
         view=lambda sample, info, trajectories, progress: GroupView(sample, (), (), info),

@@ -43,6 +43,7 @@ class FakePipeline:
     def __init__(self, readable: bool = True, answers: bool = True, loses_a_node: bool = False):
         self.leases: list[FakeLease] = []
         self.counts: Counter[str] = Counter()
+        self.tokens: Counter[str] = Counter()
         self.group_ends = Ends()
         self.rollout_pool = self.store = self
         self.readable, self.answers, self.loses_a_node = readable, answers, loses_a_node
@@ -113,6 +114,7 @@ def test_with_overlong_filtering_a_group_that_was_cut_throughout_is_rejected_bef
         maker = begin(pipeline, overlong_filtering=True)
         await maker.wait(10)
         assert maker.ledger.rejections() == {"overlong": 1}
+        assert pipeline.tokens == {"overlong": 5}
         assert [lease.releases for lease in pipeline.leases] == [1]
         assert maker.admission.free == 2
         for ends, filtering in ((("length", "stop"), True), (("length", "length"), False)):
@@ -128,6 +130,7 @@ def test_a_group_with_a_completion_above_the_token_budget_is_rejected_before_sco
         maker = begin(pipeline, token_budget=11)  # 9 prompt tokens and 3 of 4 completion tokens are 12
         await maker.wait(10)
         assert maker.ledger.rejections() == {"over_budget": 1}
+        assert pipeline.tokens == {"over_budget": 5}
         assert [lease.releases for lease in pipeline.leases] == [1]
         assert maker.admission.free == 2
         fits = begin(GeneratingPipeline(), token_budget=12)

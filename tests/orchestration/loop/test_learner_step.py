@@ -25,6 +25,9 @@ SAMPLE = Sample("a", "shapes", "general", "Where?", "left", video_path="a.mp4")
 INFO = FrameInfo("key", (0.0,), (56, 56), (56, 56), 1.0)
 
 
+NO_RATES: Any = SimpleNamespace(of_step=lambda groups, seconds: {})
+
+
 class FakeLease:
     frames, info = "frames", INFO
 
@@ -50,13 +53,14 @@ def advantages_of(steps: list[tuple[list[ReadyGroup], bool]]) -> list[list[float
 
         def train_step(self, parts: Any, learning_rate: float) -> dict[str, float]:
             received.append(sorted({float(a) for part in parts for micro in part for a in micro.advantages}))
-            return {"skipped": float(steps[len(received) - 1][1])}
+            return {"skipped": float(steps[len(received) - 1][1]), "seconds": 1.0}
 
     learner = Learner.__new__(Learner)  # without its ranks
     overrides = ["reward.normalise=task_std", "learner.ranks=1"]
     learner.config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", overrides)
     learner.gang, learner.reference = FakeGang(), None
     learner.advantages = Advantages("task_std", divide_by_std=False)
+    learner.rates = NO_RATES
     for number, (groups, _) in enumerate(steps):
         asyncio.run(learner.train(groups, number, SimpleNamespace()))
     return received
@@ -64,21 +68,23 @@ def advantages_of(steps: list[tuple[list[ReadyGroup], bool]]) -> list[list[float
 
 def test_completions_left_out_as_overlong_are_counted() -> None:
     def metrics(*overrides: str) -> dict[str, float]:
-        gang = SimpleNamespace(fetch=lambda parts: None, train_step=lambda parts, rate: {"skipped": 0.0})
+        trained = {"skipped": 0.0, "seconds": 1.0}
+        gang = SimpleNamespace(fetch=lambda parts: None, train_step=lambda parts, rate: dict(trained))
         learner = Learner.__new__(Learner)  # without its ranks
         learner.config = load_config(
             TrainConfig, CONFIGS / "experiment/quickstart.yaml", ["learner.ranks=1", *overrides]
         )
         learner.gang, learner.reference = gang, None  # type: ignore[assignment]
         learner.advantages = Advantages("sum", divide_by_std=False)
+        learner.rates = NO_RATES
         ready = group(0, 0, 1, 2)
         drawn = ready.scored.group
         trajectories = (replace(drawn.trajectories[0], finish_reason="length"), *drawn.trajectories[1:])
         scored = replace(ready.scored, group=replace(drawn, trajectories=trajectories))
         return asyncio.run(learner.train([replace(ready, scored=scored)], 0, SimpleNamespace()))
 
-    assert metrics("algorithm.overlong_filtering=true") == {"skipped": 0, "overlong_filtered": 1}
-    assert metrics() == {"skipped": 0}
+    assert metrics("algorithm.overlong_filtering=true")["overlong_filtered"] == 1
+    assert "overlong_filtered" not in metrics()
 
 
 def test_rewards_of_a_skipped_step_do_not_affect_later_steps() -> None:
@@ -98,17 +104,19 @@ def test_the_learning_rate_and_the_seed_of_shuffled_rewards_follow_the_step(monk
 
         def train_step(self, parts: Any, learning_rate: float) -> dict[str, float]:
             rates.append(learning_rate)
-            return {"skipped": 0.0}
+            return {"skipped": 0.0, "seconds": 1.0}
 
     learner = Learner.__new__(Learner)
     overrides = ["learner.ranks=1", "shuffle_rewards=true", "seed=3", "steps=20"]
     learner.config = load_config(TrainConfig, CONFIGS / "experiment/quickstart.yaml", overrides)
     learner.gang, learner.reference = FakeGang(), None
     learner.advantages = Advantages("sum", divide_by_std=False)
+    learner.rates = NO_RATES
     monkeypatch.setattr(
         "orchestration.loop.learner_step.shuffled", lambda groups, seed: seeds.append(seed) or list(groups)
     )
-    asyncio.run(learner.train([group(0, 0, 1)], 12, SimpleNamespace()))
+    metrics = asyncio.run(learner.train([group(0, 0, 1)], 12, SimpleNamespace()))
+    assert metrics["learning_rate"] == rates[0]
     assert rates == [learner.config.learner.schedule.rate(12, 20)]
     assert seeds == [3 + 12]
 

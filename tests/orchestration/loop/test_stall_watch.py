@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,7 @@ class Pipeline:
     def __init__(self) -> None:
         self.rollout_pool = self.store = self.referee = self
         self.group_ends, self.no_room = Ends(), 1
+        self.tokens: Counter[str] = Counter()
         self.task: asyncio.Task[Any] | None = None
         self.end = asyncio.Event()
 
@@ -74,14 +76,17 @@ def test_a_stall_is_reported_every_quarter_and_in_the_error_that_ends_the_run(
 ) -> None:
     async def stall() -> None:
         maker = await begun(Pipeline())
+        maker.on_stall(told.append)
         await maker.wait(0.4)
 
+    told: list[str] = []
     with pytest.raises(Stalled) as stalled:
         asyncio.run(stall())
     first, *rest = str(stalled.value).splitlines()
     assert first == "no group ended within 0.4 s (limits.stall_s); the groups are 1 pending, 1 generating"
     assert rest == REPORT
     assert [message.splitlines() for message in caplog.messages] == [["no group has ended for 0:00:", *REPORT]] * 3
+    assert told == caplog.messages, "for wandb"
 
 
 def test_the_quarters_begin_anew_when_a_group_ends_and_a_run_that_stops_is_silent(

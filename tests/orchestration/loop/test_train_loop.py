@@ -58,6 +58,9 @@ def test_a_run_goes_on_from_its_state_with_the_groups_that_were_ready(tmp_path: 
         group for batch in run.parts.learner.batches for group in batch
     )
     assert second.ledger.counts()["trained"] == 24
+    tokens = second.parts.pipeline.tokens
+    assert tokens["trained"] == 24 * 4, "of the steps before the interruption, too"
+    assert tokens["zero_variance"] == 4 * second.ledger.rejections()["zero_variance"]
     assert second.ledger.rejections().keys() == run.ledger.rejections().keys()
     # Those that were ready are not drawn again.
     drawn_again = set(map(int, plain.ready)) & set(second.parts.pipeline.rollout_pool.drawn)

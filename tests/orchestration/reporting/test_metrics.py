@@ -202,11 +202,18 @@ def test_the_versions_of_all_five_packages_are_known() -> None:
 def test_the_closing_table_shows_every_number_and_the_run_directory(tmp_path: Path) -> None:
     out = io.StringIO()
     after = evaluation([0, 0, 1, 1], box_area=[float("nan")] * 4)
-    report = training(FACTS) | comparison(evaluation([0, 0, 0, 1]), after)
+    report = training(FACTS) | comparison(evaluation([0, 0, 0, 1]), after) | {"bound": "Referee-bound: it waits."}
     print_summary(report, tmp_path / ("long" * 40), Console(file=out, width=80))
     text = out.getvalue()
     assert str(tmp_path / ("long" * 40)) + "\n" in text, "the path is not wrapped, so it can be copied"
-    for expected in ("0.250", "0.500", "+0.000 to +0.750", "4 groups trained in 1:02", "worst 2, bound 2"):
+    for expected in (
+        "0.250",
+        "0.500",
+        "+0.000 to +0.750",
+        "4 groups trained in 1:02",
+        "worst 2, bound 2",
+        "Referee-bound: it waits.",
+    ):
         assert expected in text
 
 

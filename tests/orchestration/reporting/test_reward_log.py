@@ -1,4 +1,4 @@
-"""The reward metrics of a step, and the alarms for missing verdicts and for disagreement with labelled boxes."""
+"""The reward metrics of a step, and the watches for missing verdicts and for disagreement with labelled boxes."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_agreement_is_watched_under_any_name_of_the_ser_term():
     assert metrics["agreement/claims"] == 1
 
 
-def test_a_policy_that_pleases_the_referee_but_not_the_boxes_is_reported_once(caplog):
+def test_a_policy_that_pleases_the_referee_but_not_the_boxes_is_noticed():
     config = RewardConfig(terms={"ser": TermConfig()})
     watch = RewardLog(config, AgreementConfig(window=2, least=2))
     rng = np.random.default_rng(0)
@@ -98,4 +98,5 @@ def test_a_policy_that_pleases_the_referee_but_not_the_boxes_is_reported_once(ca
     assert alarms[:3] == [0, 0, 0]
     assert alarms[-1] == 1
     assert step(honest=False)["agreement/spearman"] < 0
-    assert len([r for r in caplog.records if "pleasing the referee" in r.getMessage()]) == 1
+    assert watch.alarm is not None
+    assert "pleasing the referee" in watch.alarm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evidence.errors import BadInput
 from evidence.types import FrameInfo, Group, Prompt, Sample, ScoredGroup, Trajectory
 from orchestration.config import load_config
 from orchestration.loop.admission import Batch
@@ -40,7 +42,8 @@ def test_steps_without_anything_to_learn_are_warned_about_and_the_rate_is_smooth
 ) -> None:
     config = load_config(TrainConfig, "configs/experiment/quickstart.yaml", ["wandb=disabled"])
     monkeypatch.setattr(StepReport, "_counters", lambda _: {})  # the pipeline's
-    pipeline: Any = SimpleNamespace(rollout_pool=SimpleNamespace(take_begun=lambda: [1]))
+    pool = SimpleNamespace(take_begun=lambda: [1], take_done=lambda: [(1.0, 60)], queue=0)
+    pipeline: Any = SimpleNamespace(rollout_pool=pool)
     with caplog.at_level(logging.WARNING), StepReport(tmp_path, config, pipeline, Ledger()) as report:
         for step in range(1, WATCHED_STEPS + 1):
             times = StepTimes(began=0.0, waited_s=0.5, step_s=float(step))
@@ -50,3 +53,21 @@ def test_steps_without_anything_to_learn_are_warned_about_and_the_rate_is_smooth
     lines = capsys.readouterr().out.splitlines()
     assert "  2.0 samples/s over 1 step  " in lines[0]
     assert "  0.7 samples/s over 5 steps  " in lines[-1], "10 completions in 15 s"
+
+
+def test_the_alerts_of_a_resumed_run_go_on_with_the_steps_that_it_keeps(tmp_path: Path) -> None:
+    config = load_config(TrainConfig, "configs/experiment/quickstart.yaml", ["wandb=disabled"])
+    lines = [{"step": 1, "learner/skipped": 0}, {"step": 2, "learner/skipped": 0}, {"step": 3, "learner/skipped": 1}]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    pool = SimpleNamespace(take_begun=lambda: [1], take_done=lambda: [(1.0, 60)])
+    pipeline: Any = SimpleNamespace(rollout_pool=pool)
+    with StepReport(tmp_path, config, pipeline, Ledger(), step=2) as report:
+        _, raised = report.alerts.step(lines[2])
+    assert [alert.name for alert in raised] == ["not_finite"]
+
+
+def test_a_checkpoint_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    config = load_config(TrainConfig, "configs/experiment/quickstart.yaml", ["wandb=disabled"])
+    pipeline: Any = SimpleNamespace(rollout_pool=None)
+    with pytest.raises(BadInput, match="was written by another version of SER"):
+        StepReport(tmp_path, config, pipeline, Ledger(), step=2, state={"rewards": {}, "counts": {}})

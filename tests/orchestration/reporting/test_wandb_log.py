@@ -14,7 +14,8 @@ import pytest
 
 from evidence.errors import BadInput
 from orchestration.reporting import wandb_log
-from orchestration.reporting.wandb_log import MOST_WAITING, SERVICE, WandbLog
+from orchestration.reporting.metrics import RunLog
+from orchestration.reporting.wandb_log import AXES, MOST_WAITING, SERVICE, WandbLog
 
 ROOT = Path(__file__).parents[3]
 RECORD = {f"metric_{number}": 1.0 for number in range(100)}
@@ -116,3 +117,23 @@ def test_a_server_that_is_not_reached_refuses_a_new_run_and_not_one_that_goes_on
     recorded = [file.stat().st_size for file in tmp_path.glob("old/wandb/offline-run-*-abcd1234/*.wandb")]
     assert len(recorded) == 1
     assert recorded[0] > len(RECORD) * 10
+
+
+def test_group_tags_axes_and_seconds_are_recorded(tmp_path: Path) -> None:
+    with RunLog(tmp_path, {}, group="a_group", tags=["one_tag", "other_tag"]) as log:
+        log.log(1, {"reward": 0.5, "trained_prompts": 8})
+    (stored,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    content = stored.read_bytes()
+    for text in (b"a_group", b"one_tag", b"other_tag", *(axis.encode() for axis in AXES)):
+        assert text in content
+    assert content.count(b"seconds") > content.count(b"gpu_hours"), "as an axis, and in the record"
+
+
+def test_alerts_are_sent_by_the_same_thread_and_stored_offline(tmp_path: Path) -> None:
+    with RunLog(tmp_path, {}) as log:
+        log.alert("one_phrase", "step 4: what is wrong")
+    (stored,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    content = stored.read_bytes()
+    assert b"one_phrase" in content
+    assert b"step 4: what is wrong" in content
+    assert log._wandb.failed == 0

@@ -109,6 +109,18 @@ def test_long_runs_are_thinned_to_means() -> None:
     np.testing.assert_allclose(smoothed(np.array([0.0] * 10 + [1.0] * 10))[8:12], [0, 1 / 3, 2 / 3, 1])
 
 
+def test_the_terms_that_pay_are_lines_of_one_chart() -> None:
+    share = "learner/advantage_share/"
+    first, second = run({f"{share}ser": 0.75, f"{share}acc": 0.25}), run({f"{share}ser": 1.0})
+    (chart,) = charts([first, second])
+    assert chart.title == "Which term pays"
+    assert [(line.run, line.label, line.y[0]) for line in chart.lines] == [
+        (0, "ser", 0.75),
+        (0, "acc", 0.25),
+        (1, "ser", 1),
+    ]
+
+
 def test_a_drawn_chart_takes_its_colours_from_the_page() -> None:
     chart: Chart = charts([run({"reward": 1.0}, {"reward": 2.0})])[0]
     text = svg(chart)
@@ -157,6 +169,14 @@ def test_what_went_wrong_is_counted_once() -> None:
     assert [what for count, what in troubles(run({"agreement/alarm": 1.0}, last)) if count == "2"][1].startswith(
         "steps, 1"
     )
+
+
+def test_the_steps_of_an_alert_are_counted() -> None:
+    steps = [{"alert/one_phrase": held, "alert/agreement": held, "agreement/alarm": held} for held in (0.0, 1.0, 1.0)]
+    assert dict.fromkeys(what for _, what in troubles(run(*steps))) == {
+        "steps, 2 first, in which the reward rose while the referee's agreement with labels fell": None,
+        "steps, 2 first, with the alert one_phrase": None,
+    }
 
 
 def test_settings_that_differ_are_listed_those_between_runs_first() -> None:

@@ -31,7 +31,7 @@ def draws(engine: FakeEngine) -> None:
     async def trajectory(*_: Any) -> Any:
         await engine._answer()
         version = engine.loads[-1] if engine.loads else 0
-        return (SimpleNamespace(version_spans=((version, 0, 1),)),), version
+        return (SimpleNamespace(token_ids=[7], version_spans=((version, 0, 1),)),), version
 
     engine.generate = Method(trajectory)
 
@@ -55,7 +55,7 @@ async def started(size: int = 2, limits: Limits | None = None) -> tuple[FakePool
 
 
 def drawn(version: int) -> Any:
-    return (SimpleNamespace(version_spans=((version, 0, 1),)),), version
+    return (SimpleNamespace(token_ids=[7], version_spans=((version, 0, 1),)),), version
 
 
 def test_it_takes_no_group_and_no_update_and_holds_nothing_up_and_catches_up_afterwards() -> None:
@@ -160,7 +160,7 @@ def test_a_completion_of_two_versions_is_refused() -> None:
         _, aside, engine, _ = await started()
 
         async def updated(*_: Any) -> Any:
-            return (SimpleNamespace(version_spans=((1, 0, 3), (2, 3, 5))),), 1
+            return (SimpleNamespace(token_ids=range(5), version_spans=((1, 0, 3), (2, 3, 5))),), 1
 
         engine.generate = Method(updated)
         with pytest.raises(Unmeasurable, match=r"drawn by versions \[1, 2\], not by 1"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import ray
-from fake_engines import FakePool, Method, generate, hang, until
+from fake_engines import DRAWN, FakePool, Method, generate, hang, until
 
 from evidence.limits import Limits
 
@@ -46,7 +46,7 @@ def test_a_death_is_noticed_without_a_call() -> None:
         await pool.start()
         pool.engines[0].dead = True
         await until(lambda: pool.restarts == 1)
-        assert await generate(pool, at_least=0) == ("trajectories", 0)
+        assert await generate(pool, at_least=0) == (DRAWN, 0)
 
     asyncio.run(work())
 

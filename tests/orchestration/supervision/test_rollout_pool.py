@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import ray
-from fake_engines import FakePool, Method, generate, hang, until
+from fake_engines import DRAWN, FakePool, Method, generate, hang, until
 
 from evidence import supervision
 from evidence.limits import Limits
@@ -57,7 +57,7 @@ def test_one_engine_with_a_spent_budget_does_not_end_the_others(
         pool.engines[0].dead = True
         pool.update(1)
         await until(lambda: first.supervised.spent)
-        assert await generate(pool, at_least=1) == ("trajectories", 1)
+        assert await generate(pool, at_least=1) == (DRAWN, 1)
         spent = [record.message for record in caplog.records if "stays down" in record.message]
         assert spent == [
             "rollout engine 0 died while starting; the logs of Ray's workers say why; it was restarted 2 times within "
@@ -109,7 +109,7 @@ def test_a_replacement_that_hangs_as_it_starts_is_replaced_in_turn(monkeypatch: 
         pool.engines[0].dead = True
         with pytest.raises(ray.exceptions.RayActorError):
             await generate(pool, at_least=0)
-        assert await generate(pool, at_least=0) == ("trajectories", 0)
+        assert await generate(pool, at_least=0) == (DRAWN, 0)
         assert [engine.killed for engine in pool.engines] == [True, True, True, False]
 
     monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 0.0)
@@ -138,7 +138,7 @@ def test_the_groups_of_a_step_are_shared_over_the_engines_whichever_is_updated_f
 
         async def until_released(*_: Any) -> tuple[str, int]:
             await released.wait()
-            return "trajectories", 1
+            return DRAWN, 1
 
         pool.engines[1].update_weights = Method(slowly)
         for engine in pool.engines:
@@ -148,8 +148,17 @@ def test_the_groups_of_a_step_are_shared_over_the_engines_whichever_is_updated_f
         await pool.settled()
         await asyncio.sleep(0)
         assert pool.take_begun() == [4, 4]
+        assert pool.take_done() == [(0.0, 0), (0.0, 0)]
         released.set()
         await asyncio.gather(*groups)
+        done = pool.take_done()
+        assert [tokens for _, tokens in done] == [4 * 5, 4 * 5]
+        assert all(0 < seconds < 60 for seconds, _ in done)
+        assert pool.take_done() == [(0.0, 0), (0.0, 0)]
+        assert pool.update_s == 0
+        pool.update(2)
+        assert 0.04 < pool.update_s < 60, "of the slower engine, in the publication before"
+        await pool.settled()
 
     asyncio.run(work())
 
@@ -184,7 +193,7 @@ def test_a_long_queue_that_moves_is_no_stall() -> None:
 
         async def slowly(*_: Any) -> tuple[str, int]:
             await asyncio.sleep(0.2)
-            return "trajectories", 0
+            return DRAWN, 0
 
         pool.engines[0].generate = Method(slowly)
         assert len(await asyncio.gather(*(generate(pool, at_least=0) for _ in range(6)))) == 6

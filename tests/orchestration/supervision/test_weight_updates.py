@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import ray
-from fake_engines import FakePool, Method, generate, hang, until
+from fake_engines import DRAWN, FakePool, Method, generate, hang, until
 
 from evidence.limits import Limits
 from orchestration.supervision import weight_updates as module
@@ -82,7 +82,7 @@ def test_an_engine_that_hangs_while_it_loads_is_replaced_and_holds_nothing_up() 
         pool.engines[1].update_weights = Method(hang)
         pool.update(1)
         await asyncio.wait_for(pool.settled(), 1)
-        assert await generate(pool, at_least=1) == ("trajectories", 1)
+        assert await generate(pool, at_least=1) == (DRAWN, 1)
         await until(lambda: pool._engines[1].live)
         assert [engine.loads for engine in pool.engines] == [[1], [], [1]]
         assert [engine.killed for engine in pool.engines] == [False, True, False]
@@ -98,7 +98,7 @@ def test_an_engine_that_refuses_a_version_keeps_its_own_and_gets_the_next(caplog
         pool.update(1)
         await pool.settled()
         groups = await asyncio.gather(*(generate(pool, at_least=1) for _ in range(4)))
-        assert groups == 4 * [("trajectories", 1)]
+        assert groups == 4 * [(DRAWN, 1)]
         assert pool.take_begun() == [0, 4], "the share of an engine that may not start groups goes to the others"
         assert pool.refused_updates == 1
         assert pool._engines[0].version == 0
@@ -143,7 +143,7 @@ def test_a_version_that_was_dropped_meanwhile_is_replaced_by_the_newest_at_once(
         await asyncio.sleep(0)
         pool.update(2)
         arrived.set()
-        assert await asyncio.wait_for(generate(pool, at_least=2), 0.5) == ("trajectories", 2)
+        assert await asyncio.wait_for(generate(pool, at_least=2), 0.5) == (DRAWN, 2)
 
     asyncio.run(work())
 
@@ -192,7 +192,7 @@ def test_an_engine_whose_loading_fails_otherwise_is_replaced() -> None:
 
         pool.engines[0].update_weights = Method(fails)
         pool.update(1)
-        assert await generate(pool, at_least=1) == ("trajectories", 1)
+        assert await generate(pool, at_least=1) == (DRAWN, 1)
         assert pool.restarts == 1
         assert pool._engines[0].supervised.reason == (
             "rollout engine 0 failed while loading weights 1: ValueError: weight version 1 is old"
@@ -212,7 +212,7 @@ def test_a_restarted_engine_is_given_the_version_published_meanwhile() -> None:
             await generate(pool, at_least=0)
         waiting = asyncio.create_task(generate(pool, at_least=2))
         pool.update(2)  # while the successor starts
-        assert await waiting == ("trajectories", 2)
+        assert await waiting == (DRAWN, 2)
         assert pool.engines[1].loads[-1] == 2
 
     asyncio.run(work())
@@ -244,7 +244,7 @@ def test_the_reply_of_a_replaced_engine_does_not_make_its_successor_current() ->
         arrives.set()
         await asyncio.sleep(0.01)
         successor_starts.set()
-        assert await generate(pool, at_least=1) == ("trajectories", 1)
+        assert await generate(pool, at_least=1) == (DRAWN, 1)
         assert pool.engines[1].loads == [1], "the successor was given the weights itself"
 
     asyncio.run(work())
