@@ -48,7 +48,7 @@ class Jobs:
             with _without("RAY_ADDRESS", ADDRESS):
                 self._client = JobSubmissionClient(self.address)
         except AuthenticationError as error:
-            raise BadInput(f"{where}: {_first(error)}; {_token()}") from None
+            raise BadInput(f"{where}: {_first(error, sentence=True)}; {_token()}") from None
         except FAILURES as error:
             raise BadInput(f"{where}: {_first(error)}; give the address of a Ray dashboard, as {DASHBOARD}") from None
 
@@ -82,7 +82,7 @@ class Jobs:
         try:
             yield
         except AuthenticationError as error:
-            raise Unreachable(f"{self.address}: {_first(error)}; {_token()}") from None
+            raise Unreachable(f"{self.address}: {_first(error, sentence=True)}; {_token()}") from None
         except FAILURES as error:
             raise Unreachable(f"{self.address}: {_first(error)}") from None
 
@@ -106,8 +106,8 @@ def _require_server(address: str, where: str) -> None:
     """Raises BadInput unless something listens at `address`: Ray's client would wait for minutes, or without end."""
     try:
         parts = urlsplit(address)
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-        host = parts.hostname or ""
+        default = {"http": 80, "https": 443}[parts.scheme]
+        port, host = parts.port or default, parts.hostname or ""
     except (ValueError, KeyError):
         host = ""
     if not host:
@@ -132,9 +132,10 @@ def _without(*names: str) -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def _first(error: Exception) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". :")
+def _first(error: Exception, sentence: bool = False) -> str:
+    """The first line of an error's message, or its first sentence."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (line.partition(". ")[0] if sentence else line).rstrip(". :")
 
 
 def _token() -> str:

@@ -74,8 +74,8 @@ def main(command: Command) -> None:
     if command.dry_run:
         _list(runs, problems, command.as_json)
     for name, problem in problems.items():
-        more = f" (so are {len(problems) - 1} other runs)" if len(problems) > 1 else ""
-        raise BadInput(f"{command.file}: run {name} is refused{more}: {problem}")
+        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise BadInput(f"{command.file}: refused is run {name}{more}: {problem}")
     if not command.dry_run:
         _run(command, sweep, folder, config, runs)
 
