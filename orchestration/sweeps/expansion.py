@@ -117,11 +117,12 @@ def _axes(sweep: SweepConfig) -> list[list[Point]]:
 
 def _require_few(sweep: SweepConfig) -> None:
     """Raises BadInput for too many runs, before they are made."""
-    lengths = [len(values) for values in (sweep.variants, *sweep.grid.values(), sweep.seeds) if values]
-    lengths += [len(next(iter(sweep.zip.values())))] if sweep.zip else []
+    lengths = [len(sweep.variants), len(sweep.seeds), *(len(values) for values in sweep.grid.values())]
+    lengths += [len(values) for values in sweep.zip.values()][:1]
     lengths += [sweep.random.samples] if sweep.random else []
-    if math.prod(lengths) > MOST_RUNS:
-        raise BadInput(f"the sweep has {math.prod(lengths):,} runs; at most {MOST_RUNS:,} are possible")
+    count = math.prod(length for length in lengths if length)
+    if count > MOST_RUNS:
+        raise BadInput(f"the sweep has {count:,} runs; at most {MOST_RUNS:,} are possible")
 
 
 def _extra(sweep: SweepConfig, extra: Sequence[str]) -> Settings:
