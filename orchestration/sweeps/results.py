@@ -24,7 +24,8 @@ LEVEL = 0.95
 LAST_SHARE = 0.1  # of a run's steps, over which its last reward is averaged
 TRAIN_REWARD = "train/reward"
 OF_SUMMARY = ("trained_groups", "staleness_mean", "staleness_max", "wall_s")
-OF_CLIPS = ("reward", "accuracy", "iou")  # measures with an interval over clips
+# Metrics with an interval over clips, and their values in an Evaluation.
+OF_CLIPS = {f"{DRAWS[0]}/{name}_after": name for name in ("reward", "accuracy", "iou")}
 NOT_METRICS = ("step", "version", "set", "n", "seconds")
 
 
@@ -84,8 +85,8 @@ def result(record: RunRecord, run: Run | None) -> Result:
             heldout = as_evaluation(records)
         except ValueError:  # a clip without a verdict
             heldout = None
-    metrics, reason = metrics_of(run), "" if record.status == "done" else record.reason
-    return Result(record.name, record.arm, record.seed, record.status, run.last_step, metrics, reason, heldout)
+    step, metrics = run.last_step, metrics_of(run)
+    return Result(record.name, record.arm, record.seed, record.status, step, metrics, record.reason, heldout)
 
 
 def metrics_of(run: Run) -> dict[str, float]:
@@ -122,17 +123,17 @@ def means(results: Sequence[Result]) -> list[Mean]:
 def differences(results: Sequence[Result]) -> list[Difference]:
     """Each metric of each further arm against the first arm, on common seeds."""
     arms = _arms(results)
-    first = next(iter(dict.fromkeys(result.arm for result in results)), None)
+    first = results[0].arm if results else ""
     found = []
     for arm, runs in arms.items():
-        pairs = list(_pairs(arms.get(first or "", []), runs)) if arm != first else []
+        pairs = list(_pairs(arms.get(first, []), runs)) if arm != first else []
         for metric in dict.fromkeys(metric for pair in pairs for metric in pair[0].metrics):
             both = [pair for pair in pairs if all(metric in run.metrics for run in pair)]
             if both:
                 change = np.array([run.metrics[metric] - base.metrics[metric] for base, run in both])
                 ends = interval(change), over_clips(metric, both)
                 mean = float(change.mean())
-                found.append(Difference(arm, str(first), metric, len(both), mean, *ends[0], *ends[1]))
+                found.append(Difference(arm, first, metric, len(both), mean, *ends[0], *ends[1]))
     return found
 
 
@@ -146,8 +147,7 @@ def interval(values: np.ndarray) -> tuple[float | None, float | None]:
 
 def over_clips(metric: str, pairs: Sequence[tuple[Result, Result]]) -> tuple[float | None, float | None]:
     """The interval of a difference over the clips that all runs could read, each clip with its means over the seeds."""
-    name = metric.removeprefix(f"{DRAWS[0]}/").removesuffix("_after")
-    if metric != f"{DRAWS[0]}/{name}_after" or name not in OF_CLIPS:
+    if metric not in OF_CLIPS:
         return None, None
     evaluations = [run.heldout for pair in pairs for run in pair]
     known = [evaluation for evaluation in evaluations if evaluation is not None]
@@ -156,9 +156,9 @@ def over_clips(metric: str, pairs: Sequence[tuple[Result, Result]]) -> tuple[flo
     common = known[0]
     for evaluation in known[1:]:
         common, _ = common_clips(common, evaluation)
-    values = np.array([_on(common, evaluation, name) for evaluation in known])
+    values = np.array([_on(common, evaluation, OF_CLIPS[metric]) for evaluation in known])
     base, arm = values[0::2].mean(axis=0), values[1::2].mean(axis=0)
-    labelled = np.isfinite(base) & np.isfinite(arm)
+    labelled = np.isfinite(base)  # which does not depend on the policy
     return paired_bootstrap_ci(base[labelled], arm[labelled]) if labelled.any() else (None, None)
 
 

@@ -110,12 +110,24 @@ def test_short_names_are_the_shortest_ends_that_differ() -> None:
 
 
 def test_names_need_no_quotes_and_tell_runs_apart() -> None:
-    config = sweep(grid={"data.train": ["/data/a b.json", "/data/c.json"], "learner.schedule.warmup": ["-1", "[1, 2]"]})
+    config = sweep(grid={"data.train": ["/data/a b.json", "/data/C.json"], "learner.schedule.warmup": ["-1", "[1, 2]"]})
     assert names(config) == [
         *("train-data-a-b.json_warmup--1", "train-data-a-b.json_warmup-1-2"),
-        *("train-data-c.json_warmup--1", "train-data-c.json_warmup-1-2"),
+        *("train-data-C.json_warmup--1", "train-data-C.json_warmup-1-2"),
     ]
     assert all(re.fullmatch(r"[A-Za-z0-9._+-]+", name) for name in names(config))
+
+
+def test_a_sweep_and_a_name_may_be_as_large_as_their_limits() -> None:
+    values = [str(n) for n in range(100)]
+    pairs = sweep(zip={"a": values, "b": values}, random={"samples": 100, "draw": {"x": {"uniform": [0, 1]}}})
+    assert len(expand(pairs)) == 10_000
+    more = sweep(zip={"a": values}, random={"samples": 101, "draw": {"x": {"uniform": [0, 1]}}})
+    with pytest.raises(BadInput, match="the sweep has 10,100 runs; at most 10,000 are possible"):
+        expand(more)
+    assert names(sweep(grid={"a": ["x" * 118]})) == [f"a-{'x' * 118}"]
+    with pytest.raises(BadInput, match="has 121 characters, at most 120"):
+        expand(sweep(grid={"a": ["x" * 119]}))
 
 
 def test_a_name_does_not_depend_on_the_other_values() -> None:
@@ -146,7 +158,7 @@ def test_runs_that_cannot_be_told_apart_are_refused(content: dict[str, Any], par
     ("extra", "part"),
     [
         ("steps", "override 'steps': write it as key=value"),
-        (f"{LR}=1", "override learner.schedule.lr=…: grid of the sweep sets this key"),
+        (f"{LR}=1=2", "override learner.schedule.lr=…: grid of the sweep sets this key"),
         ("seed=1", "override seed=…: seeds of the sweep sets this key"),
         ("run_dir=x", "override run_dir=…: run_dir cannot be set"),
         ("resume=no", "every run has resume=auto"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def test_the_last_reward_is_the_mean_of_the_last_tenth() -> None:
 def test_a_run_that_has_not_begun_and_one_that_failed_are_rows_too() -> None:
     record = RunRecord("a", "arm", 3, [], status="failed", reason="out of memory")
     assert result(record, None) == Result("a", "arm", 3, "failed", 0, {}, "out of memory")
-    assert result(record, run(steps=2)).step == 2
+    metrics = {"train/reward": 2.0}
+    assert result(record, run(steps=2)) == Result("a", "arm", 3, "failed", 2, metrics, "out of memory")
 
 
 def test_held_out_clips_count_once_a_run_has_finished_and_all_are_judged() -> None:
@@ -146,6 +148,9 @@ def test_unlabelled_clips_are_left_out_of_the_iou() -> None:
     ]
     (row,) = differences(pair)
     assert (row.clips_low, row.clips_high) == pytest.approx((0.2, 0.2))
+    nobody = evaluation([0.0] * 4, iou=[np.nan] * 4)
+    (row,) = differences([replace(run, heldout=nobody) for run in pair])
+    assert (row.clips_low, row.clips_high) == (None, None)
 
 
 def shown(results: list[Result]) -> str:

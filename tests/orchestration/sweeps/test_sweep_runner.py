@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -246,7 +247,25 @@ def test_a_run_that_has_begun_never_gets_other_settings(
     with pytest.raises(BadInput) as error:
         SweepState.begun(tmp_path / "s", Path(config), changed)
     assert part in str(error.value)
-    assert "name another sweep_dir" in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path}/s/sweep.json: belongs to another sweep: ")
+    assert str(error.value).endswith("; name another sweep_dir, or restore the sweep's settings")
+
+
+def test_a_run_that_has_begun_is_found_behind_one_that_has_not(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    state = SweepState.begun(tmp_path / "s", Path("/c.yaml"), runs(2))
+    state.runs[1].starts = 1
+    state.write(tmp_path / "s")
+    with pytest.raises(BadInput, match="its run seed-1 is not among"):
+        SweepState.begun(tmp_path / "s", Path("/c.yaml"), runs(1))
+
+
+def test_the_state_names_arms_and_seeds_and_its_id_is_of_this_sweep_alone(tmp_path: Path) -> None:
+    folder = tmp_path / f"My sweep {'x' * 60}"
+    states = [SweepState.begun(folder, Path("/c.yaml"), runs(2)) for _ in range(2)]
+    assert [(run.arm, run.seed) for run in states[0].runs] == [("base", 0), ("base", 1)]
+    assert re.fullmatch(r"My-sweep-x{31}-[0-9a-f]{8}", states[0].id)
+    assert states[0].id != states[1].id
 
 
 def test_runs_can_be_added_and_those_that_have_not_begun_changed(tmp_path: Path) -> None:
