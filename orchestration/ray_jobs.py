@@ -28,10 +28,17 @@ from orchestration.sweeps.launching import Unreachable
 
 DASHBOARD = "http://127.0.0.1:8265"
 ADDRESS = "RAY_API_SERVER_ADDRESS"  # read by Ray's own commands, too
-CONNECT_S = 10.0
+CONNECT_S, ANSWER_S = 10.0, 60.0
 # Errors of Ray's client for a server that cannot be reached, or answers with something else than the Jobs API.
 FAILURES = (requests.RequestException, ConnectionError, RuntimeError, ValueError, KeyError, TypeError)
 _TOKEN_WARNINGS = "ray._private.authentication.http_token_authentication"
+
+
+class _Client(JobSubmissionClient):
+    """Ray's client, which would wait without end for a server that takes a request and does not answer."""
+
+    def _do_request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        return super()._do_request(*args, timeout=ANSWER_S, **kwargs)
 
 
 class Jobs:
@@ -39,14 +46,14 @@ class Jobs:
 
     def __init__(self, address: str | None) -> None:
         """None: RAY_API_SERVER_ADDRESS, or the dashboard of this machine. Raises BadInput."""
-        source = "--address" if address is not None else ADDRESS
-        self.address = address if address is not None else os.environ.get(ADDRESS) or DASHBOARD
-        where = f"{source} {self.address}"
+        in_environment = os.environ.get(ADDRESS) if address is None else None
+        self.address = (in_environment or DASHBOARD) if address is None else address
+        where = f"{ADDRESS if in_environment else '--address'} {self.address}"
         _require_server(self.address, where)
         logging.getLogger(_TOKEN_WARNINGS).setLevel(logging.ERROR)  # the refusal below says the same
         try:
             with _without("RAY_ADDRESS", ADDRESS):
-                self._client = JobSubmissionClient(self.address)
+                self._client = _Client(self.address)
         except AuthenticationError as error:
             raise BadInput(f"{where}: {_first(error, sentence=True)}; {_token()}") from None
         except FAILURES as error:

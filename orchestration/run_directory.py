@@ -14,7 +14,7 @@ from evidence.files import whole_file
 from orchestration.config import to_yaml
 from orchestration.folders import require_folder
 
-CONFIG, LOCK = "config.yaml", "lock"
+CONFIG, LOCK, CHECKPOINTS = "config.yaml", "lock", "checkpoints"
 
 
 def run_directory(name: str) -> Path:

@@ -17,10 +17,8 @@ import yaml
 
 from evidence.lines import records_from_last
 from learner.checkpoints import checkpoints, step_of
-from orchestration.reporting.summary import SUMMARY
-from orchestration.resuming import CHECKPOINTS
-from orchestration.run_directory import CONFIG, LOCK
-from orchestration.run_report.recorded import METRICS, is_held
+from orchestration.run_directory import CHECKPOINTS, CONFIG, LOCK
+from orchestration.run_report.recorded import METRICS, SUMMARY, is_held
 from orchestration.run_report.stages import number
 
 STEP = b'{"step"'  # how each line of metrics.jsonl begins

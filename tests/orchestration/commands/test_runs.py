@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,16 @@ def test_a_sweep_knows_the_exit_code_and_jobs_of_other_machines(
     assert found["stopped"] == ("interrupted", "by sweep.json: out of memory")
     assert found["done"] == ("done", "it wrote summary.json")
     assert found["new"][0] == "failed"
+
+
+def test_the_command_starts_fast(tmp_path: Path) -> None:
+    make(tmp_path / "a", 2)
+    code = (
+        f"import sys; from orchestration.cli import main; main(['runs', {str(tmp_path)!r}]); "
+        "sys.exit(str([m for m in ('torch', 'vllm', 'ray', 'transformers') if m in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr == "[]\n"
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from dashboard import Dashboard, dashboard
 
-from orchestration import cli
+from orchestration import cli, ray_jobs
 from orchestration.ray_jobs import Jobs, entrypoint
 from orchestration.sweeps.launching import Unreachable
 
@@ -161,6 +161,15 @@ def test_a_server_that_is_no_dashboard_is_one_line(
 ) -> None:
     server.status, server.body = status, body
     assert "give the address of a Ray dashboard" in refused(capsys, str(QUICKSTART), "--address", server.url)
+
+
+def test_a_server_that_does_not_answer_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_jobs, "ANSWER_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        error = refused(capsys, str(QUICKSTART), "--address", f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert "Read timed out" in error
 
 
 def test_a_job_is_submitted_once_and_a_lost_cluster_is_unreachable(server: Dashboard) -> None:
