@@ -60,7 +60,7 @@ class Processes:
     def leave(self, running: Sequence[tuple[RunRecord, Command]]) -> bool:
         """Ask each run to save a checkpoint and end, and wait for that. A further signal is passed on."""
         names = ", ".join(run.name for run, _ in running)
-        say(f"ser: waiting until {names} saved a checkpoint and ended; a second signal ends at once")
+        say(f"ser: asked to save a checkpoint and end: {names}; a second signal ends them at once")
         passed_on = 0
         while processes := [process for _, command in running if (process := process_of(command.run_dir))]:
             if self._signals() > passed_on:

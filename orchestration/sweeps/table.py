@@ -62,7 +62,7 @@ class Tables:
             console.print(self._differences(shown))
 
     def _runs(self, shown: dict[str, str]) -> Table:
-        table = _table("runs", ["run", "state", "steps", *shown.values()])
+        table = _table("runs", ["run", "state", "steps", *shown.values()], text=2)
         for run in self.results:
             values = [cell(run.metrics.get(metric)) for metric in shown]
             table.add_row(run.run, run.status, str(run.step), *values)

@@ -27,7 +27,7 @@ from rollout.dataset.shapes import make_shapes
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 TEXTS = [[completion(claim("red square")), completion(claim("blue circle"))]] * 3
-LIMIT_S = 120.0
+LIMIT_S = 240.0
 
 
 class Ser:
@@ -65,11 +65,11 @@ def test_a_sweep_is_killed_interrupted_and_finished_without_starting_a_job_twice
 ) -> None:
     world, folder, file = tmp_path / "shapes", tmp_path / "mine", tmp_path / "sweep.yaml"
     make_shapes(world, train=2, val=0, test=2, questions=1, workers=1)
-    for seed in (0, 1, 2):
+    for seed in (0, 1):
         made_run(small_config(world, folder / f"runs/good_seed-{seed}", f"seed={seed}"), TEXTS, monkeypatch)
     file.write_text(
         f"config: {os.path.relpath(ROOT / 'configs/experiment/quickstart.yaml', tmp_path)}\n"
-        f"sweep_dir: {folder}\nseeds: [0, 1, 2]\nparallel: 2\nretries: 3\n"
+        f"sweep_dir: {folder}\nseeds: [0, 1]\nparallel: 2\nretries: 3\n"
         f"fixed: {{data.heldout: {world}/test.json, steps: 3, contract.multiple: 28, wandb: disabled}}\n"
         f"variants:\n- {{name: good, set: {{data.train: {world}/train.json}}}}\n"
         f"- {{name: bad, set: {{data.train: {world}/missing.json}}}}\n"
@@ -101,15 +101,15 @@ def test_a_sweep_is_killed_interrupted_and_finished_without_starting_a_job_twice
         assert f"`ser sweep {file} --address {address}` goes on" in ser.log.read_text()
         done = ser.run(*sweep)
         assert done.returncode == 1, done.stdout + done.stderr
-        assert "3 of 6 runs failed: bad_seed-0, bad_seed-1, bad_seed-2" in done.stderr
+        assert "2 of 4 runs failed: bad_seed-0, bad_seed-1" in done.stderr
 
         rows = {row["run"]: row for row in csv.DictReader((folder / "results.csv").open())}
-        assert [rows[f"good_seed-{seed}"]["status"] for seed in (0, 1, 2)] == ["done"] * 3
-        assert all("missing.json" in rows[f"bad_seed-{seed}"]["reason"] for seed in (0, 1, 2))
+        assert [rows[f"good_seed-{seed}"]["status"] for seed in (0, 1)] == ["done"] * 2
+        assert all("missing.json" in rows[f"bad_seed-{seed}"]["reason"] for seed in (0, 1))
         jobs = _jobs(address, env)
         state = json.loads((folder / "sweep.json").read_text())
         ours = Counter(job.removeprefix(state["id"] + "-") for job in jobs if job.startswith(state["id"]))
-        assert ours == {f"{arm}_seed-{seed}-1": 1 for arm in ("good", "bad") for seed in (0, 1, 2)}
+        assert ours == {f"{arm}_seed-{seed}-1": 1 for arm in ("good", "bad") for seed in (0, 1)}
 
 
 def _submitted(ser: Ser, arguments: list[str]) -> subprocess.CompletedProcess[str]:
