@@ -96,7 +96,7 @@ def _table(title: str, columns: Sequence[str], text: int = 1) -> Table:
 
 
 def _mean(row: Mean) -> str:
-    ends = "" if row.low is None or row.high is None else f" ({row.low:.3f} to {row.high:.3f})"
+    ends = "" if row.low is None or row.high is None else f"\n{row.low:.3f} to {row.high:.3f}"
     return f"{row.mean:.3f}{ends}"
 
 
