@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -30,7 +31,10 @@ DASHBOARD = "http://127.0.0.1:8265"
 ADDRESS = "RAY_API_SERVER_ADDRESS"  # read by Ray's own commands, too
 CONNECT_S, ANSWER_S = 10.0, 60.0
 # Errors of Ray's client for a server that cannot be reached, or answers with something else than the Jobs API.
-FAILURES = (requests.RequestException, ConnectionError, RuntimeError, ValueError, KeyError, TypeError)
+FAILURES = (
+    *(requests.RequestException, aiohttp.ClientError, ConnectionError),
+    *(RuntimeError, ValueError, KeyError, TypeError),
+)
 _TOKEN_WARNINGS = "ray._private.authentication.http_token_authentication"
 
 
@@ -76,9 +80,10 @@ class Jobs:
                 raise
 
     async def output(self, job: str) -> AsyncIterator[str]:
-        """The job's output, as it comes, until the job ends."""
-        async for text in self._client.tail_job_logs(job):
-            yield text
+        """The job's output, as it comes, until the job ends. Raises Unreachable."""
+        with self._answering():
+            async for text in self._client.tail_job_logs(job):
+                yield text
 
     def hint(self, verb: str, job: str) -> str:
         """Ray's command for this job: logs, status or stop."""

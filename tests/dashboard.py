@@ -15,13 +15,13 @@ from aiohttp import web
 
 class Dashboard:
     """jobs: what was submitted, by id, with the fields of Ray's JobDetails. status: that answers every request, if not
-    200, with `body`. output: of every job."""
+    200, with `body`. output: of every job; None refuses to show it."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.tokens: list[str | None] = []
         self.status, self.body = 200, ""
-        self.output = ""
+        self.output: str | None = ""
         self.ending: dict[str, Any] = {"status": "SUCCEEDED", "driver_exit_code": 0}
         self.url = ""
 
@@ -48,6 +48,8 @@ class Dashboard:
         return web.Response(status=404, text="no such job") if job is None else web.json_response(job)
 
     async def _tail(self, request: web.Request) -> web.WebSocketResponse:
+        if self.output is None:
+            raise web.HTTPServiceUnavailable
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         await socket.send_str(self.output)

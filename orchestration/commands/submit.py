@@ -14,7 +14,7 @@ from pathlib import Path
 from evidence.errors import INTERRUPTED, BadInput, Interrupted, RunFailed
 from orchestration.config import load_config
 from orchestration.folders import require_folder
-from orchestration.ray_jobs import FAILURES, Jobs, entrypoint, is_over, was_stopped
+from orchestration.ray_jobs import Jobs, entrypoint, is_over, was_stopped
 from orchestration.settings import TrainConfig
 from orchestration.sweeps.launching import Unreachable, train_command
 
@@ -31,10 +31,7 @@ def main(config: Path, overrides: Sequence[str], address: str | None, follow: bo
     run_dir = require_folder("run_dir", load_config(TrainConfig, config, overrides).run_dir)
     jobs = Jobs(address)
     job = f"{re.sub('[^A-Za-z0-9._-]+', '-', run_dir.name)[:MOST_NAME]}-{uuid.uuid4().hex[:8]}"
-    try:
-        jobs.submit(job, entrypoint(train_command(config, [*overrides, f"run_dir={run_dir}"])))
-    except Unreachable as error:
-        raise RunFailed(str(error)) from None
+    jobs.submit(job, entrypoint(train_command(config, [*overrides, f"run_dir={run_dir}"])))
     print(f"{job}\n  follow: {jobs.hint('logs', job)} --follow\n  state:  {jobs.hint('status', job)}")
     print(f"  stop:   {jobs.hint('stop', job)}\n  run:    {run_dir}", flush=True)
     if follow:
@@ -54,7 +51,7 @@ async def _follow(jobs: Jobs, job: str) -> None:
             if info is None or is_over(info):
                 break
             await asyncio.sleep(LOOK_S)
-    except (Unreachable, *FAILURES) as error:
+    except Unreachable as error:
         raise RunFailed(f"job {job}: its output is lost ({error}); it may go on: {jobs.hint('status', job)}") from None
     if info is None or not is_over(info):
         raise RunFailed(f"job {job}: its output has ended; see {jobs.hint('status', job)}")

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from evidence.errors import INTERRUPTED
+from evidence.errors import INTERRUPTED, RunFailed
 from orchestration.sweeps.state import Ended, RunRecord
 
 REASON = 300  # characters of a reason
 
 
-class Unreachable(RuntimeError):
+class Unreachable(RunFailed):
     """The cluster does not answer, or cannot take a job now. The message is one line."""
 
 

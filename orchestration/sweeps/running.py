@@ -78,8 +78,8 @@ class SweepRunner:
             self._try(self._look_and_start)
             if self._left():
                 self._signals.wait(self._look_s)
-            if self._signals.count:
-                self._leave(again)
+                if self._signals.count:
+                    self._leave(again)
         failed, stopped = list(self._state.of_status("failed")), list(self._state.of_status("stopped"))
         if failed:
             names = ", ".join(run.name for run in failed)

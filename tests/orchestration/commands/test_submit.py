@@ -93,6 +93,13 @@ def test_following_prints_the_output_and_ends_as_the_job(
     assert err.count("\n") == (1 if code else 0)
 
 
+def test_output_that_is_lost_is_one_line(server: Dashboard, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server.output = None
+    assert submit(server, tmp_path, "--follow") == 1
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"ser: job \S+: its output is lost \(.*503.*\); it may go on: ray job status .*\n", error)
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
     assert cli.main(["submit", *arguments]) == code
     out, err = capsys.readouterr()

@@ -217,6 +217,17 @@ def test_a_cluster_that_is_lost_ends_the_sweep(tmp_path: Path) -> None:
         sweep(tmp_path / "s", jobs, count=2, seconds=[0, 1, LOST_S + 1])
 
 
+def test_a_sweep_that_goes_on_on_a_cluster_that_does_not_answer_ends_in_one_line(tmp_path: Path) -> None:
+    jobs = FakeJobs()
+    jobs.killed_after = 1
+    with pytest.raises(Killed):
+        sweep(tmp_path / "s", jobs)
+    jobs.failing = 1
+    with pytest.raises(RunFailed, match="no answer"):
+        sweep(tmp_path / "s", jobs)
+    assert statuses(tmp_path / "s")["seed-0"] == "running"
+
+
 @pytest.mark.parametrize("stops", [True, False])
 def test_a_signal_ends_the_sweep_with_its_jobs_recorded(tmp_path: Path, stops: bool) -> None:
     jobs = FakeJobs({"seed-0": [None], "seed-1": [None]})
