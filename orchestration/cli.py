@@ -21,6 +21,7 @@ from orchestration.cli_answer import add_answer, add_serve
 from orchestration.cli_data import add_data, add_no_links, at_most
 from orchestration.cli_eval import add_eval
 from orchestration.cli_report import add_report
+from orchestration.cli_sweep import add_runs, add_submit, add_sweep
 from orchestration.commands.elect import add_elect
 from orchestration.planning.gpus import GPUS
 from orchestration.streams import (
@@ -40,7 +41,7 @@ CONFIGURED = {
     "calibrate": ("orchestration.commands.calibrate", "orchestration.commands.calibrate:CalibrateConfig", "calibrate"),
 }
 MOST_GPUS = 4096
-LASTING = [["train"], ["sft"]]  # the first argument of commands that go on when stdout fails
+LASTING = [["train"], ["sft"], ["sweep"]]  # the first argument of commands that go on when stdout fails
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=_run_configured, command=name, warm_start=None)
         if name == "train":
             command.add_argument("--warm-start", metavar="CONFIG", help="run this config of `ser sft` before")
+    add_submit(commands.add_parser("submit", help="train as a job of a Ray cluster (docs/cluster.md)"))
+    add_sweep(commands.add_parser("sweep", help="train many runs, and compare them (docs/sweeps.md)"))
     _add_calibrate(commands.add_parser("calibrate", help="measure how reliable a referee is (docs/calibration.md)"))
     _add_print_config(commands.add_parser("config", help="print a resolved config"))
     _add_plan(commands.add_parser("plan", help="memory and time of a training, beforehand (docs/planning.md)"))
@@ -115,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands.add_parser("export", help="write a checkpoint as a Hugging Face folder (docs/checkpoints.md)"))
     _add_ledger(commands.add_parser("ledger", help="what became of every prompt of a run (docs/checkpoints.md)"))
     add_report(commands.add_parser("report", help="an HTML page about training runs (docs/report.md)"))
+    add_runs(commands.add_parser("runs", help="a table of the runs in a folder (docs/sweeps.md)"))
     _add_doctor(commands.add_parser("doctor", help="list what this machine has and what a run would miss"))
     add_data(commands.add_parser("data", help="make, check, show and convert datasets"))
     return parser

@@ -28,11 +28,10 @@ from learner.checkpoints import (
 from orchestration.config import load_config
 from orchestration.loop.run_state import RunState
 from orchestration.reporting.summary import SUMMARY
-from orchestration.run_directory import CONFIG
+from orchestration.run_directory import CHECKPOINTS, CONFIG
 from orchestration.settings import TrainConfig
 from orchestration.streams import say
 
-CHECKPOINTS = "checkpoints"
 RECORDS = "evaluations"  # the completions of each evaluation, by step
 # What a resumed run may change: how many steps, on which machines, how fast, and what is kept.
 MAY_CHANGE = (

@@ -14,7 +14,7 @@ from evidence.files import whole_file
 from orchestration.config import to_yaml
 from orchestration.folders import require_folder
 
-CONFIG, LOCK = "config.yaml", "lock"
+CONFIG, LOCK, CHECKPOINTS = "config.yaml", "lock", "checkpoints"
 
 
 def run_directory(name: str) -> Path:
@@ -35,15 +35,23 @@ def claimed(run_dir: Path, config: Any, again: bool) -> Iterator[None]:
     The kernel releases the folder when this process ends, however it ends. Raises BadInput if another process holds it,
     and, unless `again`, if it holds a run: of two runs that start at once, only one gets it.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / LOCK).open("w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(f"run_dir = {run_dir}: another process is running in it; wait for its end") from None
+    with held("run_dir", run_dir):
         try:
             with whole_file(run_dir / CONFIG, new=not again) as part:
                 part.write_text(to_yaml(config), encoding="utf-8")
         except FileExistsError:
             raise BadInput(f"run_dir = {run_dir}: already holds a run; name another folder or remove it") from None
+        yield
+
+
+@contextlib.contextmanager
+def held(key: str, folder: Path) -> Iterator[None]:
+    """Hold a folder, which is created if it is missing, while the block runs. The kernel releases it when this process
+    ends, however it ends. Raises BadInput if another process holds it. `key`: the setting that names it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"{key} = {folder}: another process is running in it; wait for its end") from None
         yield

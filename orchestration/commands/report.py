@@ -30,6 +30,12 @@ class Command:
 
 def main(command: Command) -> None:
     """Write the page, and print its path. Raises BadInput."""
+    write_report(command)
+    print(command.out.path)
+
+
+def write_report(command: Command) -> None:
+    """Write the page. Raises BadInput."""
     command.out.require_writable()
     runs = read_runs(list(command.runs))
     browser = browse(runs, command.samples)
@@ -42,4 +48,3 @@ def main(command: Command) -> None:
         made=f"Made by ser report on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. This page loads nothing.",
     )
     command.out.write([page(report)])
-    print(command.out.path)

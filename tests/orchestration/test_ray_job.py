@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ray_head import free_ports, stop, wait_until_started
 
 from rollout.dataset.shapes import make_shapes
 
@@ -26,23 +26,12 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/cluster.md"
 SMALL = "steps=3 eval.samples=2 pacing.groups_per_step=2 sampling.group_size=4 wandb=disabled"
-LIMIT_S = 120.0
 
 
 def commands(heading: str) -> str:
     """The first block of commands below a heading of the page."""
     section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
     return section.split("```\n")[1].strip()
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for listener in sockets:
-        listener.bind(("127.0.0.1", 0))
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
 
 
 @dataclass
@@ -71,12 +60,6 @@ class Shell:
             return subprocess.Popen(
                 ["bash", "-c", script], cwd=self.folder, env=self.env, stdout=out, stderr=out, start_new_session=True
             )
-
-
-def stop(node: subprocess.Popen[bytes]) -> None:
-    # Not SIGINT, which a test that runs in the background ignores, and its children, too.
-    node.terminate()
-    node.wait(timeout=LIMIT_S)
 
 
 @pytest.fixture
@@ -116,7 +99,7 @@ def shell(clone: Path, tmp_path: Path) -> Iterator[Shell]:
     assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
     head = shell.start("The head", tmp_path / "head.log")
     try:
-        _wait_until_started(head, tmp_path / "head.log")
+        wait_until_started(head, tmp_path / "head.log")
         yield shell
     finally:
         stop(head)
@@ -142,7 +125,7 @@ def test_the_page_starts_a_cluster_with_authentication_and_trains_on_it(shell: S
     shell.env["HEAD"] = address
     node = shell.start("Further machines", tmp_path / "node.log")
     try:
-        _wait_until_started(node, tmp_path / "node.log")
+        wait_until_started(node, tmp_path / "node.log")
     finally:
         stop(node)
 
@@ -155,12 +138,3 @@ def _submitted(shell: Shell, script: str) -> subprocess.CompletedProcess[str]:
             break
         time.sleep(2)
     return done
-
-
-def _wait_until_started(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until a node is up, which has then been accepted by the head."""
-    end = time.monotonic() + LIMIT_S
-    while "Ray runtime started" not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.5)

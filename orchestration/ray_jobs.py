@@ -1,0 +1,154 @@
+"""Jobs on a Ray cluster, through its dashboard: what `ser submit` and `ser sweep` need of Ray's client.
+
+Guarantees: an address, a token or a server that does not fit raises BadInput before anything is submitted, and a
+connection that is lost later raises Unreachable; each has one line. An address that is given wins over the environment,
+which it does not in Ray. No runtime_env is set: a job runs in the folder in which it was submitted, with this Python,
+and both must be at the same path on every machine (docs/cluster.md).
+
+Authentication is Ray's own: RAY_AUTH_MODE=token with RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from evidence.errors import BadInput
+from orchestration.sweeps.launching import Unreachable
+
+DASHBOARD = "http://127.0.0.1:8265"
+ADDRESS = "RAY_API_SERVER_ADDRESS"  # read by Ray's own commands, too
+CONNECT_S, ANSWER_S = 10.0, 60.0
+# Errors of Ray's client for a server that cannot be reached, or answers with something else than the Jobs API.
+FAILURES = (
+    *(requests.RequestException, aiohttp.ClientError, ConnectionError),
+    *(RuntimeError, ValueError, KeyError, TypeError),
+)
+_TOKEN_WARNINGS = "ray._private.authentication.http_token_authentication"
+
+
+class _Client(JobSubmissionClient):
+    """Ray's client, which would wait without end for a server that takes a request and does not answer."""
+
+    def _do_request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        return super()._do_request(*args, timeout=ANSWER_S, **kwargs)
+
+
+class Jobs:
+    """The jobs of the cluster at `address`, that of its dashboard."""
+
+    def __init__(self, address: str | None) -> None:
+        """None: RAY_API_SERVER_ADDRESS, or the dashboard of this machine. Raises BadInput."""
+        in_environment = os.environ.get(ADDRESS) if address is None else None
+        self.address = (in_environment or DASHBOARD) if address is None else address
+        where = f"{ADDRESS if in_environment else '--address'} {self.address}"
+        _require_server(self.address, where)
+        logging.getLogger(_TOKEN_WARNINGS).setLevel(logging.ERROR)  # the refusal below says the same
+        try:
+            with _without("RAY_ADDRESS", ADDRESS):
+                self._client = _Client(self.address)
+        except AuthenticationError as error:
+            raise BadInput(f"{where}: {_first(error, sentence=True)}; {_token()}") from None
+        except FAILURES as error:
+            raise BadInput(f"{where}: {_first(error)}; give the address of a Ray dashboard, as {DASHBOARD}") from None
+
+    def submit(self, job: str, entrypoint: str) -> None:
+        """Submit a job under this id, unless there is one. Raises Unreachable."""
+        if self.info(job) is None:
+            with self._answering():
+                self._client.submit_job(entrypoint=entrypoint, submission_id=job)
+
+    def info(self, job: str) -> Any | None:
+        """Ray's JobDetails; None for a job that the cluster does not know. Raises Unreachable."""
+        with self._answering():
+            try:
+                return self._client.get_job_info(job)
+            except RuntimeError as error:
+                if "status code 404" in str(error):
+                    return None
+                raise
+
+    async def output(self, job: str) -> AsyncIterator[str]:
+        """The job's output, as it comes, until the job ends. Raises Unreachable."""
+        with self._answering():
+            async for text in self._client.tail_job_logs(job):
+                yield text
+
+    def hint(self, verb: str, job: str) -> str:
+        """Ray's command for this job: logs, status or stop."""
+        return f"ray job {verb} {job} --address={self.address}"
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except AuthenticationError as error:
+            raise Unreachable(f"{self.address}: {_first(error, sentence=True)}; {_token()}") from None
+        except FAILURES as error:
+            raise Unreachable(f"{self.address}: {_first(error)}") from None
+
+
+def entrypoint(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """The shell command of a job that runs `arguments` in the current folder. The shell is replaced, so that a signal
+    reaches the command, whose exit code is the job's."""
+    variables = [f"{name}={shlex.quote(value)}" for name, value in (environment or {}).items()]
+    return " ".join(["cd", shlex.quote(os.getcwd()), "&&", *variables, "exec", shlex.join(arguments)])
+
+
+def is_over(info: Any) -> bool:
+    return info.status.is_terminal()
+
+
+def was_stopped(info: Any) -> bool:
+    return info.status == JobStatus.STOPPED
+
+
+def _require_server(address: str, where: str) -> None:
+    """Raises BadInput unless something listens at `address`: Ray's client would wait for minutes, or without end."""
+    try:
+        parts = urlsplit(address)
+        default = {"http": 80, "https": 443}[parts.scheme]
+        port, host = parts.port or default, parts.hostname or ""
+    except (ValueError, KeyError):
+        host = ""
+    if not host:
+        raise BadInput(f"{where}: must be the URL of a Ray dashboard, as {DASHBOARD}")
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_S).close()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "no answer"
+        raise BadInput(
+            f"{where}: cannot be reached ({reason}); start a head with `ray start --head`, or give the address of its "
+            "dashboard (docs/cluster.md)"
+        ) from None
+
+
+@contextlib.contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Hide environment variables during the block."""
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _first(error: Exception, sentence: bool = False) -> str:
+    """The first line of an error's message, or its first sentence."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (line.partition(". ")[0] if sentence else line).rstrip(". :")
+
+
+def _token() -> str:
+    return "set RAY_AUTH_MODE=token, with the head's token in ~/.ray/auth_token or RAY_AUTH_TOKEN (docs/cluster.md)"

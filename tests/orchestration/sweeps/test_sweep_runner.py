@@ -1,0 +1,296 @@
+"""How the runs of a sweep are started, watched, retried and left, with jobs whose endings a test chooses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from evidence.errors import BadInput, Interrupted, RunFailed
+from orchestration.sweeps.expansion import SweepRun
+from orchestration.sweeps.launching import Command, Unreachable
+from orchestration.sweeps.running import LOST_S, Signals, SweepRunner
+from orchestration.sweeps.state import SWEEP, Ended, RunRecord, SweepState, read_state
+
+AGAIN = "ser sweep s.yaml"
+DONE = Ended("done")
+
+
+class Killed(Exception):
+    """The sweep's process ends here."""
+
+
+class FakeJobs:
+    """endings: how the jobs of each run end, in turn; None is a job that goes on. A job ends when it is looked at the
+    second time. steps: the run's last step at each ending."""
+
+    def __init__(self, endings: dict[str, list[Ended | None]] | None = None, steps: dict[str, list[int]] | None = None):
+        self.endings, self.steps = endings or {}, steps or {}
+        self.started: list[str] = []
+        self.commands: dict[str, Command] = {}
+        self.looks: dict[str, int] = {}
+        self.over: set[str] = set()
+        self.most_at_once = 0
+        self.failing = 0  # calls that raise Unreachable
+        self.killed_after: int | None = None  # starts
+        self.stops = False
+
+    def _answer(self) -> None:
+        if self.failing:
+            self.failing -= 1
+            raise Unreachable("no answer")
+
+    def start(self, job: str, command: Command) -> None:
+        self._answer()
+        assert job not in self.started
+        self.started.append(job)
+        self.commands[job] = command
+        self.most_at_once = max(self.most_at_once, len(self.started) - len(self.over))
+        if self.killed_after == len(self.started):
+            raise Killed
+
+    def knows(self, job: str, command: Command) -> bool:
+        self._answer()
+        return job in self.started
+
+    def ended(self, job: str, command: Command) -> Ended | None:
+        self._answer()
+        self.looks[job] = self.looks.get(job, 0) + 1
+        endings = self.endings.setdefault(command.run_dir.name, [])
+        if self.looks[job] < 2 or (endings and endings[0] is None):
+            return None
+        self.over.add(job)
+        for step in self.steps.get(command.run_dir.name, [])[:1]:
+            command.run_dir.mkdir(parents=True, exist_ok=True)
+            (command.run_dir / "metrics.jsonl").write_text(json.dumps({"step": step}) + "\n")
+            self.steps[command.run_dir.name].pop(0)
+        return endings.pop(0) if endings else DONE
+
+    def where(self, job: str) -> str:
+        return f"log of {job}"
+
+    def leave(self, running: Sequence[tuple[RunRecord, Command]]) -> bool:
+        return self.stops
+
+
+def runs(count: int) -> list[SweepRun]:
+    return [SweepRun(f"seed-{n}", "base", n, (f"seed={n}",)) for n in range(count)]
+
+
+def sweep(
+    folder: Path, jobs: FakeJobs, count: int = 4, parallel: int = 2, retries: int = 1, seconds: Sequence[float] = ()
+) -> tuple[SweepState, RunFailed | Interrupted | None]:
+    clock = iter(seconds)
+    folder.mkdir(exist_ok=True)
+    state = SweepState.begun(folder, Path("/c.yaml"), runs(count))
+    runner = SweepRunner(
+        state, folder, jobs, Signals(), parallel, retries, look_s=0.0, clock_s=lambda: next(clock, 10**9)
+    )
+    return state, runner.run(AGAIN)
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    state = read_state(folder)
+    assert state is not None
+    return {run.name: run.status for run in state.runs}
+
+
+def test_all_runs_are_started_in_order_and_at_most_so_many_at_once(tmp_path: Path) -> None:
+    jobs = FakeJobs()
+    state, problem = sweep(tmp_path / "s", jobs, count=5, parallel=2)
+    assert problem is None
+    assert [job.removeprefix(f"{state.id}-") for job in jobs.started] == [f"seed-{n}-1" for n in range(5)]
+    assert jobs.most_at_once == 2
+    assert {*statuses(tmp_path / "s").values()} == {"done"}
+
+
+def test_a_run_is_told_its_folder_its_settings_and_its_group(tmp_path: Path) -> None:
+    jobs = FakeJobs()
+    sweep(tmp_path / "s", jobs, count=1)
+    command = jobs.commands[jobs.started[0]]
+    run_dir = tmp_path / "s/runs/seed-0"
+    assert command.arguments[1:] == (
+        *("-m", "orchestration", "train", "/c.yaml", "seed=0", f"run_dir={run_dir}", "resume=auto"),
+    )
+    assert command.environment == {"WANDB_RUN_GROUP": "s"}
+    assert command.run_dir == run_dir
+
+
+def test_a_failed_run_is_retried_then_marked_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = FakeJobs({"seed-0": [Ended("failed", "out of memory")] * 3, "seed-1": [Ended("failed", "node lost"), DONE]})
+    state, problem = sweep(tmp_path / "s", jobs, count=3, retries=2)
+    assert isinstance(problem, RunFailed)
+    assert "1 of 3 runs failed: seed-0" in str(problem)
+    assert f"{AGAIN} --retry-failed" in str(problem)
+    assert statuses(tmp_path / "s") == {"seed-0": "failed", "seed-1": "done", "seed-2": "done"}
+    assert [job[-8:] for job in jobs.started].count("seed-0-3") == 1
+    assert len(jobs.started) == 3 + 2 + 1
+    assert state.runs[0].reason == "out of memory"
+    said = capsys.readouterr().err
+    assert "seed-0: will be started again: out of memory" in said
+    assert "seed-0: failed: out of memory" in said
+
+
+def test_bad_input_is_not_tried_again(tmp_path: Path) -> None:
+    jobs = FakeJobs({"seed-0": [Ended("bad_input", "no such file")]})
+    _, problem = sweep(tmp_path / "s", jobs, count=1, retries=5)
+    assert isinstance(problem, RunFailed)
+    assert len(jobs.started) == 1
+
+
+def test_an_interrupted_run_goes_on_and_does_not_count_as_failed(tmp_path: Path) -> None:
+    interrupted = Ended("interrupted", "saved after step 5")
+    jobs = FakeJobs({"seed-0": [interrupted, interrupted, Ended("lost")]}, {"seed-0": [5, 6, 7, 8]})
+    state, problem = sweep(tmp_path / "s", jobs, count=1, retries=0)
+    assert problem is None
+    assert (state.runs[0].starts, state.runs[0].failures) == (4, 0)
+
+
+def test_a_run_that_is_interrupted_before_it_takes_a_step_does_not_go_on_for_ever(tmp_path: Path) -> None:
+    jobs = FakeJobs({"seed-0": [Ended("interrupted", "at once")] * 9})
+    _, problem = sweep(tmp_path / "s", jobs, count=1, retries=2)
+    assert isinstance(problem, RunFailed)
+    assert len(jobs.started) == 3
+
+
+def test_a_stopped_run_is_left_alone_until_the_next_sweep(tmp_path: Path) -> None:
+    jobs = FakeJobs({"seed-1": [Ended("stopped", "its job was stopped")]})
+    _, problem = sweep(tmp_path / "s", jobs, count=3)
+    assert isinstance(problem, Interrupted)
+    assert "stopped runs: seed-1" in str(problem)
+    assert statuses(tmp_path / "s") == {"seed-0": "done", "seed-1": "stopped", "seed-2": "done"}
+    _, problem = sweep(tmp_path / "s", jobs, count=3)
+    assert problem is None
+    assert len(jobs.started) == 4
+
+
+@pytest.mark.parametrize("starts", [1, 2, 3, 4])
+def test_a_killed_sweep_goes_on_and_starts_no_job_twice(tmp_path: Path, starts: int) -> None:
+    jobs = FakeJobs()
+    jobs.killed_after = starts
+    with pytest.raises(Killed):
+        sweep(tmp_path / "s", jobs)
+    jobs.killed_after = None
+    state, problem = sweep(tmp_path / "s", jobs)
+    assert problem is None
+    assert sorted(job.removeprefix(f"{state.id}-") for job in jobs.started) == [f"seed-{n}-1" for n in range(4)]
+
+
+def test_a_job_that_was_never_started_or_is_gone_is_started_without_counting_as_failed(tmp_path: Path) -> None:
+    jobs = FakeJobs()
+    jobs.killed_after = 1
+    with pytest.raises(Killed):
+        sweep(tmp_path / "s", jobs, retries=0)
+    fresh = FakeJobs()  # another cluster, which knows nothing
+    state, problem = sweep(tmp_path / "s", fresh, retries=0)
+    assert problem is None
+    assert fresh.started[0] == f"{state.id}-seed-0-2"
+    assert state.runs[0].failures == 0
+
+
+def test_finished_and_failed_runs_are_not_started_again(tmp_path: Path) -> None:
+    sweep(tmp_path / "s", FakeJobs({"seed-0": [Ended("bad_input")]}), count=2)
+    jobs = FakeJobs()
+    _, problem = sweep(tmp_path / "s", jobs, count=3)
+    assert isinstance(problem, RunFailed)
+    assert [job[-8:] for job in jobs.started] == ["seed-2-1"]
+
+
+def test_a_cluster_that_does_not_answer_is_asked_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = FakeJobs()
+    jobs.failing = 3
+    state, problem = sweep(tmp_path / "s", jobs, count=2, seconds=[0, 1, LOST_S])
+    assert problem is None
+    assert [job.removeprefix(f"{state.id}-") for job in jobs.started] == ["seed-0-1", "seed-1-1"]
+    assert capsys.readouterr().err.count("no answer; asked again for 300 s") == 1
+
+
+def test_a_cluster_that_is_lost_ends_the_sweep(tmp_path: Path) -> None:
+    jobs = FakeJobs()
+    jobs.failing = 10**6
+    with pytest.raises(RunFailed, match="no answer; jobs that run go on, and the same command finds them again"):
+        sweep(tmp_path / "s", jobs, count=2, seconds=[0, 1, LOST_S + 1])
+
+
+def test_a_sweep_that_goes_on_on_a_cluster_that_does_not_answer_ends_in_one_line(tmp_path: Path) -> None:
+    jobs = FakeJobs()
+    jobs.killed_after = 1
+    with pytest.raises(Killed):
+        sweep(tmp_path / "s", jobs)
+    jobs.failing = 1
+    with pytest.raises(RunFailed, match="no answer"):
+        sweep(tmp_path / "s", jobs)
+    assert statuses(tmp_path / "s")["seed-0"] == "running"
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_signal_ends_the_sweep_with_its_jobs_recorded(tmp_path: Path, stops: bool) -> None:
+    jobs = FakeJobs({"seed-0": [None], "seed-1": [None]})
+    jobs.stops = stops
+    (tmp_path / "s").mkdir()
+    state = SweepState.begun(tmp_path / "s", Path("/c.yaml"), runs(3))
+    signals = Signals()
+    signals.count = 1
+    with pytest.raises(Interrupted, match=f"0 of 3 runs are done; `{AGAIN}` goes on"):
+        SweepRunner(state, tmp_path / "s", jobs, signals, 2, 0, look_s=0.0).run(AGAIN)
+    now = "waiting" if stops else "running"
+    assert statuses(tmp_path / "s") == {"seed-0": now, "seed-1": now, "seed-2": "waiting"}
+    assert [run.failures for run in state.runs] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("config", "changed", "part"),
+    [
+        ("/other.yaml", runs(2), "its config is /c.yaml, not /other.yaml"),
+        ("/c.yaml", runs(2)[1:], "its run seed-0 is not among the runs of this one"),
+        ("/c.yaml", [SweepRun("seed-0", "base", 0, ("seed=0", "steps=9")), *runs(2)[1:]], "its run seed-0 has seed=0"),
+    ],
+)
+def test_a_run_that_has_begun_never_gets_other_settings(
+    tmp_path: Path, config: str, changed: list[SweepRun], part: str
+) -> None:
+    sweep(tmp_path / "s", FakeJobs(), count=1)
+    with pytest.raises(BadInput) as error:
+        SweepState.begun(tmp_path / "s", Path(config), changed)
+    assert part in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path}/s/sweep.json: belongs to another sweep: ")
+    assert str(error.value).endswith("; name another sweep_dir, or restore the sweep's settings")
+
+
+def test_a_run_that_has_begun_is_found_behind_one_that_has_not(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    state = SweepState.begun(tmp_path / "s", Path("/c.yaml"), runs(2))
+    state.runs[1].starts = 1
+    state.write(tmp_path / "s")
+    with pytest.raises(BadInput, match="its run seed-1 is not among"):
+        SweepState.begun(tmp_path / "s", Path("/c.yaml"), runs(1))
+
+
+def test_the_state_names_arms_and_seeds_and_its_id_is_of_this_sweep_alone(tmp_path: Path) -> None:
+    folder = tmp_path / f"My sweep {'x' * 60}"
+    states = [SweepState.begun(folder, Path("/c.yaml"), runs(2)) for _ in range(2)]
+    assert [(run.arm, run.seed) for run in states[0].runs] == [("base", 0), ("base", 1)]
+    assert re.fullmatch(r"My-sweep-x{31}-[0-9a-f]{8}", states[0].id)
+    assert states[0].id != states[1].id
+
+
+def test_runs_can_be_added_and_those_that_have_not_begun_changed(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    SweepState.begun(tmp_path / "s", Path("/c.yaml"), runs(1)).write(tmp_path / "s")
+    other = [SweepRun("seed-0", "base", 0, ("seed=0", "steps=9")), *runs(2)[1:]]
+    state = SweepState.begun(tmp_path / "s", Path("/c.yaml"), other)
+    assert [run.overrides for run in state.runs] == [["seed=0", "steps=9"], ["seed=1"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"), [("{", "cannot be read"), ('{"format": 0}', "another version"), ("3", "ano")]
+)
+def test_a_state_that_cannot_be_read_is_refused(tmp_path: Path, text: str, part: str) -> None:
+    (tmp_path / SWEEP).write_text(text)
+    with pytest.raises(BadInput, match=part):
+        read_state(tmp_path)
