@@ -19,7 +19,7 @@ def add_submit(command: argparse.ArgumentParser) -> None:
 
 
 def add_sweep(command: argparse.ArgumentParser) -> None:
-    _add_file(command, "a sweep, as in configs/sweep", "values of every run, beside `fixed` of the file")
+    _add_file(command, "a sweep", "values of every run, beside `fixed` of the file")
     command.add_argument("--address", metavar="URL", help=f"run Ray jobs on {ADDRESS} (default: processes here)")
     command.add_argument("--dir", type=Path, metavar="DIR", help="the sweep's folder (default: the file's sweep_dir)")
     command.add_argument(
@@ -40,22 +40,24 @@ def add_runs(command: argparse.ArgumentParser) -> None:
 
 
 def _add_file(command: argparse.ArgumentParser, file: str, overrides: str) -> None:
-    command.add_argument("config", type=Path, metavar="FILE", help=file)
+    command.add_argument("config", metavar="CONFIG", help=f"{file}, or the name of one that comes with ser")
     command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
 
 
 def _submit(args: argparse.Namespace) -> None:
     from orchestration.commands import submit
+    from orchestration.config import recipe_file
 
-    submit.main(args.config, args.overrides, args.address, args.follow)
+    submit.main(recipe_file("experiment", args.config, "ser submit"), args.overrides, args.address, args.follow)
 
 
 def _sweep(args: argparse.Namespace) -> None:
     from orchestration.commands.sweep import Command, main
+    from orchestration.config import recipe_file
 
     main(
         Command(
-            file=args.config,
+            file=recipe_file("sweep", args.config, "ser sweep"),
             overrides=args.overrides,
             sweep_dir=args.dir,
             parallel=args.parallel,

@@ -171,10 +171,10 @@ def _with_recipes(schema: Any, layers: list[tuple[str, dict[str, Any]]]) -> list
     return result
 
 
-def recipe_file(folder: str, name: str, source: str) -> Path:
-    """The YAML file called `name`: a path to it, or its name in configs/`folder`. Raises BadInput."""
+def recipe_file(folder: str, name: str, source: str, beside: Path = Path()) -> Path:
+    """The YAML file called `name`: a path to it, from `beside`, or its name in configs/`folder`. Raises BadInput."""
     if name.endswith((".yaml", ".yml")):
-        return Path(name)
+        return beside / name
     recipes = CONFIGS / folder
     files = [path.relative_to(recipes) for path in recipes.rglob("*.yaml")]
     known = sorted(str(file.with_suffix("")) for file in files if file.parent.name != PARTS)

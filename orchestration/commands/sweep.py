@@ -19,7 +19,7 @@ from evidence.plain import dumps
 from orchestration.commands.report import Command as Report
 from orchestration.commands.report import write_report
 from orchestration.commands.score import Output
-from orchestration.config import load_config, to_yaml
+from orchestration.config import load_config, recipe_file, to_yaml
 from orchestration.folders import require_folder
 from orchestration.run_directory import CONFIG, held
 from orchestration.run_report.recorded import read_run
@@ -65,7 +65,7 @@ def main(command: Command) -> None:
     if command.results:
         _show(_tables(_begun(folder), folder), folder, command.as_json)
         return
-    config = (command.file.parent / sweep.config).resolve()
+    config = recipe_file("experiment", sweep.config, str(command.file), command.file.parent).resolve()
     try:
         runs = expand(sweep, command.overrides)
     except BadInput as error:

@@ -78,7 +78,8 @@ class RandomConfig:
 class SweepConfig:
     """The runs of a sweep: all combinations of variants, grid, zip, random and seeds.
 
-    config: the config of `ser train` that all runs start from, relative to the sweep's file.
+    config: the config of `ser train` that all runs start from: a path relative to the sweep's file, or the name of one
+        that comes with ser.
     sweep_dir: the folder of the sweep; its name is the group of the runs in wandb.
     fixed: settings of every run.
     variants: settings that belong together, one entry after the other. The first variant is the baseline.
