@@ -112,7 +112,8 @@ def shared_paths(config: TrainConfig, inputs: TrainInputs) -> list[str]:
     models = [config.model.policy, *(source.model for source in config.model.referee if not source.url)]
     files = [file.path for file in (*config.data.train, config.data.heldout)]
     first = [*(part[0] for part in inputs.train.parts), *inputs.heldout[:1]]
-    return [*models, *files, *(sample.media_path for sample in first)]
+    paths = [*models, *files, *(sample.media_path for sample in first)]
+    return [str(Path(path).absolute()) for path in paths]  # a worker has a working directory of its own
 
 
 def heldout_samples(config: TrainConfig) -> list[Sample]:

@@ -28,10 +28,10 @@ PROGRAMS = {
     "ray": """case "$1" in
         get-auth-token) mkdir -p ~/.ray; echo secret > ~/.ray/auth_token ;;
         start) echo "$BASHPID $*" >> ray; exec sleep 300 ;;
-        health-check) [ "$(wc -l < ray)" -eq 2 ] ;;
+        health-check) [ "$(cat ray 2> /dev/null | wc -l)" -ge "${NEEDED:-2}" ] ;;
     esac""",
-    "ser": """echo "$RAY_ADDRESS $RAY_AUTH_MODE $*" > ser
-        trap 'sleep 1; exit 75' TERM
+    "ser": """trap 'sleep "$SER_SAVES_S"; exit 75' TERM
+        echo "$RAY_ADDRESS $RAY_AUTH_MODE $*" > ser
         sleep "$SER_S" & wait; exit "$SER_CODE" """,
 }
 
@@ -79,17 +79,37 @@ def test_a_training_joins_the_nodes_of_its_job_and_ends_with_its_code(folder: Pa
     assert ended(folder)
 
 
-def test_an_interrupted_training_is_queued_again(folder: Path) -> None:
+@pytest.mark.parametrize("saves_s", ["0", "1"])
+def test_an_interrupted_training_is_queued_again(folder: Path, saves_s: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm signals the batch script alone, before it ends the job."""
+    monkeypatch.setenv("SER_SAVES_S", saves_s)
     job = submitted(folder, "quickstart", seconds="300")
     while not (folder / "ser").exists():
         time.sleep(0.05)
         assert job.poll() is None
-    time.sleep(0.2)  # until its trap is set
     job.send_signal(signal.SIGTERM)
     assert job.wait(timeout=60) == 75
     assert (folder / "requeued").read_text() == "requeue 7\n"
     assert ended(folder)
+
+
+def test_a_signal_before_the_training_queues_the_job_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEEDED", "3")
+    job = submitted(folder, "quickstart")
+    while not (folder / "ray").exists():
+        time.sleep(0.05)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(timeout=60) == 75
+    assert (folder / "requeued").read_text() == "requeue 7\n"
+    assert not (folder / "ser").exists()
+
+
+def test_a_head_that_does_not_start_ends_the_job(folder: Path) -> None:
+    (folder / ".venv/bin/srun").write_text("#!/bin/bash\nexit 1\n")
+    job = submitted(folder, "quickstart")
+    assert job.wait(timeout=60) == 1
+    assert job.stderr is not None
+    assert "slurm.sbatch: Ray has not started on one" in job.stderr.read()
 
 
 def test_a_job_without_a_config_is_one_line(folder: Path) -> None:
