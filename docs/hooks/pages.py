@@ -73,7 +73,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def _target(path: str) -> str | None:
-    """The page, or page#anchor, that shows the repository's file or folder `path`; None if none does."""
+    """The page, or page#anchor, that shows the repository's file or folder `path`; None if none does. Raises
+    FileNotFoundError."""
+    (ROOT / path).stat()
     if path in COPIED:
         return COPIED[path]
     if path.startswith("docs/"):

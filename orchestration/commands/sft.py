@@ -70,7 +70,7 @@ TASKS = ("answer", "verify")
 MAY_CHANGE = (
     *("run_dir", "resume", "out", "dtype", "stop_after", "checkpoint", "max_skipped", "wandb"),
     "ranks",  # the same rows, split differently: only the rounding of sums changes
-    *("frames", "frames_gib", "object_store_gib", "limits"),
+    *("gpus_per_rank", "frames", "frames_gib", "object_store_gib", "limits"),
 )
 AHEAD = 3  # steps whose rows are made in advance while the ranks train
 MAX_LEFT_OUT_SHARE = 0.5  # of the drawn clips, as for the groups of `ser train`: mostly broken data is a mistake
@@ -104,8 +104,8 @@ class SftConfig:
     task: `answer` (a policy, on the samples' reasoning) or `verify` (a referee, on claims made from boxes).
     out: folder to which the trained model is exported. dtype: of the exported weights.
     clips: number drawn per step, each with all questions that show the same frames; claims: number verified per clip.
-    ranks: number of ZeRO-3 processes. object_store_gib: Ray's shared memory. frames_gib: budget for decoded frames
-        within it.
+    ranks: number of ZeRO-3 processes. gpus_per_rank: 0 runs them on the CPU, 1 gives each a GPU.
+    object_store_gib: Ray's shared memory. frames_gib: budget for decoded frames within it.
     max_skipped: the run stops after this many consecutive steps whose loss or gradient is not finite.
     limits: how long each kind of work may take.
     checkpoint, resume, wandb: as in `ser train`. seed: of the order of the data and of the random model.
@@ -126,6 +126,7 @@ class SftConfig:
     clips: int = 16
     claims: int = 8
     ranks: int = 2
+    gpus_per_rank: float = 0.0
     packing: PackingConfig = field(default_factory=PackingConfig)
     schedule: Schedule = field(default_factory=lambda: Schedule(lr=1e-3, warmup=100, floor=0.1))
     max_skipped: int = 3
@@ -149,6 +150,7 @@ class SftConfig:
         require_least(self, 1, "clips", "claims", "ranks", "max_skipped")
         require_resume(self.resume)
         require_least(self, 0, "seed", most=MOST_SEED)
+        require(self.gpus_per_rank in (0, 1), "gpus_per_rank", self.gpus_per_rank, "0 or 1")
         stop = self.stop_after
         require(stop is None or 1 <= stop <= MOST, "stop_after", stop, "1 or more, or null for all stages")
         require(self.ranks <= self.clips, "ranks", self.ranks, f"at most clips ({self.clips})")
@@ -224,9 +226,13 @@ def main(config: SftConfig) -> None:
     state: Mapping[str, Any] = {"step": 0}
     if record is not None:
         state = Record.read(record).state
-        for change in require_same_config(run_dir, config, MAY_CHANGE, DECIDES_PIXELS):
-            say(f"resumed with {change}")
+        changes = require_same_config(run_dir, config, MAY_CHANGE, DECIDES_PIXELS)
         require_same_data(state["data"], digests)
+        if not changes and state["step"] == config.steps and Path(config.out, "config.json").is_file():
+            print(f"{config.out}: is there, after {config.steps} steps")
+            return
+        for change in changes:
+            say(f"resumed with {change}")
     frames = config.frames
     if frames.cache_dir:
         frames = replace(frames, cache_dir=str(require_folder("frames.cache_dir", frames.cache_dir)))
@@ -246,7 +252,8 @@ def main(config: SftConfig) -> None:
         frames_bytes=int(config.frames_gib * 2**30),
     )
     interruption = Interruption()
-    ray, folder = start_ray(config.object_store_gib), claimed(run_dir, config, again=(run_dir / CONFIG).exists())
+    ray = start_ray(config.object_store_gib, config.ranks * config.gpus_per_rank, start_s=config.limits.start_s)
+    folder = claimed(run_dir, config, again=(run_dir / CONFIG).exists())
     with interruption.listening(), ray, folder:
         require_unchanged(run_dir, config.resume, record)
         data = [[_absolute(share) for share in stage.data] for stage in config.stages]
@@ -259,7 +266,7 @@ def main(config: SftConfig) -> None:
             limits=config.limits.for_weights(weight_bytes(model)),
         )
         with awaiting("learner ranks"):
-            gang = LearnerGang(rank_config, config.ranks)
+            gang = LearnerGang(rank_config, config.ranks, config.gpus_per_rank)
         if record is not None:
             gang.load(record)
         drop_later(run_dir, state["step"])

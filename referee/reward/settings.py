@@ -57,7 +57,7 @@ class TermConfig:
 
 @dataclass
 class RewardConfig:
-    """A recipe: `reward = sum of weight * value` over `terms`, computed in their order.
+    """A sum of terms, `weight * value`, computed in their order.
 
     recipe: the name of a file in configs/reward/, or a path, to start from; empty once it has been read.
     normalise: how advantages are made. `sum`: the sum, normalised within its group. `each`: every term within its

@@ -27,6 +27,7 @@ def test_limits_follow_from_the_bytes_of_large_weights():
     small, large = Limits().for_weights(15 * 2**30), Limits().for_weights(65 * 2**30)
     assert small.publish_s == Limits().publish_s
     assert (large.publish_s, large.update_s) == (pytest.approx(665.6), pytest.approx(665.6))
+    assert large.start_s == pytest.approx(600 + 665.6)
     assert large.save_s == pytest.approx(6 * 665.6)
     assert large.for_weights(65 * 2**30) == large
     assert Limits(mib_per_s=1000).for_weights(65 * 2**30) == Limits(mib_per_s=1000)

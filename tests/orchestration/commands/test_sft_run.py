@@ -66,6 +66,10 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> N
             sft(tmp_path / "parts", data, "resume=auto", change)
         assert refused.value.returncode == 2
     sft(tmp_path / "parts", data, "resume=auto", "frames.workers=1")
+    model = tmp_path / "parts/model/model.safetensors"
+    written = model.stat().st_mtime_ns
+    sft(tmp_path / "parts", data, "resume=auto", "frames.workers=1")
+    assert model.stat().st_mtime_ns == written, "a run that has ended is left as it is"
     whole, parts = (load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "parts"))
     for name in whole:
         np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)

@@ -1,4 +1,4 @@
-"""`ser train --warm-start`: the order of the two runs, and what is done once. Stand-ins take the runs' place."""
+"""`ser train --warm-start`: the order of the two runs, and what is refused. Stand-ins take the runs' place."""
 
 from __future__ import annotations
 
@@ -9,39 +9,30 @@ import pytest
 from orchestration import cli, train
 from orchestration.commands import sft
 from orchestration.commands.sft import SftConfig
-from orchestration.config import to_yaml
 from orchestration.settings import TrainConfig
 
-WARM = "stages: [{{data: a.json, steps: {steps}}}]\nrun_dir: {folder}/warm\nout: {folder}/warm/model\n"
+WARM = "stages: [{{data: a.json, steps: 3}}]\nrun_dir: {folder}/warm\nout: {folder}/warm/model\n"
 
 
 class Runs:
-    """Stands for both runs: records their configs, and writes what a warm start leaves."""
+    """Stands for both runs: records their configs."""
 
     def __init__(self) -> None:
         self.made: list[SftConfig | TrainConfig] = []
-
-    def warm(self, config: SftConfig) -> None:
-        self.made.append(config)
-        Path(config.out).mkdir(parents=True, exist_ok=True)
-        Path(config.out, "config.json").write_text("{}")
-        Path(config.run_dir, "config.yaml").write_text(to_yaml(config))
-
-    def train(self, config: TrainConfig) -> None:
-        self.made.append(config)
 
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     runs = Runs()
-    monkeypatch.setattr(sft, "main", runs.warm)
-    monkeypatch.setattr(train, "main", runs.train)
+    monkeypatch.setattr(sft, "main", runs.made.append)
+    monkeypatch.setattr(train, "main", runs.made.append)
     return runs
 
 
-def start(folder: Path, steps: int = 3) -> int:
-    (folder / "warm.yaml").write_text(WARM.format(folder=folder, steps=steps))
-    return cli.main(["train", "quickstart", "--warm-start", f"{folder}/warm.yaml", "seed=5"])
+def start(folder: Path, *overrides: str, more: str = "") -> int:
+    (folder / "warm.yaml").write_text(WARM.format(folder=folder) + more)
+    run = f"run_dir={folder}/run"
+    return cli.main(["train", "quickstart", "--warm-start", f"{folder}/warm.yaml", "seed=5", run, *overrides])
 
 
 def test_training_starts_from_the_model_of_the_warm_start(runs: Runs, tmp_path: Path) -> None:
@@ -51,24 +42,30 @@ def test_training_starts_from_the_model_of_the_warm_start(runs: Runs, tmp_path: 
     assert (config.model.policy, config.seed) == (f"{tmp_path}/warm/model", 5)
 
 
-def test_a_warm_start_that_is_done_is_not_done_again(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    start(tmp_path)
-    assert start(tmp_path) == 0
-    assert [type(config) for config in runs.made] == [SftConfig, TrainConfig, TrainConfig]
-    assert f"{tmp_path}/warm/model: is there; training starts from it" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("override", "more", "message"),
+    [
+        ("step=5", "", "unknown key step"),
+        ("data.train=no.json", "model: assets/policy\n", "no.json: no such dataset file"),
+        ("model.policy=/models/X", "", "model.policy: is the model of --warm-start; leave one of the two out"),
+        ("dry_run=true", "", "dry_run: takes no --warm-start"),
+        ("steps=3", "task: verify\n", "task = verify: trains a referee"),
+        ("resume=7", "", "resume = 7: "),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_warm_start(
+    runs: Runs, override: str, more: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(tmp_path, override, more=more) == 2
+    assert message in capsys.readouterr().err
+    assert runs.made == []
 
 
-def test_another_warm_start_is_left_to_sft_which_refuses_what_it_may_not_change(runs: Runs, tmp_path: Path) -> None:
-    start(tmp_path)
-    start(tmp_path, steps=4)
-    assert [type(config) for config in runs.made] == [SftConfig, TrainConfig, SftConfig, TrainConfig]
-
-
-def test_what_is_wrong_with_the_training_is_said_before_the_warm_start(runs: Runs, tmp_path: Path, capsys) -> None:
-    (tmp_path / "warm.yaml").write_text(WARM.format(folder=tmp_path, steps=3))
-    assert cli.main(["train", "quickstart", "--warm-start", f"{tmp_path}/warm.yaml", "step=5"]) == 2
-    assert "unknown key step" in capsys.readouterr().err
-    (tmp_path / "warm.yaml").write_text(WARM.format(folder=tmp_path, steps=3) + "model: assets/policy\n")
-    assert cli.main(["train", "quickstart", "--warm-start", f"{tmp_path}/warm.yaml", "data.train=no.json"]) == 2
-    assert "no.json: no such dataset file" in capsys.readouterr().err
+def test_a_folder_that_holds_a_run_is_refused_before_the_warm_start(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("")
+    assert start(tmp_path) == 2
+    assert "already holds a run" in capsys.readouterr().err
     assert runs.made == []
