@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import ClientDisconnect, Request
 
 from evidence.errors import BadInput, RunFailed, UnreadableMedia
 from orchestration.answering.settings import load
-from orchestration.serving.app import BODY_BYTES, Service, make_app
+from orchestration.serving.app import BODY_BYTES, Service, _unless_gone, make_app
 
 MESSAGE = {
     "role": "user",
@@ -115,3 +117,22 @@ def test_several_greedy_answers_are_refused(ask):
 def test_the_health_of_a_server_without_engines(ask):
     response = ask("GET", "/health", engines=0)
     assert (response.status_code, response.json()["status"]) == (503, "no engine runs")
+
+
+def test_the_work_for_a_client_that_has_gone_is_cancelled():
+    ended = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+        ended.append("to its end")
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(_unless_gone(Request({"type": "http"}, receive), work()))
+    assert ended == ["cancelled"]
