@@ -75,7 +75,7 @@ def main(command: Command) -> None:
         _list(runs, problems, command.as_json)
     for name, problem in problems.items():
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-        raise BadInput(f"{command.file}: refused is run {name}{more}: {problem}")
+        raise BadInput(f"{command.file}: run {name} is refused{more}: {problem}")
     if not command.dry_run:
         _run(command, sweep, folder, config, runs)
 

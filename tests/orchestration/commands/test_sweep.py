@@ -113,7 +113,7 @@ def test_a_dry_run_lists_the_runs_with_their_faults_and_writes_nothing(
     listed = json.loads(out)
     assert [run["problem"] is None for run in listed] == [True, True, False, False]
     assert "learner.schedule.lr = 'fast': must be a number" in listed[2]["problem"]
-    assert "refused is run lr-fast_seed-0, and 1 more: " in err
+    assert "run lr-fast_seed-0 is refused, and 1 more: " in err
     assert not (tmp_path / "mine").exists()
 
 
