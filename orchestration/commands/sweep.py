@@ -118,6 +118,7 @@ def _run(command: Command, sweep: SweepConfig, folder: Path, config: Path, runs:
         launcher = _launcher(command, folder, signals)
         stack.enter_context(held("sweep_dir", folder))
         state = SweepState.begun(folder, config, runs)
+        state.require_place(folder, launcher.place)
         if command.retry_failed:
             for run in state.of_status("failed"):
                 run.status, run.failures = "waiting", 0

@@ -28,7 +28,10 @@ class Command:
 
 
 class Launcher(Protocol):
-    """Starts jobs and watches them. Every method may raise Unreachable."""
+    """Starts jobs and watches them. Every method may raise Unreachable. place: as in RunRecord."""
+
+    @property
+    def place(self) -> str: ...
 
     def start(self, job: str, command: Command) -> None:
         """Start a job under this id. A job that was started under it goes on."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ class Processes:
 
     def __init__(self, logs: Path, signals: Callable[[], int]):
         self._logs, self._signals = logs, signals
+        self.place = socket.gethostname()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, job: str, command: Command) -> None:

@@ -14,7 +14,7 @@ class RayJobs:
     """jobs: of the cluster."""
 
     def __init__(self, jobs: Jobs):
-        self._jobs = jobs
+        self._jobs, self.place = jobs, jobs.address.rstrip("/")
 
     def start(self, job: str, command: Command) -> None:
         self._jobs.submit(job, entrypoint(command.arguments, command.environment))

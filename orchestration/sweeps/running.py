@@ -98,10 +98,10 @@ class SweepRunner:
     def _forget_unknown(self) -> None:
         """Start again the runs whose jobs were never started, or have gone with their cluster."""
         for run in self._state.of_status("running", "stopped"):
-            if run.status == "stopped" or not self._launcher.knows(run.job or "", self._command(run)):
-                run.status = "waiting"
+            if run.job is not None and self._launcher.knows(run.job, self._command(run)):
+                say(f"{run.name}: found again: {self._launcher.where(run.job)}")
             else:
-                say(f"{run.name}: found again: {self._launcher.where(run.job or '')}")
+                run.status = "waiting"
         self._save()
 
     def _look_and_start(self) -> None:
@@ -116,14 +116,16 @@ class SweepRunner:
             self._start(run)
 
     def _start(self, run: RunRecord) -> None:
-        run.starts += 1
-        run.job, run.status = f"{self._state.id}-{run.name}-{run.starts}", "running"
+        """Start a job of the run. One that the launcher may have taken, or may not, is started under the same id."""
+        if run.job is None:
+            run.starts += 1
+            run.job = f"{self._state.id}-{run.name}-{run.starts}"
+        run.place, run.status = self._launcher.place, "running"
         run.step = last_step(self._run_dir(run))
         self._save()
         try:
             self._launcher.start(run.job, self._command(run))
         except Unreachable:
-            run.starts -= 1  # the same id once more: Ray may have taken the job and lost the answer
             run.status = "waiting"
             self._save()
             raise
@@ -152,7 +154,7 @@ class SweepRunner:
         running = [(run, self._command(run)) for run in self._state.of_status("running")]
         if running and self._launcher.leave(running):
             for run, _ in running:
-                run.status, run.reason = "waiting", "the sweep was interrupted"
+                run.job, run.status, run.reason = None, "waiting", "the sweep was interrupted"
         self._save()
         done = len(list(self._state.of_status("done")))
         raise Interrupted(f"{self._folder}: {done} of {len(self._state.runs)} runs are done; `{again}` goes on")

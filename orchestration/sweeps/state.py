@@ -20,7 +20,7 @@ from evidence.plain import dumps
 from orchestration.sweeps.expansion import SweepRun
 
 SWEEP, RUNS, LOGS = "sweep.json", "runs", "logs"
-FORMAT = 1
+FORMAT = 2
 MOST_ID = 40  # characters of the sweep's own name in the id of a job, which is a part of the names of files
 # done, failed: for good. stopped: by a user, so that only another `ser sweep` goes on with it.
 Status = Literal["waiting", "running", "done", "failed", "stopped"]
@@ -38,9 +38,9 @@ class Ended:
 
 @dataclass
 class RunRecord:
-    """One run. starts: how many jobs it has had; failures: how many of them failed. job: the newest one, None before
-    the first. step: the run's last step when that job was started. reason: why the run failed or was interrupted last.
-    """
+    """One run. starts: how many jobs it has had; failures: how many of them failed. job: the one that may be under way,
+    None if none is. place: of the newest job, the URL of its cluster's dashboard or the name of its machine. step: the
+    run's last step when that job was started. reason: why the run failed or was interrupted last."""
 
     name: str
     arm: str
@@ -50,8 +50,13 @@ class RunRecord:
     starts: int = 0
     failures: int = 0
     job: str | None = None
+    place: str = ""
     step: int = 0
     reason: str = ""
+
+    @property
+    def on_cluster(self) -> bool:
+        return "://" in self.place
 
     def ended(self, how: Ended, step: int, retries: int) -> None:
         """The newest job has ended. `step`: the run's last step now.
@@ -59,7 +64,7 @@ class RunRecord:
         A run that was interrupted or lost goes on without counting as failed, unless it has taken no step: it could go
         on so for ever. Bad input is not tried again.
         """
-        self.reason = how.reason
+        self.job, self.reason = None, how.reason
         if how.how == "done":
             self.status = "done"
         elif how.how == "stopped":
@@ -107,6 +112,18 @@ class SweepState:
             for run in runs
         ]
         return state
+
+    def require_place(self, folder: Path, place: str) -> None:
+        """Raises BadInput if a job is under way, or may be, at another place than this one, where nobody would know."""
+        for record in self.runs:
+            if record.job is not None and record.place != place:
+                there = (
+                    f"with --address {record.place}" if record.on_cluster else f"without --address on {record.place}"
+                )
+                raise BadInput(
+                    f"{folder / SWEEP}: run {record.name} may still be running as {record.job}; go on {there}, or, once "
+                    'that job is gone for good, set "job" of the run to null in this file'
+                )
 
     def of_status(self, *status: Status) -> Iterator[RunRecord]:
         return (run for run in self.runs if run.status in status)

@@ -36,7 +36,9 @@ class FakeJobs:
         self.most_at_once = 0
         self.failing = 0  # calls that raise Unreachable
         self.killed_after: int | None = None  # starts
+        self.answers_lost = 0  # of starts that succeed
         self.stops = False
+        self.place = "here"
 
     def _answer(self) -> None:
         if self.failing:
@@ -45,9 +47,12 @@ class FakeJobs:
 
     def start(self, job: str, command: Command) -> None:
         self._answer()
-        assert job not in self.started
-        self.started.append(job)
+        if job not in self.started:
+            self.started.append(job)
         self.commands[job] = command
+        if self.answers_lost:
+            self.answers_lost -= 1
+            raise Unreachable("the answer is lost")
         self.most_at_once = max(self.most_at_once, len(self.started) - len(self.over))
         if self.killed_after == len(self.started):
             raise Killed
@@ -186,11 +191,53 @@ def test_a_job_that_was_never_started_or_is_gone_is_started_without_counting_as_
     jobs.killed_after = 1
     with pytest.raises(Killed):
         sweep(tmp_path / "s", jobs, retries=0)
-    fresh = FakeJobs()  # another cluster, which knows nothing
+    fresh = FakeJobs()  # the cluster was started anew
     state, problem = sweep(tmp_path / "s", fresh, retries=0)
     assert problem is None
-    assert fresh.started[0] == f"{state.id}-seed-0-2"
+    assert fresh.started[0] == f"{state.id}-seed-0-1"
     assert state.runs[0].failures == 0
+
+
+@pytest.mark.parametrize(
+    ("began", "other", "part"),
+    [
+        ("http://a:8265", "node-1", "seed-0-1; go on with --address http://a:8265, or, once that job is gone for good"),
+        ("node-1", "http://a:8265", "go on without --address on node-1"),
+        ("node-1", "node-2", 'set "job" of the run to null in this file'),
+    ],
+)
+def test_a_run_that_may_go_on_elsewhere_gets_no_second_job(tmp_path: Path, began: str, other: str, part: str) -> None:
+    jobs = FakeJobs()
+    jobs.killed_after, jobs.place = 1, began
+    with pytest.raises(Killed):
+        sweep(tmp_path / "s", jobs, count=2)
+    state = SweepState.begun(tmp_path / "s", Path("/c.yaml"), runs(2))
+    state.require_place(tmp_path / "s", began)
+    with pytest.raises(BadInput, match=re.escape(part)) as error:
+        state.require_place(tmp_path / "s", other)
+    assert str(error.value).startswith(f"{tmp_path}/s/sweep.json: run seed-0 may still be running as ")
+    state.runs[0].job = None  # as the message says
+    state.write(tmp_path / "s")
+    jobs.killed_after = None
+    _, problem = sweep(tmp_path / "s", jobs, count=2)
+    assert problem is None
+    state.require_place(tmp_path / "s", other)
+
+
+def test_a_job_whose_answer_was_lost_is_started_under_its_id_and_its_run_keeps_its_settings(tmp_path: Path) -> None:
+    jobs = FakeJobs()
+    jobs.answers_lost = 2
+    with pytest.raises(RunFailed, match="the answer is lost"):
+        sweep(tmp_path / "s", jobs, count=1, seconds=[0, LOST_S + 1])
+    (run,) = runs(1)
+    with pytest.raises(BadInput, match="its run seed-0 has seed=0"):
+        SweepState.begun(
+            tmp_path / "s", Path("/c.yaml"), [SweepRun(run.name, run.arm, run.seed, ("seed=0", "steps=9"))]
+        )
+    state, problem = sweep(tmp_path / "s", jobs, count=1)
+    assert problem is None
+    assert jobs.started == [f"{state.id}-seed-0-1"]
+    assert state.runs[0].starts == 1
 
 
 def test_finished_and_failed_runs_are_not_started_again(tmp_path: Path) -> None:
