@@ -1,9 +1,9 @@
 """Jobs on a Ray cluster, through its dashboard: what `ser submit` and `ser sweep` need of Ray's client.
 
-Guarantees: an address, a token or a server that does not fit raises BadInput before anything is submitted, and a
-connection that is lost later raises Unreachable; each has one line. An address that is given wins over the environment,
-which it does not in Ray. No runtime_env is set: a job runs in the folder in which it was submitted, with this Python,
-and both must be at the same path on every machine (docs/cluster.md).
+Guarantees: an address, a token or a server that does not fit raises BadInput before anything is submitted; later, a
+connection that is lost raises Unreachable, and a job that the cluster does not take Refused; each has one line. An
+address that is given wins over the environment, which it does not in Ray. No runtime_env is set: a job runs in the
+folder in which it was submitted, with this Python, and both must be at the same path on every machine (docs/cluster.md).
 
 Authentication is Ray's own: RAY_AUTH_MODE=token with RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
 """
@@ -16,7 +16,7 @@ import os
 import shlex
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -25,24 +25,37 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from evidence.errors import BadInput
-from orchestration.sweeps.launching import Unreachable
+from orchestration.sweeps.launching import Refused, Unreachable, last_line
 
 DASHBOARD = "http://127.0.0.1:8265"
 ADDRESS = "RAY_API_SERVER_ADDRESS"  # read by Ray's own commands, too
 CONNECT_S, ANSWER_S = 10.0, 60.0
-# Errors of Ray's client for a server that cannot be reached, or answers with something else than the Jobs API.
-FAILURES = (
-    *(requests.RequestException, aiohttp.ClientError, ConnectionError),
-    *(RuntimeError, ValueError, KeyError, TypeError),
-)
+NO_AGENT = "No available agent"  # to submit any job, for some seconds after a head was started
+AWAY = {502, 503, 504}  # of a proxy whose server is away
 _TOKEN_WARNINGS = "ray._private.authentication.http_token_authentication"
 
 
+class _Status(Exception):
+    """The server's answer is an error with this status."""
+
+    def __init__(self, code: int, text: str):
+        super().__init__(f"status {code}: {last_line(text)}")  # of a traceback, the error
+        self.code = code
+
+
+# Errors of Ray's client for a server that cannot be reached or does not answer as it should.
+LOST = (requests.RequestException, aiohttp.ClientError, ConnectionError, _Status)
+
+
 class _Client(JobSubmissionClient):
-    """Ray's client, which would wait without end for a server that takes a request and does not answer."""
+    """Ray's client, which would wait without end for a server that takes a request and does not answer, and would
+    raise RuntimeError for every status."""
 
     def _do_request(self, *args: Any, **kwargs: Any) -> requests.Response:
         return super()._do_request(*args, timeout=ANSWER_S, **kwargs)
+
+    def _raise_error(self, r: requests.Response) -> NoReturn:
+        raise _Status(r.status_code, r.text)
 
 
 class Jobs:
@@ -60,28 +73,35 @@ class Jobs:
                 self._client = _Client(self.address)
         except AuthenticationError as error:
             raise BadInput(f"{where}: {_first(error, sentence=True)}; {_token()}") from None
-        except FAILURES as error:
+        except (*LOST, RuntimeError, ValueError, KeyError, TypeError) as error:  # of answers of any kind of server
             raise BadInput(f"{where}: {_first(error)}; give the address of a Ray dashboard, as {DASHBOARD}") from None
 
     def submit(self, job: str, entrypoint: str) -> None:
-        """Submit a job under this id, unless there is one. Raises Unreachable."""
-        if self.info(job) is None:
-            with self._answering():
+        """Submit a job under this id, unless there is one. Raises Unreachable and Refused."""
+        if self.info(job) is not None:
+            return
+        with self._answering():
+            try:
                 self._client.submit_job(entrypoint=entrypoint, submission_id=job)
+            except _Status as error:
+                if error.code in AWAY or NO_AGENT in str(error):
+                    raise
+                if self.info(job) is None:  # an error may come after the job has been taken
+                    raise Refused(f"{self.address}: refused the job ({error})") from None
 
     def info(self, job: str) -> Any | None:
         """Ray's JobDetails; None for a job that the cluster does not know. Raises Unreachable."""
         with self._answering():
             try:
                 return self._client.get_job_info(job)
-            except RuntimeError as error:
-                if "status code 404" in str(error):
+            except _Status as error:
+                if error.code == 404:
                     return None
                 raise
 
     async def output(self, job: str) -> AsyncIterator[str]:
         """The job's output, as it comes, until the job ends. Raises Unreachable."""
-        with self._answering():
+        with self._answering(RuntimeError):  # of Ray, for a connection that ends early
             async for text in self._client.tail_job_logs(job):
                 yield text
 
@@ -90,12 +110,12 @@ class Jobs:
         return f"ray job {verb} {job} --address={self.address}"
 
     @contextlib.contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _answering(self, *more: type[Exception]) -> Iterator[None]:
         try:
             yield
         except AuthenticationError as error:
             raise Unreachable(f"{self.address}: {_first(error, sentence=True)}; {_token()}") from None
-        except FAILURES as error:
+        except (*LOST, *more) as error:
             raise Unreachable(f"{self.address}: {_first(error)}") from None
 
 

@@ -15,12 +15,15 @@ from aiohttp import web
 
 class Dashboard:
     """jobs: what was submitted, by id, with the fields of Ray's JobDetails. status: that answers every request, if not
-    200, with `body`. output: of every job; None refuses to show it."""
+    200, with `body`. refusal: status and body that answer a submission, whose job is taken if `takes`. output: of every
+    job; None refuses to show it."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.tokens: list[str | None] = []
         self.status, self.body = 200, ""
+        self.refusal: tuple[int, str] | None = None
+        self.takes = False
         self.output: str | None = ""
         self.ending: dict[str, Any] = {"status": "SUCCEEDED", "driver_exit_code": 0}
         self.url = ""
@@ -40,7 +43,10 @@ class Dashboard:
         name = body["submission_id"]
         if name in self.jobs:
             return web.Response(status=500, text=f"Job with submission_id {name} already exists")
-        self.jobs[name] = {"type": "SUBMISSION", "submission_id": name, "status": "RUNNING", **body}
+        if self.refusal is None or self.takes:
+            self.jobs[name] = {"type": "SUBMISSION", "submission_id": name, "status": "RUNNING", **body}
+        if self.refusal is not None:
+            return web.Response(status=self.refusal[0], text=self.refusal[1])
         return web.json_response({"job_id": name, "submission_id": name})
 
     async def _info(self, request: web.Request) -> web.Response:

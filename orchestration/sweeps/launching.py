@@ -15,7 +15,11 @@ REASON = 300  # characters of a reason
 
 
 class Unreachable(RunFailed):
-    """The cluster does not answer, or cannot take a job now. The message is one line."""
+    """The cluster does not answer, or cannot take any job now. The message is one line."""
+
+
+class Refused(RunFailed):
+    """The cluster does not take this job. The message is one line."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Launcher(Protocol):
     def place(self) -> str: ...
 
     def start(self, job: str, command: Command) -> None:
-        """Start a job under this id. A job that was started under it goes on."""
+        """Start a job under this id. A job that was started under it goes on. Raises Refused."""
 
     def knows(self, job: str, command: Command) -> bool:
         """Whether there is such a job, which goes on or has ended."""

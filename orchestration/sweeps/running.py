@@ -17,8 +17,8 @@ from types import FrameType
 from evidence.errors import Interrupted, RunFailed
 from orchestration.run_report.glance import last_step
 from orchestration.streams import say
-from orchestration.sweeps.launching import Command, Launcher, Unreachable, train_command
-from orchestration.sweeps.state import RUNS, RunRecord, SweepState
+from orchestration.sweeps.launching import Command, Launcher, Refused, Unreachable, train_command
+from orchestration.sweeps.state import RUNS, Ended, RunRecord, SweepState
 
 LOOK_S = 2.0  # between two looks at the jobs
 LOST_S = 300.0
@@ -108,12 +108,15 @@ class SweepRunner:
         for run in list(self._state.of_status("running")):
             ended = self._launcher.ended(run.job or "", self._command(run))
             if ended is not None:
-                run.ended(ended, last_step(self._run_dir(run)), self._retries)
-                self._save()
-                say(self._line(run))
+                self._note(run, ended)
         free = self._parallel - len(list(self._state.of_status("running")))
         for run in list(self._state.of_status("waiting"))[: max(0, free)]:
             self._start(run)
+
+    def _note(self, run: RunRecord, ended: Ended) -> None:
+        run.ended(ended, last_step(self._run_dir(run)), self._retries)
+        self._save()
+        say(self._line(run))
 
     def _start(self, run: RunRecord) -> None:
         """Start a job of the run. One that the launcher may have taken, or may not, is started under the same id."""
@@ -129,6 +132,9 @@ class SweepRunner:
             run.status = "waiting"
             self._save()
             raise
+        except Refused as error:
+            self._note(run, Ended("failed", str(error)))
+            return
         say(f"{run.name}: started: {self._launcher.where(run.job)}")
 
     def _line(self, run: RunRecord) -> str:

@@ -117,12 +117,10 @@ class SweepState:
         """Raises BadInput if a job is under way, or may be, at another place than this one, where nobody would know."""
         for record in self.runs:
             if record.job is not None and record.place != place:
-                there = (
-                    f"with --address {record.place}" if record.on_cluster else f"without --address on {record.place}"
-                )
+                there = "with --address" if record.on_cluster else "without --address on"
                 raise BadInput(
-                    f"{folder / SWEEP}: run {record.name} may still be running as {record.job}; go on {there}, or, once "
-                    'that job is gone for good, set "job" of the run to null in this file'
+                    f"{folder / SWEEP}: run {record.name} may still be running as {record.job}; go on {there} "
+                    f'{record.place}, or, once that job is gone for good, set "job" of the run to null in this file'
                 )
 
     def of_status(self, *status: Status) -> Iterator[RunRecord]:

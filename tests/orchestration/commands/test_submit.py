@@ -14,7 +14,7 @@ from dashboard import Dashboard, dashboard
 
 from orchestration import cli, ray_jobs
 from orchestration.ray_jobs import Jobs, entrypoint
-from orchestration.sweeps.launching import Unreachable
+from orchestration.sweeps.launching import Refused, Unreachable
 
 ROOT = Path(__file__).parents[3]
 QUICKSTART = ROOT / "configs/experiment/quickstart.yaml"
@@ -185,8 +185,46 @@ def test_a_job_is_submitted_once_and_a_lost_cluster_is_unreachable(server: Dashb
     jobs.submit("a", "true")
     jobs.submit("a", "false")
     assert server.jobs["a"]["entrypoint"] == "true"
-    server.status, server.body = 500, "No available agent to submit job\nTry again"
+    server.status, server.body = 500, "Trouble\nNo available agent to submit job"
     with pytest.raises(Unreachable, match=r"^[^\n]*No available agent to submit job$"):
+        jobs.info("a")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (400, "Traceback (most recent call last):\nValueError: no such queue\n", Refused),
+        (500, "Traceback (most recent call last):\nRuntimeError: no such queue\n", Refused),
+        (500, "No available agent to submit job, please try again later.", Unreachable),
+        (502, "Bad Gateway", Unreachable),
+        (503, "no upstream", Unreachable),
+        (504, "Gateway Timeout", Unreachable),
+    ],
+)
+def test_a_job_that_is_not_taken_is_told_from_a_cluster_that_is_away(
+    server: Dashboard, status: int, body: str, error: type[Exception]
+) -> None:
+    jobs = Jobs(server.url)
+    server.refusal = status, body
+    last = body.splitlines()[-1].rstrip(".")
+    with pytest.raises(error, match=rf"^{server.url}: [^\n]*status {status}: {last}\)?$"):
+        jobs.submit("a", "true")
+    server.refusal = None
+    jobs.submit("a", "true")
+
+
+def test_a_job_that_was_taken_before_an_error_is_not_refused(server: Dashboard) -> None:
+    server.refusal, server.takes = (500, "too late"), True
+    Jobs(server.url).submit("a", "true")
+    assert list(server.jobs) == ["a"]
+
+
+def test_a_fault_of_this_program_is_not_taken_for_a_lost_cluster(
+    server: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = Jobs(server.url)
+    monkeypatch.setattr(jobs._client, "get_job_info", lambda job: {}["missing"])
+    with pytest.raises(KeyError):
         jobs.info("a")
 
 

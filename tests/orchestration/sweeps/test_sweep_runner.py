@@ -11,7 +11,7 @@ import pytest
 
 from evidence.errors import BadInput, Interrupted, RunFailed
 from orchestration.sweeps.expansion import SweepRun
-from orchestration.sweeps.launching import Command, Unreachable
+from orchestration.sweeps.launching import Command, Refused, Unreachable
 from orchestration.sweeps.running import LOST_S, Signals, SweepRunner
 from orchestration.sweeps.state import SWEEP, Ended, RunRecord, SweepState, read_state
 
@@ -35,6 +35,7 @@ class FakeJobs:
         self.over: set[str] = set()
         self.most_at_once = 0
         self.failing = 0  # calls that raise Unreachable
+        self.refused: set[str] = set()  # runs
         self.killed_after: int | None = None  # starts
         self.answers_lost = 0  # of starts that succeed
         self.stops = False
@@ -47,6 +48,8 @@ class FakeJobs:
 
     def start(self, job: str, command: Command) -> None:
         self._answer()
+        if command.run_dir.name in self.refused:
+            raise Refused("http://a: refused it")
         if job not in self.started:
             self.started.append(job)
         self.commands[job] = command
@@ -229,11 +232,9 @@ def test_a_job_whose_answer_was_lost_is_started_under_its_id_and_its_run_keeps_i
     jobs.answers_lost = 2
     with pytest.raises(RunFailed, match="the answer is lost"):
         sweep(tmp_path / "s", jobs, count=1, seconds=[0, LOST_S + 1])
-    (run,) = runs(1)
+    changed = [SweepRun("seed-0", "base", 0, ("seed=0", "steps=9"))]
     with pytest.raises(BadInput, match="its run seed-0 has seed=0"):
-        SweepState.begun(
-            tmp_path / "s", Path("/c.yaml"), [SweepRun(run.name, run.arm, run.seed, ("seed=0", "steps=9"))]
-        )
+        SweepState.begun(tmp_path / "s", Path("/c.yaml"), changed)
     state, problem = sweep(tmp_path / "s", jobs, count=1)
     assert problem is None
     assert jobs.started == [f"{state.id}-seed-0-1"]
@@ -246,6 +247,16 @@ def test_finished_and_failed_runs_are_not_started_again(tmp_path: Path) -> None:
     _, problem = sweep(tmp_path / "s", jobs, count=3)
     assert isinstance(problem, RunFailed)
     assert [job[-8:] for job in jobs.started] == ["seed-2-1"]
+
+
+def test_a_job_that_is_refused_is_a_failure_of_its_run_alone(tmp_path: Path) -> None:
+    jobs = FakeJobs()
+    jobs.refused = {"seed-1"}
+    state, problem = sweep(tmp_path / "s", jobs, count=4, parallel=1, retries=2)
+    assert isinstance(problem, RunFailed)
+    assert statuses(tmp_path / "s") == {"seed-0": "done", "seed-1": "failed", "seed-2": "done", "seed-3": "done"}
+    assert (state.runs[1].starts, state.runs[1].failures) == (3, 3)
+    assert state.runs[1].reason == "http://a: refused it"
 
 
 def test_a_cluster_that_does_not_answer_is_asked_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
