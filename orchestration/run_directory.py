@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evidence.errors import BadInput
+from evidence.errors import BadInput, RunFailed
 from evidence.files import whole_file
 from orchestration.config import to_yaml
 from orchestration.folders import require_folder
 
 CONFIG, LOCK, CHECKPOINTS = "config.yaml", "lock", "checkpoints"
+LOOK_S = 1.0  # `ser runs` and the like hold a folder for an instant
 
 
 def run_directory(name: str, key: str = "run_dir") -> Path:
@@ -32,8 +34,8 @@ def claimed(run_dir: Path, config: Any, again: bool) -> Iterator[None]:
     """Hold the folder while the block runs, and write config.yaml into it, whole or not at all. `again`: whether the
     folder may hold a run already, which goes on.
 
-    The kernel releases the folder when this process ends, however it ends. Raises BadInput if another process holds it,
-    and, unless `again`, if it holds a run: of two runs that start at once, only one gets it.
+    The kernel releases the folder when this process ends, however it ends. Raises RunFailed if another process holds
+    it, and BadInput, unless `again`, if it holds a run: of two runs that start at once, only one gets it.
     """
     with held("run_dir", run_dir):
         try:
@@ -47,11 +49,18 @@ def claimed(run_dir: Path, config: Any, again: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def held(key: str, folder: Path) -> Iterator[None]:
     """Hold a folder, which is created if it is missing, while the block runs. The kernel releases it when this process
-    ends, however it ends. Raises BadInput if another process holds it. `key`: the setting that names it."""
+    ends, however it ends. Raises RunFailed if another process holds it for longer than a look at it takes
+    (run_report.recorded.is_held). `key`: the setting that names it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(f"{key} = {folder}: another process is running in it; wait for its end") from None
+        end = time.monotonic() + LOOK_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    text = f"{key} = {folder}: another process is running in it; wait for its end"
+                    raise RunFailed(text) from None
+                time.sleep(LOOK_S / 20)
         yield
