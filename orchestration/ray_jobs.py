@@ -3,7 +3,7 @@
 Guarantees: an address, a token or a server that does not fit raises BadInput before anything is submitted; later, a
 connection that is lost raises Unreachable, and a job that the cluster does not take Refused; each has one line. An
 address that is given wins over the environment, which it does not in Ray. No runtime_env is set: a job runs in the
-folder in which it was submitted, with this Python, and both must be at the same path on every machine (docs/cluster.md).
+folder in which it was submitted, with this Python; both must be at the same path on every machine (docs/cluster.md).
 
 Authentication is Ray's own: RAY_AUTH_MODE=token with RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,8 +51,8 @@ class Launcher(Protocol):
         """Where the job's output is, as a command or a path."""
 
     def leave(self, running: Sequence[tuple[RunRecord, Command]]) -> bool:
-        """The sweep is asked to end. Ends the jobs, or says that they go on and how to end them. Returns whether they
-        have been ended, so that each goes on from its checkpoint."""
+        """The sweep is asked to end. Asks the jobs to end and waits for that, or says that they go on and how to end
+        them. Returns whether they were asked."""
 
 
 def train_command(config: Path, overrides: Sequence[str]) -> tuple[str, ...]:
@@ -64,7 +65,7 @@ def how_ended(code: int, last_line: str) -> Ended:
     reason = last_line.strip()[:REASON] or f"exit code {code}"
     if code == 0:
         return Ended("done")
-    if code == INTERRUPTED:
+    if code in (INTERRUPTED, -signal.SIGTERM):  # the latter before it handles signals
         return Ended("interrupted", reason)
     return Ended("bad_input" if code == 2 else "failed", reason)
 

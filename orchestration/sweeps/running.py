@@ -71,7 +71,7 @@ class SweepRunner:
     def run(self, again: str) -> RunFailed | Interrupted | None:
         """Run what is left, and return how the sweep ends if not all runs are done. `again`: the command that goes on.
 
-        Raises Interrupted after a signal, and RunFailed if the cluster is lost.
+        Raises Interrupted after a signal if runs are left, and RunFailed if the cluster is lost.
         """
         self._forget_unknown()
         while self._left():
@@ -113,8 +113,8 @@ class SweepRunner:
         for run in list(self._state.of_status("waiting"))[: max(0, free)]:
             self._start(run)
 
-    def _note(self, run: RunRecord, ended: Ended) -> None:
-        run.ended(ended, last_step(self._run_dir(run)), self._retries)
+    def _note(self, run: RunRecord, ended: Ended, asked: bool = False) -> None:
+        run.ended(ended, last_step(self._run_dir(run)), self._retries, asked)
         self._save()
         say(self._line(run))
 
@@ -157,11 +157,15 @@ class SweepRunner:
             self._lost_since = None
 
     def _leave(self, again: str) -> None:
+        """Raises Interrupted, unless no run is left."""
         running = [(run, self._command(run)) for run in self._state.of_status("running")]
         if running and self._launcher.leave(running):
-            for run, _ in running:
-                run.job, run.status, run.reason = None, "waiting", "the sweep was interrupted"
-        self._save()
+            for run, command in running:
+                ended = self._launcher.ended(run.job or "", command)
+                if ended is not None:
+                    self._note(run, ended, asked=True)
+        if not self._left():
+            return
         done = len(list(self._state.of_status("done")))
         raise Interrupted(f"{self._folder}: {done} of {len(self._state.runs)} runs are done; `{again}` goes on")
 

@@ -58,18 +58,18 @@ class RunRecord:
     def on_cluster(self) -> bool:
         return "://" in self.place
 
-    def ended(self, how: Ended, step: int, retries: int) -> None:
-        """The newest job has ended. `step`: the run's last step now.
+    def ended(self, how: Ended, step: int, retries: int, asked: bool = False) -> None:
+        """The newest job has ended. `step`: the run's last step now. `asked`: whether the sweep asked it to end.
 
-        A run that was interrupted or lost goes on without counting as failed, unless it has taken no step: it could go
-        on so for ever. Bad input is not tried again.
+        A run that was interrupted or lost goes on without counting as failed, unless it has taken no step without being
+        asked to end: it could go on so for ever. Bad input is not tried again.
         """
         self.job, self.reason = None, how.reason
         if how.how == "done":
             self.status = "done"
         elif how.how == "stopped":
             self.status = "stopped"
-        elif how.how in ("interrupted", "lost") and step > self.step:
+        elif how.how in ("interrupted", "lost") and (asked or step > self.step):
             self.status = "waiting"
         else:
             self.failures += 1

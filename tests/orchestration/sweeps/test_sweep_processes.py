@@ -48,6 +48,7 @@ def wait_for(what: Callable[[], object]) -> object:
         ("print('a\\nser: out of memory\\n'); raise SystemExit(1)", Ended("failed", "ser: out of memory")),
         ("raise SystemExit(2)", Ended("bad_input", "exit code 2")),
         ("print('ser: saved'); raise SystemExit(75)", Ended("interrupted", "ser: saved")),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", Ended("interrupted", "exit code -15")),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", Ended("failed", "exit code -9")),
         ("import os; raise SystemExit(0 if os.environ['SER_TEST'] == 'seen' else 9)", Ended("done")),
     ],

@@ -2,108 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fake_jobs import AGAIN, DONE, FakeJobs, Killed, runs, statuses, sweep
 
 from evidence.errors import BadInput, Interrupted, RunFailed
 from orchestration.sweeps.expansion import SweepRun
-from orchestration.sweeps.launching import Command, Refused, Unreachable
 from orchestration.sweeps.running import LOST_S, Signals, SweepRunner
-from orchestration.sweeps.state import SWEEP, Ended, RunRecord, SweepState, read_state
-
-AGAIN = "ser sweep s.yaml"
-DONE = Ended("done")
-
-
-class Killed(Exception):
-    """The sweep's process ends here."""
-
-
-class FakeJobs:
-    """endings: how the jobs of each run end, in turn; None is a job that goes on. A job ends when it is looked at the
-    second time. steps: the run's last step at each ending."""
-
-    def __init__(self, endings: dict[str, list[Ended | None]] | None = None, steps: dict[str, list[int]] | None = None):
-        self.endings, self.steps = endings or {}, steps or {}
-        self.started: list[str] = []
-        self.commands: dict[str, Command] = {}
-        self.looks: dict[str, int] = {}
-        self.over: set[str] = set()
-        self.most_at_once = 0
-        self.failing = 0  # calls that raise Unreachable
-        self.refused: set[str] = set()  # runs
-        self.killed_after: int | None = None  # starts
-        self.answers_lost = 0  # of starts that succeed
-        self.stops = False
-        self.place = "here"
-
-    def _answer(self) -> None:
-        if self.failing:
-            self.failing -= 1
-            raise Unreachable("no answer")
-
-    def start(self, job: str, command: Command) -> None:
-        self._answer()
-        if command.run_dir.name in self.refused:
-            raise Refused("http://a: refused it")
-        if job not in self.started:
-            self.started.append(job)
-        self.commands[job] = command
-        if self.answers_lost:
-            self.answers_lost -= 1
-            raise Unreachable("the answer is lost")
-        self.most_at_once = max(self.most_at_once, len(self.started) - len(self.over))
-        if self.killed_after == len(self.started):
-            raise Killed
-
-    def knows(self, job: str, command: Command) -> bool:
-        self._answer()
-        return job in self.started
-
-    def ended(self, job: str, command: Command) -> Ended | None:
-        self._answer()
-        self.looks[job] = self.looks.get(job, 0) + 1
-        endings = self.endings.setdefault(command.run_dir.name, [])
-        if self.looks[job] < 2 or (endings and endings[0] is None):
-            return None
-        self.over.add(job)
-        for step in self.steps.get(command.run_dir.name, [])[:1]:
-            command.run_dir.mkdir(parents=True, exist_ok=True)
-            (command.run_dir / "metrics.jsonl").write_text(json.dumps({"step": step}) + "\n")
-            self.steps[command.run_dir.name].pop(0)
-        return endings.pop(0) if endings else DONE
-
-    def where(self, job: str) -> str:
-        return f"log of {job}"
-
-    def leave(self, running: Sequence[tuple[RunRecord, Command]]) -> bool:
-        return self.stops
-
-
-def runs(count: int) -> list[SweepRun]:
-    return [SweepRun(f"seed-{n}", "base", n, (f"seed={n}",)) for n in range(count)]
-
-
-def sweep(
-    folder: Path, jobs: FakeJobs, count: int = 4, parallel: int = 2, retries: int = 1, seconds: Sequence[float] = ()
-) -> tuple[SweepState, RunFailed | Interrupted | None]:
-    clock = iter(seconds)
-    folder.mkdir(exist_ok=True)
-    state = SweepState.begun(folder, Path("/c.yaml"), runs(count))
-    runner = SweepRunner(
-        state, folder, jobs, Signals(), parallel, retries, look_s=0.0, clock_s=lambda: next(clock, 10**9)
-    )
-    return state, runner.run(AGAIN)
-
-
-def statuses(folder: Path) -> dict[str, str]:
-    state = read_state(folder)
-    assert state is not None
-    return {run.name: run.status for run in state.runs}
+from orchestration.sweeps.state import Ended, SweepState, read_state
 
 
 def test_all_runs_are_started_in_order_and_at_most_so_many_at_once(tmp_path: Path) -> None:
@@ -288,7 +196,8 @@ def test_a_sweep_that_goes_on_on_a_cluster_that_does_not_answer_ends_in_one_line
 
 @pytest.mark.parametrize("stops", [True, False])
 def test_a_signal_ends_the_sweep_with_its_jobs_recorded(tmp_path: Path, stops: bool) -> None:
-    jobs = FakeJobs({"seed-0": [None], "seed-1": [None]})
+    saved = Ended("interrupted", "saved")
+    jobs = FakeJobs({"seed-0": [saved], "seed-1": [saved]} if stops else {"seed-0": [None], "seed-1": [None]})
     jobs.stops = stops
     (tmp_path / "s").mkdir()
     state = SweepState.begun(tmp_path / "s", Path("/c.yaml"), runs(3))
@@ -301,54 +210,25 @@ def test_a_signal_ends_the_sweep_with_its_jobs_recorded(tmp_path: Path, stops: b
     assert [run.failures for run in state.runs] == [0, 0, 0]
 
 
-@pytest.mark.parametrize(
-    ("config", "changed", "part"),
-    [
-        ("/other.yaml", runs(2), "its config is /c.yaml, not /other.yaml"),
-        ("/c.yaml", runs(2)[1:], "its run seed-0 is not among the runs of this one"),
-        ("/c.yaml", [SweepRun("seed-0", "base", 0, ("seed=0", "steps=9")), *runs(2)[1:]], "its run seed-0 has seed=0"),
-    ],
-)
-def test_a_run_that_has_begun_never_gets_other_settings(
-    tmp_path: Path, config: str, changed: list[SweepRun], part: str
-) -> None:
-    sweep(tmp_path / "s", FakeJobs(), count=1)
-    with pytest.raises(BadInput) as error:
-        SweepState.begun(tmp_path / "s", Path(config), changed)
-    assert part in str(error.value)
-    assert str(error.value).startswith(f"{tmp_path}/s/sweep.json: belongs to another sweep: ")
-    assert str(error.value).endswith("; name another sweep_dir, or restore the sweep's settings")
+def left(folder: Path, endings: list[Ended], retries: int) -> tuple[SweepState, RunFailed | Interrupted | None]:
+    """A sweep whose jobs have ended, each in its way, when it is left."""
+    jobs = FakeJobs({f"seed-{n}": [ending] for n, ending in enumerate(endings)})
+    jobs.stops = True
+    folder.mkdir()
+    state = SweepState.begun(folder, Path("/c.yaml"), runs(len(endings)))
+    signals = Signals()
+    signals.count = 1
+    return state, SweepRunner(state, folder, jobs, signals, len(endings), retries, look_s=0.0).run(AGAIN)
 
 
-def test_a_run_that_has_begun_is_found_behind_one_that_has_not(tmp_path: Path) -> None:
-    (tmp_path / "s").mkdir()
-    state = SweepState.begun(tmp_path / "s", Path("/c.yaml"), runs(2))
-    state.runs[1].starts = 1
-    state.write(tmp_path / "s")
-    with pytest.raises(BadInput, match="its run seed-1 is not among"):
-        SweepState.begun(tmp_path / "s", Path("/c.yaml"), runs(1))
-
-
-def test_the_state_names_arms_and_seeds_and_its_id_is_of_this_sweep_alone(tmp_path: Path) -> None:
-    folder = tmp_path / f"My sweep {'x' * 60}"
-    states = [SweepState.begun(folder, Path("/c.yaml"), runs(2)) for _ in range(2)]
-    assert [(run.arm, run.seed) for run in states[0].runs] == [("base", 0), ("base", 1)]
-    assert re.fullmatch(r"My-sweep-x{31}-[0-9a-f]{8}", states[0].id)
-    assert states[0].id != states[1].id
-
-
-def test_runs_can_be_added_and_those_that_have_not_begun_changed(tmp_path: Path) -> None:
-    (tmp_path / "s").mkdir()
-    SweepState.begun(tmp_path / "s", Path("/c.yaml"), runs(1)).write(tmp_path / "s")
-    other = [SweepRun("seed-0", "base", 0, ("seed=0", "steps=9")), *runs(2)[1:]]
-    state = SweepState.begun(tmp_path / "s", Path("/c.yaml"), other)
-    assert [run.overrides for run in state.runs] == [["seed=0", "steps=9"], ["seed=1"]]
-
-
-@pytest.mark.parametrize(
-    ("text", "part"), [("{", "cannot be read"), ('{"format": 0}', "another version"), ("3", "ano")]
-)
-def test_a_state_that_cannot_be_read_is_refused(tmp_path: Path, text: str, part: str) -> None:
-    (tmp_path / SWEEP).write_text(text)
-    with pytest.raises(BadInput, match=part):
-        read_state(tmp_path)
+def test_a_run_that_ends_by_itself_while_the_sweep_is_left_is_not_repeated(tmp_path: Path) -> None:
+    state, problem = left(tmp_path / "a", [DONE, Ended("bad_input", "no such file"), Ended("failed", "full")], 0)
+    assert statuses(tmp_path / "a") == {"seed-0": "done", "seed-1": "failed", "seed-2": "failed"}
+    assert [run.reason for run in state.runs] == ["", "no such file", "full"]
+    assert isinstance(problem, RunFailed)
+    with pytest.raises(Interrupted, match="1 of 3 runs are done"):
+        left(tmp_path / "b", [DONE, Ended("lost"), Ended("failed", "full")], 1)
+    assert statuses(tmp_path / "b") == {"seed-0": "done", "seed-1": "waiting", "seed-2": "waiting"}
+    after = read_state(tmp_path / "b")
+    assert after is not None
+    assert [run.failures for run in after.runs] == [0, 0, 1]
