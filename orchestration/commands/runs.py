@@ -8,9 +8,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from evidence.errors import BadInput
 from evidence.plain import dumps
+from evidence.visible import visible
 from orchestration.reporting.display import cell
 from orchestration.run_report.glance import Glance, glance, run_folders
 from orchestration.sweeps.state import RUNS, SWEEP, read_state
@@ -37,7 +39,8 @@ def main(folder: Path, as_json: bool) -> None:
 
 
 def _by_sweep(run: Glance) -> Glance:
-    """The run's state as its sweep knows it, unless its own folder says that it is running or done."""
+    """The run's state as its sweep knows it, unless its own folder says that it is running or done. A process that
+    runs would hold the folder, so a sweep is believed that only a job of a cluster runs."""
     folder = run.folder.resolve()
     if run.state in ("running", "done") or folder.parent.name != RUNS:
         return run
@@ -47,6 +50,8 @@ def _by_sweep(run: Glance) -> Glance:
         return run
     for record in state.runs if state else ():
         if record.name == folder.name and record.status in OF_SWEEP:
+            if record.status == "running" and not record.on_cluster:
+                break
             why = f": {record.reason}" if record.reason and record.status != "running" else ""
             return replace(run, state=OF_SWEEP[record.status], how=f"by {SWEEP}{why}")
     return run
@@ -58,7 +63,8 @@ def _table(runs: list[Glance], folder: Path) -> Table:
         table.add_column(column, justify="right" if column in ("step", "reward", "written") else "left")
     for run in runs:
         step = f"{run.step} of {run.planned}" if run.planned is not None else str(run.step)
-        table.add_row(_name(run, folder), run.state, step, cell(run.reward), _ago(run.age_s), run.how)
+        cells = [_name(run, folder), run.state, step, cell(run.reward), _ago(run.age_s), run.how]
+        table.add_row(*(Text(visible(text, kept="")) for text in cells))  # no markup, whatever a name or a reason holds
     return table
 
 

@@ -52,19 +52,42 @@ def test_a_single_run_may_be_given(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_sweep_knows_the_exit_code_and_jobs_of_other_machines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    statuses = {"away": "running", "broken": "failed", "stopped": "stopped", "done": "failed", "new": "waiting"}
+    statuses = {
+        "away": "running",
+        "here": "running",
+        "broken": "failed",
+        "stopped": "stopped",
+        "done": "failed",
+        "new": "waiting",
+    }
     state = SweepState.begun(tmp_path, Path("c.yaml"), [SweepRun(name, name, None, ()) for name in statuses])
     for record, status in zip(state.runs, statuses.values()):
         record.status, record.reason = status, "out of memory"  # type: ignore[assignment]
+        record.place = "node-1" if record.name == "here" else "http://head:8265"
     state.write(tmp_path)
     for name in statuses:
         make(tmp_path / "runs" / name, 1, summary=name == "done")
     found = {name.removeprefix("runs/"): (row["state"], row["how"]) for name, row in listed(tmp_path, capsys).items()}
     assert found["away"] == ("running", "by sweep.json")
+    assert found["here"] == ("failed", "no process holds its folder, and it has no checkpoint")
     assert found["broken"] == ("failed", "by sweep.json: out of memory")
     assert found["stopped"] == ("interrupted", "by sweep.json: out of memory")
     assert found["done"] == ("done", "it wrote summary.json")
     assert found["new"][0] == "failed"
+
+
+def test_names_and_reasons_are_shown_as_they_are_without_hidden_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = SweepState.begun(tmp_path, Path("c.yaml"), [SweepRun("a", "a", None, ())])
+    state.runs[0].status, state.runs[0].reason = "failed", "FileNotFoundError: [/data/x.json] [bold]:smile:"
+    state.write(tmp_path)
+    make(tmp_path / "runs/a", 1)
+    make(tmp_path / "[red]\x1b[31m", 1)
+    assert cli.main(["runs", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "[/data/x.json] [bold]:smile:" in out
+    assert "[red]\N{REPLACEMENT CHARACTER}[31m" in out
 
 
 def test_the_command_starts_fast(tmp_path: Path) -> None:
