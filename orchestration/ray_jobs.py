@@ -25,10 +25,12 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from evidence.errors import BadInput
+from evidence.visible import one_line
 from orchestration.sweeps.launching import Refused, Unreachable, last_line
 
 DASHBOARD = "http://127.0.0.1:8265"
 ADDRESS = "RAY_API_SERVER_ADDRESS"  # read by Ray's own commands, too
+MOST = 300  # characters of an error
 CONNECT_S, ANSWER_S = 10.0, 60.0
 NO_AGENT = "No available agent"  # to submit any job, for some seconds after a head was started
 AWAY = {502, 503, 504}  # of a proxy whose server is away
@@ -87,7 +89,7 @@ class Jobs:
                 if error.code in AWAY or NO_AGENT in str(error):
                     raise
                 if self.info(job) is None:  # an error may come after the job has been taken
-                    raise Refused(f"{self.address}: refused the job ({error})") from None
+                    raise Refused(f"{self.address}: refused the job ({_first(error)})") from None
 
     def info(self, job: str) -> Any | None:
         """Ray's JobDetails; None for a job that the cluster does not know. Raises Unreachable."""
@@ -165,9 +167,9 @@ def _without(*names: str) -> Iterator[None]:
 
 
 def _first(error: Exception, sentence: bool = False) -> str:
-    """The first line of an error's message, or its first sentence."""
+    """The first line of an error's message, or its first sentence, safe to print."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return (line.partition(". ")[0] if sentence else line).rstrip(". :")
+    return one_line((line.partition(". ")[0] if sentence else line).rstrip(". :"), MOST)
 
 
 def _token() -> str:

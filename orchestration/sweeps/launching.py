@@ -12,8 +12,6 @@ from typing import Protocol
 from evidence.errors import INTERRUPTED, RunFailed
 from orchestration.sweeps.state import Ended, RunRecord
 
-REASON = 300  # characters of a reason
-
 
 class Unreachable(RunFailed):
     """The cluster does not answer, or cannot take any job now. The message is one line."""
@@ -62,7 +60,7 @@ def train_command(config: Path, overrides: Sequence[str]) -> tuple[str, ...]:
 
 def how_ended(code: int, last_line: str) -> Ended:
     """How `ser train` ended by its exit code and the last line of its output."""
-    reason = last_line.strip()[:REASON] or f"exit code {code}"
+    reason = last_line.strip() or f"exit code {code}"
     if code == 0:
         return Ended("done")
     if code in (INTERRUPTED, -signal.SIGTERM):  # the latter before it handles signals

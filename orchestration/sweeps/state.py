@@ -17,10 +17,12 @@ from typing import Any, Literal
 from evidence.errors import BadInput
 from evidence.files import write_text
 from evidence.plain import dumps
+from evidence.visible import one_line
 from orchestration.sweeps.expansion import SweepRun
 
 SWEEP, RUNS, LOGS = "sweep.json", "runs", "logs"
 FORMAT = 2
+REASON = 300  # characters of a reason
 MOST_ID = 40  # characters of the sweep's own name in the id of a job, which is a part of the names of files
 # done, failed: for good. stopped: by a user, so that only another `ser sweep` goes on with it.
 Status = Literal["waiting", "running", "done", "failed", "stopped"]
@@ -30,7 +32,7 @@ Ending = Literal["done", "failed", "bad_input", "interrupted", "stopped", "lost"
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended. reason: one line, "" if there is nothing to say."""
+    """How a job ended. reason: as the job or its cluster says it, "" if there is nothing to say."""
 
     how: Ending
     reason: str = ""
@@ -40,7 +42,8 @@ class Ended:
 class RunRecord:
     """One run. starts: how many jobs it has had; failures: how many of them failed. job: the one that may be under way,
     None if none is. place: of the newest job, the URL of its cluster's dashboard or the name of its machine. step: the
-    run's last step when that job was started. reason: why the run failed or was interrupted last."""
+    run's last step when that job was started. reason: why the run failed or was interrupted last, in
+    one line that is safe to print."""
 
     name: str
     arm: str
@@ -64,7 +67,7 @@ class RunRecord:
         A run that was interrupted or lost goes on without counting as failed, unless it has taken no step without being
         asked to end: it could go on so for ever. Bad input is not tried again.
         """
-        self.job, self.reason = None, how.reason
+        self.job, self.reason = None, one_line(how.reason, REASON)
         if how.how == "done":
             self.status = "done"
         elif how.how == "stopped":

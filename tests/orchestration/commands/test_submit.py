@@ -205,8 +205,8 @@ def test_a_job_that_is_not_taken_is_told_from_a_cluster_that_is_away(
     server: Dashboard, status: int, body: str, error: type[Exception]
 ) -> None:
     jobs = Jobs(server.url)
-    server.refusal = status, body
-    last = body.splitlines()[-1].rstrip(".")
+    server.refusal = status, body.replace("such", "s\x1buch")
+    last = body.replace("such", "s\ufffduch").splitlines()[-1].rstrip(".")
     with pytest.raises(error, match=rf"^{server.url}: [^\n]*status {status}: {last}\)?$"):
         jobs.submit("a", "true")
     server.refusal = None

@@ -52,6 +52,16 @@ def test_a_failed_run_is_retried_then_marked_and_the_others_go_on(
     assert "seed-0: failed: out of memory" in said
 
 
+def test_a_reason_reaches_the_terminal_and_the_state_without_its_escapes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = FakeJobs({"seed-0": [Ended("failed", "ser: \x1b]0;mine\x07\x1b[31mred\n" + "x" * 400)]})
+    state, _ = sweep(tmp_path / "s", jobs, count=1, retries=0)
+    assert re.fullmatch(r"ser: \ufffd\]0;mine\ufffd\ufffd\[31mred x{265,}…", state.runs[0].reason)
+    assert len(state.runs[0].reason) == 300
+    assert "\x1b" not in capsys.readouterr().err
+
+
 def test_bad_input_is_not_tried_again(tmp_path: Path) -> None:
     jobs = FakeJobs({"seed-0": [Ended("bad_input", "no such file")]})
     _, problem = sweep(tmp_path / "s", jobs, count=1, retries=5)
