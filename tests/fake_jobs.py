@@ -86,12 +86,16 @@ def runs(count: int) -> list[SweepRun]:
     return [SweepRun(f"seed-{n}", "base", n, (f"seed={n}",)) for n in range(count)]
 
 
+def begun(folder: Path, wanted: list[SweepRun], config: str = "/c.yaml", digest: str = "d") -> SweepState:
+    return SweepState.begun(folder, Path(config), wanted, {run.name: digest for run in wanted})
+
+
 def sweep(
     folder: Path, jobs: FakeJobs, count: int = 4, parallel: int = 2, retries: int = 1, seconds: Sequence[float] = ()
 ) -> tuple[SweepState, RunFailed | Interrupted | None]:
     clock = iter(seconds)
     folder.mkdir(exist_ok=True)
-    state = SweepState.begun(folder, Path("/c.yaml"), runs(count))
+    state = begun(folder, runs(count))
     runner = SweepRunner(
         state, folder, jobs, Signals(), parallel, retries, look_s=0.0, clock_s=lambda: next(clock, 10**9)
     )

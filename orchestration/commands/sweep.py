@@ -7,9 +7,10 @@ cluster goes on when this process ends, and is found again. Progress is on stder
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,14 +71,14 @@ def main(command: Command) -> None:
         runs = expand(sweep, command.overrides)
     except BadInput as error:
         raise BadInput(f"{command.file}: {error}") from None
-    problems = dict(faults(config, folder, runs))
+    digests, problems = checked(config, folder, runs)
     if command.dry_run:
         _list(runs, problems, command.as_json)
     for name, problem in problems.items():
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise BadInput(f"{command.file}: run {name} is refused{more}: {problem}")
     if not command.dry_run:
-        _run(command, sweep, folder, config, runs)
+        _run(command, sweep, folder, config, runs, digests)
 
 
 def _own_overrides(command: Command) -> list[str]:
@@ -85,18 +86,22 @@ def _own_overrides(command: Command) -> list[str]:
     return [f"{key}={value}" for key, value in given.items() if value is not None]
 
 
-def faults(config: Path, folder: Path, runs: Sequence[SweepRun]) -> Iterator[tuple[str, str]]:
-    """(name, fault) of each run whose config is not valid, or is that of a run before it."""
+def checked(config: Path, folder: Path, runs: Sequence[SweepRun]) -> tuple[dict[str, str], dict[str, str]]:
+    """By the names of runs: the digests of their resolved configs, and the fault of each whose config is not valid, or
+    is that of a run before it."""
     first: dict[str, str] = {}
+    digests, problems = {}, {}
     for run in runs:
         try:
             resolved = load_config(TrainConfig, config, [*run.overrides, f"run_dir={folder / RUNS / run.name}"])
         except BadInput as error:
-            yield run.name, str(error)
+            problems[run.name] = str(error)
             continue
-        same = first.setdefault(to_yaml(replace(resolved, run_dir="-")), run.name)
+        digest = digests[run.name] = hashlib.sha256(to_yaml(replace(resolved, run_dir="-")).encode()).hexdigest()
+        same = first.setdefault(digest, run.name)
         if same != run.name:
-            yield run.name, f"its config is that of run {same}; leave one out"
+            problems[run.name] = f"its config is that of run {same}; leave one out"
+    return digests, problems
 
 
 def _list(runs: Sequence[SweepRun], problems: dict[str, str], as_json: bool) -> None:
@@ -112,12 +117,19 @@ def _list(runs: Sequence[SweepRun], problems: dict[str, str], as_json: bool) -> 
     print(f"{len(runs)} runs")
 
 
-def _run(command: Command, sweep: SweepConfig, folder: Path, config: Path, runs: Sequence[SweepRun]) -> None:
+def _run(
+    command: Command,
+    sweep: SweepConfig,
+    folder: Path,
+    config: Path,
+    runs: Sequence[SweepRun],
+    digests: Mapping[str, str],
+) -> None:
     with contextlib.ExitStack() as stack:
         signals = Signals()
         launcher = _launcher(command, folder, signals)
         stack.enter_context(held("sweep_dir", folder))
-        state = SweepState.begun(folder, config, runs)
+        state = SweepState.begun(folder, config, runs, digests)
         state.require_place(folder, launcher.place)
         if command.retry_failed:
             for run in state.of_status("failed"):

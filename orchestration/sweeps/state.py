@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -40,15 +40,16 @@ class Ended:
 
 @dataclass
 class RunRecord:
-    """One run. starts: how many jobs it has had; failures: how many of them failed. job: the one that may be under way,
-    None if none is. place: of the newest job, the URL of its cluster's dashboard or the name of its machine. step: the
-    run's last step when that job was started. reason: why the run failed or was interrupted last, in
-    one line that is safe to print."""
+    """One run. config: the digest of its resolved config. starts: how many jobs it has had; failures: how many of them
+    failed. job: the one that may be under way, None if none is. place: of the newest job, the URL of its cluster's
+    dashboard or the name of its machine. step: the run's last step when that job was started. reason: why the run
+    failed or was interrupted last, in one line that is safe to print."""
 
     name: str
     arm: str
     seed: int | None
     overrides: list[str]
+    config: str
     status: Status = "waiting"
     starts: int = 0
     failures: int = 0
@@ -89,8 +90,9 @@ class SweepState:
     runs: list[RunRecord] = field(default_factory=list)
 
     @classmethod
-    def begun(cls, folder: Path, config: Path, runs: Sequence[SweepRun]) -> SweepState:
-        """The state in the sweep's folder, with the runs that it does not know yet, or a new one.
+    def begun(cls, folder: Path, config: Path, runs: Sequence[SweepRun], digests: Mapping[str, str]) -> SweepState:
+        """The state in the sweep's folder, with the runs that it does not know yet, or a new one. digests: of the
+        resolved configs of the runs.
 
         Raises BadInput if a run that has begun is no longer in the sweep, or has other settings there.
         """
@@ -106,12 +108,17 @@ class SweepState:
                 continue
             if record.name not in wanted:
                 raise BadInput(f"{where}: its run {record.name} is not among the runs of this one; {remedy}")
-            if record.overrides != list(wanted[record.name].overrides):
+            if sorted(record.overrides) != sorted(wanted[record.name].overrides):
                 raise BadInput(f"{where}: its run {record.name} has {' '.join(record.overrides)}; {remedy}")
+            if record.config != digests[record.name]:
+                raise BadInput(
+                    f"{where}: its run {record.name} began with other contents of {config}, or of what that includes; "
+                    f"{remedy}"
+                )
         state.runs = [
             known[run.name]
             if run.name in known and known[run.name].starts
-            else RunRecord(run.name, run.arm, run.seed, list(run.overrides))
+            else RunRecord(run.name, run.arm, run.seed, list(run.overrides), digests[run.name])
             for run in runs
         ]
         return state

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_jobs import begun
 
 from orchestration import cli
 from orchestration.sweeps.expansion import SweepRun
-from orchestration.sweeps.state import SweepState
 
 
 def make(folder: Path, steps: int = 0, summary: bool = False) -> None:
@@ -60,7 +60,7 @@ def test_a_sweep_knows_the_exit_code_and_jobs_of_other_machines(
         "done": "failed",
         "new": "waiting",
     }
-    state = SweepState.begun(tmp_path, Path("c.yaml"), [SweepRun(name, name, None, ()) for name in statuses])
+    state = begun(tmp_path, [SweepRun(name, name, None, ()) for name in statuses])
     for record, status in zip(state.runs, statuses.values()):
         record.status, record.reason = status, "out of memory"  # type: ignore[assignment]
         record.place = "node-1" if record.name == "here" else "http://head:8265"
@@ -79,7 +79,7 @@ def test_a_sweep_knows_the_exit_code_and_jobs_of_other_machines(
 def test_names_and_reasons_are_shown_as_they_are_without_hidden_characters(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = SweepState.begun(tmp_path, Path("c.yaml"), [SweepRun("a", "a", None, ())])
+    state = begun(tmp_path, [SweepRun("a", "a", None, ())])
     state.runs[0].status, state.runs[0].reason = "failed", "FileNotFoundError: [/data/x.json] [bold]:smile:"
     state.write(tmp_path)
     make(tmp_path / "runs/a", 1)

@@ -149,6 +149,24 @@ def test_faults_are_found_before_anything_starts(
     assert not (tmp_path / "mine").exists()
 
 
+def test_a_run_that_has_begun_keeps_the_contents_of_its_config(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text(f"include: [{os.path.relpath(QUICKSTART, tmp_path)}]\n")
+    text = file.read_text().replace(os.path.relpath(QUICKSTART, tmp_path), "base.yaml")
+    file.write_text(text.replace("[0, 1]", "[0]"))
+    assert cli.main(["sweep", str(file)]) == 0
+    base.write_text(base.read_text() + "# a remark\n")
+    assert cli.main(["sweep", str(file)]) == 0
+    capsys.readouterr()
+    base.write_text(base.read_text() + "steps: 7\n")
+    assert cli.main(["sweep", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert f"its run lr-1e-4_seed-0 began with other contents of {base}" in error
+    assert error.count("\n") == 1
+
+
 def test_a_sweep_has_one_process_and_keeps_its_settings_and_its_results_can_be_shown(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,7 +89,7 @@ def test_runs_are_asked_to_save_and_waited_for(processes: Processes, orphan: Com
     own = command(tmp_path / "own", LASTING)
     processes.start("own-1", own)
     wait_for(lambda: "ready" in Path(processes.where("own-1")).read_text())
-    records = [RunRecord(name, name, None, []) for name in ("own", "orphan")]
+    records = [RunRecord(name, name, None, [], "d") for name in ("own", "orphan")]
     assert processes.leave(list(zip(records, [own, orphan])))
     assert process_of(own.run_dir) is None
     assert process_of(orphan.run_dir) is None

@@ -63,7 +63,7 @@ def test_the_last_reward_is_the_mean_of_the_last_tenth() -> None:
 
 
 def test_a_run_that_has_not_begun_and_one_that_failed_are_rows_too() -> None:
-    record = RunRecord("a", "arm", 3, [], status="failed", reason="out of memory")
+    record = RunRecord("a", "arm", 3, [], "d", status="failed", reason="out of memory")
     assert result(record, None) == Result("a", "arm", 3, "failed", 0, {}, "out of memory")
     metrics = {"train/reward": 2.0}
     assert result(record, run(steps=2)) == Result("a", "arm", 3, "failed", 2, metrics, "out of memory")
@@ -72,7 +72,7 @@ def test_a_run_that_has_not_begun_and_one_that_failed_are_rows_too() -> None:
 def test_held_out_clips_count_once_a_run_has_finished_and_all_are_judged() -> None:
     clip = ClipRecord(*_clip_values(reward=0.5))
     unjudged = ClipRecord(*_clip_values(reward=float("nan")))
-    record = RunRecord("a", "arm", 3, [], status="done")
+    record = RunRecord("a", "arm", 3, [], "d", status="done")
     held = result(record, run(summary=SUMMARY, heldout={(20, "greedy"): [clip]})).heldout
     assert held is not None
     assert held.reward.tolist() == [0.5]

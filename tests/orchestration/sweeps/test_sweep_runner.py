@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from fake_jobs import AGAIN, DONE, FakeJobs, Killed, runs, statuses, sweep
+from fake_jobs import AGAIN, DONE, FakeJobs, Killed, begun, runs, statuses, sweep
 
 from evidence.errors import BadInput, Interrupted, RunFailed
 from orchestration.sweeps.expansion import SweepRun
@@ -132,7 +132,7 @@ def test_a_run_that_may_go_on_elsewhere_gets_no_second_job(tmp_path: Path, began
     jobs.killed_after, jobs.place = 1, began
     with pytest.raises(Killed):
         sweep(tmp_path / "s", jobs, count=2)
-    state = SweepState.begun(tmp_path / "s", Path("/c.yaml"), runs(2))
+    state = begun(tmp_path / "s", runs(2))
     state.require_place(tmp_path / "s", began)
     with pytest.raises(BadInput, match=re.escape(part)) as error:
         state.require_place(tmp_path / "s", other)
@@ -152,7 +152,7 @@ def test_a_job_whose_answer_was_lost_is_started_under_its_id_and_its_run_keeps_i
         sweep(tmp_path / "s", jobs, count=1, seconds=[0, LOST_S + 1])
     changed = [SweepRun("seed-0", "base", 0, ("seed=0", "steps=9"))]
     with pytest.raises(BadInput, match="its run seed-0 has seed=0"):
-        SweepState.begun(tmp_path / "s", Path("/c.yaml"), changed)
+        begun(tmp_path / "s", changed)
     state, problem = sweep(tmp_path / "s", jobs, count=1)
     assert problem is None
     assert jobs.started == [f"{state.id}-seed-0-1"]
@@ -210,7 +210,7 @@ def test_a_signal_ends_the_sweep_with_its_jobs_recorded(tmp_path: Path, stops: b
     jobs = FakeJobs({"seed-0": [saved], "seed-1": [saved]} if stops else {"seed-0": [None], "seed-1": [None]})
     jobs.stops = stops
     (tmp_path / "s").mkdir()
-    state = SweepState.begun(tmp_path / "s", Path("/c.yaml"), runs(3))
+    state = begun(tmp_path / "s", runs(3))
     signals = Signals()
     signals.count = 1
     with pytest.raises(Interrupted, match=f"0 of 3 runs are done; `{AGAIN}` goes on"):
@@ -225,7 +225,7 @@ def left(folder: Path, endings: list[Ended], retries: int) -> tuple[SweepState, 
     jobs = FakeJobs({f"seed-{n}": [ending] for n, ending in enumerate(endings)})
     jobs.stops = True
     folder.mkdir()
-    state = SweepState.begun(folder, Path("/c.yaml"), runs(len(endings)))
+    state = begun(folder, runs(len(endings)))
     signals = Signals()
     signals.count = 1
     return state, SweepRunner(state, folder, jobs, signals, len(endings), retries, look_s=0.0).run(AGAIN)
