@@ -67,7 +67,9 @@ class Jobs:
         """None: RAY_API_SERVER_ADDRESS, or the dashboard of this machine. Raises BadInput."""
         in_environment = os.environ.get(ADDRESS) if address is None else None
         self.address = (in_environment or DASHBOARD) if address is None else address
-        where = f"{ADDRESS if in_environment else '--address'} {self.address}"
+        source = ADDRESS if in_environment else "--address"
+        where = f"{source} {self.address}"
+        _require_no_secret(self.address, source)
         _require_server(self.address, where)
         logging.getLogger(_TOKEN_WARNINGS).setLevel(logging.ERROR)  # the refusal below says the same
         try:
@@ -134,6 +136,12 @@ def is_over(info: Any) -> bool:
 
 def was_stopped(info: Any) -> bool:
     return info.status == JobStatus.STOPPED
+
+
+def _require_no_secret(address: str, source: str) -> None:
+    """Raises BadInput for an address with a user name or a password: addresses are printed, and written into files."""
+    if "@" in address:
+        raise BadInput(f"{source}: must not contain a user name or a password; {_token()}")
 
 
 def _require_server(address: str, where: str) -> None:

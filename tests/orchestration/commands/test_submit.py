@@ -126,6 +126,18 @@ def test_an_address_that_is_no_url_is_refused(address: str, capsys: pytest.Captu
     assert f"--address {address}: must be the URL of a Ray dashboard, as http://127.0.0.1:8265" in error
 
 
+@pytest.mark.parametrize(
+    "address", ["http://user:secret@{}", "http://secret@{}", "http://user:sec/ret@{}", "user:secret@{}"]
+)
+def test_an_address_with_a_password_is_refused_and_not_shown(
+    server: Dashboard, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, str(QUICKSTART), "--address", address.format(server.url.removeprefix("http://")))
+    assert "--address: must not contain a user name or a password; set RAY_AUTH_MODE=token" in error
+    assert "sec" not in error
+    assert server.tokens == []
+
+
 @pytest.mark.parametrize("variable", [False, True])
 def test_a_refused_connection_is_one_line(
     variable: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
