@@ -39,11 +39,12 @@ class Glance:
 
 
 def run_folders(top: Path) -> Iterator[Path]:
-    """The folders of runs in `top` and below it, in the order of their names. Runs are not searched for runs."""
-    if (top / CONFIG).is_file() and ((top / LOCK).exists() or (top / METRICS).exists()):
-        yield top
-        return
+    """The folders of runs in `top` and below it, in the order of their names. Runs are not searched for runs, and
+    folders that cannot be read are left out."""
     with contextlib.suppress(OSError):
+        if (top / CONFIG).is_file() and ((top / LOCK).exists() or (top / METRICS).exists()):
+            yield top
+            return
         for folder in sorted(path for path in top.iterdir() if path.is_dir() and not path.is_symlink()):
             yield from run_folders(folder)
 

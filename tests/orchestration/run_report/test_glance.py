@@ -73,6 +73,23 @@ def test_the_age_is_that_of_the_newest_file(tmp_path: Path) -> None:
     assert glance(folder, now=260.0).age_s == 60.0
 
 
+def test_a_folder_that_cannot_be_read_does_not_hide_those_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tests may run as root, who can read everything, so the system's refusal is imitated."""
+    for name in "abc":
+        make(tmp_path / name)
+    stat = os.stat
+
+    def refusing(path: Path, **options: bool) -> os.stat_result:
+        if tmp_path / "b" in Path(path).parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    assert [run.name for run in run_folders(tmp_path)] == ["a", "c"]
+
+
 def test_runs_are_found_below_a_folder_in_order_and_not_within_runs(tmp_path: Path) -> None:
     for name in ("b", "a/deep/run", "a/other"):
         make(tmp_path / name)
