@@ -105,7 +105,7 @@ class Jobs:
 
     async def output(self, job: str) -> AsyncIterator[str]:
         """The job's output, as it comes, until the job ends. Raises Unreachable."""
-        with self._answering(RuntimeError):  # of Ray, for a connection that ends early
+        with self._answering((*LOST, RuntimeError)):  # RuntimeError: for a connection that ends early
             async for text in self._client.tail_job_logs(job):
                 yield text
 
@@ -114,12 +114,12 @@ class Jobs:
         return f"ray job {verb} {job} --address={self.address}"
 
     @contextlib.contextmanager
-    def _answering(self, *more: type[Exception]) -> Iterator[None]:
+    def _answering(self, errors: tuple[type[Exception], ...] = LOST) -> Iterator[None]:
         try:
             yield
         except AuthenticationError as error:
             raise Unreachable(f"{self.address}: {_first(error, sentence=True)}; {_token()}") from None
-        except (*LOST, *more) as error:
+        except errors as error:
             raise Unreachable(f"{self.address}: {_first(error)}") from None
 
 

@@ -180,3 +180,9 @@ def test_a_sweep_has_one_process_and_keeps_its_settings_and_its_results_can_be_s
     assert cli.main(["sweep", str(file), "steps=7"]) == 2
     error = capsys.readouterr().err
     assert "its run lr-1e-4_seed-0 has seed=0 learner.schedule.lr=1e-4; name another sweep_dir" in error
+    state = json.loads((tmp_path / "mine/sweep.json").read_text())
+    state["runs"][0] |= {"status": "running", "job": "mine-1", "place": "http://head:8265"}
+    (tmp_path / "mine/sweep.json").write_text(json.dumps(state))
+    assert cli.main(["sweep", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert "run lr-1e-4_seed-0 may still be running as mine-1; go on with --address http://head:8265" in error
