@@ -4,7 +4,7 @@
 
 Prints JSON: for each run its steps and the alerts with the steps at which they are raised; and for each rule the alerts
 of all runs and how many runs hold the metrics that it needs. Lines without `claims/*`, of runs before these metrics,
-get them from samples.jsonl, which has one group of each step: the last GROUPS of them stand for a step.
+get them from samples.jsonl, which has one group of each step: the last GROUPS of them stand for a step, fewer at first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from evidence.errors import BadInput
 from evidence.lines import records
 from orchestration.reporting.alerts import RULES, AlertWatch
-from orchestration.reporting.completions import top_phrase
+from orchestration.reporting.completions import LEAST_GROUPS, top_phrase
 from orchestration.run_report.recorded import METRICS, Run, read_runs
 
 GROUPS = 8
@@ -41,7 +41,8 @@ def lines_of(run: Run) -> Iterator[dict[str, Any]]:
     for line in records(run.folder / METRICS):
         if (group := groups.get(line["step"])) is not None:
             seen.append([[claim["phrase"] for claim in of_one["claims"]] for of_one in group.lines])
-        if "claims/per_completion" not in line and any(any(of_one) for of_group in seen for of_one in of_group):
+        claims = any(any(of_one) for of_group in seen for of_one in of_group)
+        if "claims/per_completion" not in line and len(seen) >= LEAST_GROUPS and claims:
             phrase, share = top_phrase(list(seen))
             line |= {"claims/top_phrase": phrase, "claims/top_phrase_share": share}
         yield line

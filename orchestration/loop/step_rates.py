@@ -17,7 +17,7 @@ class StepRates:
     def __init__(self, config: TrainConfig, shape: Shape, device: str):
         self._learner, self._shape = config.learner, shape
         gpu = gpu_named(device)
-        self._peak = gpu.flops * config.rank_share if gpu else None
+        self._peak = gpu.flops if gpu else None
 
     def of_step(self, groups: Sequence[Group], seconds: float) -> dict[str, float]:
         """`tokens_per_s`: completion tokens, all ranks together. `tflops`: of one rank. `mfu`: their share of what its
@@ -32,6 +32,5 @@ class StepRates:
 def effective_share(metrics: Mapping[str, float]) -> dict[str, float]:
     """The effective sample size of the importance ratios as a share of the tokens: the square of their mean over the
     mean of their squares. A user's own loss may report no ratios."""
-    if not metrics.get("ratio_squared"):
-        return {}
-    return {"effective_share": metrics["ratio"] ** 2 / (metrics["ratio_squared"] * metrics["weight"])}
+    whole = metrics.get("ratio_squared", 0.0) * metrics.get("weight", 0.0)
+    return {"effective_share": metrics["ratio"] ** 2 / whole} if whole > 0 and "ratio" in metrics else {}

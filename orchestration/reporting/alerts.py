@@ -67,7 +67,7 @@ def not_finite(first: Sequence[Line], last: Sequence[Line]) -> str | None:
 
 def entropy_collapse(first: Sequence[Line], last: Sequence[Line]) -> str | None:
     """The policy's entropy is a fraction of what it was."""
-    before, now = _compared(first, last, "learner/entropy")
+    before, now = _compared(_means(first, "learner/entropy"), _means(last, "learner/entropy"), "learner/entropy")
     if before is None or now is None or now >= ENTROPY_SHARE * before:
         return None
     return f"the entropy fell from {before:.3f} to {now:.3f} nats: the policy hardly explores any more"
@@ -144,14 +144,24 @@ def _number(line: Line, name: str) -> float | None:
     return float(value) if isinstance(value, int | float) and isfinite(value) else None
 
 
+def _means(lines: Sequence[Line], name: str) -> list[Line]:
+    """The lines with a weighted sum over tokens as a mean. With `aggregate: constant`, the weights of shorter
+    completions add up to less than 1."""
+    weights = [_number(line, "learner/weight") or 1.0 for line in lines]
+    sums = [_number(line, name) for line in lines]
+    return [{**line, name: total / weight} for line, total, weight in zip(lines, sums, weights) if total is not None]
+
+
 def _known(lines: Sequence[Line], name: str) -> list[float]:
     return [value for line in lines if (value := _number(line, name)) is not None]
 
 
 def _rise(lines: Sequence[Line], name: str) -> float:
-    """By how much a total rose over the lines; 0 if it is unknown, or fell since the run went back."""
+    """By how much a total rose over the lines, from 0 if the first is that of the run; 0 if it is unknown, or fell
+    since the run went back."""
     known = _known(lines, name)
-    return max(0.0, known[-1] - known[0]) if known else 0.0
+    before = 0.0 if lines[0].get("step") == 1 else known[0] if known else 0.0
+    return max(0.0, known[-1] - before) if known else 0.0
 
 
 def _compared(first: Sequence[Line], last: Sequence[Line], name: str) -> tuple[float | None, float | None]:

@@ -13,6 +13,7 @@ from evidence.types import Claim, Group
 from evidence.visible import one_line
 
 MOST_SHOWN = 60  # characters of a phrase
+LEAST_GROUPS = 4  # the completions of fewer prompts may well name one and the same object
 
 
 def completion_metrics(groups: Sequence[Group]) -> dict[str, float]:
@@ -42,12 +43,10 @@ def claim_metrics(groups: Sequence[Group], space: str) -> dict[str, float | str]
         if claim.box
     ]
     if areas:
+        metrics["claims/box_area"] = float(np.mean(areas))
+    if areas and len(groups) >= LEAST_GROUPS:
         phrase, share = top_phrase([[[claim.phrase for claim in of_one] for of_one in of_group] for of_group in claims])
-        metrics |= {
-            "claims/box_area": float(np.mean(areas)),
-            "claims/top_phrase_share": share,
-            "claims/top_phrase": one_line(phrase, MOST_SHOWN),
-        }
+        metrics |= {"claims/top_phrase_share": share, "claims/top_phrase": one_line(phrase, MOST_SHOWN)}
     return metrics
 
 
@@ -56,17 +55,15 @@ def valid_claims(text: str, group: Group, space: str) -> list[Claim]:
 
 
 def top_phrase(phrases: Sequence[Sequence[Sequence[str]]]) -> tuple[str, float]:
-    """The phrase that names an object in the most groups, and their share of the groups with claims. `phrases`: of each
-    completion of each group. A group counts for a phrase if at least half of its completions with claims use it, so
-    that one odd completion, or one prompt, is no trend."""
+    """The phrase that names an object in the most groups, and their share of all groups. `phrases`: of each completion
+    of each group. A group counts for a phrase if at least half of its completions with claims use it, so that one odd
+    completion is no trend."""
     groups = Counter[str]()
-    asked = 0
     for of_group in phrases:
         used = [{" ".join(phrase.lower().split()) for phrase in of_one} for of_one in of_group if of_one]
-        asked += bool(used)
         counts = Counter(phrase for of_one in used for phrase in of_one)
         groups.update(phrase for phrase, count in counts.items() if 2 * count >= len(used))
     if not groups:
         return "", 0.0
     phrase, count = max(groups.items(), key=lambda item: (item[1], item[0]))
-    return phrase, count / asked
+    return phrase, count / len(phrases)

@@ -10,6 +10,7 @@ import numpy as np
 from evidence.types import ScoredGroup
 
 BINS = 20
+LEAST_RANGE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Histogram:
     counts: tuple[int, ...]
 
 
-def histogram(values: Sequence[float] | np.ndarray, edges: int | Sequence[float] | np.ndarray) -> Histogram:
-    """Of the values that lie within the edges. `edges`: or into how many bins to divide the range of the values."""
+def histogram(values: Sequence[float] | np.ndarray, edges: Sequence[float] | np.ndarray) -> Histogram:
+    """Of the values that lie within the edges."""
     counts, at = np.histogram(values, edges)
     return Histogram(tuple(at.tolist()), tuple(counts.tolist()))
 
@@ -35,5 +36,14 @@ def step_histograms(
     return {
         "histogram/staleness": histogram(ages, np.arange(worst_age + 2) - 0.5),
         "histogram/length": histogram(lengths, np.linspace(0, longest, BINS + 1)),
-        "histogram/reward": histogram(np.concatenate([scored.rewards for scored in groups]), BINS),
+        "histogram/reward": histogram(*_binned(np.concatenate([scored.rewards for scored in groups]))),
     }
+
+
+def _binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The finite values, and edges around them. Rewards that differ by less than float32 resolves share a bin."""
+    known = values[np.isfinite(values)].astype(np.float64)
+    low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
+    if high - low < LEAST_RANGE * max(1.0, abs(low), abs(high)):
+        low, high = low - 0.5, high + 0.5
+    return known, np.linspace(low, high, BINS + 1)

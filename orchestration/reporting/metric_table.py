@@ -68,8 +68,11 @@ SECTIONS: dict[str, list[Metric]] = {
         ("per_completion", "claims", "valid claims of a completion"),
         ("completions_with", "share", "completions with a valid claim"),
         ("box_area", "share", "mean area of their boxes, of the frame"),
-        ("top_phrase_share", "share", "groups in which at least half of the completions use the commonest phrase"),
-        ("top_phrase", "text", "that phrase, as the policy wrote it, made safe to show"),
+        (
+            *("top_phrase_share", "share"),
+            "groups in which half of the completions with claims use the commonest phrase; from four groups on",
+        ),
+        ("top_phrase", "text", "that phrase, in small letters, made safe to show"),
     ),
     "Learner": [
         *_metrics(

@@ -37,7 +37,7 @@ from orchestration.reporting.starts import recorded_starts
 from orchestration.settings import TrainConfig
 
 EVALUATIONS = "eval.jsonl"
-FRAMES_S = 30.0  # to fetch the frames of a group from another node
+FRAMES_S = 5.0  # to fetch the frames of a group from another node
 
 log = logging.getLogger(__name__)
 
@@ -152,10 +152,9 @@ class StepReport:
             return
         try:
             frames: Any = await asyncio.to_thread(ray.get, ready.lease.frames, timeout=FRAMES_S)
-        except (ray.exceptions.RayError, TimeoutError) as error:
-            log.info("step %d: its frames are not shown: %s", step, error)
-            return
-        self._log.show(step, pictures(ready.scored, frames), rows(step, ready.scored))
+            self._log.show(step, pictures(ready.scored, frames), rows(step, ready.scored))
+        except Exception as error:  # a picture is not worth a run
+            log.warning("step %d: its frames are not shown: %s", step, error)
 
     def step_ended(
         self,

@@ -81,4 +81,6 @@ def test_the_effective_share_of_tokens_falls_as_their_ratios_spread() -> None:
     # Of four tokens, one with ratio 4 and three with 0: it stands for all.
     assert effective_share({"weight": 1.0, "ratio": 1.0, "ratio_squared": 4.0}) == {"effective_share": 0.25}
     assert effective_share({"weight": 2.0, "ratio": 2.0, "ratio_squared": 2.0}) == {"effective_share": 1.0}
-    assert effective_share({"loss": 1.0}) == {}
+    for of_own_loss in ({"loss": 1.0}, {"ratio_squared": 4.0}, {"ratio_squared": 4.0, "weight": 1.0}):
+        assert effective_share(of_own_loss) == {}
+    assert effective_share({"ratio": 0.0, "ratio_squared": 0.0, "weight": 1.0}) == {}

@@ -196,3 +196,18 @@ def test_the_benchmark_replays_recorded_runs_and_fills_in_claims(
     assert HONEST < alert["step"] < HONEST + 20
     assert printed["rules"]["one_phrase"] == {"alerts": 1, "runs with its metrics": 1}
     assert printed["steps"] == HONEST + HACKED
+
+
+def test_what_goes_wrong_at_the_first_step_is_seen() -> None:
+    assert [alert.name for alert in AlertWatch().step({"step": 1, "learner/skipped": 3})[1]] == ["not_finite"]
+    missing = {"step": 1, "evidence/asked": 40, "evidence/missing": 40}
+    assert [alert.name for alert in AlertWatch().step(missing)[1]] == ["missing_verdicts"]
+    assert AlertWatch().step(missing | {"step": 7})[1] == [], "a resumed run goes on with its totals"
+
+
+def test_entropy_is_a_mean_also_where_the_loss_divides_by_a_constant() -> None:
+    watch = AlertWatch()
+    for step in range(1, 61):
+        weight = 1.0 if step <= 20 else 0.3  # completions have become shorter
+        line = {"step": step, "learner/entropy": 0.5 * weight, "learner/weight": weight}
+        assert watch.step(line)[1] == []

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from made_run import claim, completion, scored_group
 
 from evidence.types import FrameInfo, Sample
 from learner.losses.ratios import EDGES, counts
-from orchestration.reporting.histograms import BINS, Histogram, histogram, step_histograms
+from orchestration.reporting.histograms import BINS, Histogram, step_histograms
 from orchestration.reporting.media import COLUMNS, MOST_PICTURES, SUPPORTED, due, pictures, rows
 from orchestration.reporting.metrics import RunLog
 
@@ -54,7 +55,13 @@ def test_histograms_count_every_group_and_completion() -> None:
     assert found["histogram/length"].counts == (4,) + (0,) * (BINS - 1)
     assert sum(found["histogram/reward"].counts) == 4
     assert (found["histogram/reward"].edges[0], found["histogram/reward"].edges[-1]) == (1.0, 3.0)
-    assert sum(histogram([2.0, 2.0], BINS).counts) == 2, "also of equal rewards"
+
+
+@pytest.mark.parametrize("rewards", [[2.0, 2.0], [1.9999999, 2.0], [0.9, 0.90000004], [np.nan, 1.0], [np.nan, np.nan]])
+def test_rewards_that_hardly_differ_or_are_unknown_have_a_histogram(rewards: list[float]) -> None:
+    scored = scored_group(0, SAMPLE, INFO, TEXTS, rewards)
+    found = step_histograms([scored], (0,), worst_age=0, longest=40)["histogram/reward"]
+    assert sum(found.counts) == np.isfinite(rewards).sum()
 
 
 def test_every_ratio_is_in_a_bin() -> None:
