@@ -72,7 +72,7 @@ class SamplingConfig:
     max_num_seqs: completions that an engine decodes at once. max_num_batched_tokens: tokens that an
     engine on a GPU computes in one step, of prompts and completions together.
 
-    top_k, top_p: truncation. A top_k of 0 is none, and a top_p needs a top_k. Both need engines on GPUs with
+    top_k, top_p: truncation. A top_k of 0 switches it off, and a top_p needs a top_k. Both need engines on GPUs with
         cluster.model_runner=v2, since only they return the tokens that were left to draw from, over which the learner
         then renormalises.
     min_p, presence_penalty, frequency_penalty, repetition_penalty: must keep their defaults, since the learner's

@@ -125,7 +125,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _changed(value: Any) -> str:
-    """What a section's default has otherwise than its own defaults."""
+    """The values in which a section's default differs from the defaults of its keys."""
     own = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     base = {f.name: f.default if f.default is not dataclasses.MISSING else None for f in dataclasses.fields(value)}
     changed = {k: v for k, v in own.items() if base[k] is not None and v != base[k]}

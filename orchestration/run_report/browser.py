@@ -88,7 +88,7 @@ def browse(runs: Sequence[Run], most: int | None) -> Browser:
 
 
 def _clips(runs: Sequence[Run], found: Collection[tuple[Key, Entry, Sample | None]]) -> dict[Key, Encoded | str]:
-    """The clip of each entry with the frames to embed, or why there is none. Each run decodes a clip once."""
+    """The clip of each entry with the frames to embed, or why it is not shown. Each run decodes a clip once."""
     clips = {key: clip_of(sample, runs[key.run].config) for key, _, sample in found}
     decoded: dict[int, dict[Clip, Encoded | str]] = {}
     for number, run in enumerate(runs):

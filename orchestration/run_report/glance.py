@@ -67,7 +67,7 @@ def glance(folder: Path, now: float | None = None) -> Glance:
 
 
 def last_step(folder: Path) -> int:
-    """The last step of the run in a folder, 0 if there is none."""
+    """The last step of the run in a folder, 0 before the first."""
     return _last_line(folder / METRICS).get("step", 0)
 
 

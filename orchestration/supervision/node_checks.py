@@ -73,7 +73,7 @@ def node_facts(paths: Iterable[str]) -> dict[str, str]:
 
 
 def difference(own: dict[str, str], other: dict[str, str]) -> str:
-    """The first thing that another node has otherwise than this one, and what would be right; "" if there is none."""
+    """The first difference between another node and this one, with its remedy; "" if they are equal."""
     for subject, here in own.items():
         there = other.get(subject, MISSING)
         if there == here:

@@ -33,29 +33,6 @@ def world(shapes: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
-    """Runs `ser …`, asserts that it is refused, and returns its one line."""
-    import ray
-
-    def start(*args: object, **kwargs: object) -> None:
-        raise AssertionError("Ray was started despite bad input")
-
-    monkeypatch.setattr(ray, "init", start)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-    def run(*argv: object) -> str:
-        capsys.readouterr()
-        assert cli.main([str(part) for part in argv]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith("ser: ")
-        assert error.count("\n") == 1
-        assert error.endswith("\n")
-        return error
-
-    return run
-
-
-@pytest.fixture
 def train(world: Path, tmp_path: Path, refused: Refused) -> Refused:
     """Runs the quickstart on `world` with overrides and asserts that it is refused before anything is written."""
 
