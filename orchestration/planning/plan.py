@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from evidence.sampling import most_bytes
+from orchestration.pacing import Pacing
 from orchestration.planning.gpus import Gpu
 from orchestration.planning.memory import (
     ELEMENT,
@@ -24,7 +25,8 @@ from orchestration.planning.shapes import Shape, read_shape
 from orchestration.planning.simulation import Outcome, Parts, Seconds, simulate
 from orchestration.planning.stages import group_seconds, stage_seconds
 from orchestration.planning.workload import Workload, assumptions, workload_of
-from orchestration.settings import TrainConfig
+from orchestration.settings import LearnerConfig, TrainConfig
+from referee.reward.graph import RewardGraph
 
 STEPS, OTHER_STEPS = 200, 100  # simulated for the plan itself, and for its synchronous or asynchronous counterpart
 TRIED, TRIED_STEPS, SHOWN = 8, 40, 5  # divisions that are simulated, the steps of each, and those that are shown
@@ -125,6 +127,7 @@ class Planner:
         self.policy = read_shape("model.policy", config.model.policy)
         sources = [source for source in config.model.referee if not source.url]
         self.referees = [read_shape("model.referee", source.model) for source in sources]
+        self.needs = RewardGraph(config.reward).needs
         self.workload = workload_of(config, self.policy)
         self.split = Split(
             config.learner.ranks, cluster.rollout_engines, max((source.replicas for source in sources), default=0)
@@ -141,17 +144,17 @@ class Planner:
                 f"{needed:g} GPUs are needed, {total} are given: lower learner.ranks, cluster.rollout_engines or "
                 "model.referee.replicas",
             )
-        seconds = self._seconds(config)
+        seconds = self._seconds(self.split)
         pacing, other = config.pacing, replace(config.pacing, staleness=0 if config.pacing.staleness else 1)
-        outcome = self._simulated(config, self.split, STEPS)
-        alternative = self._simulated(replace(config, pacing=other), self.split, OTHER_STEPS)
+        outcome = self._simulated(pacing, self.split, STEPS)
+        alternative = self._simulated(other, self.split, OTHER_STEPS)
         synchronous, asynchronous = (alternative, outcome) if pacing.staleness else (outcome, alternative)
         return Plan(
             gpu=self.name,
             gpus=total,
             needed=needed,
             split=self.split,
-            roles=self.roles(config),
+            roles=self.roles(self.split),
             node=node_memory(config, self.policy, self._processes(self.split), total),
             problems=problems,
             seconds=seconds,
@@ -162,21 +165,23 @@ class Planner:
             tried=self._best(total),
         )
 
-    def roles(self, config: TrainConfig) -> list[RoleMemory]:
+    def roles(self, split: Split) -> list[RoleMemory]:
         """The memory of each kind of GPU, the policy's engine after the learner's rank."""
-        learner, sampling, cluster = config.learner, config.sampling, config.cluster
+        config, learner = self.config, self._learner(split)
+        sampling, cluster = config.sampling, config.cluster
         element, groups = ELEMENT[learner.zero.precision], config.pacing.groups_per_step
         taken = sum(config.memory_shares) if cluster.colocated else 0.0
         roles = [learner_memory(self.policy, learner, self.workload, groups, (1 - taken) * self.gpu.memory_gib)]
         roles.append(engine_memory("engine", self.policy, sampling, cluster, element, self.gpu))
         if self.referees:
-            roles.append(self._tightest_referee(config)[1])
+            roles.append(self._tightest_referee()[1])
         if learner.reference.kind == "frozen":
             roles.append(reference_memory(self.policy, learner, self.workload, groups, self.gpu))
         return roles
 
-    def _tightest_referee(self, config: TrainConfig) -> tuple[Shape, RoleMemory]:
+    def _tightest_referee(self) -> tuple[Shape, RoleMemory]:
         """The referee whose engines have the least room for a KV cache."""
+        config = self.config
         element, sources = ELEMENT[config.learner.zero.precision], [s for s in config.model.referee if not s.url]
         roles = []
         for shape, source in zip(self.referees, sources):
@@ -188,7 +193,7 @@ class Planner:
     def problems(self) -> list[str]:
         """Why the config does not fit, each with its numbers and the keys that would help."""
         config = self.config
-        found = [problem for role in self.roles(config) if (problem := self._role_problem(role))]
+        found = [problem for role in self.roles(self.split) if (problem := self._role_problem(role))]
         store, held = config.cluster.object_store_gib, store_memory(config, self.policy)
         if sum(held.values()) > store * GIB:
             found.append(
@@ -207,7 +212,7 @@ class Planner:
         cluster, sampling = self.config.cluster, self.config.sampling
         largest = dict(sorted(role.components.items(), key=lambda item: -item[1])[:3])
         if role.role in ("engine", "referee"):
-            shape = self.policy if role.role == "engine" else self._tightest_referee(self.config)[0]
+            shape = self.policy if role.role == "engine" else self._tightest_referee()[0]
             least = least_kv_bytes(shape, sampling, cluster, ELEMENT[self.config.learner.zero.precision])
             if role.components["KV cache"] >= least:
                 return None
@@ -227,14 +232,19 @@ class Planner:
             f"parts are {_listed(largest)}; what helps: {', '.join(remedies)}"
         )
 
-    def _seconds(self, config: TrainConfig) -> Seconds:
-        return stage_seconds(config, self.policy, self.referees, self.workload, self.gpu)
+    def _learner(self, split: Split) -> LearnerConfig:
+        return replace(self.config.learner, ranks=split.ranks)
 
-    def _simulated(self, config: TrainConfig, split: Split, steps: int) -> Outcome:
-        seconds, parts = self._seconds(config), self._parts(config, split)
-        return simulate(config.pacing, parts, seconds, self.workload, config.learner.packing, steps)
+    def _seconds(self, split: Split) -> Seconds:
+        config, learner = self.config, self._learner(split)
+        return stage_seconds(config, learner, self.policy, self.referees, self.needs, self.workload, self.gpu)
 
-    def _parts(self, config: TrainConfig, split: Split) -> Parts:
+    def _simulated(self, pacing: Pacing, split: Split, steps: int) -> Outcome:
+        packing = self.config.learner.packing
+        return simulate(pacing, self._parts(split), self._seconds(split), self.workload, packing, steps)
+
+    def _parts(self, split: Split) -> Parts:
+        config = self.config
         element = ELEMENT[config.learner.zero.precision]
         engine = engine_memory("engine", self.policy, config.sampling, config.cluster, element, self.gpu)
         room = engine.components["KV cache"] * config.cluster.tensor_parallel / self.policy.kv_bytes(element)
@@ -251,14 +261,6 @@ class Planner:
         reference = self.config.learner.reference
         frozen = reference.ranks if reference.kind == "frozen" else 0
         return split.ranks + frozen + split.engines + split.referees * len(self.referees)
-
-    def _divided(self, split: Split) -> TrainConfig:
-        """The config with another division."""
-        learner = replace(self.config.learner, ranks=split.ranks)
-        cluster = replace(self.config.cluster, rollout_engines=split.engines)
-        sources = [s if s.url else replace(s, replicas=split.referees) for s in self.config.model.referee]
-        model = replace(self.config.model, referee=sources)
-        return replace(self.config, learner=learner, cluster=cluster, model=model)
 
     def _splits(self, gpus: int) -> Iterator[Split]:
         """The divisions of `gpus` GPUs that leave too few for another engine."""
@@ -279,14 +281,13 @@ class Planner:
         """The fastest divisions that fit, or the fastest ones if none does."""
         tried = []
         for split in self._splits(gpus):
-            config = self._divided(split)
-            longest = max(stages(config, self._seconds(config), self.workload, split).values())
-            fits = all(self._role_problem(role) is None for role in self.roles(config))
-            tried.append((not fits, longest, split, config))
+            longest = max(stages(self.config, self._seconds(split), self.workload, split).values())
+            fits = all(self._role_problem(role) is None for role in self.roles(split))
+            tried.append((not fits, longest, split))
         tried.sort(key=lambda entry: entry[:2])
         simulated = [
-            Tried(split, self._simulated(config, split, TRIED_STEPS).step_s, not misfit)
-            for misfit, _, split, config in tried[:TRIED]
+            Tried(split, self._simulated(self.config.pacing, split, TRIED_STEPS).step_s, not misfit)
+            for misfit, _, split in tried[:TRIED]
         ]
         return sorted(simulated, key=lambda entry: (not entry.fits, entry.step_s))[:SHOWN]
 

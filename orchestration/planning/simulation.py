@@ -144,8 +144,9 @@ class _Loop:
 
     def _advance(self) -> None:
         work, _, then = heapq.heappop(self.events)
-        speed = min(1.0, self.parts.cores / max(1, self._busy()))
-        passed = (work - self.work) / speed
+        passed = work - self.work
+        if self.parts.cores < math.inf:
+            passed *= max(1.0, self._busy() / self.parts.cores)
         if passed:
             self._count_idle(passed)
         self.now, self.work = self.now + passed, work
@@ -161,11 +162,13 @@ class _Loop:
         if not self.training:
             anchor = self.admission.anchor
             self.idle[f"learner: {'groups' if anchor is None else self.groups[anchor].stage}"] += passed
-        for engine in self.engines:
-            if not engine.running and engine.free_at <= self.work:
-                lagging = engine.version < self.admission.oldest_startable
-                cause = "weights" if lagging and self.dispatcher.queue else "groups in training or waiting for it"
-                self.idle[f"engine: {cause}"] += passed / len(self.engines)
+        idle_engines = [e for e in self.engines if not e.running and e.free_at <= self.work]
+        if idle_engines:
+            startable, queue = self.admission.oldest_startable, self.dispatcher.queue
+            lagging = sum(engine.version < startable for engine in idle_engines) if queue else 0
+            each = passed / len(self.engines)
+            self.idle["engine: weights"] += each * lagging
+            self.idle["engine: groups in training or waiting for it"] += each * (len(idle_engines) - lagging)
         idle = sum(free <= self.work for free in self.referees_free)
         self.idle["referee: completions"] += passed * idle / max(1, len(self.referees_free))
 

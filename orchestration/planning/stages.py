@@ -10,16 +10,25 @@ from orchestration.planning.shapes import Shape
 from orchestration.planning.simulation import Seconds
 from orchestration.planning.workload import CLAIM_QUESTIONS, CLAIM_TOKENS, Workload
 from orchestration.settings import LearnerConfig, TrainConfig
-from referee.reward.graph import RewardGraph
 
 JUDGE_TOKENS = 256  # a question about an answer
 
 
-def stage_seconds(config: TrainConfig, policy: Shape, referees: list[Shape], workload: Workload, gpu: Gpu) -> Seconds:
-    """The stages of a config. referees: the models that are asked, each on engines of its own, of which the slowest
-    counts. Endpoints are not among them: what they take is not known here."""
-    needs = RewardGraph(config.reward).needs
-    element = ELEMENT[config.learner.zero.precision]
+def stage_seconds(
+    config: TrainConfig,
+    learner: LearnerConfig,
+    policy: Shape,
+    referees: list[Shape],
+    needs: frozenset[str],
+    workload: Workload,
+    gpu: Gpu,
+) -> Seconds:
+    """The stages of a config, with `learner` in place of its own: another number of ranks.
+
+    referees: the models that are asked, each on engines of its own, of which the slowest counts. Endpoints are not
+    among them: what they take is not known here. needs: what the reward is made from (RewardGraph.needs).
+    """
+    element = ELEMENT[learner.zero.precision]
     parallel = config.cluster.tensor_parallel
     share = min(1.0, config.cluster.gpus_per_engine or 1.0)  # engines that share a GPU share its rates
     crop = config.verification.crop_size
@@ -30,7 +39,7 @@ def stage_seconds(config: TrainConfig, policy: Shape, referees: list[Shape], wor
     context = workload.prompt + workload.mean_length / 2
     text = policy.text
     drawn = policy.text_flops(1, context) + policy.head_flops(1)
-    trained = trained_parameters(policy, config.learner.policy)
+    trained = trained_parameters(policy, learner.policy)
     copied = element * trained
     return Seconds(
         frames=EFFICIENCY.decode_video_s,
@@ -39,11 +48,11 @@ def stage_seconds(config: TrainConfig, policy: Shape, referees: list[Shape], wor
         decode=EFFICIENCY.decode_launch_s + element * text.parameters / bandwidth,
         decode_sequence=context * policy.kv_bytes(element) / bandwidth + drawn / decode_flops,
         referee=max((_referee_s(shape, needs, workload, crop, prefill_flops) for shape in referees), default=0.0),
-        step=_step_s(config.learner, policy, of_rank),
-        token=_trained_s(config.learner, policy, workload, of_rank),
+        step=_step_s(learner, policy, of_rank),
+        token=_trained_s(learner, policy, workload, of_rank),
         # Each rank copies out and packs its own buckets, one version at a time.
-        publish=copied / config.learner.ranks / min(EFFICIENCY.host * gpu.host_bytes_s, EFFICIENCY.publish_bytes_s)
-        + (element * sharded_parameters(policy, config.learner.policy)) / (EFFICIENCY.link * gpu.link_bytes_s),
+        publish=copied / learner.ranks / min(EFFICIENCY.host * gpu.host_bytes_s, EFFICIENCY.publish_bytes_s)
+        + (element * sharded_parameters(policy, learner.policy)) / (EFFICIENCY.link * gpu.link_bytes_s),
         load=EFFICIENCY.load_pause_s + copied / parallel / (EFFICIENCY.host * gpu.host_bytes_s),
     )
 

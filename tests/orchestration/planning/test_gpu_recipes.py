@@ -79,7 +79,7 @@ def test_a_colocated_learner_gets_what_the_engines_leave() -> None:
     recipe = next(recipe for recipe in RECIPES if recipe.stem == "qwen3_vl_8b_1")
     whole = GPUS["h100-80"].memory_gib
     planner = Planner(load_config(TrainConfig, recipe), "h100-80", GPUS["h100-80"])
-    learner, engine, referee = planner.roles(planner.config)
+    learner, engine, referee = planner.roles(planner.split)
     assert [role.limit / 2**30 for role in (learner, engine, referee)] == pytest.approx(
         [0.39 * whole, 0.33 * whole, 0.28 * whole]
     )

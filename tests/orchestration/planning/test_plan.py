@@ -30,7 +30,7 @@ def planner(*overrides: str, gpu: str = "h100-80") -> Planner:
 
 def learner(*overrides: str) -> dict[str, float]:
     plan = planner(*overrides)
-    return {name: size / GIB for name, size in plan.roles(plan.config)[0].components.items()}
+    return {name: size / GIB for name, size in plan.roles(plan.split)[0].components.items()}
 
 
 def test_the_config_fits_and_would_not_without_checkpointing() -> None:
