@@ -16,6 +16,8 @@ import ray
 from evidence.errors import UnreadableMedia
 from evidence.types import Prompt, Sample, Trajectory
 from orchestration.loop.pipeline import Pipeline
+from orchestration.reporting.trace import work
+from orchestration.reporting.trace_events import EVALUATION
 from orchestration.supervision.rollout_pool import RolloutPool
 from orchestration.supervision.waiting import first_line
 from rollout.frames.store import Lease
@@ -57,9 +59,10 @@ async def each_clip(
         for _ in range(ATTEMPTS):
             try:
                 async with gate:
-                    lease, prompt = await pipeline.prepare(sample)
-                    with lease:
-                        result = await attempt(number, sample, lease, prompt)
+                    with work(EVALUATION, f"clip {sample.id}"):
+                        lease, prompt = await pipeline.prepare(sample)
+                        with lease:
+                            result = await attempt(number, sample, lease, prompt)
             except UnreadableMedia:
                 return None
             except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, TimeoutError) as error:

@@ -34,6 +34,8 @@ from orchestration.reporting.metrics import Progress, RunLog
 from orchestration.reporting.reward_log import RewardLog
 from orchestration.reporting.samples import write_samples
 from orchestration.reporting.starts import recorded_starts
+from orchestration.reporting.trace import Trace, record
+from orchestration.reporting.trace_events import LEARNER
 from orchestration.settings import TrainConfig
 
 EVALUATIONS = "eval.jsonl"
@@ -122,6 +124,8 @@ class StepReport:
             self._evaluations = self._log.add_file(EVALUATIONS) if evaluates else None
             self._progress = opened.enter_context(Progress(config.steps, step))
             self.alerts = AlertWatch(records(self._log.path))
+            self._trace = opened.enter_context(Trace(self.run_dir, config.trace)) if config.trace else None
+            self._begins(step + 1)
             self._open = opened.pop_all()
         self._loads.begin()  # leaves out the evaluation before training
         return self
@@ -167,6 +171,10 @@ class StepReport:
     ) -> None:
         """Report optimizer step `step`, counted from 1, and warn if nothing is learnt. `learner`: the metrics of the
         ranks. `more`: other metrics, by their whole names. Raises TermsLeftOut."""
+        ended = times.began + times.step_s
+        record(LEARNER, f"step {step}", times.began, ended)
+        record(LEARNER, "waits for groups", times.began, times.began + times.waited_s)
+        self._begins(step + 1)
         self.ages.update(batch.ages)
         scored_groups = [ready.scored for ready in groups]
         rewards = self.rewards.step(scored_groups)
@@ -188,6 +196,10 @@ class StepReport:
             f"reward {rewards['reward']:.3f}{ser}  staleness {np.mean(batch.ages):.2f}"
             f"  {self.throughput.step_ended(completions, times.step_s)}",
         )
+
+    def _begins(self, step: int) -> None:
+        if self._trace is not None:
+            self._trace.step_begins(step)
 
     def _axes(self, step: int) -> dict[str, float]:
         """What curves are drawn over, besides steps and seconds."""

@@ -19,6 +19,7 @@ from evidence.limits import Limits
 from evidence.supervision import actor_class
 from evidence.types import Prompt, Trajectory
 from orchestration.reporting.stalls import EngineFacts
+from orchestration.reporting.trace import part, span
 from orchestration.supervision.aside import Aside, Unmeasurable
 from orchestration.supervision.dispatch import Dispatcher, Request
 from orchestration.supervision.fleet import Fleet
@@ -214,15 +215,17 @@ class RolloutPool:
         order: tuple[int, ...] | None = None,
     ) -> tuple[tuple[Trajectory, ...], int]:
         """As `generate`, on an engine of `dispatcher`."""
-        request = await self._started(dispatcher, may_start, n, len(prompt.token_ids) + n * max_tokens)
+        with part("engine"):
+            request = await self._started(dispatcher, may_start, n, len(prompt.token_ids) + n * max_tokens)
         engine: Any = request.engine
         self._running[asyncio.current_task()] = request
         actor, timeout_s = engine.supervised.actor, self._limits.generation_s
         try:
             # The actor enforces this timeout itself; the margin covers an actor that no longer can.
             reply = actor.generate.remote(prompt, frames, n, temperature, max_tokens, seed, timeout_s, order)
-            async with asyncio.timeout(timeout_s + MARGIN_S):
-                result = await reply
+            with part("completions"), span(engine.name):
+                async with asyncio.timeout(timeout_s + MARGIN_S):
+                    result = await reply
             dispatcher.finished(request, sum(len(trajectory.token_ids) for trajectory in result[0]))
             return result
         except TimeoutError as error:
