@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +73,11 @@ class FakeRolloutPool:
 
     def take_done(self) -> list[tuple[float, int]]:
         return [(1.0, 2)]
+
+    def take_times(self) -> dict[str, float]:
+        return {"busy": 0.75, "idle_frames": 0.25}
+
+    awaiting_frames = nullcontext
 
     admission: Admission
 

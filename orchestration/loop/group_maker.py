@@ -188,15 +188,16 @@ class GroupMaker:
                 self.ledger.reject(group, "run ended")
 
     async def _make(self, group: int, sample: Sample) -> None:
-        lease = None
+        lease, awaiting_frames = None, self.pipeline.rollout_pool.awaiting_frames
         self._watch.enter(group, Stage.FRAMES)
         try:
             with work(GROUPS, f"group {group}"):
                 # Held across attempts: a group that is generated again keeps its place in the queue for frames, too.
-                with part("frames"):
+                with part("frames"), awaiting_frames():
                     lease, prompt = await self.pipeline.prepare(sample)
                 while self.ledger.state(group) is State.PENDING:
-                    await lease.renew()
+                    with awaiting_frames():
+                        await lease.renew()
                     self._watch.enter(group, Stage.ENGINE)
                     await self._attempt(group, sample, prompt, lease)
         except UnreadableMedia as error:

@@ -9,7 +9,8 @@ engine drops what a cancelled caller had asked for; at most one engine is set as
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -22,6 +23,7 @@ from orchestration.reporting.stalls import EngineFacts
 from orchestration.reporting.trace import part, span
 from orchestration.supervision.aside import Aside, Unmeasurable
 from orchestration.supervision.dispatch import Dispatcher, Request
+from orchestration.supervision.engine_times import EngineTimes, state
 from orchestration.supervision.fleet import Fleet
 from orchestration.supervision.waiting import MARGIN_S, died, no_answer
 from orchestration.supervision.weight_updates import RolloutEngine, WeightUpdates
@@ -60,7 +62,8 @@ class RolloutPool:
         most_sequences = SEQUENCES_FACTOR * config.max_num_seqs
         names = (f"rollout engine {number}" for number in range(size))
         self._engines = [RolloutEngine(name=name, most_sequences=most_sequences) for name in names]
-        self._dispatcher = Dispatcher(self._engines)
+        self._dispatcher = Dispatcher(self._engines, changed=self._note_times)
+        self._times, self._awaiting_frames = EngineTimes(), 0
         self._fleet: Fleet[RolloutEngine] = Fleet(
             self._engines, limits, lambda: self._create(), self._load, self._changed, RolloutPoolLost
         )
@@ -114,6 +117,26 @@ class RolloutPool:
         for engine in self._engines:
             engine.busy_s, engine.drawn = 0.0, 0
         return done
+
+    def take_times(self) -> dict[str, float]:
+        """The share of the engines' time since the last call in each of engine_times.STATES."""
+        self._note_times()
+        return self._times.take()
+
+    @contextmanager
+    def awaiting_frames(self) -> Iterator[None]:
+        """A group of training waits for its frames in the block."""
+        self._awaiting_frames += 1
+        self._note_times()
+        try:
+            yield
+        finally:
+            self._awaiting_frames -= 1
+            self._note_times()
+
+    def _note_times(self) -> None:
+        queue, awaiting = self.queue, self._awaiting_frames
+        self._times.note([state(engine, queue, awaiting) for engine in self._engines])
 
     def engine_facts(self) -> list[EngineFacts]:
         """What each engine does."""
@@ -178,6 +201,7 @@ class RolloutPool:
         engine.holds = version
         self._dispatcher.engines = [other for other in self._engines if other is not engine]
         self._aside = Aside(engine, version, self._generate, self._give_back)
+        self._note_times()
         return self._aside
 
     def _give_back(self) -> None:
