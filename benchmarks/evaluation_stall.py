@@ -166,7 +166,9 @@ async def trained(folder: Path, places: int, step_s: float, steps: int, clips: i
     journal = Journal(folder)
     run = Run(config, folder, inputs, Start(folder, False), journal, Interruption())
     await pool.start()
-    await run._train(Training(config, folder, inputs, parts, run.draw, first(journal)))
+    training = Training(config, folder, inputs, parts, run.draw, first(journal))
+    with training.report:
+        await run._train(training)
     pool.stop()
     parts._watching.cancel()  # type: ignore[union-attr]
     journal.close()

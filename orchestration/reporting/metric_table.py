@@ -273,6 +273,12 @@ SECTIONS: dict[str, list[Metric]] = {
             total=True,
         ),
     ],
+    "Held-out clips before and after training": _metrics(
+        "heldout/",
+        ("DRAW/before/MEASURE", "", "mean before training, of `greedy` or `sampled` completions: in wandb's summary"),
+        ("DRAW/after/MEASURE", "", "mean after it; both on the clips that both evaluations could read"),
+        ("DRAW/change/MEASURE", "", "after minus before; `summary.json` has intervals of some"),
+    ),
     "Checkpoints and disk": [
         *_metrics(
             "checkpoint/",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from evaluation.comparison import Evaluation
 from evidence.errors import BadInput
 from evidence.lines import records
 from evidence.plain import dumps
@@ -34,6 +35,7 @@ from orchestration.reporting.metrics import Progress, RunLog
 from orchestration.reporting.reward_log import RewardLog
 from orchestration.reporting.samples import write_samples
 from orchestration.reporting.starts import recorded_starts
+from orchestration.reporting.summary import heldout_values
 from orchestration.reporting.trace import Trace, record
 from orchestration.reporting.trace_events import LEARNER
 from orchestration.settings import TrainConfig
@@ -145,6 +147,10 @@ class StepReport:
         values = {f"eval/{name}/{key}": value for key, value in numbers.items() if isinstance(value, float)}
         if values:
             self._log.pass_on(step, {f"eval/{name}/version": version, **values})
+
+    def heldout(self, before: Sequence[Evaluation], after: Sequence[Evaluation] = ()) -> None:
+        """Put the evaluations of held-out clips into wandb's summary. Both are as in `heldout_values`."""
+        self._log.summarise(heldout_values(before, after))
 
     def stalled(self, waiting: str) -> None:
         """Raise an alert in wandb about a run in which no group ends. stderr has it. `waiting`: who waits for whom."""
