@@ -42,7 +42,9 @@ def trace_events(spans: Sequence[Span]) -> list[dict[str, Any]]:
         for tid, lane in enumerate(lanes, 1):
             events.append({"ph": "M", "name": "thread_name", "pid": pid, "tid": tid, "args": {"name": f"lane {tid}"}})
             for span in lane:
-                times = {"ts": round(1e6 * (span.began - zero), 3), "dur": round(1e6 * (span.ended - span.began), 3)}
+                # The ends are rounded, not the lengths: a part must not end after its span.
+                began, ended = (round(1e6 * (time - zero), 3) for time in (span.began, span.ended))
+                times = {"ts": began, "dur": round(ended - began, 3)}
                 args = {"for": span.work} if span.work else {}
                 args |= {"cut": "under way at the end of the trace"} if span.cut else {}
                 events.append({"ph": "X", "name": span.name, "pid": pid, "tid": tid, **times, "args": args})

@@ -76,6 +76,14 @@ def test_parts_lie_within_their_span_and_what_runs_side_by_side_has_lanes_of_its
     assert len(rows(trace_events(engine))) == 2, "two calls of an engine for one group are none within the other"
 
 
+def test_rounding_lets_no_part_end_after_its_span() -> None:
+    for number in range(1000):
+        begins, ended = 7.0 + number * 1.37e-9, 8.0 + number * 2.11e-9
+        parts = [Span(LEARNER, "step", 7.0, ended), Span(LEARNER, "trains", begins, ended), Span(GROUPS, "a", 6.9, 7.0)]
+        (_, _, step_ended), (_, _, part_ended) = rows(trace_events(parts))[LEARNER, "lane 1"]
+        assert round(1000 * part_ended) <= round(1000 * step_ended), "in nanoseconds"
+
+
 def test_spans_are_named_after_their_work_in_its_tasks_and_threads(tmp_path: Path) -> None:
     async def call(engine: str) -> None:
         with span(engine):
