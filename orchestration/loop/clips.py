@@ -16,8 +16,7 @@ import ray
 from evidence.errors import UnreadableMedia
 from evidence.types import Prompt, Sample, Trajectory
 from orchestration.loop.pipeline import Pipeline
-from orchestration.reporting.trace import work
-from orchestration.reporting.trace_events import EVALUATION
+from orchestration.reporting.trace import EVALUATION, span, work
 from orchestration.supervision.rollout_pool import RolloutPool
 from orchestration.supervision.waiting import first_line
 from rollout.frames.store import Lease
@@ -59,7 +58,7 @@ async def each_clip(
         for _ in range(ATTEMPTS):
             try:
                 async with gate:
-                    with work(EVALUATION, f"clip {sample.id}"):
+                    with work(f"clip {sample.id}"), span(EVALUATION):
                         lease, prompt = await pipeline.prepare(sample)
                         with lease:
                             result = await attempt(number, sample, lease, prompt)

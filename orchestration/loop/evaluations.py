@@ -29,8 +29,7 @@ from orchestration.loop.pipeline import Pipeline
 from orchestration.loop.run_state import RunState
 from orchestration.preflight import largest_selection
 from orchestration.reporting.steps import StepReport
-from orchestration.reporting.trace import record, span
-from orchestration.reporting.trace_events import EVALUATION, LEARNER
+from orchestration.reporting.trace import EVALUATION, LEARNER, record, span
 from orchestration.resuming import RECORDS
 from orchestration.settings import TrainConfig
 from orchestration.supervision.aside import Aside, Unmeasurable

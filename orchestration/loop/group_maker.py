@@ -26,8 +26,7 @@ from orchestration.loop.pipeline import Draw, Pipeline
 from orchestration.loop.rejections import ZERO_VARIANCE, no_variance
 from orchestration.loop.stall_watch import StallWatch
 from orchestration.reporting.stalls import Stage
-from orchestration.reporting.trace import part, record, work
-from orchestration.reporting.trace_events import GROUPS, READY
+from orchestration.reporting.trace import GROUPS, READY, record, span, work
 from orchestration.supervision.waiting import first_line
 from referee.reward.asking import answered
 from referee.terms.view import GroupView
@@ -191,9 +190,9 @@ class GroupMaker:
         lease, awaiting_frames = None, self.pipeline.rollout_pool.awaiting_frames
         self._watch.enter(group, Stage.FRAMES)
         try:
-            with work(GROUPS, f"group {group}"):
+            with work(f"group {group}"):
                 # Held across attempts: a group that is generated again keeps its place in the queue for frames, too.
-                with part("frames"), awaiting_frames():
+                with span(GROUPS, "frames"), awaiting_frames():
                     lease, prompt = await self.pipeline.prepare(sample)
                 while self.ledger.state(group) is State.PENDING:
                     with awaiting_frames():
@@ -225,7 +224,7 @@ class GroupMaker:
             view = await self._view(group, sample, prompt, lease, trajectories)
             self._watch.enter(group, Stage.REFEREE)
             began = time.monotonic()
-            with part("referee"):
+            with span(GROUPS, "referee"):
                 view = await answered(view, self.pipeline.reward, self.pipeline.referee, info, frames)
         except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, TimeoutError) as error:
             # A death or a delay can be chance; anything else, such as a prompt mismatch, is a defect and ends the run.

@@ -22,8 +22,7 @@ from orchestration.loop.step_frames import fetch_frames
 from orchestration.loop.step_rates import StepRates, effective_share
 from orchestration.planning.shapes import read_shape
 from orchestration.reporting.histograms import Histogram
-from orchestration.reporting.trace import span
-from orchestration.reporting.trace_events import LEARNER
+from orchestration.reporting.trace import LEARNER, span
 from orchestration.settings import TrainConfig
 from orchestration.supervision.learner_gang import LearnerGang
 from orchestration.supervision.reference import Reference

@@ -15,8 +15,7 @@ from orchestration.cluster_settings import ClusterConfig
 from orchestration.loop.learner_step import Learner
 from orchestration.loop.pipeline import Pipeline
 from orchestration.reporting.awaiting import awaiting
-from orchestration.reporting.trace import span
-from orchestration.reporting.trace_events import LEARNER
+from orchestration.reporting.trace import LEARNER, span
 from orchestration.settings import TrainConfig
 from orchestration.supervision.cluster import NAMESPACE
 from orchestration.supervision.engines import engine_sizes, policy_engine, referee_engine

@@ -36,8 +36,7 @@ from orchestration.reporting.reward_log import RewardLog
 from orchestration.reporting.samples import write_samples
 from orchestration.reporting.starts import recorded_starts
 from orchestration.reporting.summary import heldout_values
-from orchestration.reporting.trace import Trace, record
-from orchestration.reporting.trace_events import LEARNER
+from orchestration.reporting.trace import LEARNER, Trace, record
 from orchestration.settings import TrainConfig
 
 EVALUATIONS = "eval.jsonl"

@@ -26,9 +26,8 @@ from learner.checkpoints import (
     try_to_remove,
 )
 from learner.zero.background_writer import Written
+from orchestration.reporting.trace import CHECKPOINTS, LEARNER, span
 from orchestration.reporting.trace import record as trace
-from orchestration.reporting.trace import span
-from orchestration.reporting.trace_events import CHECKPOINTS, LEARNER
 from orchestration.supervision.learner_gang import LearnerGang
 
 log = logging.getLogger(__name__)

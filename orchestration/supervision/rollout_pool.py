@@ -20,7 +20,7 @@ from evidence.limits import Limits
 from evidence.supervision import actor_class
 from evidence.types import Prompt, Trajectory
 from orchestration.reporting.stalls import EngineFacts
-from orchestration.reporting.trace import part, span
+from orchestration.reporting.trace import GROUPS, span
 from orchestration.supervision.aside import Aside, Unmeasurable
 from orchestration.supervision.dispatch import Dispatcher, Request
 from orchestration.supervision.engine_times import EngineTimes, state
@@ -239,7 +239,7 @@ class RolloutPool:
         order: tuple[int, ...] | None = None,
     ) -> tuple[tuple[Trajectory, ...], int]:
         """As `generate`, on an engine of `dispatcher`."""
-        with part("engine"):
+        with span(GROUPS, "engine"):
             request = await self._started(dispatcher, may_start, n, len(prompt.token_ids) + n * max_tokens)
         engine: Any = request.engine
         self._running[asyncio.current_task()] = request
@@ -247,7 +247,7 @@ class RolloutPool:
         try:
             # The actor enforces this timeout itself; the margin covers an actor that no longer can.
             reply = actor.generate.remote(prompt, frames, n, temperature, max_tokens, seed, timeout_s, order)
-            with part("completions"), span(engine.name):
+            with span(GROUPS, "completions"), span(engine.name):
                 async with asyncio.timeout(timeout_s + MARGIN_S):
                     result = await reply
             dispatcher.finished(request, sum(len(trajectory.token_ids) for trajectory in result[0]))
