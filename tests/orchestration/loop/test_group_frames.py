@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +49,8 @@ class FakePipeline:
         self.rollout_pool = self.store = self
         self.readable, self.answers, self.loses_a_node = readable, answers, loses_a_node
         self.received: list[str] = []  # frames, by generation
+
+    awaiting_frames = nullcontext
 
     def lost(self, error: Exception) -> None:
         self.leases[0].is_lost = isinstance(error, ray.exceptions.ObjectLostError)
