@@ -33,8 +33,8 @@ class Question:
 
     id: as completions name it. video: questions about the same one are not independent. options: the choices without
     labels. answer: the right letter, number, word or text. kind: the benchmark's own name for the form of the answer.
-    span: the true interval in seconds. part: of the video that is shown, seconds;
-    None: all of it. groups: class -> the names under which the question counts, such as
+    span: the true interval in seconds. part: of the video that is shown, seconds; None: all of it. fps: the frame rate
+    of a video that is a folder of frames. groups: class -> the names under which the question counts, such as
     {"duration": ("short",)}. extra: what only this benchmark needs. sample: the dataset's, where its task decides how
     it is asked and scored.
     """
@@ -47,6 +47,7 @@ class Question:
     kind: str = "choice"
     span: Interval | None = None
     part: Interval | None = None
+    fps: float | None = None
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
     sample: Sample | None = None

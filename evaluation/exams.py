@@ -157,6 +157,7 @@ class QuestionExam:
             answer="",
             key_frames=(END,) if benchmark.shows_end else (),
             part=question.part,
+            fps=question.fps,
         )
         if benchmark.subtitles is None:
             return Ask(question.id, question.video, sample)

@@ -1,6 +1,7 @@
 """Finds the media files of a benchmark by the names that its annotation gives them. Pure, apart from listing a folder.
 
-Guarantees: a name leads to one file or to a reason why it does not; of several files that fit, none is guessed.
+Guarantees: a name leads to one file, or else to one folder of frames, or to a reason why it does not; of several that
+fit, none is guessed.
 """
 
 from __future__ import annotations
@@ -11,37 +12,46 @@ from pathlib import Path, PurePosixPath
 
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".gif", ".mpg", ".mpeg", ".flv", ".wmv", ".ts")
 
+_ByName = defaultdict[str, list[PurePosixPath]]
+
 
 class MediaFolder:
     """The files below a folder. suffixes: those that a name may leave out."""
 
     def __init__(self, root: Path, suffixes: tuple[str, ...] = VIDEOS):
         self.root, self.suffixes = root, suffixes
-        self._by_stem: dict[str, list[PurePosixPath]] | None = None
+        self._index: tuple[_ByName, _ByName] | None = None
 
     def find(self, name: str) -> Path:
         """The file of that name: the path below the folder, or else the only file whose path ends in it, where the name
-        may lack the suffix. Raises FileNotFoundError, whose message is the reason."""
+        may lack the suffix; without one, the only folder with files whose path ends in it. Raises FileNotFoundError,
+        whose message is the reason."""
         relative = PurePosixPath(os.path.normpath(name.lstrip("/")))
         direct = self.root / relative
-        if relative.parts[0] != ".." and direct.is_file():
+        if relative.parts[:1] != ("..",) and direct.is_file():
             return direct
-        fitting = [file for file in self._named(relative) if _ends_in(file, relative, self.suffixes)]
+        files, folders = self._indexed()
+        fitting = [file for file in files[relative.name] if _ends_in(file, relative, self.suffixes)]
+        fitting = fitting or [folder for folder in folders[relative.name] if _ends_in(folder, relative, ())]
         if len(fitting) == 1:
             return self.root / fitting[0]
         if fitting:
             raise FileNotFoundError(f"{self.root} holds {fitting[0]} and {fitting[1]}; keep one of them")
         raise FileNotFoundError(f"no such file below {self.root}")
 
-    def _named(self, name: PurePosixPath) -> list[PurePosixPath]:
-        if self._by_stem is None:
-            self._by_stem = defaultdict(list)
-            for folder, _, files in os.walk(self.root, followlinks=True):
-                for file in sorted(files):
-                    path = PurePosixPath(Path(folder, file).relative_to(self.root))
+    def _indexed(self) -> tuple[_ByName, _ByName]:
+        """The files by their names with and without suffix, and the folders that hold files by theirs."""
+        if self._index is None:
+            by_stem, by_folder = self._index = defaultdict(list), defaultdict(list)
+            for folder, subfolders, files in os.walk(self.root, followlinks=True):
+                subfolders.sort()
+                place = PurePosixPath(Path(folder).relative_to(self.root))
+                if files:
+                    by_folder[place.name].append(place)
+                for path in (place / file for file in sorted(files)):
                     for key in {path.name, path.stem if path.suffix.lower() in self.suffixes else path.name}:
-                        self._by_stem[key].append(path)
-        return sorted(set(self._by_stem[name.name]))
+                        by_stem[key].append(path)
+        return self._index
 
 
 def _ends_in(file: PurePosixPath, name: PurePosixPath, suffixes: tuple[str, ...]) -> bool:

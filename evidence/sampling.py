@@ -92,11 +92,13 @@ class Selection:
     """What a sample selects of its video, besides the contract.
 
     key_times: of the key frames that are shown, seconds, distinct, increasing. part: (start, end) in seconds: of the
-    frames on display in between, and of no others, the contract chooses; None: of all.
+    frames on display in between, and of no others, the contract chooses; None: of all. fps: the frame rate of a video
+    that is a folder of frames, as the data states it; of no effect for other videos, which state their own.
     """
 
     key_times: tuple[float, ...] = ()
     part: tuple[float, float] | None = None
+    fps: float | None = None
 
 
 ALL = Selection()
@@ -105,7 +107,7 @@ ALL = Selection()
 def selection(sample: Sample, contract: SamplingContract) -> Selection:
     """The sample's selection, with its key frames if the contract shows them."""
     key_times = tuple(sorted({key.time for key in sample.key_frames})) if contract.key_frames else ()
-    return Selection(key_times, sample.part)
+    return Selection(key_times, sample.part, sample.fps)
 
 
 def frame_indices(
@@ -199,10 +201,13 @@ def _tiles(width: float, height: float, least: float, most: float, grows: bool) 
 
 def frame_key(file_digest: str, contract: SamplingContract, decoder: str, selected: Selection = ALL) -> str:
     """Content address of a video's decoded frames. Equal keys mean equal pixels, so the decoder's name and version are
-    part of it. Raises ValueError for an unresolved contract."""
+    part of it, and `selected.fps` has to be None unless it determines the times (a folder of frames). Raises ValueError
+    for an unresolved contract."""
     settings = asdict(contract) | {"multiple": contract.tile}
-    part = [] if selected.part is None else [list(selected.part)]  # without one, the key is what it always was
-    text = json.dumps([file_digest, settings, decoder, list(selected.key_times), *part], sort_keys=True)
+    # Without a part and a rate, the key is what it always was.
+    part = [] if selected.part is None else [list(selected.part)]
+    rate = [] if selected.fps is None else [selected.fps]
+    text = json.dumps([file_digest, settings, decoder, list(selected.key_times), *part, *rate], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 def add_answer(command: argparse.ArgumentParser) -> None:
     """Add the arguments of `ser answer`."""
-    command.add_argument("video", help="a video, or an image")
+    command.add_argument("video", help="a video, a folder of its frames, or an image")
     command.add_argument("question", help="what to ask about it")
     _add_models(command)
+    command.add_argument("--fps", type=float, metavar="N", help="frames per second of a folder of frames")
     command.add_argument(
         "--elect", metavar="METHOD", help="elect one of several candidates: rler, majority, … (docs/election.md)"
     )
@@ -52,7 +53,7 @@ def _answer(args: argparse.Namespace) -> None:
     from orchestration.commands.answer import Command, main
     from orchestration.commands.score import Output
 
-    command = Command(args.video, args.question, args.elect, Output(args.out, args.overwrite), args.json)
+    command = Command(args.video, args.question, args.elect, Output(args.out, args.overwrite), args.json, args.fps)
     main(command, args.config, _overrides(args))
 
 

@@ -153,9 +153,11 @@ def readable_samples(
 ) -> tuple[list[Sample], tuple[Sample, FrameInfo]]:
     """The samples of a dataset, and the first sample whose media file can be decoded, with its frames."""
     samples = file.read()
-    paths = list(dict.fromkeys(sample.media_path for sample in samples))
+    rates: dict[str, float | None] = {}
+    for sample in samples:
+        rates.setdefault(sample.media_path, sample.fps)
     reasons = []
-    for path, outcome in decoded(paths, contract, 1, frames.timeout_s, frames.worker_bytes):
+    for path, outcome in decoded(rates, contract, 1, frames.timeout_s, frames.worker_bytes):
         if isinstance(outcome, FrameInfo):
             return samples, (next(sample for sample in samples if sample.media_path == path), outcome)
         reasons.append(f"{path}: {outcome}")

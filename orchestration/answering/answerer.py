@@ -53,7 +53,7 @@ CROP_SCALE = 2  # relevance of 1 on the scale of Open-o3-Video's crop scores
 @dataclass(frozen=True)
 class Asked:
     """A question about a file. `method`: of an election; None for `n` completions at `temperature`. `max_tokens`: None
-    for the config's, as far as the prompt leaves room."""
+    for the config's, as far as the prompt leaves room. `fps`: the frame rate of a folder of frames."""
 
     question: str
     path: str
@@ -62,10 +62,11 @@ class Asked:
     max_tokens: int | None = None
     seed: int = 0
     method: str | None = None
+    fps: float | None = None
 
     @property
     def sample(self) -> Sample:
-        return Sample(id="", source="", task="", question=self.question, answer="", video_path=self.path)
+        return Sample(id="", source="", task="", question=self.question, answer="", video_path=self.path, fps=self.fps)
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,15 @@ from rollout.prompt import ChatEncoder
 
 @dataclass(frozen=True)
 class Command:
-    """The arguments of `ser answer`. elect: an election's method, None for a single answer."""
+    """The arguments of `ser answer`. elect: an election's method, None for a single answer. fps: the frame rate of a
+    folder of frames."""
 
     video: str
     question: str
     elect: str | None
     out: Output
     as_json: bool
+    fps: float | None = None
 
 
 def main(command: Command, config_file: Path | None, overrides: Sequence[str]) -> None:
@@ -48,7 +50,7 @@ def main(command: Command, config_file: Path | None, overrides: Sequence[str]) -
     if command.elect is not None:
         method_of(config, command.elect)
     config, encoder = check_answering(config)
-    require_readable(command.video, config)
+    require_readable(command.video, config, command.fps)
     answered, frames = asyncio.run(_answered(command, config, encoder))
     if command.out.path is not None:
         judge = Path(config.judge.model).resolve().name if config.judge else ""
@@ -61,8 +63,9 @@ def main(command: Command, config_file: Path | None, overrides: Sequence[str]) -
         print("\n".join(lines(answered)))
 
 
-def require_readable(path: str, config: AnswerConfig) -> None:
-    """Raises BadInput for a file that is missing, too large, or neither a video nor an image."""
+def require_readable(path: str, config: AnswerConfig, fps: float | None = None) -> None:
+    """Raises BadInput for a file that is missing, too large, or neither a video nor an image, and for a folder of
+    frames without `fps`."""
     try:
         _, size, *_ = identify(path)
     except UnreadableMedia as error:
@@ -70,7 +73,7 @@ def require_readable(path: str, config: AnswerConfig) -> None:
     if size > config.file_gib * 2**30:
         raise BadInput(f"{path}: has {size / 2**30:.1f} GiB, more than file_gib = {config.file_gib:g}; raise it")
     frames = config.frames
-    for _, outcome in decoded([path], config.contract, 1, frames.timeout_s, frames.worker_bytes):
+    for _, outcome in decoded({path: fps}, config.contract, 1, frames.timeout_s, frames.worker_bytes):
         if isinstance(outcome, str):
             raise BadInput(f"{path}: cannot be read as a video or an image ({outcome})")
 
@@ -83,6 +86,7 @@ async def _answered(
             asked = Asked(
                 question=command.question,
                 path=command.video,
+                fps=command.fps,
                 temperature=config.temperature,
                 seed=config.seed,
                 method=command.elect,

@@ -34,12 +34,13 @@ def check_file(file: DatasetFile, media: bool, against: DatasetFile | None, work
     if workers < 1:
         raise BadInput(f"--workers {workers}: must be 1 or more")
     report, samples = check(file)
-    paths = media_of(samples)
-    test_paths = None if against is None else media_of(list(against))
+    rates = media_of(samples)
+    test_paths = None if against is None else list(media_of(against))
     if media:
         from rollout.dataset.media import decoded  # loads the decoder
 
-        present, limits = [path for path in paths if path not in set(report.missing_media)], FramesConfig()
+        missing, limits = set(report.missing_media), FramesConfig()
+        present = {path: fps for path, fps in rates.items() if path not in missing}
         outcomes = decoded(present, CHECKED, workers, limits.timeout_s, limits.worker_bytes)
         add_media(report, samples, dict(with_progress("decoding", outcomes, len(present))))
     values: dict[str, Any] = asdict(report)
@@ -47,7 +48,7 @@ def check_file(file: DatasetFile, media: bool, against: DatasetFile | None, work
     if test_paths is not None:
         from rollout.dataset.media import shared
 
-        values["overlap"], values["not_compared"] = shared(paths, test_paths)
+        values["overlap"], values["not_compared"] = shared(list(rates), test_paths)
     if as_json:
         print(dumps(values))
     else:

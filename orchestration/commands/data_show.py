@@ -26,7 +26,7 @@ from orchestration.showing.shown import ShownSample, Source
 from orchestration.streams import say
 from orchestration.supervision.standalone_policy import StandalonePolicyConfig
 from referee.terms.references import unscorable
-from rollout.dataset.check import duplicates, problems
+from rollout.dataset.check import duplicates, problems, unreadable
 from rollout.dataset.read import DatasetFile
 from rollout.frames.decoding import identify
 from rollout.prompt import ChatEncoder
@@ -123,7 +123,7 @@ def choose(samples: Sequence[Sample], choice: Choice, path: Path) -> list[Chosen
         numbered = (chosen for chosen in numbered if chosen.sample.id in choice.ids)
     checked = (replace(chosen, faults=tuple(_faults(chosen.sample, repeated))) for chosen in numbered)
     if choice.faulty:
-        checked = (chosen for chosen in checked if chosen.faults or problems(chosen.sample) or _is_missing(chosen))
+        checked = (chosen for chosen in checked if chosen.faults or problems(chosen.sample) or _is_unreadable(chosen))
     return list(checked if choice.ids is not None else islice(checked, choice.n))
 
 
@@ -135,12 +135,12 @@ def _faults(sample: Sample, repeated: set[str]) -> Iterator[str]:
         yield f"no answer can be right: {reason}"
 
 
-def _is_missing(chosen: Chosen) -> bool:
+def _is_unreadable(chosen: Chosen) -> bool:
     try:
         identify(chosen.sample.media_path)
     except UnreadableMedia:
         return True
-    return False
+    return bool(unreadable([chosen.sample]))
 
 
 def _described(shown: int, total: int, choice: Choice) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evidence.types import Box, FrameInfo, Sample
@@ -23,7 +23,8 @@ class Report:
     """The report of `ser data check`.
 
     duplicates: ids of samples that repeat an earlier sample's id, or its question about the same media.
-    unreadable_media: path -> reason; empty files, and files that failed to decode if media were decoded.
+    unreadable_media: path -> reason; empty files, folders of frames without a frame rate in the data, and files that
+        failed to decode if media were decoded.
     boxes_outside: labelled boxes that leave 0-1 and boxes in answers that leave image_size, or without area.
     times_outside: key frames and spans before 0, reversed, or after the end of the video if its duration is known.
     items_without_frame: frames of key_items that key_frames does not list; without a time, their boxes are unusable.
@@ -51,8 +52,8 @@ def check(file: DatasetFile) -> tuple[Report, list[Sample]]:
         by_task=dict(Counter(sample.task for sample in samples)),
         by_source=dict(Counter(sample.source for sample in samples)),
         duplicates=duplicates(samples),
-        missing_media=[path for path in media_of(samples) if not os.path.isfile(path)],
-        unreadable_media={path: "the file is empty" for path in media_of(samples) if _is_empty(path)},
+        missing_media=[path for path in media_of(samples) if not os.path.isfile(path) and not os.path.isdir(path)],
+        unreadable_media=unreadable(samples),
         boxes_outside=sum(map(_boxes_outside, samples)),
         times_outside=sum(_times_outside(sample, sample.duration) for sample in samples),
         items_without_frame=sum(len(_items_without_frame(sample)) for sample in samples),
@@ -79,7 +80,7 @@ def add_media(report: Report, samples: list[Sample], decoded: Mapping[str, Frame
 
     Times are then checked against the durations of the files.
     """
-    report.unreadable_media = {path: result for path, result in decoded.items() if isinstance(result, str)}
+    report.unreadable_media |= {path: result for path, result in decoded.items() if isinstance(result, str)}
     durations = {path: result.duration for path, result in decoded.items() if isinstance(result, FrameInfo)}
     report.times_outside = sum(_times_outside(s, durations.get(s.media_path, s.duration)) for s in samples)
 
@@ -92,12 +93,23 @@ def _items_without_frame(sample: Sample) -> set[str]:
     return sample.key_items.keys() - {frame.idx for frame in sample.key_frames}
 
 
-def _is_empty(path: str) -> bool:
-    return os.path.isfile(path) and os.path.getsize(path) == 0
+def unreadable(samples: Sequence[Sample]) -> dict[str, str]:
+    """Path -> what is wrong with the file, as far as can be said without opening it."""
+    reasons = {}
+    for path, has_rate in sorted({(sample.media_path, bool(sample.fps)) for sample in samples}):
+        if os.path.isfile(path) and os.path.getsize(path) == 0:
+            reasons[path] = "the file is empty"
+        elif os.path.isdir(path) and not has_rate:
+            reasons[path] = "is a folder of frames, and a sample of it states no 'fps'"
+    return reasons
 
 
-def media_of(samples: list[Sample]) -> list[str]:
-    return sorted({sample.media_path for sample in samples})
+def media_of(samples: Iterable[Sample]) -> dict[str, float | None]:
+    """Path -> the frame rate of the first sample that states one, in the order of the paths."""
+    rates: dict[str, float | None] = {}
+    for sample in samples:
+        rates[sample.media_path] = rates.get(sample.media_path) or sample.fps
+    return dict(sorted(rates.items()))
 
 
 def duplicates(samples: list[Sample]) -> list[str]:

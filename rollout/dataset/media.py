@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -24,7 +24,17 @@ from evidence.files import FORK_SERVER, require_room_for_sockets
 from evidence.sampling import ALL, SamplingContract, Selection
 from evidence.types import FrameInfo
 from rollout.frames.config import FramesConfig
-from rollout.frames.decoding import DIED, DecoderFailed, Turns, decode_with, examine, limit_memory, took_longer
+from rollout.frames.decoding import (
+    DIED,
+    DecoderFailed,
+    Turns,
+    decode_with,
+    examine,
+    identify,
+    limit_memory,
+    took_longer,
+)
+from rollout.frames.frame_folder import is_folder
 
 POLL_S = 0.5
 
@@ -41,14 +51,15 @@ class Job:
 
 
 def decoded(
-    paths: Sequence[str], contract: SamplingContract, workers: int, timeout_s: float, memory_bytes: int
+    rates: Mapping[str, float | None], contract: SamplingContract, workers: int, timeout_s: float, memory_bytes: int
 ) -> Iterator[tuple[str, FrameInfo | str]]:
     """Yield (path, its FrameInfo or the reason why it cannot be decoded) in order of completion, `workers` at a time.
 
+    rates: path -> frames per second as the data states them, which only a folder of frames needs.
     Each attempt of a decoder on a file runs in its own process, limited to `timeout_s` and `memory_bytes`, as in a run.
     Raises BadInput if TMPDIR is too long for the processes' sockets.
     """
-    jobs = [Job(Turns(path)) for path in paths]
+    jobs = [Job(Turns(path, folder=is_folder(path)), Selection(fps=fps)) for path, fps in rates.items()]
     for job, outcome in _outcomes(jobs, contract, workers, timeout_s, memory_bytes):
         yield job.turns.path, outcome if isinstance(outcome, str) else outcome[1]
 
@@ -60,7 +71,7 @@ def decoded_frames(
 
     As `decoded`, with the decoders, processes and limits of `config`. Its cache is not used.
     """
-    jobs = [Job(Turns(path, config.decoder), selected, pixels=True) for path, selected in wanted]
+    jobs = [Job(Turns(path, config.decoder, is_folder(path)), selected, pixels=True) for path, selected in wanted]
     for job, outcome in _outcomes(jobs, contract, config.workers, config.timeout_s, config.worker_bytes):
         yield (job.turns.path, job.selected), outcome
 
@@ -141,10 +152,10 @@ def _outcome(job: Job, receiver: Connection, timeout_s: float) -> Decoded | str 
 def shared(ours: Sequence[str], theirs: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
     """(digest -> files with that content, for contents that both lists contain; files of either list that could not be
     compared, because they are missing, empty or unreadable). A file is read only if the other list has one of its
-    size."""
-    sizes = [{path: os.path.getsize(path) for path in paths if os.path.isfile(path)} for paths in (ours, theirs)]
+    size. A folder of frames counts as one file."""
+    sizes = [{path: _size(path) for path in paths} for paths in (ours, theirs)]
     left_out = {path for path in (*ours, *theirs) if not any(by_path.get(path) for by_path in sizes)}
-    common_sizes = set(sizes[0].values()) & set(sizes[1].values())
+    common_sizes = set(sizes[0].values()) & set(sizes[1].values()) - {0}
     by_digest: list[dict[str, list[str]]] = []
     for by_path in sizes:
         digests = defaultdict(list)
@@ -157,3 +168,12 @@ def shared(ours: Sequence[str], theirs: Sequence[str]) -> tuple[dict[str, list[s
     first, second = by_digest
     both = {digest: sorted({*paths, *second[digest]}) for digest, paths in first.items() if digest in second}
     return both, sorted(left_out)
+
+
+def _size(path: str) -> int:
+    """Bytes; 0 for a file that is missing, empty or unreadable."""
+    try:
+        _, size, *_ = identify(path)
+    except UnreadableMedia:
+        return 0
+    return size

@@ -2,7 +2,7 @@
 
 Guarantees: null, absent and NaN as the value of a key are the same; every number is finite; every string can
 be encoded as UTF-8; a media path, as it is written, stays below the media root, and through links too where links are
-not followed; the row records which of its keys were read.
+not followed, as do the files of a media folder; the row records which of its keys were read.
 """
 
 from __future__ import annotations
@@ -156,12 +156,15 @@ class Row:
             raise ValueError(
                 f"the {key} {path!r} leaves the media root {self.media_root}; move the file below it, or name another"
             )
-        if not (self.follow_links or target.is_relative_to(self.media_root)):
+        if not self.follow_links and not all(map(self._is_below_root, (target, *_links_in(target)))):
             raise ValueError(
-                f"the {key} {path!r} is a link that leaves the media root {self.media_root}, and links are forbidden "
-                "(follow_links=false, --no-links); put the file itself there, or name another root"
+                f"the {key} {path!r} is or holds a link that leaves the media root {self.media_root}, and links are "
+                "forbidden (follow_links=false, --no-links); put the file itself there, or name another root"
             )
         return str(self.media_root / written)
+
+    def _is_below_root(self, target: Path) -> bool:
+        return target.is_relative_to(self.media_root)
 
 
 def resolved(path: Path, what: str) -> Path:
@@ -174,6 +177,16 @@ def resolved(path: Path, what: str) -> Path:
         ) from None
     except (OSError, RuntimeError, ValueError) as error:
         raise BadInput(f"{what} {str(path)!r} cannot be followed ({error}); fix its links or name another") from None
+
+
+def _links_in(folder: Path) -> list[Path]:
+    """The targets of the links in a folder of frames; none for a file."""
+    if not folder.is_dir():
+        return []
+    try:
+        return [resolved(Path(entry.path), "the frame") for entry in os.scandir(folder) if entry.is_symlink()]
+    except OSError as error:
+        raise BadInput(f"the folder {folder} cannot be read ({error.strerror}); name one that can be") from None
 
 
 def is_null(value: Any) -> bool:

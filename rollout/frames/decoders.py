@@ -52,6 +52,7 @@ FAILURES = (
 )
 # decord decodes frames in batches; bytes of one batch, whatever the size of a frame.
 BATCH_BYTES = 64 * 2**20
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 # Containers that index frames by time. In others, decord's seeks end at wrong frames without an error.
 EXACT_SEEKS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 

@@ -17,7 +17,7 @@ import resource
 import stat
 import time
 from concurrent.futures import Executor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,15 +29,23 @@ from blake3 import blake3
 from evidence.errors import BadInput, UnreadableMedia
 from evidence.sampling import ALL, SamplingContract, Selection, frame_indices, frame_key, resized_size
 from evidence.types import FrameInfo
-from rollout.frames.decoders import FAILURES, VERSIONS, VIDEO, Track, read_image, read_track
+from rollout.frames.decoders import FAILURES, IMAGE_SUFFIXES, VERSIONS, VIDEO, Track, read_image, read_track
+from rollout.frames.frame_folder import (
+    folder_digest,
+    folder_identity,
+    frame_names,
+    is_folder,
+    read_frames,
+    require_rate,
+    starts,
+)
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 # Time and source line in a decoder's message. They are removed, so that a file always fails with the same reason.
 DECODER_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")
 # File times advance in ticks of up to 10 ms: two writes closer than that can have equal times.
 TICK_NS = 20_000_000
 
-# Inode, size, mtime and ctime of a file. Any write to it changes one of them.
+# Inode, size, mtime and ctime of a file; of a folder, see folder_identity. Any write to it changes one of them.
 Identity = tuple[int, int, int, int]
 
 
@@ -60,15 +68,21 @@ class OutOfMemory(DecoderFailed, MemoryError):
 
 @dataclass(frozen=True)
 class MediaFile:
-    """A file, its identity when its content was hashed, and the digest (BLAKE3, hex)."""
+    """A file, its identity when its content was hashed, and the digest (BLAKE3, hex). folder: whether it is a folder of
+    frames."""
 
     path: str
     identity: Identity
     digest: str
+    folder: bool = False
+
+    def shown(self, selected: Selection) -> Selection:
+        """The selection without the frame rate, unless this is a folder: a file states its own."""
+        return selected if self.folder else replace(selected, fps=None)
 
 
 def identify(path: str) -> Identity:
-    """The identity of a file. Raises UnreadableMedia if it is not a regular file, or is empty."""
+    """The identity of a file or a folder of frames. Raises UnreadableMedia if it is neither, or is empty."""
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -78,6 +92,8 @@ def identify(path: str) -> Identity:
     except UnicodeEncodeError as error:
         reason = f"this locale ({error.encoding}) cannot encode its name; set PYTHONUTF8=1"
         raise UnreadableMedia(path, reason) from None
+    if stat.S_ISDIR(status.st_mode):
+        return folder_identity(path)
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableMedia(path, "no such file")
     if not status.st_size:
@@ -86,7 +102,7 @@ def identify(path: str) -> Identity:
 
 
 def examine(path: str, meanwhile: Executor | None = None) -> MediaFile:
-    """Hash a file. Raises UnreadableMedia, also if the file changes in the meantime.
+    """Hash a file, or those of a folder of frames. Raises UnreadableMedia, also if the file changes in the meantime.
 
     `meanwhile`: executor on which the table of times is read at the same time, for a file that this process decodes
     next.
@@ -95,16 +111,22 @@ def examine(path: str, meanwhile: Executor | None = None) -> MediaFile:
     if time.time_ns() - identity[-1] < TICK_NS:
         time.sleep(TICK_NS / 1e9)
         identity = identify(path)
-    reading = [meanwhile.submit(_track, path, identity)] if meanwhile and not _is_image(path) else []
+    folder = is_folder(path)
+    has_track = not folder and not _is_image(path)
+    reading = [meanwhile.submit(_track, path, identity)] if meanwhile and has_track else []
     try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, blake3).hexdigest()  # type: ignore[arg-type]
+        digest = folder_digest(path) if folder else _file_digest(path)
     except OSError as error:
         raise UnreadableMedia(path, error.strerror or type(error).__name__) from None
     finally:
         wait(reading)  # if it raised an error, decoding raises it again
     _require_unchanged(path, identity)
-    return MediaFile(path, identity, digest)
+    return MediaFile(path, identity, digest, folder)
+
+
+def _file_digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, blake3).hexdigest()  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1)
@@ -124,11 +146,12 @@ def _is_image(path: str) -> bool:
 class Turns:
     """The decoders to try on a file, one after another; `decoder` is the current one."""
 
-    def __init__(self, path: str, first: str = "decord"):
-        """`first`: the decoder to try first on a video."""
+    def __init__(self, path: str, first: str = "decord", folder: bool = False):
+        """`first`: the decoder to try first on a video. `folder`: whether the video is a folder of frames."""
         self.path = path
         self.failures: list[DecoderFailed] = []
-        self._decoders = ("pillow",) if _is_image(path) else (first, *(name for name in VIDEO if name != first))
+        of_images = folder or _is_image(path)
+        self._decoders = ("pillow",) if of_images else (first, *(name for name in VIDEO if name != first))
 
     @property
     def decoder(self) -> str:
@@ -143,12 +166,14 @@ class Turns:
 
 
 def decode(path: str, contract: SamplingContract, selected: Selection = ALL) -> tuple[np.ndarray, FrameInfo]:
-    """(frames, info) of a video, or of an image as a one-frame video, by the first decoder that can read it.
+    """(frames, info) of a video, which may be a folder of frames, or of an image as a one-frame video, by the first
+    decoder that can read it.
 
     frames: uint8 [n, height, width, 3], RGB; selected: of the video. Raises UnreadableMedia.
     Runs in this process without limits on time or memory, so use it only for files that are known to be good.
     """
-    media, turns = examine(path), Turns(path)
+    media = examine(path)
+    turns = Turns(path, folder=media.folder)
     while True:
         try:
             return decode_with(turns.decoder, media, contract, selected)
@@ -161,8 +186,10 @@ def decode_with(
 ) -> tuple[np.ndarray, FrameInfo]:
     """Like `decode`, with the decoder of that name, for a file that is already hashed. Raises DecoderFailed if another
     decoder is worth trying, else UnreadableMedia."""
-    path = media.path
+    path, selected = media.path, media.shown(selected)
     identity = identify(path)
+    if media.folder:
+        require_rate(path, selected.fps)
     # Inode and times of the same file may differ on another node; only its content counts.
     if identity != media.identity and examine(path).digest != media.digest:
         raise UnreadableMedia(path, "the file changed while it was read")
@@ -196,7 +223,13 @@ def _read(
 ) -> tuple[np.ndarray, np.ndarray, float, tuple[int, int]]:
     """(frames, their times, duration, original size). At most one frame, or one batch, is in memory at full size."""
     pixel_aspect = 1.0
-    if decoder == "pillow":
+    if selected.fps is not None:  # a folder: MediaFile.shown
+        names = frame_names(path)
+        times = starts(len(names), selected.fps)
+        indices = frame_indices(times, contract, selected)
+        times, duration = times[indices], len(names) / selected.fps
+        decoded = read_frames(path, [names[index] for index in indices])
+    elif decoder == "pillow":
         times, duration, decoded = np.zeros(1), 0.0, iter([read_image(path)])
     else:
         track = _track(path, identity)

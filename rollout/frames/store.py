@@ -32,7 +32,7 @@ from rollout.frames.disk_cache import FrameCache
 
 log = logging.getLogger(__name__)
 
-# Key of decoded frames: (file digest, key times). A store has one contract and one order of decoders.
+# Key of decoded frames: (file digest, selection). A store has one contract and one order of decoders.
 Key = tuple[str, Selection]
 Frames = tuple[ray.ObjectRef, FrameInfo]
 T = TypeVar("T")
@@ -93,7 +93,7 @@ class FrameStore:
         bound, file = self._bound(path, selected), self._known(path)
         number = next(self._numbers)
         granted = self._grants[number] = asyncio.get_running_loop().create_future()
-        self._budget.ask(number, bound, file and (file.digest, selected))
+        self._budget.ask(number, bound, file and (file.digest, file.shown(selected)))
         self.counts["waits"] += not granted.done()
         try:
             await granted
@@ -122,7 +122,7 @@ class FrameStore:
         self._wanted = deque(wanted)
         for path, selected in reversed(self._wanted):  # frames needed soonest are evicted last
             if path in self._files:
-                self._budget.touch((self._files[path].digest, selected))
+                self._budget.touch((self._files[path].digest, self._files[path].shown(selected)))
         self._prefetch_next()
 
     def _prefetch_next(self) -> None:
@@ -135,7 +135,7 @@ class FrameStore:
                 self._wanted.popleft()
                 continue
             file = self._files.get(path)  # as last seen; whether it has changed is checked outside the event loop
-            if file is not None and (file.digest, selected) in (*self._held, *self._decoding):
+            if file is not None and (file.digest, file.shown(selected)) in (*self._held, *self._decoding):
                 self._wanted.popleft()
                 continue
             number = next(self._numbers)
@@ -188,6 +188,7 @@ class FrameStore:
     async def _load(self, number: int, path: str, file: MediaFile | None, selected: Selection) -> Lease:
         if file is None:
             file = self._files[path] = await self._pool.examine(path)
+        selected = file.shown(selected)
         return Lease(self, number, file, selected, await self._frames(number, file, selected))
 
     async def _renewed(self, number: int, file: MediaFile, selected: Selection) -> Frames:
@@ -225,7 +226,7 @@ class FrameStore:
             del self._decoding[key]
 
     async def _decode(self, media: MediaFile, selected: Selection) -> Frames:
-        turns = Turns(media.path, self.config.decoder)
+        turns = Turns(media.path, self.config.decoder, media.folder)
         while True:
             try:
                 frames, info, cached = await self._pool.decode(turns.decoder, media, self.contract, selected)

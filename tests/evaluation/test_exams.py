@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from evaluation.exams import END, VSTAR_TASKS, exam_of, require_options
 from evaluation.faults import Faults
 from evaluation.reading import PlacedRow
 from evaluation.registry import named
 from evidence.errors import BadInput
+from evidence.sampling import SamplingContract, frame_indices, selection
 from evidence.spaces import Written
 
 VSTAR = {
@@ -46,6 +50,7 @@ LABELLED = {
     "key_frames": [{"idx": 1, "time": 1.0}],
     "key_items": {"1": {"cup": [[0.0, 0.0, 0.5, 0.5]]}},
 }
+CONTRACT = SamplingContract()
 FRAMES = {"frame_size": [56, 56], "original_size": [112, 112], "frame_times": [0.0, 1.0], "duration": 2.0}
 
 
@@ -107,6 +112,34 @@ def test_a_question_about_a_part_of_a_video_shows_that_part() -> None:
     row = {"video": "a.mp4", "question": "?", "candidates": ["a", "b"], "answer": "a"}
     whole, part = exam("mvbench", [row, row | {"start": 27.0, "end": 34.5}]).asks
     assert (whole.sample.part, part.sample.part) == (None, (27.0, 34.5))
+
+
+def official_bounds(start: float, end: float, frames: int) -> tuple[int, int]:
+    """The first and the last number that MVBench's `get_index` chooses from, for `read_frame` (fps 3, first_idx 1)."""
+    return max(1, round(start * 3)), min(round(end * 3), frames)
+
+
+@pytest.mark.parametrize("task", ["episodic_reasoning", "Episodic Reasoning"])
+@given(start=st.floats(0, 90), length=st.floats(0.34, 90))
+@example(start=0.0, length=0.4)
+@example(start=0.5, length=0.34)
+def test_frames_in_folders_have_the_bounds_of_mvbenchs_script(task: str, start: float, length: float) -> None:
+    frames, end = 200, start + length
+    row = {"video": "a", "question": "?", "candidates": ["a", "b"], "answer": "a", "task_type": task}
+    (ask,) = exam("mvbench", [row | {"start": start, "end": end}]).asks
+    assert ask.sample.fps == 3.0
+    shown = 1 + frame_indices(np.arange(frames) / 3.0, SamplingContract(frames=500), selection(ask.sample, CONTRACT))
+    first, last = official_bounds(start, end, frames)
+    if first <= last:
+        assert (shown[0], shown[-1]) == (first, last)
+    else:  # the script asks for frames that the folder does not hold
+        assert shown.tolist() == [min(first, frames)]
+
+
+def test_other_videos_of_mvbench_are_no_folders() -> None:
+    row = {"video": "a.mp4", "question": "?", "candidates": ["a", "b"], "answer": "a", "task_type": "action_sequence"}
+    sample = exam("mvbench", [row | {"start": 1.1, "end": 2.2}]).asks[0].sample
+    assert (sample.fps, sample.part) == (None, (1.1, 2.2))
 
 
 def test_videommmu_shows_the_last_frame_where_the_picture_is() -> None:

@@ -36,6 +36,30 @@ def test_a_name_leads_to_its_file(folder: Path, name: str, file: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("clip", "tvqa/frames/clip"),
+        ("frames/clip", "tvqa/frames/clip"),
+        ("tvqa/frames/clip", "tvqa/frames/clip"),
+        ("both", "both.mp4"),  # a file goes before a folder of frames
+    ],
+)
+def test_a_name_may_lead_to_a_folder_of_frames(folder: Path, name: str, found: str) -> None:
+    for file in ("tvqa/frames/clip/1.jpg", "both/1.jpg", "both.mp4"):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).touch()
+    assert MediaFolder(folder).find(name) == folder / found
+
+
+def test_of_several_folders_none_is_guessed(folder: Path) -> None:
+    for file in ("x/clip/1.jpg", "y/clip/1.jpg"):
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).touch()
+    with pytest.raises(FileNotFoundError, match="holds x/clip and y/clip; keep one of them"):
+        MediaFolder(folder).find("clip")
+
+
+@pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("c", "holds other/c.mp4 and sta/c.mp4"),
@@ -43,6 +67,9 @@ def test_a_name_leads_to_its_file(folder: Path, name: str, file: str) -> None:
         ("d", "no such file below"),  # a file of another kind
         ("b.mp4", "no such file below"),
         ("../data/a.mp4", "no such file below"),
+        (".", "no such file below"),
+        ("sub", "no such file below"),  # a folder of folders
+        ("data.mp4", "no such file below"),
     ],
 )
 def test_a_name_without_one_file_has_a_reason(folder: Path, name: str, reason: str) -> None:

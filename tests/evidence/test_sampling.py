@@ -136,6 +136,7 @@ def test_only_a_contract_with_key_frames_shows_them() -> None:
     sample = Sample("1", "", "", "", "", key_frames=(KeyFrame("2", 7.5), KeyFrame("1", 1.25), KeyFrame("3", 7.5)))
     assert selection(sample, SamplingContract()) == Selection()
     assert selection(sample, SamplingContract(key_frames=True)) == Selection((1.25, 7.5))
+    assert selection(replace(sample, fps=3.0, part=(1.0, 2.0)), SamplingContract()) == Selection((), (1.0, 2.0), 3.0)
 
 
 @given(sides, sides, st.one_of(contracts, narrow), st.integers(1, 64))
@@ -294,7 +295,8 @@ def test_the_key_changes_with_everything_that_changes_pixels() -> None:
     changed = [replace(contract, **{name: not v if v is False else v + 1}) for name, v in values.items()]
     others = [frame_key("digest", other, "decord 1") for other in changed]
     keys = [key, *others, frame_key("other", contract, "decord 1"), frame_key("digest", contract, "decord 2")]
-    keys.append(frame_key("digest", contract, "decord 1", Selection((0.5,))))
+    for selected in (Selection((0.5,)), Selection(part=(0.5, 1.0)), Selection(fps=0.5), Selection(fps=3.0)):
+        keys.append(frame_key("digest", contract, "decord 1", selected))
     assert len(set(keys)) == len(keys)
 
 

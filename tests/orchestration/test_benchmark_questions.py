@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from benchmark_data import MADE, make
+from frame_folders import write_frames
 
 from evidence.errors import BadInput
-from evidence.sampling import SamplingContract
+from evidence.sampling import SamplingContract, selection
 from orchestration.benchmark_questions import read_questions, values_of
 from orchestration.eval_settings import BenchmarkConfig
+from rollout.frames.decoding import decode
 from rollout.template import PromptTemplate
 
 
@@ -39,6 +41,23 @@ def test_every_benchmark_can_be_asked_and_scored(tmp_path: Path, clip: Path, nam
     report = questions.report(json.loads(json.dumps(lines)))
     assert set(values_of(report)) == set(values_of(report, "ci95")) == set(questions.metrics) != set()
     assert all(isinstance(value, float) for value in values_of(report).values())
+
+
+def test_the_folders_of_frames_of_mvbench_are_shown_within_its_bounds(tmp_path: Path) -> None:
+    """In the layout of the published files: json/TASK.json and video/tvqa/frames_fps3_hq/CLIP/NUMBER.jpg."""
+    write_frames(tmp_path / "video/tvqa/frames_fps3_hq/house_s01_clip_00", 24)
+    row = {"video": "house_s01_clip_00", "question": "Who?", "candidates": ["a", "b"], "answer": "a"}
+    rows = [row | {"start": 2.1, "end": 4.0}, row]
+    data = tmp_path / "json/episodic_reasoning.json"
+    data.parent.mkdir()
+    data.write_text(json.dumps(rows))
+    config = BenchmarkConfig("mvbench", str(tmp_path / "json"), videos=str(tmp_path / "video"))
+    part, whole = read(config).samples
+    contract = SamplingContract(frames=3, multiple=28)
+    frames, info = decode(part.media_path, contract, selection(part, contract))
+    assert [round(float(level) / 10) + 1 for level in frames.mean(axis=(1, 2, 3))] == [6, 9, 12]  # numbers of frames
+    assert info.times == (1.667, 2.667, 3.667)
+    assert decode(whole.media_path, contract, selection(whole, contract))[1].times == (0.0, 4.0, 7.667)
 
 
 def test_a_question_without_its_video_counts_as_unanswered(

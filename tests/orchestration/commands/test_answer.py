@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from frame_folders import write_frames
 from PIL import Image
 from small_clips import clip
 
+from evidence.errors import BadInput
 from orchestration import cli
 
 ROOT = Path(__file__).parents[3]
@@ -58,7 +60,8 @@ def test_videos_that_cannot_be_read(refused, video, tmp_path):
     picture = tmp_path / "broken.png"
     picture.write_bytes(b"\x89PNG\r\n\x1a\n")
     assert f"{tmp_path}/none.mp4: no such file" in refused(*answer(tmp_path / "none.mp4"))
-    assert f"{tmp_path}: no such file" in refused(*answer(tmp_path))
+    (tmp_path / "folder").mkdir()
+    assert f"{tmp_path}/folder: the folder holds no image" in refused(*answer(tmp_path / "folder"))
     assert f"{empty}: the file is empty" in refused(*answer(empty))
     for path in (text, cut, picture):
         assert f"{path}: cannot be read as a video or an image (" in refused(*answer(path))
@@ -95,6 +98,10 @@ def test_an_image_is_a_video_of_one_frame(tmp_path):
     Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(tmp_path / "a.png")
     config, _ = check_answering(load(Path(WORLD[1]), [f"model={MODEL}"]))
     require_readable(str(tmp_path / "a.png"), config)
+    write_frames(tmp_path / "clip", 5)
+    require_readable(str(tmp_path / "clip"), config, fps=3.0)
+    with pytest.raises(BadInput, match="frame rate must be given as 'fps'"):
+        require_readable(str(tmp_path / "clip"), config)
 
 
 def serve(*more: object) -> list[object]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from frame_folders import write_frames
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -188,10 +189,24 @@ def test_links_out_of_the_folder_are_followed_unless_they_are_forbidden(tmp_path
         file = data / "data.jsonl"
         file.write_text(json.dumps(ROW | {"video_path": path}), encoding="utf-8")
         assert read_dataset(file)[0].media_path == str(data / path)
-        with pytest.raises(BadInput, match=r"is a link that leaves the media root .* links are forbidden"):
+        with pytest.raises(BadInput, match=r"is or holds a link that leaves the media root .* links are forbidden"):
             read_dataset(file, follow_links=False)
     file.write_text(json.dumps(ROW | {"video_path": "data.jsonl"}), encoding="utf-8")
     assert read_dataset(file, follow_links=False)[0].media_path == str(file)
+
+
+def test_links_among_the_frames_of_a_folder_are_links_too(tmp_path: Path) -> None:
+    data, blob = tmp_path / "data", tmp_path / "blob"
+    folder = write_frames(data / "clips/a", 3)
+    (folder / "00003.jpg").rename(blob)
+    file = write(data, json.dumps([ROW | {"video_path": "clips/a"}]))
+    (folder / "00003.jpg").symlink_to("00002.jpg")
+    assert read_dataset(file, follow_links=False)[0].media_path == str(folder)
+    (folder / "00003.jpg").unlink()
+    (folder / "00003.jpg").symlink_to(blob)
+    assert read_dataset(file)[0].media_path == str(folder)
+    with pytest.raises(BadInput, match=r"'clips/a' is or holds a link that leaves the media root"):
+        read_dataset(file, follow_links=False)
 
 
 @pytest.mark.parametrize("path", ["../blobs/2", "clips/../../blobs/2", "videos/../../blobs/2", "{tmp}/blobs/2"])

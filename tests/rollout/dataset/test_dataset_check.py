@@ -11,17 +11,18 @@ import cv2
 import moody_decoder
 import numpy as np
 import pytest
+from frame_folders import write_frames
 from PIL import Image
 
 from evidence.errors import UnreadableMedia
 from evidence.sampling import SamplingContract, Selection
 from evidence.types import FrameInfo
 from rollout.dataset import media
-from rollout.dataset.check import Report, add_media, check, problems
+from rollout.dataset.check import Report, add_media, check, media_of, problems
 from rollout.dataset.media import decoded, decoded_frames, shared
 from rollout.dataset.read import DatasetFile
 from rollout.frames.config import FramesConfig
-from rollout.frames.decoding import decode_with, examine
+from rollout.frames.decoding import decode, decode_with, examine
 
 CONTRACT = SamplingContract(multiple=28)
 ROW = {"id": "a", "task": "t", "question": "What?", "answer": "It.", "video": "v.mp4"}
@@ -54,6 +55,28 @@ def test_boxes_of_frames_without_a_time_are_counted(tmp_path: Path) -> None:
 def test_an_empty_file_is_unreadable_without_decoding(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").touch()
     assert checked(tmp_path, ROW).unreadable_media == {str(tmp_path / "v.mp4"): "the file is empty"}
+
+
+def test_a_folder_of_frames_is_media_if_every_sample_of_it_states_its_rate(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "clip", 7)
+    row = ROW | {"video": "clip", "fps": 3, "spans": [[0, 2], [1, 2.5]]}
+    report = checked(tmp_path, row, row | {"id": "b", "question": "Who?"})
+    assert (report.missing_media, report.unreadable_media, report.times_outside) == ([], {}, 0)
+    samples = list(DatasetFile(tmp_path / "data.jsonl"))
+    results = dict(decoded(media_of(samples), CONTRACT, 1, timeout_s=60, memory_bytes=2**30))
+    add_media(report, samples, results)
+    assert results[str(folder)].duration == pytest.approx(2.333)
+    assert (report.unreadable_media, report.times_outside) == ({}, 2)
+    wanted = [(str(folder), Selection(fps=3.0))]
+    frames, info = next(decoded_frames(wanted, CONTRACT, FramesConfig()))[1]
+    np.testing.assert_array_equal(frames, decode(str(folder), CONTRACT, Selection(fps=3.0))[0])
+    assert info == results[str(folder)]
+
+    report = checked(tmp_path, row, row | {"id": "b", "question": "Who?", "fps": None})
+    assert report.unreadable_media == {str(folder): "is a folder of frames, and a sample of it states no 'fps'"}
+    samples = list(DatasetFile(tmp_path / "data.jsonl"))
+    add_media(report, samples, dict(decoded(media_of(samples), CONTRACT, 1, timeout_s=60, memory_bytes=2**30)))
+    assert list(report.unreadable_media) == [str(folder)]
 
 
 def test_duplicates_are_found_by_id_and_by_question(tmp_path: Path) -> None:
@@ -111,7 +134,7 @@ def test_decoding_the_media_adds_to_the_report(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
     report, samples = check(DatasetFile(tmp_path / "data.jsonl"))
     assert report.times_outside == 0
-    results = dict(decoded([sample.media_path for sample in samples], CONTRACT, 2, timeout_s=60, memory_bytes=2**30))
+    results = dict(decoded(media_of(samples), CONTRACT, 2, timeout_s=60, memory_bytes=2**30))
     add_media(report, samples, results)
     assert report.times_outside == 1
     assert list(report.unreadable_media) == [str(tmp_path / "w.mp4")]
@@ -160,9 +183,9 @@ def test_problems_of_a_sample_are_those_that_the_report_counts(
 def test_a_decoder_that_hangs_or_dies_affects_no_other_and_the_next_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(media, "_decode", moody_decoder.decode)
     paths = ["hangs decord pyav", "dies decord pyav", "hangs decord", "dies decord", "good"]
-    list(decoded(["good"], CONTRACT, workers=1, timeout_s=60, memory_bytes=2**30))  # the first start imports
+    list(decoded({"good": None}, CONTRACT, workers=1, timeout_s=60, memory_bytes=2**30))  # the first start imports
     started = time.monotonic()
-    results = dict(decoded(paths, CONTRACT, workers=2, timeout_s=3.0, memory_bytes=2**30))
+    results = dict(decoded(dict.fromkeys(paths), CONTRACT, workers=2, timeout_s=3.0, memory_bytes=2**30))
     assert results == dict.fromkeys(paths, moody_decoder.INFO) | {
         "hangs decord pyav": "the decoder took more than 3 s",
         "dies decord pyav": "the decoder died",
@@ -173,7 +196,7 @@ def test_a_decoder_that_hangs_or_dies_affects_no_other_and_the_next_is_tried(mon
 def test_a_file_that_exceeds_the_memory_limit_affects_no_other(tmp_path: Path) -> None:
     immense, fine = str(tmp_path / "immense.png"), write_video(tmp_path / "v.mp4", 5)
     Image.new("1", (9000, 9000)).save(immense)  # 243 MB as RGB
-    results = dict(decoded([immense, fine], CONTRACT, workers=1, timeout_s=60, memory_bytes=100 * 2**20))
+    results = dict(decoded({immense: None, fine: None}, CONTRACT, workers=1, timeout_s=60, memory_bytes=100 * 2**20))
     assert results[immense] == "the decoder ran out of memory"
     assert isinstance(results[fine], FrameInfo)
 
@@ -186,6 +209,14 @@ def test_shared_media_are_found_by_content_under_any_name(tmp_path: Path) -> Non
     ((digest, files),) = both.items()
     assert (len(digest), files, left_out) == (64, sorted([first, str(copy)]), [])
     assert shared([first], [third]) == ({}, [])
+
+
+def test_shared_folders_of_frames_are_found(tmp_path: Path) -> None:
+    ours, theirs = (str(write_frames(tmp_path / name, 3, first)) for name, first in (("a", 0), ("b", 1)))
+    other = str(write_frames(tmp_path / "c", 4))
+    both, left_out = shared([ours, other], [theirs, str(tmp_path)])
+    assert list(both.values()) == [[ours, theirs]]
+    assert left_out == [str(tmp_path)]
 
 
 def test_files_that_cannot_be_compared_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

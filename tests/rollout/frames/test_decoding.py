@@ -100,7 +100,7 @@ def test_an_image_is_a_video_of_one_frame(tmp_path: Path, mode: str) -> None:
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.mp4") == "no such file"
-    assert refusal(tmp_path) == "no such file"
+    assert refusal(tmp_path) == "the folder holds no image"
 
 
 def test_a_file_without_permission_is_refused_with_that_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

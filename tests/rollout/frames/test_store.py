@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 import ray
+from frame_folders import write_frames
 from PIL import Image
 from small_clips import BOUND, CONTRACT, Run, clip
 
@@ -100,6 +101,33 @@ def test_a_video_above_its_share_of_the_budget_is_refused_by_name(store: Any, ru
         run(store(3 * BOUND, holders=4).lease(path))
     with pytest.raises(UnreadableMedia, match="above its share"):
         run(store(2 * BOUND).lease(path, Selection(tuple(range(5)))))
+
+
+def test_a_folder_of_frames_is_leased_at_its_rate_and_a_file_at_its_own(store: Any, run: Run, tmp_path: Path) -> None:
+    folder, path = str(write_frames(tmp_path / "frames", 5)), clip(tmp_path / "a.mp4", 0)
+    frame_store = store()
+
+    async def loop() -> None:
+        frame_store.prefetch([(folder, Selection(fps=2.0)), (path, Selection(fps=2.0))])
+        while frame_store._ahead:
+            await asyncio.sleep(0.01)
+        for fps in (1.0, 2.0, 1.0):
+            with await frame_store.lease(folder, Selection(fps=fps)) as lease:
+                assert lease.info == decode(folder, CONTRACT, Selection(fps=fps))[1]
+        assert frame_store.counters()["decoded"] == 3  # the file, and the folder at two rates
+        for fps in (None, 1.0, 2.0):
+            with await frame_store.lease(path, Selection(fps=fps)) as lease:
+                assert lease.info == decode(path, CONTRACT)[1]
+        frame_store.prefetch([(path, Selection(fps=1.0)), (folder, Selection(fps=1.0))])
+        assert not frame_store._ahead
+        assert frame_store.counters()["decoded"] == 3
+        with pytest.raises(UnreadableMedia, match="must be given as 'fps'"):
+            await frame_store.lease(folder)
+        Path(folder, "00003.jpg").unlink()
+        with pytest.raises(UnreadableMedia, match="have a gap between them"):
+            await frame_store.lease(folder, Selection(fps=1.0))
+
+    run(loop())
 
 
 def test_prefetched_frames_are_not_decoded_again(store: Any, run: Run, tmp_path: Path) -> None:
