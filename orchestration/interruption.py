@@ -19,8 +19,8 @@ from evidence.errors import INTERRUPTED
 from orchestration.streams import say
 
 # Seconds within which another signal is the same request: `timeout` sends it to the command and to its process group,
-# and wrappers such as `uv run` pass on what the terminal has sent to all.
-REPEATED_S = 1.0
+# and wrappers such as `uv run` pass on what the terminal has sent to all. Nobody asks twice that fast.
+REPEATED_S = 0.3
 SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
