@@ -29,6 +29,11 @@ def test_a_reversed_answer_earns_nothing_and_is_counted():
     assert reasons(scored) == {"answer_temporal is reversed: temporal IoU 0": 1}
 
 
+def test_a_missing_time_earns_nothing_in_either_chain():
+    scored = report(row(answer_temporal=None, answer_temporal_2=None))
+    assert (scored["chain1"]["m_tiou"], scored["chain2"]["m_tiou"]) == (0, 0)
+
+
 def test_thresholds_of_recall_are_reached_by_equality():
     scored = report(row(answer_temporal=[10, 13], answer_temporal_2=[10, 15]))
     assert scored["chain1"]["r1"] == {"0.3": 1, "0.5": 0, "0.7": 0}
@@ -43,6 +48,7 @@ def test_visual_iou_is_the_mean_over_the_true_seconds():
 
 def test_the_best_of_several_boxes_counts():
     assert viou({"12": [[50, 50, 60, 60], HALF], "13": [HALF]}) == pytest.approx(0.5)
+    assert viou({"12": [[50, 50, 60, 60]] * 3 + [HALF], "13": [HALF]}) == pytest.approx(0.5)  # four, as a box has sides
 
 
 def test_seconds_are_compared_as_text():
