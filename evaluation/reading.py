@@ -119,11 +119,12 @@ def texts(value: Any, key: str) -> tuple[str, ...]:
     """A list of texts, which tables write as text that spells one. Raises KeyError or ValueError."""
     if value is None:
         raise KeyError(key)
+    listed = value
     if isinstance(value, str):
         try:
-            value = ast.literal_eval(value)
+            listed = ast.literal_eval(value)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            value = None
-    if not isinstance(value, list | tuple) or not value:
+            listed = None
+    if not isinstance(listed, list | tuple) or not listed:
         raise ValueError(f"the key '{key}' must be a list of texts, not {value!r:.40}")
-    return tuple(str(item) for item in value)
+    return tuple(str(item) for item in listed)

@@ -53,11 +53,12 @@ class VstarScore:
 
 
 class Scorer:
-    """Scores samples one by one. Counts what is wrong with them in `faults`, and boxes without a known scale."""
+    """Scores samples one by one. Counts what is wrong with them in `faults`, and notes whether the scale of boxes was
+    known (`scaled`) or not (`unscaled`) for any."""
 
     def __init__(self, mode: str, boxes: str, judge: Judge, faults: Faults):
         self.mode, self.boxes, self.judge, self.faults = mode, boxes, judge, faults
-        self.unscaled = self.scaled = 0
+        self.unscaled = self.scaled = False
 
     def score(self, sample: VstarSample) -> VstarScore:
         values, place = sample.values, f"sample {sample.position}"
@@ -132,9 +133,9 @@ class Scorer:
         shape = sample.values.get("input_shape")
         sides = shape if isinstance(shape, list) and len(shape) == 2 else ()
         if sample.size is None or not sides or not all(is_number(side) and side > 0 for side in sides):
-            self.unscaled += 1
+            self.unscaled = True
             return None
-        self.scaled += 1
+        self.scaled = True
         return sample.size[0] / sides[0], sample.size[1] / sides[1]
 
 

@@ -155,7 +155,7 @@ def shared(ours: Sequence[str], theirs: Sequence[str]) -> tuple[dict[str, list[s
     size. A folder of frames counts as one file."""
     sizes = [{path: _size(path) for path in paths} for paths in (ours, theirs)]
     left_out = {path for path in (*ours, *theirs) if not any(by_path.get(path) for by_path in sizes)}
-    common_sizes = set(sizes[0].values()) & set(sizes[1].values()) - {0}
+    common_sizes = set(sizes[0].values()) & set(sizes[1].values())
     by_digest: list[dict[str, list[str]]] = []
     for by_path in sizes:
         digests = defaultdict(list)

@@ -72,7 +72,7 @@ class Decoder:
         # A full or unreadable disk costs time, but no frames.
         failure = None
         try:
-            entry = self.cache.get(frame_key(media.digest, contract, VERSIONS[name], media.shown(selected)))
+            entry = self.cache.get(frame_key(media.digest, contract, VERSIONS[name], selected))
         except OSError as error:
             entry, failure = None, str(error)
         if entry is not None:

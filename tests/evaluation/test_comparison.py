@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from evaluations import evaluation
 
-from evaluation.comparison import common_clips, comparison, paired_bootstrap_ci
+from evaluation.comparison import as_evaluation, common_clips, comparison, paired_bootstrap_ci
+from evaluation.heldout import ClipRecord
 
 
 def test_a_clip_unreadable_in_one_evaluation_is_left_out_of_both() -> None:
@@ -63,3 +64,71 @@ def test_a_label_that_only_one_evaluation_has_is_refused() -> None:
     nan = float("nan")
     with pytest.raises(ValueError, match="finite value for every clip"):
         comparison(evaluation([0] * 4, iou=[0.2, 0.2, nan, nan]), evaluation([0] * 4, iou=[0.2, nan, nan, nan]))
+
+
+def test_all_values_of_a_report_are_those_of_the_clips() -> None:
+    nan = float("nan")
+    before = evaluation([0, 1, 2, 3])
+    after = evaluation([1, 1, 2, 4], claims=[1, 1, 1, 0], valid_claims=[1, 0, 0, 0], box_area=[nan] * 4)
+    report = comparison(before, after, seed=3)
+    assert report == {
+        "heldout_clips": 4,
+        "reward_before": 1.5,
+        "reward_after": 2.0,
+        "reward_ci95": list(paired_bootstrap_ci(before.reward, after.reward, seed=3)),
+        "accuracy_before": 0.75,
+        "accuracy_after": 0.75,
+        "accuracy_ci95": [0.0, 0.0],
+        "iou_before": 0.25,
+        "iou_after": 0.25,
+        "iou_ci95": [0.0, 0.0],
+        "claims_before": 2.0,
+        "valid_claim_share_before": 0.75,  # one valid claim is enough
+        "box_area_before": pytest.approx(0.2),
+        "claims_after": 0.75,
+        "valid_claim_share_after": 0.25,
+        "box_area_after": None,
+    }
+
+
+def test_the_interval_of_a_comparison_is_drawn_by_its_seed() -> None:
+    rewards, nothing = np.random.default_rng(0).random((2, 30)), [0.0] * 30
+    same = dict.fromkeys(("accuracy", "iou", "claims", "valid_claims", "box_area"), nothing)
+    before, after = (evaluation(list(reward), tuple(map(str, range(30))), **same) for reward in rewards)
+    intervals = [list(paired_bootstrap_ci(*rewards, seed=seed)) for seed in (0, 1)]
+    assert intervals[0] != intervals[1]
+    assert [comparison(before, after, seed=seed)["reward_ci95"] for seed in (0, 1)] == intervals
+    assert comparison(before, after)["reward_ci95"] == intervals[0]
+
+
+def test_other_clips_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^before and after are not the same clips in the same order$"):
+        comparison(evaluation([0] * 4), evaluation([0] * 4, clips=("a", "b", "d", "c")))
+
+
+def clip_record(clip: str, **changes: float) -> ClipRecord:
+    values = {"reward": 0.5, "accuracy": 1.0, "iou": 0.25, "claims": 3, "valid_claims": 2, "box_area": 0.1} | changes
+    return ClipRecord(clip, "text", **values, claim_ious=(), frame_size=(56, 56), frame_times=(0.0,))
+
+
+def test_an_evaluation_has_the_values_of_its_records() -> None:
+    made = as_evaluation([clip_record("a"), clip_record("b", reward=1, accuracy=0, iou=0, claims=1, box_area=0.2)])
+    assert made.clips == ("a", "b")
+    columns = {
+        name: getattr(made, name) for name in ("reward", "accuracy", "iou", "claims", "valid_claims", "box_area")
+    }
+    assert {name: column.tolist() for name, column in columns.items()} == {
+        "reward": [0.5, 1],
+        "accuracy": [1, 0],
+        "iou": [0.25, 0],
+        "claims": [3, 1],
+        "valid_claims": [2, 2],
+        "box_area": [0.1, 0.2],
+    }
+    assert {column.dtype for column in columns.values()} == {np.dtype(np.float64)}
+
+
+def test_a_missing_verdict_is_named() -> None:
+    lacking = [clip_record("a"), clip_record("b", reward=float("nan")), clip_record("c", reward=float("nan"))]
+    with pytest.raises(ValueError, match=r"^2 held-out clips have no verdict, b first; is the referee alive\?$"):
+        as_evaluation(lacking)

@@ -45,3 +45,25 @@ def test_a_share_of_nothing_is_nan():
 
 def test_nested():
     assert nested({("acc",): 1, ("chain1", "r1", "0.3"): 2}) == {"acc": 1, "chain1": {"r1": {"0.3": 2}}}
+
+
+def test_a_part_of_less_than_one_has_a_share():
+    # Weights may add up to less than 1; and nothing is divided by 0.
+    with np.errstate(all="raise"):
+        shares = share(np.array([0.25, 1.0, 0.0]), np.array([0.5, 0.0, 0.0]))
+    np.testing.assert_array_equal(shares, [0.5, np.nan, np.nan])
+
+
+def test_the_default_seed_and_number_of_resamples_stay():
+    scores = np.random.default_rng(1).random(12)
+    columns, videos = table(scores), list(range(12))
+    assert intervals(videos, columns, accuracy) == intervals(videos, columns, accuracy, 1000, 0)
+    both = paired(videos, columns, table(scores[::-1]), accuracy)
+    assert both == paired(videos, columns, table(scores[::-1]), accuracy, 1000, 0)
+    assert both != paired(videos, columns, table(scores[::-1]), accuracy, 1000, 1)
+
+
+def test_resamples_in_which_a_metric_is_not_known_are_left_out():
+    # Of two videos only one is counted, so a quarter of the resamples have no share.
+    columns = np.array([[1.0, 1.0], [0.0, 0.0]])
+    assert intervals(["a", "b"], columns, accuracy, 40)["acc",] == (1, 1)

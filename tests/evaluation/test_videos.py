@@ -51,6 +51,23 @@ def test_a_name_may_lead_to_a_folder_of_frames(folder: Path, name: str, found: s
     assert MediaFolder(folder).find(name) == folder / found
 
 
+def test_links_to_folders_are_followed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "linked.mp4").touch()
+    (folder / "link").symlink_to(elsewhere)
+    assert MediaFolder(folder).find("linked") == folder / "link/linked.mp4"
+
+
+def test_only_the_suffix_of_a_video_may_be_left_out(folder: Path) -> None:
+    (folder / "f.txt").touch()
+    (folder / "f.tar.mp4").touch()
+    with pytest.raises(FileNotFoundError):
+        MediaFolder(folder).find("f")
+    assert MediaFolder(folder).find("f.tar") == folder / "f.tar.mp4"
+    assert MediaFolder(folder, (".txt",)).find("f") == folder / "f.txt"
+    assert MediaFolder(folder).find("X/../f.txt") == folder / "f.txt"
+
+
 def test_of_several_folders_none_is_guessed(folder: Path) -> None:
     for file in ("x/clip/1.jpg", "y/clip/1.jpg"):
         (folder / file).parent.mkdir(parents=True)

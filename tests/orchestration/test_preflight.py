@@ -3,14 +3,17 @@ sample."""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from frame_folders import write_frames
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +23,7 @@ from evidence.types import KeyFrame, Sample
 from orchestration import preflight
 from orchestration.preflight import (
     heldout_samples,
+    readable_samples,
     require_frames_fit,
     require_referee,
     require_scorable,
@@ -29,16 +33,32 @@ from orchestration.settings import EvalConfig
 from referee.reward.settings import RewardConfig, TermConfig
 from referee.service.sources import RefereeSource
 from referee.verification import VerificationConfig
+from rollout.dataset.mix import DataFile
+from rollout.frames.config import FramesConfig
 
 ACCURACY = RewardConfig(terms={"acc": TermConfig(use="accuracy")})
 KEY = "cluster.frames_gib"
 PLAIN = SamplingContract(frames=8, max_pixels=3136)
+RESOLVED = SamplingContract(multiple=28)
 WITH_KEYS = SamplingContract(frames=8, max_pixels=3136, key_frames=True)
 
 
 def labelled(key_frames: int) -> Sample:
     keys = tuple(KeyFrame(str(n), float(n)) for n in range(key_frames))
     return Sample(f"{key_frames} keys", "s", "t", "q", "a", video_path="a.mp4", key_frames=keys)
+
+
+def test_a_folder_of_frames_is_readable_at_the_rate_of_its_row(tmp_path: Path) -> None:
+    write_frames(tmp_path / "clip", 5)
+    row = {"video": "clip", "task": "t", "question": "?", "answer": "a"}
+    for more in ({"fps": 2}, {}):
+        (tmp_path / "data.jsonl").write_text(json.dumps(row | more))
+        read = partial(readable_samples, DataFile(str(tmp_path / "data.jsonl")), RESOLVED, FramesConfig())
+        if more:
+            assert read()[1][1].duration == 2.5
+        else:
+            with pytest.raises(BadInput, match=r"none of its media files can be read, .* must be given as 'fps'"):
+                read()
 
 
 def test_key_frames_count_if_they_are_shown() -> None:

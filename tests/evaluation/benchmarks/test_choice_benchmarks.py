@@ -9,7 +9,13 @@ import pytest
 from scoring import benchmark, ids, placed, report, score
 
 from evaluation.benchmarks.videomme import ask, subtitles_at
-from evaluation.choices import stated_letter
+from evaluation.choices import (
+    answer_text,
+    first_letter,
+    response_text,
+    stated_letter,
+    without_labels,
+)
 from evaluation.reading import PlacedRow
 
 VIDEOMME = {
@@ -267,3 +273,26 @@ def test_longvideobench_interleaves_lines_that_are_shown_at_a_frame(lines, notes
     subtitles = benchmark("longvideobench").subtitles
     assert subtitles.file(question) == "a_en.json"
     assert subtitles.show(question, json.dumps(lines), [0.0, 1.0, 2.0]).notes == notes
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "official"),
+    [
+        ("<think>A</think><answer> B </answer>", "B", "B"),
+        ("<think>B", None, "<think>B"),
+        ("<answer>B", None, "<answer>B"),
+        (" B ", "B", " B "),
+    ],
+)
+def test_what_readers_of_answers_are_given(text, strict, official):
+    assert (answer_text(text), response_text(text)) == (strict, official)
+
+
+def test_labels_are_taken_off_once_and_only_if_all_options_have_theirs():
+    assert without_labels(["A. A. Milne", "(B) a cup"]) == ("A. Milne", "a cup")
+    assert without_labels(["A. a cup ", " a plate "]) == ("A. a cup", "a plate")
+
+
+def test_removed_phrases_join_what_is_around_them():
+    assert first_letter("The answer is B", "ABC", ("The answer is",)) == "B"
+    assert first_letter("Best Answer: xB", "ABX", ("Best Answer: ",)) == "B"

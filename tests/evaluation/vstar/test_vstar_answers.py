@@ -81,3 +81,31 @@ def test_a_recorded_time_is_read_missing_or_unparsable(value, interval, unparsab
 )
 def test_boxes_of_a_completion(text, boxes):
     assert boxes_in(text) == boxes
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("3 to 5", "a time that is not [start, end]"),
+        ([1, 2, 3], "a time that is not [start, end]"),
+        ("[1, 2]" + " " * 995, "a time that is not [start, end]"),  # too long a text is not read
+        (["3", "5"], "a time whose ends are not both numbers"),
+    ],
+)
+def test_the_reason_why_a_time_is_unparsable(value, reason):
+    assert interval_of(value) == (None, reason)
+
+
+def test_the_longest_text_of_a_time_is_read():
+    assert interval_of("[1, 2" + " " * 994 + "]") == ((1, 2), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        ("```json\n[1, 2], [3, 4]]\n```", [[1, 2], [3, 4]]),  # an opening bracket was missing
+        ("[1, [2, 3]", [1, [2, 3]]),  # a closing one
+    ],
+)
+def test_missing_brackets_are_added_on_their_side(text, boxes):
+    assert boxes_in(text) == boxes

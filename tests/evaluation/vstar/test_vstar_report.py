@@ -6,9 +6,12 @@ import json
 import math
 
 import pytest
-from vstar_rows import reasons, report, row
+from vstar_rows import placed, reasons, report, row
 
+from evaluation.faults import Faults
+from evaluation.judging import rating_prompt
 from evaluation.vstar.prompts import questions, result
+from evaluation.vstar.report import judge_prompts
 from evidence.errors import BadInput
 from evidence.plain import dumps
 
@@ -166,3 +169,97 @@ def test_a_written_result_reads_back_to_equal_numbers(tmp_path):
     assert scored["acc"] == 1
     assert (scored["chain1"]["m_tiou"], scored["chain1"]["m_viou"]) == (0.5, 0.5)
     assert (scored["chain2"]["m_tiou"], scored["chain2"]["m_viou"]) == (1, 0)
+
+
+def test_a_report_has_the_keys_that_readers_of_it_expect():
+    scored = report(row(), row(**UNANSWERED, question="second"))
+    assert (scored["benchmark"], scored["headline"]) == ("vstar", ["mlgm"])
+    assert [sample["id"] for sample in scored["samples"]] == ["0", "1"]
+    assert (scored["counts"]["answered"], scored["counts"]["right"]) == (1, 1)
+    assert report(row(**UNANSWERED))["judge"] == "none"
+    assert report(row(VQA_score=...))["judge"] == "exact"
+
+
+def test_intervals_are_those_of_the_mode_in_the_classes_too():
+    kinds = ({}, {**UNANSWERED, "answer_temporal": None}, WRONG)
+    samples = [row(vid=n, question=n, **kinds[n % 3]) for n in range(24)]
+    official, strict = (report(*samples, mode=mode, resamples=50) for mode in ("official", "strict"))
+    for scored in (official, strict):
+        classes = [scored, scored["by_length"]["short"], scored["by_domain"]["Sports"]]
+        assert all(of["ci95"].keys() == {"acc", "chain1", "chain2", "mam", "mlgm"} for of in classes)
+    assert strict["by_length"]["short"]["ci95"] == strict["by_domain"]["Sports"]["ci95"] == strict["ci95"]
+    assert official["ci95"]["chain1"]["m_tiou"] == official["by_length"]["short"]["ci95"]["chain1"]["m_tiou"]
+    assert official["ci95"]["acc"] != official["by_length"]["short"]["ci95"]["acc"]
+    assert strict["chain1"]["m_tiou"] == strict["by_length"]["short"]["chain1"]["m_tiou"] == pytest.approx(2 / 3)
+    assert official["by_length"]["short"]["chain1"]["m_tiou"] == 1
+    assert report(*samples, resamples=51)["ci95"] != report(*samples, resamples=50)["ci95"]
+    assert "ci95" not in report(*samples)["by_domain"]["Sports"]
+
+
+def test_a_language_model_is_asked_once_about_each_answer_without_a_rating():
+    rows = [
+        row(),
+        row(VQA_score=..., answer_vqa="a drum"),
+        row(VQA_score=..., question="What else?", answer="a harp"),
+        row(**UNANSWERED),
+        5,
+    ]
+    prompts = judge_prompts(placed(*rows))
+    assert prompts == [
+        rating_prompt("What is it?", "a guitar", "a drum"),
+        rating_prompt("What else?", "a harp", "A guitar."),
+    ]
+    assert judge_prompts(placed(*rows), mode="strict") == prompts
+    with pytest.raises(BadInput, match="input_shape"):
+        judge_prompts(placed(*rows), boxes="converted")
+    scored = report(*rows, judge="m", replies={prompts[0]: "2", prompts[1]: "about 3"})
+    assert [sample["rating"] for sample in scored["samples"]] == [3, 2, None, None]
+    assert (scored["judge"], scored["counts"]["judged"], scored["counts"]["judge_failures"]) == (
+        "recorded and m",
+        2,
+        1,
+    )
+
+
+@pytest.mark.parametrize("key", ["vid", "question", "temporal_question", "timestamps"])
+def test_a_sample_repeats_another_if_video_questions_and_time_are_equal(key):
+    other = row(**{key: [11, 20] if key == "timestamps" else "another"})
+    assert reasons(report(row(), other)) == {}
+    repeats = report(row(), other, row(domain="Music"))["faults"]
+    assert [(fault["count"], fault["first"]) for fault in repeats] == [(1, "sample 2")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "lax"}, "--mode = lax: must be one of official, open_o3, strict"),
+        ({"boxes": "wide"}, "--boxes = wide: must be one of as_written, converted"),
+        (
+            {"boxes": "converted"},
+            "--boxes converted: no sample says how large its frames were; add input_shape, [width, height] of the "
+            "frames that the model saw, or compare boxes as_written",
+        ),
+    ],
+)
+def test_what_cannot_be_scored_is_named(options, message):
+    for asking in (report, lambda *rows, **more: judge_prompts(placed(*rows), **more)):
+        with pytest.raises(BadInput) as refused:
+            asking(row(), **options)
+        assert str(refused.value) == message
+
+
+def test_a_file_without_samples_has_no_fault_to_name():
+    with pytest.raises(BadInput) as refused:
+        report()
+    assert str(refused.value) == (
+        "no sample can be scored; give a V-STaR result file, the annotation with answers added"
+    )
+
+
+def test_faults_of_reading_are_reported_with_those_of_scoring():
+    faults = Faults()
+    faults.add("a line that is not JSON is left out", "a.jsonl: line 3")
+    assert reasons(report(row(timestamps=[20, 10]), faults=faults)) == {
+        "a line that is not JSON is left out": 1,
+        "its timestamps are reversed or equal: temporal IoU 0": 1,
+    }

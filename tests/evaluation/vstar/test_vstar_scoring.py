@@ -29,6 +29,11 @@ def test_a_reversed_answer_earns_nothing_and_is_counted():
     assert reasons(scored) == {"answer_temporal is reversed: temporal IoU 0": 1}
 
 
+def test_a_missing_time_earns_nothing_in_either_chain():
+    scored = report(row(answer_temporal=None, answer_temporal_2=None))
+    assert (scored["chain1"]["m_tiou"], scored["chain2"]["m_tiou"]) == (0, 0)
+
+
 def test_thresholds_of_recall_are_reached_by_equality():
     scored = report(row(answer_temporal=[10, 13], answer_temporal_2=[10, 15]))
     assert scored["chain1"]["r1"] == {"0.3": 1, "0.5": 0, "0.7": 0}
@@ -43,6 +48,7 @@ def test_visual_iou_is_the_mean_over_the_true_seconds():
 
 def test_the_best_of_several_boxes_counts():
     assert viou({"12": [[50, 50, 60, 60], HALF], "13": [HALF]}) == pytest.approx(0.5)
+    assert viou({"12": [[50, 50, 60, 60]] * 3 + [HALF], "13": [HALF]}) == pytest.approx(0.5)  # four, as a box has sides
 
 
 def test_seconds_are_compared_as_text():
@@ -123,3 +129,118 @@ def test_open_o3_reads_an_empty_time_again():
     assert report(empty, mode="open_o3")["chain1"]["m_tiou"] == 1
     assert report(row(answer_temporal=None), mode="open_o3")["chain1"]["m_tiou"] == 0
     assert report(row(answer_temporal=[]), mode="open_o3")["chain1"]["m_tiou"] == 0
+
+
+def test_every_fault_is_named_with_its_sample():
+    truth = {"12": [0, 0, 10, 10], "13": [0, 0, 10, 10]}
+    scored = report(
+        row(),
+        row(answer_temporal=[20, 10], answer_spatial=truth, question="second"),
+        row(answer_temporal="soon", answer_temporal_2=["10", "20"], question="third"),
+        row(answer_spatial=[[0, 0, 10, 10]], answer_spatial_2="left", question="fourth"),
+        row(answer_spatial={"12": [0, 0], "13": "box"}, question="fifth"),
+        row(answer_spatial={"99": [0, 0, 10, 10]}, question="sixth"),
+        row(timestamps=[20, 20], question="seventh"),
+    )
+    assert {(fault["reason"], fault["count"], fault["first"]) for fault in scored["faults"]} == {
+        ("answer_temporal is reversed: temporal IoU 0", 1, "sample 1"),
+        ("answer_temporal is a time that is not [start, end]: scored 0", 1, "sample 2"),
+        ("answer_temporal_2 is a time whose ends are not both numbers: scored 0", 1, "sample 2"),
+        ("answer_spatial is not an object of seconds (a list of boxes): scored 0", 1, "sample 3"),
+        ("answer_spatial_2 is not an object of seconds: scored 0", 1, "sample 3"),
+        ("answer_spatial is without four numbers to a box: scored 0", 1, "sample 4"),
+        ("a spatial answer names none of the annotated seconds: scored 0", 1, "sample 5"),
+        ("its timestamps are reversed or equal: temporal IoU 0", 1, "sample 6"),
+    }
+    assert scored["counts"]["unparsable"] == 5
+
+
+def test_an_answer_of_one_moment_is_not_reversed():
+    assert report(row(answer_temporal=[15, 15]))["faults"] == []
+
+
+@pytest.mark.parametrize("mode", ["official", "open_o3", "strict"])
+def test_an_unanswered_sample_is_neither_rated_nor_judged(mode):
+    scored = report(row(), row(answer_vqa="", question="second"), mode=mode)  # with a recorded rating of 3
+    assert scored["acc"] == 0.5
+    assert [sample["rating"] for sample in scored["samples"]] == [3, None]
+    unrated = report(row(), row(answer_vqa="", VQA_score=..., question="second"), mode=mode)
+    assert (unrated["counts"]["judged"], unrated["counts"]["judge_failures"]) == (0, 0)
+
+
+def test_each_side_of_a_box_is_converted_by_its_own_factor():
+    # The truth is [40, 20, 80, 60] in a video of 640 x 360; the model saw 320 x 90.
+    truth, seen = box(12, 40, 20, 80, 60), {"12": [20, 5, 40, 15]}
+    changes = {"bboxes": [truth], "answer_spatial": seen, "input_shape": [320, 90]}
+    assert report(row(**changes), boxes="converted")["chain1"]["m_viou"] == 1
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        {"input_shape": [320]},
+        {"input_shape": [320, 180, 3]},
+        {"input_shape": [320, 0]},
+        {"input_shape": ["320", 180]},
+        {"input_shape": [320, NAN]},
+        {"input_shape": "320x180"},
+        {"input_shape": [320, 180], "width": None},
+        {"input_shape": [320, 180], "height": 0},
+        {"input_shape": [320, 180], "width": -640},
+    ],
+)
+def test_boxes_of_an_unknown_scale_are_unparsable(size):
+    known = row(input_shape=[640, 360])
+    scored = report(known, row(**size, question="second"), known, boxes="converted")
+    reason = "in pixels of frames whose size (input_shape, width, height) is not given"
+    assert reasons(scored)[f"answer_spatial is {reason}: scored 0"] == 1
+    assert scored["counts"]["unparsable"] == 2
+    assert scored["chain1"]["m_viou"] == pytest.approx(2 / 3)
+
+
+def test_frames_of_one_pixel_are_a_scale():
+    tiny = row(input_shape=[1, 1], width=1, height=1)
+    assert report(tiny, boxes="converted")["chain1"]["m_viou"] == 1
+
+
+@pytest.mark.parametrize(
+    "bboxes",
+    [
+        [{"12_360": [0, 0, 10, 10]}],  # the sides as a list
+        {"12_360_1": {"xmin": 0, "ymin": 0, "xmax": 10, "ymax": 10}},
+        [{"timestamp": 12, "xmin": 0, "ymin": 0, "xmax": 10, "ymax": 10}],
+    ],
+)
+def test_the_forms_of_a_true_box(bboxes):
+    assert viou({"12": HALF}, bboxes=bboxes) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"bboxes": []}, "bboxes is empty: there is no box to compare with"),
+        ({"bboxes": 5}, "bboxes must be a list of boxes"),
+        ({"bboxes": [5]}, "a box of bboxes must be an object with timestamp, xmin, ymin, xmax, ymax"),
+        *(
+            ({"bboxes": bboxes}, "a box of bboxes lacks timestamp, xmin, ymin, xmax or ymax")
+            for bboxes in (
+                [{"12_360": [0, 0, 10]}],
+                [{"12_360": [0, 0, 10, 10, 10]}],
+                [{"12_360": 5}],
+                [{"timestamp": 12}],
+                [{"timestamp": None, "xmin": 0, "ymin": 0, "xmax": 10, "ymax": 10}],
+                [{"xmin": 0, "ymin": 0, "xmax": 10, "ymax": 10}],
+                [{"timestamp": 12, "xmin": 0, "ymin": 0, "xmax": 10}],
+            )
+        ),
+        ({"bboxes": [box(12, "x", 0, 1, 1)]}, "xmin must be a number, not 'x'"),
+        ({"timestamps": [1]}, "timestamps must be [start, end] in seconds, not [1]"),
+        ({"vid": None, "answer": None}, "not a V-STaR result: it lacks vid, answer"),
+    ],
+)
+def test_a_row_without_its_truth_is_left_out_with_the_reason(changes, reason):
+    scored = report(row(), row(**changes))
+    assert scored["faults"] == [{"reason": f"left out: {reason}", "count": 1, "first": "sample 1"}]
+    assert [sample["id"] for sample in scored["samples"]] == ["0"]
+    unscorable = report(row(), 5)["faults"]
+    assert [fault["reason"] for fault in unscorable] == ["left out: not an object; a V-STaR sample is one"]

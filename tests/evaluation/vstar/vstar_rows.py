@@ -41,8 +41,11 @@ def row(**changes: Any) -> dict[str, Any]:
 
 def report(*rows: Any, **options: Any) -> dict[str, Any]:
     """The report of the rows, without intervals unless `resamples` is given."""
-    placed = [PlacedRow(Path("results.json"), n, values) for n, values in enumerate(rows)]
-    return evaluate(placed, **{"resamples": 0, **options})
+    return evaluate(placed(*rows), **{"resamples": 0, **options})
+
+
+def placed(*rows: Any) -> list[PlacedRow]:
+    return [PlacedRow(Path("results.json"), n, values) for n, values in enumerate(rows)]
 
 
 def reasons(of: dict[str, Any]) -> dict[str, int]:

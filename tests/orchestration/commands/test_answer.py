@@ -91,7 +91,7 @@ def test_elections_and_pages_that_cannot_be(refused, video, tmp_path):
 
 
 def test_an_image_is_a_video_of_one_frame(tmp_path):
-    from orchestration.answering.answerer import check_answering
+    from orchestration.answering.answerer import Asked, check_answering
     from orchestration.answering.settings import load
     from orchestration.commands.answer import require_readable
 
@@ -102,6 +102,12 @@ def test_an_image_is_a_video_of_one_frame(tmp_path):
     require_readable(str(tmp_path / "clip"), config, fps=3.0)
     with pytest.raises(BadInput, match="frame rate must be given as 'fps'"):
         require_readable(str(tmp_path / "clip"), config)
+    assert Asked("?", "clip", fps=3.0).sample.fps == 3.0
+
+
+def test_the_rate_of_a_folder_of_frames_is_given_by_an_option(refused, tmp_path):
+    folder = write_frames(tmp_path / "clip", 5)
+    assert "its 'fps' is 2000, and must be from 0.001 to 1000" in refused(*answer(folder, "--fps", "2000"))
 
 
 def serve(*more: object) -> list[object]:

@@ -130,6 +130,20 @@ def test_a_folder_of_frames_is_leased_at_its_rate_and_a_file_at_its_own(store: A
     run(loop())
 
 
+def test_a_stated_rate_does_not_keep_a_file_from_being_shared(store: Any, run: Run, tmp_path: Path) -> None:
+    path, settings = clip(tmp_path / "a.mp4", 0), {"cache_dir": str(tmp_path / "cache")}
+    frame_store, again = store(BOUND, **settings), store(BOUND, **settings)
+
+    async def loop() -> None:
+        with await frame_store.lease(path, Selection(fps=3.0)):
+            async with asyncio.timeout(60):  # there is no room for a second video
+                (await frame_store.lease(path, Selection(fps=2.0))).release()
+        with await again.lease(path, Selection(fps=1.0)):
+            assert (again.counters()["from_disk"], again.counters()["decoded"]) == (1, 0)
+
+    run(loop())
+
+
 def test_prefetched_frames_are_not_decoded_again(store: Any, run: Run, tmp_path: Path) -> None:
     paths = [clip(tmp_path / f"{k}.mp4", 10 * k) for k in range(3)]
     frame_store = store()
