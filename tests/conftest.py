@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings
+
+# Two threads of torch take as long as one for tensors this small, and many times as long on a busy machine, where each
+# waits for the other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The time of one example depends on how busy the machine is, not on the code.
 settings.register_profile("any machine", deadline=None)
