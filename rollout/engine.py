@@ -176,20 +176,9 @@ class Engine:
             "multi_modal_data": _multi_modal_data(prompt, images),
             "cache_salt": str(self.version),  # the prefix cache outlives a weight update
         }
-        output = await self._output(request, params)
-        if _ended_in_error(output):
-            # This process notes which images the engine's process has cached, and the notes can be wrong, for instance
-            # after a request that was cancelled. vLLM then ends the request and strikes out the note.
-            output = await self._output(request, params)
-            if _ended_in_error(output):
-                raise RuntimeError("vLLM ended a request with an error, twice")
-        assert output.prompt_token_ids is not None
-        _check_prompt(prompt, output.prompt_token_ids, self.llm.tokenizer.decode)
-        return output
-
-    async def _output(self, request: dict[str, Any], params: SamplingParams) -> RequestOutput:
         # FINAL_ONLY: there is exactly one output.
         (output,) = [out async for out in self.llm.generate(request, params, f"r{next(self.request_numbers)}")]
+        _check_prompt(prompt, output.prompt_token_ids, self.llm.tokenizer.decode)
         return output
 
     def _trajectory(self, completion: CompletionOutput) -> Trajectory:
@@ -293,10 +282,6 @@ def _multi_modal_data(prompt: Prompt, images: Iterable[np.ndarray]) -> dict[str,
         "total_num_frames": len(times) * mean_spacing(times),
     }
     return {"video": [(np.asarray(images), metadata)]}
-
-
-def _ended_in_error(output: RequestOutput) -> bool:
-    return any(completion.finish_reason == "error" for completion in output.outputs)
 
 
 def _check_prompt(prompt: Prompt, engine_ids: Sequence[int], decode: Callable[[list[int]], str]) -> None:

@@ -26,7 +26,6 @@ class EngineConfig:
     seed: vLLM's own seed; each request has its own seed too.
     threads: CPU threads; not used on a GPU.
     kv_cache_gib: KV cache of a CPU engine, GiB; on a GPU it follows from gpu_memory_utilization.
-    image_cache_gib: host memory for preprocessed images, GiB, which pays where several prompts show the same ones.
     gpu_memory_utilization: share of each GPU's memory.
     tensor_parallel_size: GPUs of one engine.
     model_runner: vLLM's, v1 or v2; a CPU engine has v1.
@@ -43,7 +42,6 @@ class EngineConfig:
     seed: int = 0
     threads: int = 1
     kv_cache_gib: float = 0.25
-    image_cache_gib: float = 0.0
     gpu_memory_utilization: float = 0.85
     tensor_parallel_size: int = 1
     model_runner: str = "v1"
@@ -122,7 +120,8 @@ def arguments_of(config: EngineConfig, sizes: VisionSizes) -> dict[str, Any]:
                 "do_sample_frames": False,
             },
         },
-        "mm_processor_cache_gb": config.image_cache_gib,
+        # The cache would hold up to 4 GiB of pixels, which are rarely requested twice.
+        "mm_processor_cache_gb": 0,
         "logprobs_mode": "processed_logprobs",
         "enable_prefix_caching": True,
         "disable_log_stats": True,

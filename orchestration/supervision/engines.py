@@ -10,10 +10,6 @@ from orchestration.cluster_settings import ClusterConfig
 from orchestration.settings import TrainConfig
 from rollout.engine import EngineConfig
 
-# The two questions about a claim show the same images and follow each other, so that little need be kept: an image of
-# 448 by 448 pixels takes 5 MB.
-REFEREE_IMAGE_CACHE_GIB = 0.25
-
 
 @dataclass(frozen=True)
 class EngineSizes:
@@ -60,7 +56,7 @@ def standalone_engine(
 
 def referee_engine(sizes: EngineSizes, cluster: ClusterConfig, folder: str) -> EngineConfig:
     """The engine of the referee in `folder`. Its prompts show two images: the frame and the crop."""
-    return _engine(folder, 2, sizes, cluster, image_cache_gib=REFEREE_IMAGE_CACHE_GIB)
+    return _engine(folder, 2, sizes, cluster)
 
 
 def _engine(folder: str, images: int, sizes: EngineSizes, cluster: ClusterConfig, **more: Any) -> EngineConfig:

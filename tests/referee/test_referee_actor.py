@@ -1,8 +1,6 @@
 """The referee actor with its real engine, on a tiny model with random weights."""
 
-import asyncio
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ pytestmark = pytest.mark.slow
 QUESTION = "Where is the red circle at 3.0 s?"
 RED = Claim("red circle", (10.0, 10.0, 30.0, 32.0), 3.0, (0, 0))
 VERIFICATION = VerificationConfig(crop_size=(56, 56))
-ENGINE = partial(EngineConfig, max_model_len=512, max_images=2, image_cache_gib=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +30,7 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def referee(ray_cluster, model):
-    actor = RefereeActor.remote(RefereeConfig(ENGINE(model), VERIFICATION))
+    actor = RefereeActor.remote(RefereeConfig(EngineConfig(model, max_model_len=512, max_images=2), VERIFICATION))
     assert ray.get(actor.ready.remote(), timeout=300) == model_digest(model)
     yield actor
     ray.get(actor.stop.remote(), timeout=60)
@@ -120,20 +117,6 @@ def test_a_late_verdict_is_missing_and_counted_and_can_be_asked_again(referee, i
     assert answers[1] is not None
     assert stats(referee)["missing"] == missing + 1
     assert verify(referee, [late], info, frames)[0] is not None
-
-
-def test_images_that_the_engines_process_has_lost_are_sent_again(referee, info, frames):
-    """This process believes that they are cached there: so it is after a request was cancelled on its way."""
-
-    def lose_images(self) -> None:
-        llm = self.service.backend.engine.llm
-        loop = llm.output_handler.get_loop()  # this function runs in another thread
-        asyncio.run_coroutine_threadsafe(llm.engine_core.reset_mm_cache_async(), loop).result(60)
-
-    before = verify(referee, [RED], info, frames)
-    ray.get(referee.forget.remote(), timeout=60)
-    ray.get(referee.__ray_call__.remote(lose_images), timeout=60)
-    assert verify(referee, [RED], info, frames) == before
 
 
 def test_no_claims_no_questions(referee, info, frames):
