@@ -154,7 +154,7 @@ async def trained(folder: Path, places: int, step_s: float, steps: int, clips: i
     pool._create = lambda: WaitingEngine(GROUP * step_s, LOAD * step_s)
     referee: Any = SimpleNamespace(restarts=0, counters=counters, facts=list)
     store: Any = SimpleNamespace(no_room=0, counters=counters, lost=nothing)
-    weights: Any = SimpleNamespace(lost=False, full_wanted=False, metrics={}, check=none, limits=config.limits)
+    weights: Any = SimpleNamespace(lost=False, check=none, limits=config.limits)
     weights.publish = partial(_later, PUBLISH * step_s)
     encoder: Any = None
     pipeline = WaitingPipeline(pool, referee, store, encoder, config.template, RewardGraph(config.reward))
@@ -166,9 +166,7 @@ async def trained(folder: Path, places: int, step_s: float, steps: int, clips: i
     journal = Journal(folder)
     run = Run(config, folder, inputs, Start(folder, False), journal, Interruption())
     await pool.start()
-    training = Training(config, folder, inputs, parts, run.draw, first(journal))
-    with training.report:
-        await run._train(training)
+    await run._train(Training(config, folder, inputs, parts, run.draw, first(journal)))
     pool.stop()
     parts._watching.cancel()  # type: ignore[union-attr]
     journal.close()

@@ -77,7 +77,6 @@ def reduce(config: TrainConfig, folder: Path, on_gpus: bool) -> TrainConfig:
         run_dir=str(folder / RUN),
         resume=NO,
         wandb="disabled",
-        trace=[],
         dry_run=False,
     )
     return config if on_gpus else _on_cpu(config)

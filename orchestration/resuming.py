@@ -36,7 +36,7 @@ RECORDS = "evaluations"  # the completions of each evaluation, by step
 # What a resumed run may change: how many steps, on which machines, how fast, and what is kept.
 MAY_CHANGE = (
     *("steps", "run_dir", "resume", "checkpoint", "limits", "cluster", "frames", "referee"),
-    *("wandb", "wandb_group", "wandb_tags", "trace"),
+    *("wandb", "wandb_group", "wandb_tags"),
     *("learner.ranks", "learner.threads", "learner.max_skipped", "learner.export_dtype", "sampling.max_num_seqs"),
     *("sampling.max_num_batched_tokens", "pacing.full_every", "eval.every", "eval.benchmarks"),
 )

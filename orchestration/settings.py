@@ -34,7 +34,6 @@ LEAST_TEMPERATURE = 0.01
 OTHER_SOFTMAX = "the engine's log-probs would differ from those of the learner's softmax"
 MOST_TAG = 64  # characters of a tag that wandb takes
 MOST_GROUP = 4096  # completions of one prompt, which are drawn and trained together
-MOST_TRACED = 50  # steps of a trace, which is in memory until its last one has ended
 WandbMode = Literal["offline", "online", "disabled"]
 
 
@@ -177,8 +176,6 @@ class TrainConfig:
     resume: no refuses a run_dir that holds a run; auto goes on from its newest checkpoint, or starts where there is
         none; a number goes on from the checkpoint of that step (docs/checkpoints.md).
     wandb: offline (no account needed), online or disabled. wandb_group, wandb_tags: of the run in wandb.
-    trace: the first and the last step of which trace.json shows who did what and when, at most 50 steps; by default
-        none (docs/dashboards.md).
     dry_run: take the first step with tiny random models in place of the real ones, and keep nothing.
     """
 
@@ -207,7 +204,6 @@ class TrainConfig:
     wandb: WandbMode = "offline"
     wandb_group: str = ""
     wandb_tags: list[str] = field(default_factory=list)
-    trace: list[int] = field(default_factory=list)
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -216,7 +212,6 @@ class TrainConfig:
         require_resume(self.resume)
         for tag in self.wandb_tags:
             require(0 < len(tag) <= MOST_TAG, "wandb_tags", repr(tag), f"tags of 1 to {MOST_TAG} characters")
-        self._require_trace()
         require(
             self.pacing.groups_per_step >= self.learner.ranks,
             "learner.ranks",
@@ -251,14 +246,6 @@ class TrainConfig:
         self._require_overlong()
         self._require_reference()
         self.cluster.require_shares(self.memory_shares, self.learner.ranks, self.learner.reference.kind)
-
-    def _require_trace(self) -> None:
-        trace = self.trace
-        known = not trace or (len(trace) == 2 and 1 <= trace[0] <= trace[1] <= self.steps)
-        require(known, "trace", trace, f"[first, last]: steps from 1 to {self.steps}, or [] for no trace")
-        require(
-            not trace or trace[1] - trace[0] < MOST_TRACED, "trace", trace, f"a window of at most {MOST_TRACED} steps"
-        )
 
     def _require_overlong(self) -> None:
         """Require that a completion of sampling.max_tokens tokens is penalised by a term on overlong completions."""

@@ -13,7 +13,6 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from evaluation.comparison import Evaluation
 from evidence.errors import Interrupted
 from evidence.lines import records
 from orchestration.dry_run import rehearsal
@@ -101,7 +100,9 @@ class Run:
             before = await evaluate_policy(parts.pipeline, config, inputs.heldout, "before", run_dir)
         else:
             before = recorded_evaluation(run_dir, "before")
-        facts, after, ledger = await self._train_to_the_end(parts, lineage, before)
+        facts, ledger = await self._train_to_the_end(parts, lineage)
+        parts.learner.stop()
+        after = await evaluate_policy(parts.pipeline, config, inputs.heldout, "after", run_dir)
         report = summary(facts, parity, before, after, ledger)
         report["bound"] = bound_by(totals(list(records(run_dir / METRICS))))
         write_summary(run_dir / SUMMARY, report)
@@ -117,22 +118,12 @@ class Run:
                 except ActorLost as error:
                     lineage = await self._relearned(error, lineage, parts)
 
-    async def _train_to_the_end(
-        self, parts: Parts, lineage: Lineage, before: list[Evaluation]
-    ) -> tuple[RunFacts, list[Evaluation], Ledger]:
-        """Train; when the learner is lost, go on from the last checkpoint with a new one. Then evaluate the trained
-        policy, for wandb beside the evaluation `before`."""
-        config, heldout = self.config, self.inputs.heldout
+    async def _train_to_the_end(self, parts: Parts, lineage: Lineage) -> tuple[RunFacts, Ledger]:
+        """Train; when the learner is lost, go on from the last checkpoint with a new one."""
         while True:
             try:
-                training = Training(config, self.run_dir, self.inputs, parts, self.draw, lineage)
-                with training.report as report:
-                    report.heldout(before)
-                    facts = await self._train(training)
-                    parts.learner.stop()
-                    after = await evaluate_policy(parts.pipeline, config, heldout, "after", self.run_dir)
-                    report.heldout(before, after)
-                return facts, after, training.ledger
+                training = Training(self.config, self.run_dir, self.inputs, parts, self.draw, lineage)
+                return await self._train(training), training.ledger
             except ActorLost as error:
                 lineage = await self._relearned(error, lineage, parts)
 
@@ -140,13 +131,12 @@ class Run:
         return await relearn(error, lost, self.run_dir, parts, self.journal, self.config.limits.publish_s)
 
     async def _train(self, training: Training) -> RunFacts:
-        """The algorithm, within the block of `training.report`. Returns facts about the training."""
+        """The algorithm. Returns facts about the training."""
         config, limits, parts = self.config, self.config.limits, training.parts
         admission, maker, learner, evaluations = training.admission, training.maker, parts.learner, training.evaluations
-        report = training.report
         folder, last_step = self.run_dir / CHECKPOINTS, training.begin.saved_step
         saves = CheckpointWriter(learner.gang, folder, config.checkpoint, last_step, best=training.best)
-        with self.interruption.can_save(maker.wake):
+        with training.report as report, self.interruption.can_save(maker.wake):
             try:
                 parts.watch_weights(maker.wake)
                 await training.restore(self.interruption)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,11 +73,6 @@ class FakeRolloutPool:
     def take_done(self) -> list[tuple[float, int]]:
         return [(1.0, 2)]
 
-    def take_times(self) -> dict[str, float]:
-        return {"busy": 0.75, "idle_frames": 0.25}
-
-    awaiting_frames = nullcontext
-
     admission: Admission
 
     def __init__(self, varies: Callable[[int], bool], fails: Callable[[int], bool]):
@@ -137,7 +131,6 @@ class FakeLearner:
     """Records the groups of each step. `skips`: whether each attempt at a step is skipped."""
 
     exported: Path | None = None
-    stopped = False
     gang = None
 
     def __init__(self, config: TrainConfig, skips: Iterator[bool]):
@@ -158,9 +151,6 @@ class FakeLearner:
 
     async def export(self, folder: Path) -> None:
         self.exported = folder
-
-    def stop(self) -> None:
-        self.stopped = True
 
 
 class RecordingParts(Parts):
@@ -216,16 +206,11 @@ def started(
     return run, training
 
 
-async def train_reported(run: Run, training: Training) -> None:
-    with training.report:
-        await run._train(training)
-
-
 def trained(*arguments: Any, **options: Any) -> Training:
     run, training = started(*arguments, **options)
     FakeLease.unreleased = 0
     try:
-        asyncio.run(train_reported(run, training))
+        asyncio.run(run._train(training))
     finally:
         training.ledger.check()
     assert FakeLease.unreleased == 0

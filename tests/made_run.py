@@ -73,7 +73,7 @@ def made_run(
     run_dir = Path(config.run_dir)
     train, held = config.data.train[0].read(), config.data.heldout.read()
     monkeypatch.setattr(StepReport, "_counters", lambda _: {"ledger/trained": 8})  # the pipeline's
-    pool = SimpleNamespace(take_begun=lambda: [1], take_done=lambda: [(1.0, 60)], take_times=dict, queue=0)
+    pool = SimpleNamespace(take_begun=lambda: [1], take_done=lambda: [(1.0, 60)], queue=0)
     pipeline: Any = SimpleNamespace(rollout_pool=pool)
     with claimed(run_dir, config, again=False), StepReport(run_dir, config, pipeline, Ledger()) as report:
         for step, of_step in enumerate(texts, 1):

@@ -16,7 +16,6 @@ import ray
 from evidence.errors import UnreadableMedia
 from evidence.types import Prompt, Sample, Trajectory
 from orchestration.loop.pipeline import Pipeline
-from orchestration.reporting.trace import EVALUATION, span, work
 from orchestration.supervision.rollout_pool import RolloutPool
 from orchestration.supervision.waiting import first_line
 from rollout.frames.store import Lease
@@ -58,10 +57,9 @@ async def each_clip(
         for _ in range(ATTEMPTS):
             try:
                 async with gate:
-                    with work(f"clip {sample.id}"), span(EVALUATION):
-                        lease, prompt = await pipeline.prepare(sample)
-                        with lease:
-                            result = await attempt(number, sample, lease, prompt)
+                    lease, prompt = await pipeline.prepare(sample)
+                    with lease:
+                        result = await attempt(number, sample, lease, prompt)
             except UnreadableMedia:
                 return None
             except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, TimeoutError) as error:

@@ -29,7 +29,6 @@ from orchestration.loop.pipeline import Pipeline
 from orchestration.loop.run_state import RunState
 from orchestration.preflight import largest_selection
 from orchestration.reporting.steps import StepReport
-from orchestration.reporting.trace import EVALUATION, LEARNER, record, span
 from orchestration.resuming import RECORDS
 from orchestration.settings import TrainConfig
 from orchestration.supervision.aside import Aside, Unmeasurable
@@ -103,7 +102,6 @@ class Evaluations:
         if self._pool.size == 1:
             await self.finish(interruption)
             self._waited_s += time.monotonic() - began
-            record(LEARNER, "waits for an evaluation", began, time.monotonic())
 
     async def finish(self, interruption: Interruption) -> None:
         """Wait until nothing is under way, or the run is asked to end."""
@@ -158,9 +156,7 @@ class Evaluations:
             while left:
                 began = time.monotonic()
                 try:
-                    measuring = left[0].measure(self._pipeline, aside.complete, self._at_once())
-                    with span(EVALUATION, f"{left[0].name} after step {step}"):
-                        results = await aside.unless_lost(measuring)
+                    results = await aside.unless_lost(left[0].measure(self._pipeline, aside.complete, self._at_once()))
                 except BadInput as error:
                     self._give_up(step, aside.version, left[:1], str(error))
                 else:

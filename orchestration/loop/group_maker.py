@@ -26,7 +26,6 @@ from orchestration.loop.pipeline import Draw, Pipeline
 from orchestration.loop.rejections import ZERO_VARIANCE, no_variance
 from orchestration.loop.stall_watch import StallWatch
 from orchestration.reporting.stalls import Stage
-from orchestration.reporting.trace import GROUPS, READY, record, span, work
 from orchestration.supervision.waiting import first_line
 from referee.reward.asking import answered
 from referee.terms.view import GroupView
@@ -163,7 +162,6 @@ class GroupMaker:
         """Forget a ready group, whose step has ended or was skipped, and release its frames. `outcome`: of its
         tokens."""
         ready = self.ready.pop(group)
-        record(READY, f"group {group}", ready.asking[1], time.monotonic())
         self.count_tokens(outcome, ready.scored.group.trajectories)
         ready.lease.release()
 
@@ -187,18 +185,15 @@ class GroupMaker:
                 self.ledger.reject(group, "run ended")
 
     async def _make(self, group: int, sample: Sample) -> None:
-        lease, awaiting_frames = None, self.pipeline.rollout_pool.awaiting_frames
+        lease = None
         self._watch.enter(group, Stage.FRAMES)
         try:
-            with work(f"group {group}"):
-                # Held across attempts: a group that is generated again keeps its place in the queue for frames, too.
-                with span(GROUPS, "frames"), awaiting_frames():
-                    lease, prompt = await self.pipeline.prepare(sample)
-                while self.ledger.state(group) is State.PENDING:
-                    with awaiting_frames():
-                        await lease.renew()
-                    self._watch.enter(group, Stage.ENGINE)
-                    await self._attempt(group, sample, prompt, lease)
+            # Held across attempts: a group that is generated again keeps its place in the queue for frames, too.
+            lease, prompt = await self.pipeline.prepare(sample)
+            while self.ledger.state(group) is State.PENDING:
+                await lease.renew()
+                self._watch.enter(group, Stage.ENGINE)
+                await self._attempt(group, sample, prompt, lease)
         except UnreadableMedia as error:
             log.warning("group %d: %s", group, error)
             self._reject(group, "unreadable media")
@@ -224,8 +219,7 @@ class GroupMaker:
             view = await self._view(group, sample, prompt, lease, trajectories)
             self._watch.enter(group, Stage.REFEREE)
             began = time.monotonic()
-            with span(GROUPS, "referee"):
-                view = await answered(view, self.pipeline.reward, self.pipeline.referee, info, frames)
+            view = await answered(view, self.pipeline.reward, self.pipeline.referee, info, frames)
         except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, TimeoutError) as error:
             # A death or a delay can be chance; anything else, such as a prompt mismatch, is a defect and ends the run.
             self.pipeline.store.lost(error)

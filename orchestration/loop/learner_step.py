@@ -22,7 +22,6 @@ from orchestration.loop.step_frames import fetch_frames
 from orchestration.loop.step_rates import StepRates, effective_share
 from orchestration.planning.shapes import read_shape
 from orchestration.reporting.histograms import Histogram
-from orchestration.reporting.trace import LEARNER, span
 from orchestration.settings import TrainConfig
 from orchestration.supervision.learner_gang import LearnerGang
 from orchestration.supervision.reference import Reference
@@ -74,8 +73,7 @@ class Learner:
             return layout_step([s.group for s in scored_groups], frames, config.learner.ranks, config.learner.packing)
 
         held = [(ready.scored.group, ready.lease) for ready in groups]
-        with span(LEARNER, "fetches frames"):
-            layouts, reference = await fetch_frames(held, layouts_of, self._fetch, store)
+        layouts, reference = await fetch_frames(held, layouts_of, self._fetch, store)
         metrics: dict[str, Any] = {}
         if reference is not None and algorithm.kl.where == "reward":
             scored_groups, metrics["kl_taken_off"] = self._kl_penalised(scored_groups, reference)
@@ -88,8 +86,7 @@ class Learner:
             metrics["overlong_filtered"] = float(np.sum(cut))
         parts = with_targets(layouts, replace(targets, reference=reference))
         learning_rate = config.learner.schedule.rate(step, config.steps)
-        with span(LEARNER, "forward, backward, optimizer"):
-            metrics |= await asyncio.to_thread(self.gang.train_step, parts, learning_rate)
+        metrics |= await asyncio.to_thread(self.gang.train_step, parts, learning_rate)
         if not metrics["skipped"]:
             self.advantages.step_ended()
         shares = self.advantages.term_shares(scored_groups, advantages)
@@ -114,10 +111,7 @@ class Learner:
         """Bring the frames to the ranks. Returns the reference policy's log-probs of the step's tokens, float32
         [tokens], or None without a reference policy."""
         self.gang.fetch(layouts)
-        if self.reference is None:
-            return None
-        with span(LEARNER, "log-probs of the reference policy"):
-            return gather_tokens(layouts, self.reference.logprobs(layouts))
+        return None if self.reference is None else gather_tokens(layouts, self.reference.logprobs(layouts))
 
     def _kl_penalised(
         self, scored_groups: Sequence[ScoredGroup], reference: np.ndarray

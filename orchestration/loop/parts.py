@@ -15,7 +15,6 @@ from orchestration.cluster_settings import ClusterConfig
 from orchestration.loop.learner_step import Learner
 from orchestration.loop.pipeline import Pipeline
 from orchestration.reporting.awaiting import awaiting
-from orchestration.reporting.trace import LEARNER, span
 from orchestration.settings import TrainConfig
 from orchestration.supervision.cluster import NAMESPACE
 from orchestration.supervision.engines import engine_sizes, policy_engine, referee_engine
@@ -57,12 +56,10 @@ class Parts:
         restarted is not. If the weights actor dies, its successor collects the weights. Raises ActorLost, and
         WeightsLost.
         """
-        with span(LEARNER, "waits for engines that load weights"):
-            await self.pipeline.rollout_pool.settled()
+        await self.pipeline.rollout_pool.settled()
         doing = f"publishing weights {version}"
         try:
-            with span(LEARNER, f"publishes weights {version}"):
-                await self.weights.publish(version, self.learner.gang.ranks, limit_s)
+            await self.weights.publish(version, self.learner.gang.ranks, limit_s)
         except (TimeoutError, ray.exceptions.RayTaskError) as error:
             # The peers of a dead rank wait for it, or fail of its death before that is known.
             ranks = await asyncio.to_thread(self.learner.gang.dead)

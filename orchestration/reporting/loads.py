@@ -24,7 +24,6 @@ class EngineLoads:
         """Leave out what was done so far."""
         self._pool.take_begun()
         self._pool.take_done()
-        self._pool.take_times()
         self._last = self._clock()
 
     def metrics(self) -> dict[str, float]:
@@ -38,7 +37,6 @@ class EngineLoads:
             "engines/queue": self._pool.queue,
             "rollout/tokens_per_s": sum(tokens for _, tokens in done) / elapsed_s,
         }
-        metrics |= {f"engines/{state}": share for state, share in self._pool.take_times().items()}
         for number, (group_s, tokens) in enumerate(done):
             metrics[f"engines/{number}/load"] = group_s / elapsed_s
             metrics[f"engines/{number}/tokens_per_s"] = tokens / elapsed_s

@@ -128,17 +128,6 @@ SECTIONS: dict[str, list[Metric]] = {
             ("engines/N/tokens_per_s", "tokens/s", "drawn by one engine"),
             ("engines/N/load", "groups", "that one engine runs at once: seconds of its ended groups over elapsed ones"),
             ("engines/queue", "groups", "that wait for an engine at the end of the step"),
-            ("engines/busy", "share", "of the engines' time with a group of training; the rest is idle, by cause"),
-            ("engines/idle_weights", "share", "while groups wait for an engine that holds newer weights"),
-            ("engines/idle_frames", "share", "while no group waits for an engine, and some wait for their frames"),
-            (
-                "engines/idle_bound",
-                "share",
-                "while all admitted groups are generated elsewhere, scored, ready or in training: the staleness bound "
-                "admits no more; at the end of a run, no more are needed",
-            ),
-            ("engines/idle_evaluation", "share", "while set aside for an evaluation"),
-            ("engines/idle_restart", "share", "while down, or restarted and without the published weights"),
             ("engines/groups_min", "groups", "fewest that one engine began since the last step"),
             ("engines/groups_max", "groups", "most; far apart, the fleet waits for one of them"),
         ),
@@ -273,12 +262,6 @@ SECTIONS: dict[str, list[Metric]] = {
             total=True,
         ),
     ],
-    "Held-out clips before and after training": _metrics(
-        "heldout/",
-        ("DRAW/before/MEASURE", "", "mean before training, of `greedy` or `sampled` completions: in wandb's summary"),
-        ("DRAW/after/MEASURE", "", "mean after it; both on the clips that both evaluations could read"),
-        ("DRAW/change/MEASURE", "", "after minus before; `summary.json` has intervals of some"),
-    ),
     "Checkpoints and disk": [
         *_metrics(
             "checkpoint/",

@@ -115,10 +115,6 @@ class RunLog:
         """Pass metrics of a step to wandb alone, also of an earlier step than the last one."""
         self._wandb.log(step, metrics)
 
-    def summarise(self, values: dict[str, float]) -> None:
-        """Set values of the run as a whole, in wandb alone."""
-        self._wandb.summarise(values)
-
     def sync(self) -> bool:
         """Wait until all files are on disk, so that they survive a power failure. Returns whether they are, whole."""
         written = [lines.sync() for lines in self._files]

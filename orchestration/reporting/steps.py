@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import ray
 
-from evaluation.comparison import Evaluation
 from evidence.errors import BadInput
 from evidence.lines import records
 from evidence.plain import dumps
@@ -35,8 +34,6 @@ from orchestration.reporting.metrics import Progress, RunLog
 from orchestration.reporting.reward_log import RewardLog
 from orchestration.reporting.samples import write_samples
 from orchestration.reporting.starts import recorded_starts
-from orchestration.reporting.summary import heldout_values
-from orchestration.reporting.trace import LEARNER, Trace, record
 from orchestration.settings import TrainConfig
 
 EVALUATIONS = "eval.jsonl"
@@ -125,8 +122,6 @@ class StepReport:
             self._evaluations = self._log.add_file(EVALUATIONS) if evaluates else None
             self._progress = opened.enter_context(Progress(config.steps, step))
             self.alerts = AlertWatch(records(self._log.path))
-            self._trace = opened.enter_context(Trace(self.run_dir, config.trace)) if config.trace else None
-            self._begins(step + 1)
             self._open = opened.pop_all()
         self._loads.begin()  # leaves out the evaluation before training
         return self
@@ -146,10 +141,6 @@ class StepReport:
         values = {f"eval/{name}/{key}": value for key, value in numbers.items() if isinstance(value, float)}
         if values:
             self._log.pass_on(step, {f"eval/{name}/version": version, **values})
-
-    def heldout(self, before: Sequence[Evaluation], after: Sequence[Evaluation] = ()) -> None:
-        """Put the evaluations of held-out clips into wandb's summary. Both are as in `heldout_values`."""
-        self._log.summarise(heldout_values(before, after))
 
     def stalled(self, waiting: str) -> None:
         """Raise an alert in wandb about a run in which no group ends. stderr has it. `waiting`: who waits for whom."""
@@ -176,10 +167,6 @@ class StepReport:
     ) -> None:
         """Report optimizer step `step`, counted from 1, and warn if nothing is learnt. `learner`: the metrics of the
         ranks. `more`: other metrics, by their whole names. Raises TermsLeftOut."""
-        ended = times.began + times.step_s
-        record(LEARNER, f"step {step}", times.began, ended)
-        record(LEARNER, "waits for groups", times.began, times.began + times.waited_s)
-        self._begins(step + 1)
         self.ages.update(batch.ages)
         scored_groups = [ready.scored for ready in groups]
         rewards = self.rewards.step(scored_groups)
@@ -201,10 +188,6 @@ class StepReport:
             f"reward {rewards['reward']:.3f}{ser}  staleness {np.mean(batch.ages):.2f}"
             f"  {self.throughput.step_ended(completions, times.step_s)}",
         )
-
-    def _begins(self, step: int) -> None:
-        if self._trace is not None:
-            self._trace.step_begins(step)
 
     def _axes(self, step: int) -> dict[str, float]:
         """What curves are drawn over, besides steps and seconds."""

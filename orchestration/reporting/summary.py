@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.comparison import Evaluation, common_clips, comparison, known_mean
+from evaluation.comparison import Evaluation, common_clips, comparison
 from evidence.files import write_text
 from evidence.plain import dumps
 from learner.best_checkpoint import Best
 from orchestration.loop.ledger import Ledger
 from orchestration.loop.parity import Parity
 from orchestration.machine import version
-from orchestration.reporting.heldout_records import DRAWS
 
 SUMMARY = "summary.json"
 
@@ -68,29 +67,6 @@ def summary(
         report["sampled"] = comparison(*common_clips(before[1], after[1]))
     report["outcomes"] = ledger.counts() | {f"rejected: {reason}": n for reason, n in ledger.rejections().items()}
     return report
-
-
-def heldout_values(before: Sequence[Evaluation], after: Sequence[Evaluation] = ()) -> dict[str, float]:
-    """The means of held-out clips for wandb's summary: before training and, once `after` is known, after it, and the
-    change, on the clips that both evaluations could read. Both are [greedy, sampled], or empty. Means over no values
-    are left out."""
-    values: dict[str, float | None] = {}
-    for number, draw in enumerate(DRAWS if before else ()):
-        if not after:
-            values |= {f"heldout/{draw}/before/{name}": mean for name, mean in _means(before[number]).items()}
-            continue
-        first, last = map(_means, common_clips(before[number], after[number]))
-        for name, mean in first.items():
-            end = last[name]
-            values[f"heldout/{draw}/before/{name}"], values[f"heldout/{draw}/after/{name}"] = mean, end
-            values[f"heldout/{draw}/change/{name}"] = None if mean is None or end is None else end - mean
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _means(evaluation: Evaluation) -> dict[str, float | None]:
-    names = ("reward", "accuracy", "iou", "claims", "box_area")
-    means = {name: known_mean(getattr(evaluation, name)) for name in names}
-    return means | {"valid_claim_share": known_mean(evaluation.valid_claims > 0)}
 
 
 def write_summary(path: Path, report: dict[str, Any]) -> None:

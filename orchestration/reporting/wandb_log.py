@@ -97,10 +97,6 @@ class WandbLog:
         # Pictures and tables are made by the thread that makes the calls.
         self._put(lambda: self._run.log({"step": step} | {name: shown(name, value) for name, value in metrics.items()}))
 
-    def summarise(self, values: dict[str, float]) -> None:
-        """Set values of the run's summary, which tables of runs show. Does not wait."""
-        self._put(lambda: self._run.summary.update(values))
-
     def alert(self, title: str, text: str) -> None:
         """Raise an alert, which wandb sends to whoever has asked for them. Does not wait."""
         self._put(lambda: self._run.alert(title=title, text=text, level="WARN"))

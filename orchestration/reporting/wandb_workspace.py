@@ -57,7 +57,6 @@ SECTIONS: dict[str, tuple[Chart, ...]] = {
     "Where the time goes": (
         Chart("Seconds of a step", ("time/step_s", "time/wait_s", "time/wait_referee_s", "time/eval_s")),
         Chart("Tokens per second", ("rollout/tokens_per_s", "learner/tokens_per_s")),
-        Chart("Engines: busy, and idle by cause", pattern="engines/(busy|idle_.*)"),
         Chart("Load of the engines", pattern="engines/[0-9]+/load"),
         Chart("Weights", ("weights/publish_s", "weights/update_s")),
         Chart("Utilisation of a rank's GPU", ("learner/mfu",)),

@@ -15,7 +15,7 @@ from orchestration.reporting.display import clock
 from orchestration.reporting.heldout_records import DRAWS
 from orchestration.run_report.recorded import Run
 from orchestration.run_report.settings_table import flattened
-from orchestration.run_report.stages import STAGES, bound_by, engine_shares, number, totals
+from orchestration.run_report.stages import STAGES, bound_by, number, totals
 
 # Counters of the last step that should be 0, and what they count.
 TROUBLES = {
@@ -31,7 +31,6 @@ TROUBLES = {
     "disk/failed_writes": "writes that failed",
     "disk/wandb_failed": "steps that wandb did not take",
 }
-LEAST_IDLE = 0.005  # share of the time
 MEASURES = (
     ("reward", "Evidence reward (r_SER)"),
     ("accuracy", "Answer accuracy"),
@@ -141,10 +140,6 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
         yield "Loss, seed", f"{config.algorithm.loss}, {config.seed}"
     if (trained := number(last.get("ledger/trained"))) is not None:
         yield "Trained groups", f"{trained:.0f}"
-    if engines := engine_shares(run.steps):
-        busy = engines.pop("busy", 0.0)
-        idle = [f"{share:.0%} {cause}" for cause, share in engines.items() if share >= LEAST_IDLE]
-        yield "Rollout engines", f"{busy:.0%} busy" + (f"; idle: {', '.join(idle)}" if idle else "")
     worst = max((value for line in run.steps if (value := number(line.get("staleness/max"))) is not None), default=None)
     bound = number(last.get("staleness/bound"))
     if worst is not None and bound is not None:

@@ -6,7 +6,6 @@ holds training up comes between two steps.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,6 @@ LEARNER = "trains"
 REST = "publishes weights, and the rest"
 STAGES = (COMPLETIONS, VERDICTS, EVALUATION, LEARNER, REST)
 WAITS = (COMPLETIONS, VERDICTS, EVALUATION)
-ENGINE_SHARE = re.compile(r"engines/(?:busy|idle_(.+))")
 # What bounds a run whose learner spends its time so, and what would help.
 BOUNDS = {
     COMPLETIONS: ("Rollout-bound", "more rollout engines, shorter completions or more staleness would help"),
@@ -49,20 +47,6 @@ def totals(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     them."""
     known = [seconds for line in lines[len(lines) > 1 :] if (seconds := stage_seconds(line)) is not None]
     return {stage: sum(seconds[stage] for seconds in known) for stage in STAGES} if known else {}
-
-
-def engine_shares(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The shares `engines/busy` and `engines/idle_*` of the time of all steps but the first, and of the evaluations
-    between them, by the last word of their names; empty if no step holds them."""
-    seconds: dict[str, float] = {}
-    for line in lines[len(lines) > 1 :]:
-        passed = (number(line.get("time/step_s")) or 0.0) + (number(line.get("time/eval_s")) or 0.0)
-        for key, share in line.items():
-            if match := ENGINE_SHARE.fullmatch(key):
-                name = match[1] or "busy"
-                seconds[name] = seconds.get(name, 0.0) + passed * (number(share) or 0.0)
-    total = sum(seconds.values())
-    return {name: of_state / total for name, of_state in seconds.items()} if total else {}
 
 
 def bound_by(seconds: Mapping[str, float]) -> str:

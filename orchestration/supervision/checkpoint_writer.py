@@ -26,8 +26,6 @@ from learner.checkpoints import (
     try_to_remove,
 )
 from learner.zero.background_writer import Written
-from orchestration.reporting.trace import CHECKPOINTS, LEARNER, span
-from orchestration.reporting.trace import record as trace
 from orchestration.supervision.learner_gang import LearnerGang
 
 log = logging.getLogger(__name__)
@@ -88,8 +86,7 @@ class CheckpointWriter:
             remove_checkpoint(record)  # left by an abandoned lineage, perhaps with more ranks
             record.with_suffix("").mkdir(parents=True)
             self._writing = step, {"step": step, **state}, record
-            with span(LEARNER, f"copies checkpoint {step}"):
-                self.gang.save(record.with_suffix(""))
+            self.gang.save(record.with_suffix(""))
             self.copy_s = self._clock() - self._last
         except OSError as error:
             self._give_up(step, record, error)
@@ -136,8 +133,6 @@ class CheckpointWriter:
         self._writing = None
         self.last_step = step
         self.write_s = max(part.seconds for part in written)
-        copied = self._last + self.copy_s
-        trace(CHECKPOINTS, f"writes checkpoint {step}", copied, copied + self.write_s)
         prune_checkpoints(self.folder, self.config, self.best.kept)
 
     def _settle_best(self) -> None:

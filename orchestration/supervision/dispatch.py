@@ -85,13 +85,11 @@ class Request:
 
 @dataclass
 class Dispatcher:
-    """The engines of a pool and the queue of requests. clock: the time in seconds. changed: called when requests may
-    have started or ended."""
+    """The engines of a pool and the queue of requests. clock: the time in seconds."""
 
     engines: Sequence[EngineLoad] = ()
     queue: deque[Request] = field(default_factory=deque)
     clock: Callable[[], float] = time.monotonic
-    changed: Callable[[], object] = lambda: None
 
     def add(self, request: Request) -> None:
         self.queue.append(request)
@@ -108,7 +106,6 @@ class Dispatcher:
             engine.tokens += request.tokens
             engine.begun += 1
             request.started()
-        self.changed()
 
     def remove(self, request: Request) -> None:
         """Remove a request that has ended or is no longer wanted, and start what waits for its place."""

@@ -23,7 +23,6 @@ from evidence.limits import Limits
 from evidence.supervision import actor_class
 from evidence.types import Claim, FrameInfo, Verdict
 from orchestration.reporting.stalls import RefereeFacts
-from orchestration.reporting.trace import span
 from orchestration.supervision.fleet import Fleet, Member
 from orchestration.supervision.waiting import died
 from referee.actor import RefereeActor, RefereeConfig
@@ -97,8 +96,7 @@ class RefereePool:
             replica.asking += 1
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    with span(replica.name):
-                        answer = await getattr(actor, method).remote(*arguments)
+                    answer = await getattr(actor, method).remote(*arguments)
                     counts = Counter(await actor.stats.remote())
                 if replica.running and replica.supervised.actor is actor:
                     replica.counts = counts

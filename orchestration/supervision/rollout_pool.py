@@ -9,8 +9,7 @@ engine drops what a cancelled caller had asked for; at most one engine is set as
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -20,10 +19,8 @@ from evidence.limits import Limits
 from evidence.supervision import actor_class
 from evidence.types import Prompt, Trajectory
 from orchestration.reporting.stalls import EngineFacts
-from orchestration.reporting.trace import GROUPS, span
 from orchestration.supervision.aside import Aside, Unmeasurable
 from orchestration.supervision.dispatch import Dispatcher, Request
-from orchestration.supervision.engine_times import EngineTimes, state
 from orchestration.supervision.fleet import Fleet
 from orchestration.supervision.waiting import MARGIN_S, died, no_answer
 from orchestration.supervision.weight_updates import RolloutEngine, WeightUpdates
@@ -62,8 +59,7 @@ class RolloutPool:
         most_sequences = SEQUENCES_FACTOR * config.max_num_seqs
         names = (f"rollout engine {number}" for number in range(size))
         self._engines = [RolloutEngine(name=name, most_sequences=most_sequences) for name in names]
-        self._dispatcher = Dispatcher(self._engines, changed=self._note_times)
-        self._times, self._awaiting_frames = EngineTimes(), 0
+        self._dispatcher = Dispatcher(self._engines)
         self._fleet: Fleet[RolloutEngine] = Fleet(
             self._engines, limits, lambda: self._create(), self._load, self._changed, RolloutPoolLost
         )
@@ -117,26 +113,6 @@ class RolloutPool:
         for engine in self._engines:
             engine.busy_s, engine.drawn = 0.0, 0
         return done
-
-    def take_times(self) -> dict[str, float]:
-        """The share of the engines' time since the last call in each of engine_times.STATES."""
-        self._note_times()
-        return self._times.take()
-
-    @contextmanager
-    def awaiting_frames(self) -> Iterator[None]:
-        """A group of training waits for its frames in the block."""
-        self._awaiting_frames += 1
-        self._note_times()
-        try:
-            yield
-        finally:
-            self._awaiting_frames -= 1
-            self._note_times()
-
-    def _note_times(self) -> None:
-        queue, awaiting = self.queue, self._awaiting_frames
-        self._times.note([state(engine, queue, awaiting) for engine in self._engines])
 
     def engine_facts(self) -> list[EngineFacts]:
         """What each engine does."""
@@ -201,7 +177,6 @@ class RolloutPool:
         engine.holds = version
         self._dispatcher.engines = [other for other in self._engines if other is not engine]
         self._aside = Aside(engine, version, self._generate, self._give_back)
-        self._note_times()
         return self._aside
 
     def _give_back(self) -> None:
@@ -239,17 +214,15 @@ class RolloutPool:
         order: tuple[int, ...] | None = None,
     ) -> tuple[tuple[Trajectory, ...], int]:
         """As `generate`, on an engine of `dispatcher`."""
-        with span(GROUPS, "engine"):
-            request = await self._started(dispatcher, may_start, n, len(prompt.token_ids) + n * max_tokens)
+        request = await self._started(dispatcher, may_start, n, len(prompt.token_ids) + n * max_tokens)
         engine: Any = request.engine
         self._running[asyncio.current_task()] = request
         actor, timeout_s = engine.supervised.actor, self._limits.generation_s
         try:
             # The actor enforces this timeout itself; the margin covers an actor that no longer can.
             reply = actor.generate.remote(prompt, frames, n, temperature, max_tokens, seed, timeout_s, order)
-            with span(GROUPS, "completions"), span(engine.name):
-                async with asyncio.timeout(timeout_s + MARGIN_S):
-                    result = await reply
+            async with asyncio.timeout(timeout_s + MARGIN_S):
+                result = await reply
             dispatcher.finished(request, sum(len(trajectory.token_ids) for trajectory in result[0]))
             return result
         except TimeoutError as error:

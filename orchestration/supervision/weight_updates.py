@@ -17,7 +17,6 @@ from typing import Any
 
 import ray
 
-from orchestration.reporting.trace import span
 from orchestration.supervision.dispatch import OVERDUE_FACTOR, EngineLoad
 from orchestration.supervision.fleet import Fleet, Member
 from orchestration.supervision.waiting import died, first_line, no_answer
@@ -182,8 +181,7 @@ class WeightUpdates:
         engine.busy += 1
         try:
             async with asyncio.timeout(update_s):
-                with span(engine.name, doing):
-                    await actor.update_weights.remote(version, update_s * FETCH_SHARE)
+                await actor.update_weights.remote(version, update_s * FETCH_SHARE)
             self._times.append(loop.time() - began)
             return True
         except WeightsRefused:

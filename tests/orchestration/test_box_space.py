@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +75,6 @@ class Engines:
 
     def __init__(self, box: str):
         self.text = f"<think><obj>cup</obj><box>{box}</box>at<t>0.0</t>s</think><answer>left</answer>"
-
-    awaiting_frames = nullcontext
 
     async def generate(self, *request: Any) -> tuple[tuple[Trajectory, ...], int]:
         completion = Trajectory(np.zeros(1, np.int32), np.zeros(1, np.float32), ((0, 0, 1),), self.text, "stop")

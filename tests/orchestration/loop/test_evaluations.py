@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_runs import started, train_reported
+from fake_runs import started
 
 from evidence.errors import BadInput, Interrupted
 from orchestration.loop.eval_sets import Results
@@ -98,7 +98,7 @@ def lines(folder: Path, name: str = "eval.jsonl") -> list[dict[str, Any]]:
 
 def test_each_result_names_the_step_and_the_version_that_was_measured(tmp_path: Path) -> None:
     run, training, engines = evaluating(tmp_path, [FakeSet("a", 0.1, 0.2, 0.3), FakeSet("b")], 6)
-    asyncio.run(train_reported(run, training))
+    asyncio.run(run._train(training))
     found = [(line["step"], line["version"], line["set"], line["acc"]) for line in lines(tmp_path)]
     assert found == [(2, 2, "a", 0.1), (2, 2, "b", 0.5), (4, 4, "a", 0.2), (4, 4, "b", 0.5), *found[4:]]
     assert found[4:] == [(6, 6, "a", 0.3), (6, 6, "b", 0.5)], "the last one is waited for"
@@ -111,7 +111,7 @@ def test_each_result_names_the_step_and_the_version_that_was_measured(tmp_path: 
 
 def test_only_weights_that_were_published_are_measured(tmp_path: Path) -> None:
     run, training, _ = evaluating(tmp_path, [FakeSet("a")], 7, "pacing.publish_every=3")
-    asyncio.run(train_reported(run, training))
+    asyncio.run(run._train(training))
     assert [(line["step"], line["version"]) for line in lines(tmp_path)] == [(3, 3), (6, 6)]
     assert {3, 6} <= set(training.parts.versions)  # type: ignore[attr-defined]
 
@@ -137,7 +137,7 @@ def test_the_learner_does_not_wait_and_the_next_evaluation_is_given_up(tmp_path:
                 training.parts.learner.train = after_evaluations
 
         training.report.step_ended = opened  # type: ignore[method-assign]
-        await asyncio.wait_for(train_reported(run, training), 20)
+        await asyncio.wait_for(run._train(training), 20)
 
     asyncio.run(work())
     second, first, third = lines(tmp_path)
@@ -156,7 +156,7 @@ def test_with_a_single_engine_it_runs_between_steps_and_the_wait_is_counted(tmp_
             return await super().measure(*arguments)
 
     run, training, _ = evaluating(tmp_path, [Busy("a")], 4, engines=1)
-    asyncio.run(train_reported(run, training))
+    asyncio.run(run._train(training))
     assert [line["step"] for line in lines(tmp_path)] == [2, 4]
     waits = [line["time/eval_s"] for line in lines(tmp_path, "metrics.jsonl")]
     assert waits[2] >= 0.3
@@ -173,13 +173,13 @@ def test_a_set_that_cannot_be_measured_says_why_and_ends_nothing(tmp_path: Path)
             raise Unmeasurable("rollout engine 0 died, and weights 2 are gone")
 
     run, training, engines = evaluating(tmp_path, [Unreadable("a"), Lost("b"), FakeSet("c")], 2)
-    asyncio.run(train_reported(run, training))
+    asyncio.run(run._train(training))
     reasons = [(line["set"], line["not_measured"]) for line in lines(tmp_path)]
     gone = "rollout engine 0 died, and weights 2 are gone"
     assert reasons == [("a", "none of its clips can be evaluated"), ("b", gone), ("c", gone)]
     run, training, engines = evaluating(tmp_path / "b", [FakeSet("a")], 2)
     engines.spared = False
-    asyncio.run(train_reported(run, training))
+    asyncio.run(run._train(training))
     assert lines(tmp_path / "b")[0]["not_measured"] == "only one rollout engine runs, and training needs it"
 
 
@@ -190,7 +190,7 @@ def test_a_defect_ends_the_run(tmp_path: Path) -> None:
 
     run, training, engines = evaluating(tmp_path, [Broken("a")], 40, paced=False)
     with pytest.raises(KeyError):
-        asyncio.run(train_reported(run, training))
+        asyncio.run(run._train(training))
     assert engines.aside == 0
     assert training.admission.step < 40, "at once"
 
@@ -212,7 +212,7 @@ def interrupted(tmp_path: Path, sets: list[FakeSet], at: int) -> RunState:
         sets[1].open.clear()
         run._leave_if_asked = leave  # type: ignore[method-assign]
         with pytest.raises(Interrupted):
-            await train_reported(run, training)
+            await run._train(training)
         run.journal.close()
         return RunState.of(json.loads(json.dumps(states[0].plain())), "x")
 
@@ -221,7 +221,7 @@ def interrupted(tmp_path: Path, sets: list[FakeSet], at: int) -> RunState:
 
 def resumed(tmp_path: Path, sets: list[FakeSet], state: RunState) -> None:
     run, training, _ = evaluating(tmp_path, sets, state.step + 1, state=state.restarted(state.version + 5))
-    asyncio.run(train_reported(run, training))
+    asyncio.run(run._train(training))
 
 
 def test_a_resume_with_the_weights_that_were_measured_repeats_only_what_had_not_ended(tmp_path: Path) -> None:

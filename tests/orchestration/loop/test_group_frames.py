@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -49,8 +48,6 @@ class FakePipeline:
         self.rollout_pool = self.store = self
         self.readable, self.answers, self.loses_a_node = readable, answers, loses_a_node
         self.received: list[str] = []  # frames, by generation
-
-    awaiting_frames = nullcontext
 
     def lost(self, error: Exception) -> None:
         self.leases[0].is_lost = isinstance(error, ray.exceptions.ObjectLostError)

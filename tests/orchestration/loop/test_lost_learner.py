@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_runs import FakeLease, started, train_reported
+from fake_runs import FakeLease, started
 from test_run_state import scored
 
 from evidence.errors import RunFailed
@@ -46,7 +46,7 @@ def test_the_frames_of_a_step_in_which_the_learner_is_lost_are_released(tmp_path
     training.parts.learner.train = lost_in_third
     FakeLease.unreleased = 0
     with pytest.raises(ActorLost):
-        asyncio.run(train_reported(run, training))
+        asyncio.run(run._train(training))
     assert FakeLease.unreleased == 0, "the next lineage needs their room in the store"
 
 
@@ -111,7 +111,7 @@ def test_a_learner_that_is_lost_again_and_again_before_the_next_checkpoint_ends_
 
 def test_a_run_that_goes_on_with_no_step_left_exports_its_model(tmp_path: Path) -> None:
     run, training = started(tmp_path, always, never, 4, state=RunState(step=4, version=4))
-    asyncio.run(train_reported(run, training))
+    asyncio.run(run._train(training))
     assert training.parts.learner.exported == tmp_path / "model"  # type: ignore[attr-defined]
     assert training.parts.learner.steps == []  # type: ignore[attr-defined]
 

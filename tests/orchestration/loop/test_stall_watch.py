@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,8 +39,6 @@ class Pipeline:
         return SimpleNamespace(frames=None, info=None, renew=self.renew, release=lambda: None), None
 
     async def renew(self) -> None: ...
-
-    awaiting_frames = nullcontext
 
     async def generate(self, *_: Any) -> Any:
         self.task = asyncio.current_task()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_runs import started, train_reported, trained
+from fake_runs import started, trained
 
 from evidence.errors import Interrupted, RunFailed
 from orchestration.loop.ledger import Ledger, State
@@ -48,7 +48,7 @@ def test_a_run_goes_on_from_its_state_with_the_groups_that_were_ready(tmp_path: 
     first_half, training = started(tmp_path / "parts", lambda group: group % 3 > 0, lambda group: False, 12)
     first_half._leave_if_asked = stop  # type: ignore[method-assign]
     with pytest.raises(Interrupted):
-        asyncio.run(train_reported(first_half, training))
+        asyncio.run(first_half._train(training))
     first_half.journal.close()
     (state,) = states
     plain = RunState.of(json.loads(json.dumps(state.plain(), allow_nan=False)), "x")
@@ -76,7 +76,7 @@ def test_the_model_is_exported_before_anything_else_can_fail(tmp_path: Path) -> 
 
     training.parts.pipeline.rollout_pool.settled = fails  # type: ignore[method-assign]
     with pytest.raises(RunFailed, match="as the run ended"):
-        asyncio.run(train_reported(run, training))
+        asyncio.run(run._train(training))
     assert training.parts.learner.exported == tmp_path / "model"
 
 
@@ -89,7 +89,7 @@ def test_a_run_without_progress_says_where_its_groups_are(tmp_path: Path) -> Non
     training.parts.pipeline.rollout_pool.generate = hang  # type: ignore[method-assign]
     states = r"^no group ended within 0.05 s \(limits.stall_s\); the groups are 4 generating\n"
     with pytest.raises(RunFailed, match=states + "  learner: waits for groups"):
-        asyncio.run(train_reported(run, training))
+        asyncio.run(run._train(training))
 
 
 def test_a_signal_during_the_last_wait_for_a_checkpoint_is_not_forgotten(
@@ -105,5 +105,5 @@ def test_a_signal_during_the_last_wait_for_a_checkpoint_is_not_forgotten(
     monkeypatch.setattr(CheckpointWriter, "begin", lambda writer, step, state: begun.append(step))
     monkeypatch.setattr(CheckpointWriter, "require", lambda writer, step: None)
     with pytest.raises(Interrupted, match=r"SIGTERM: .* is saved after step 2"):
-        asyncio.run(train_reported(run, training))
+        asyncio.run(run._train(training))
     assert begun == [2]

@@ -16,7 +16,6 @@ class Fleet:
         self.engines = [EngineLoad(most_sequences=1) for _ in range(engines)]
         self.dispatcher = Dispatcher(self.engines, clock=lambda: self.now)
         self.take_begun = self.dispatcher.take_begun
-        self.times = [{"busy": 1.0}, {"busy": 0.75, "idle_bound": 0.25}, {}]
 
     @property
     def queue(self) -> int:
@@ -27,9 +26,6 @@ class Fleet:
         for engine in self.engines:
             engine.busy_s, engine.drawn = 0.0, 0
         return done
-
-    def take_times(self) -> dict[str, float]:
-        return self.times.pop(0)
 
     def ask(self) -> Request:
         request = Request(lambda version: True, 1, 1, lambda: None)
@@ -59,8 +55,6 @@ def test_load_and_rate_are_those_since_the_last_step() -> None:
         "engines/groups_min": 1,
         "engines/groups_max": 3,
         "engines/queue": 0,
-        "engines/busy": 0.75,
-        "engines/idle_bound": 0.25,
         "rollout/tokens_per_s": 15.0,
         "engines/0/load": 1.0,
         "engines/0/tokens_per_s": 15.0,

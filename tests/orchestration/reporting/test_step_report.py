@@ -42,7 +42,7 @@ def test_steps_without_anything_to_learn_are_warned_about_and_the_rate_is_smooth
 ) -> None:
     config = load_config(TrainConfig, "configs/experiment/quickstart.yaml", ["wandb=disabled"])
     monkeypatch.setattr(StepReport, "_counters", lambda _: {})  # the pipeline's
-    pool = SimpleNamespace(take_begun=lambda: [1], take_done=lambda: [(1.0, 60)], take_times=dict, queue=0)
+    pool = SimpleNamespace(take_begun=lambda: [1], take_done=lambda: [(1.0, 60)], queue=0)
     pipeline: Any = SimpleNamespace(rollout_pool=pool)
     with caplog.at_level(logging.WARNING), StepReport(tmp_path, config, pipeline, Ledger()) as report:
         for step in range(1, WATCHED_STEPS + 1):
@@ -59,7 +59,7 @@ def test_the_alerts_of_a_resumed_run_go_on_with_the_steps_that_it_keeps(tmp_path
     config = load_config(TrainConfig, "configs/experiment/quickstart.yaml", ["wandb=disabled"])
     lines = [{"step": 1, "learner/skipped": 0}, {"step": 2, "learner/skipped": 0}, {"step": 3, "learner/skipped": 1}]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    pool = SimpleNamespace(take_begun=lambda: [1], take_done=lambda: [(1.0, 60)], take_times=dict)
+    pool = SimpleNamespace(take_begun=lambda: [1], take_done=lambda: [(1.0, 60)])
     pipeline: Any = SimpleNamespace(rollout_pool=pool)
     with StepReport(tmp_path, config, pipeline, Ledger(), step=2) as report:
         _, raised = report.alerts.step(lines[2])

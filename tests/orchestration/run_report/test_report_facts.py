@@ -12,7 +12,7 @@ import pytest
 from evaluation.comparison import as_evaluation, comparison
 from evaluation.heldout import ClipRecord
 from orchestration.run_report.charts import MOST_POINTS, Chart, charts, smoothed, thinned
-from orchestration.run_report.facts import before_after, facts, state, troubles
+from orchestration.run_report.facts import before_after, state, troubles
 from orchestration.run_report.plot import svg
 from orchestration.run_report.recorded import Run, names
 from orchestration.run_report.settings_table import settings_rows
@@ -24,7 +24,6 @@ from orchestration.run_report.stages import (
     STAGES,
     VERDICTS,
     bound_by,
-    engine_shares,
     stage_seconds,
     totals,
 )
@@ -75,19 +74,6 @@ def test_the_stages_of_a_step_add_up_to_it() -> None:
 def test_one_sentence_says_what_bounds_a_run(line: dict[str, float], words: str) -> None:
     assert bound_by(totals([line])).startswith(words)
     assert bound_by({}) == ""
-
-
-def test_engines_are_busy_or_idle_for_a_cause_in_shares_of_the_time() -> None:
-    first = timed(1, 0, 1) | {"engines/busy": 1.0}
-    long = timed(1, 0, 1, 30.0, **{"engines/busy": 0.5, "engines/idle_frames": 0.5, "engines/idle_restart": 0.0})
-    short = timed(1, 0, 1, 4.0, **{"time/eval_s": 6.0, "engines/busy": 0.25, "engines/idle_weights": 0.75})
-    others = {"engines/restarts": 9, "engines/0/load": 3.0, "engines/busy_s": 1.0}
-    shares = engine_shares([first | others, long | others, short | others])
-    assert shares == pytest.approx({"busy": 0.4375, "frames": 0.375, "restart": 0.0, "weights": 0.1875})
-    said = dict(facts(run(first, long, short)))
-    assert said["Rollout engines"] == "44% busy; idle: 38% frames, 19% weights"
-    assert dict(facts(run(first)))["Rollout engines"] == "100% busy"
-    assert "Rollout engines" not in dict(facts(run(timed(1, 0, 1))))
 
 
 def test_curves_have_gaps_where_a_step_lacks_a_value_and_ignore_what_is_no_number() -> None:
