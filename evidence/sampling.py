@@ -201,7 +201,7 @@ def _tiles(width: float, height: float, least: float, most: float, grows: bool) 
 
 def frame_key(file_digest: str, contract: SamplingContract, decoder: str, selected: Selection = ALL) -> str:
     """Content address of a video's decoded frames. Equal keys mean equal pixels, so the decoder's name and version are
-    part of it, and `selected.fps` has to be None unless it determines the times (a folder of frames). Raises ValueError
+    part of it, and `selected.fps` must be None unless it determines the times (a folder of frames). Raises ValueError
     for an unresolved contract."""
     settings = asdict(contract) | {"multiple": contract.tile}
     # Without a part and a rate, the key is what it always was.

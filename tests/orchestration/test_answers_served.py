@@ -77,6 +77,9 @@ def served(ray_cluster: Any, shapes: Path) -> Iterator[Served]:
                 server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
                 serving = asyncio.create_task(server.serve([bound]))
                 url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+                async with asyncio.timeout(LIMIT_S):
+                    while not server.started:  # before, connections are refused
+                        await asyncio.sleep(0.01)
                 started.set_result(Served(answerer, asyncio.get_running_loop(), url))
                 await ended.wait()
                 server.should_exit = True
@@ -163,11 +166,14 @@ def test_many_clients_at_once(ask: Any) -> None:
 
 def test_a_client_that_leaves_frees_its_places_in_the_engine(served: Served, ask: Any) -> None:
     abandoned = served.health()["abandoned"]
+    began = time.monotonic()
+    ask(n=32, temperature=1.5)
+    quarter = time.monotonic() - began
     with pytest.raises(openai.APITimeoutError):
         ask(n=128, temperature=1.5, timeout=1.5)
     began = time.monotonic()
     assert ask().choices[0].finish_reason == "stop"
-    assert time.monotonic() - began < 5, "the engine went on with completions that nobody awaits"
+    assert time.monotonic() - began < 2 * quarter, "the engine went on with completions that nobody awaits"
     health = served.health()
     assert (health["abandoned"], health["in_engines"], health["in_progress"]) == (abandoned + 1, 0, 0)
 
